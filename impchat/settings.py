@@ -1,0 +1,48 @@
+"""Every default and limit of ImpChat, once. Front ends, engines and the history read them here.
+
+In: nothing. Out: constants, with their units in their names. This file imports nothing of ImpChat.
+"""
+
+from __future__ import annotations
+
+OWNER = "local"  # the owner of conversations where nobody logs in
+HOST = "127.0.0.1"  # loopback: nobody else reaches the page unless asked for
+PORT = 7860
+DEFAULT_MODEL = "imp-v1.5-3b-196"  # the family member recommended to everyone
+DEMO_MODEL = "imp-demo-196"  # the bundled one
+
+# Sampling. 0.2 is what Imp's own demo page uses for pictures; a manifest may say otherwise for its model.
+TEMPERATURE = 0.2
+TOP_K = 40
+TOP_P = 0.95
+MIN_P = 0.05
+REPEAT_PENALTY = 1.0
+MAX_TOKENS = 512
+
+SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions."
+)
+
+# Engine
+CONTEXT_TOKENS = 2048  # per conversation; Phi-2 was pretrained at 2048
+SLOTS = 2  # conversations whose KV cache is kept and that may run at once
+BATCH_TOKENS = 512  # most tokens in one llama_decode; above n_batch llama.cpp ends the process
+PREFILL_CHUNK_TOKENS = 64  # a prompt is read in such steps, so that stop and other streams come through
+CONTEXT_DROP = 0.25  # share of the context freed at once when a conversation outgrows it
+EMBEDDING_CACHE = 32  # pictures whose embeddings stay in memory
+
+# Pictures
+IMAGE_BYTES = 64 * 1024 * 1024  # largest file taken
+IMAGE_PIXELS = 120_000_000  # largest picture decoded
+IMAGE_STORED_SIDE = 2048  # longest side kept
+IMAGE_JPEG_QUALITY = 92
+IMAGES_PER_MESSAGE = 8
+THUMBNAIL_SIDE = 320
+
+# History
+FLUSH_S = 0.5  # a streaming answer is on disk at least this often
+HEARTBEAT_DEAD_S = 15.0  # a streaming message of another machine's writer counts as dead after this silence
+TITLE_CHARS = 60
+QUESTION_CHARS = 16_000
+BUSY_TIMEOUT_S = 10.0  # how long a write waits for another process's lock
