@@ -2,4 +2,11 @@
 
 TEXTS: dict[str, str] = {
     "app.name": "ImpChat",
+    "error.model.missing": "There is no model at {path}: choose another one, or put it there again.",
+    "error.model.manifest_broken": "The manifest of the model at {path} cannot be used ({detail}): get the model again.",
+    "error.model.format_newer": "The model at {path} was made for a newer ImpChat (format {found}, known up to {known}): update ImpChat.",
+    "error.model.file_missing": "The model at {path} lacks its file {file}: get the model again.",
+    "error.model.checksum": "The file {file} of the model at {path} is not the one its manifest names: get the model again.",
+    "error.model.target_occupied": "{path} exists and is not a model: choose a new or empty folder.",
+    "error.model.target_unwritable": "The model cannot be written to {path} ({detail}): choose another place or free some space.",
 }

@@ -1,0 +1,318 @@
+"""A model on disk: a folder with `impchat.json` (the manifest), a language file and a vision file.
+
+In: a folder. Out: a `Bundle`, whose fields say everything there is to know about running the model; or, when one is
+being made, a folder that appears at its place only when it is whole.
+This file does not know how the files were made, what is in them, or who runs them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from impchat.errors import ModelError
+from impchat.messages import Sampling
+
+MANIFEST = "impchat.json"
+FORMAT = 1  # raised when an older ImpChat could no longer run what a manifest describes
+
+Family = Literal["phi2", "qwen2", "phi3"]
+Template = Literal["phi2", "qwen", "phi3"]
+Aspect = Literal["square", "pad"]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRule:
+    """How a picture becomes the input of the vision file (`images.model_input`), and what comes out."""
+
+    size: int  # pixels, both sides
+    aspect: Aspect  # "square": resized without keeping the aspect; "pad": padded to a square first
+    mean: tuple[float, float, float]  # of values in 0..1
+    std: tuple[float, float, float]
+    resampling: str  # "bicubic"
+    tokens: int  # context tokens that one picture takes
+
+
+@dataclass(frozen=True, slots=True)
+class TextRule:
+    """How a prompt begins and how an answer ends."""
+
+    add_bos: bool
+    eos: tuple[int, ...]  # token ids, any of which ends an answer; the first one ends earlier answers in a prompt
+    stop: tuple[str, ...] = ()  # strings that end an answer and do not belong to it
+    system: str | None = None  # None: settings.SYSTEM
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of the bundle."""
+
+    name: str  # inside the bundle's folder
+    bytes: int
+    sha256: str
+    type: str  # "f16", "q8_0", "q4_0", ... or "fp32", "int8"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A manifest and the folder it was found in. Nothing but these fields says how to run the model."""
+
+    path: Path
+    id: str  # letters, digits, ".", "_", "-"
+    name: str  # for people
+    family: Family  # of the language model
+    template: Template  # of the prompt
+    image: ImageRule
+    text: TextRule
+    sampling: Sampling
+    context_tokens: int
+    licence: str
+    source: str  # where the checkpoint came from
+    revision: str  # which version of it
+    demo: bool
+    files: Mapping[str, File]  # "language" and "vision"
+    figures: Mapping[str, Any] = field(default_factory=dict)  # measured when it was made; nothing runs by them
+
+    @property
+    def language(self) -> Path:
+        """The GGUF of the language model."""
+        return self.path / self.files["language"].name
+
+    @property
+    def vision(self) -> Path:
+        """The ONNX of the eyes: pixel_values (n, 3, size, size) float32 -> embeddings (n, tokens, hidden) float32."""
+        return self.path / self.files["vision"].name
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(f.bytes for f in self.files.values())
+
+    def verify(self) -> None:
+        """Read every file again. Raises ModelError "model.checksum" for the first one that is not what was written."""
+        for file in self.files.values():
+            if _sha256(self.path / file.name) != file.sha256:
+                raise ModelError("model.checksum", path=str(self.path), file=file.name)
+
+
+def load(path: Path) -> Bundle:
+    """The bundle in the folder `path`. The files' sizes are checked, their content is not (see `Bundle.verify`).
+
+    Raises ModelError: "model.missing" (no folder or no manifest), "model.manifest_broken", "model.format_newer",
+    "model.file_missing" (a file is not there), "model.checksum" (a file has another size)."""
+    try:
+        text = (path / MANIFEST).read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError) as exc:
+        raise ModelError("model.missing", path=str(path)) from exc
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ModelError("model.manifest_broken", path=str(path), detail=str(exc)) from exc
+    try:
+        bundle = _from_manifest(path, json.loads(text))
+    except (ValueError, RecursionError) as exc:
+        raise ModelError("model.manifest_broken", path=str(path), detail=str(exc)) from exc
+    for file in bundle.files.values():
+        place = path / file.name
+        if not place.is_file():
+            raise ModelError("model.file_missing", path=str(path), file=file.name)
+        if place.stat().st_size != file.bytes:
+            raise ModelError("model.checksum", path=str(path), file=file.name)
+    return bundle
+
+
+def to_manifest(bundle: Bundle) -> dict[str, Any]:
+    """The JSON-ready content of `impchat.json`."""
+    values = asdict(bundle)
+    del values["path"]
+    for unused in ("seed", "stop"):  # a manifest recommends neither; stop strings stand under "text"
+        del values["sampling"][unused]
+    if bundle.text.system is None:
+        del values["text"]["system"]
+    return {"format": FORMAT} | values
+
+
+@contextmanager
+def place(target: Path) -> Iterator[Path]:
+    """An empty folder beside `target`, in which a bundle is made; with its manifest (`seal`) it is moved to `target`.
+
+    Where an error ends the block the folder is removed and `target` is as it was. A killed process leaves the folder
+    `.<name>.part`, never a half `target`; the next try removes it. An older bundle at `target` is replaced.
+    Raises ModelError "model.target_occupied" where `target` is something else, "model.target_unwritable"."""
+    _refuse_foreign(target)
+    part = target.with_name(f".{target.name}.part")
+    old = target.with_name(f".{target.name}.old")
+    try:
+        _restore(old, target)
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+    except OSError as exc:
+        raise ModelError("model.target_unwritable", path=str(target), detail=exc.strerror or str(exc)) from exc
+    try:
+        yield part
+        assert (part / MANIFEST).is_file(), "a bundle is sealed before it is placed"
+        if target.exists():
+            target.rename(old)
+        part.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as exc:
+        raise ModelError("model.target_unwritable", path=str(target), detail=exc.strerror or str(exc)) from exc
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        _restore(old, target)
+
+
+def seal(folder: Path, bundle: Bundle, files: Mapping[str, tuple[str, str]]) -> Bundle:
+    """Write the manifest of `folder`: `bundle` with `path` = `folder` and its `files` measured.
+
+    `files`: "language" and "vision" -> (file name in `folder`, type). Everything is on disk when this returns."""
+    measured = {}
+    for key, (name, kind) in files.items():
+        file = folder / name
+        measured[key] = File(name, file.stat().st_size, _sha256(file, sync=True), kind)
+    sealed = replace(bundle, path=folder, files=measured)
+    text = json.dumps(to_manifest(sealed), ensure_ascii=False, indent=1) + "\n"
+    with (folder / MANIFEST).open("w", encoding="utf-8") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    return sealed
+
+
+def _refuse_foreign(target: Path) -> None:
+    """`target` may be nothing, an empty folder or an older bundle: never throw away something else."""
+    if target.is_dir() and ((target / MANIFEST).is_file() or not any(target.iterdir())):
+        return
+    if target.exists() or target.is_symlink():
+        raise ModelError("model.target_occupied", path=str(target))
+
+
+def _restore(old: Path, target: Path) -> None:
+    """Bring the older bundle back where a replacement ended between its two renames."""
+    if old.exists():
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.rename(target)
+
+
+def _sha256(path: Path, *, sync: bool = False) -> str:
+    digest = hashlib.sha256()
+    with path.open("r+b" if sync else "rb") as source:
+        while block := source.read(1 << 20):
+            digest.update(block)
+        if sync:
+            os.fsync(source.fileno())
+    return digest.hexdigest()
+
+
+class _Fields:
+    """A JSON object whose fields are taken with their type. Raises ValueError that names the field."""
+
+    def __init__(self, values: dict[str, Any], where: str = "") -> None:
+        self.values = values
+        self.where = where
+
+    def take(self, key: str, *kinds: type) -> Any:
+        value = self.values.get(key)
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise ValueError(f"{self.where}{key} is missing or of the wrong type")
+        return value
+
+    def text(self, key: str) -> str:
+        return str(self.take(key, str))
+
+    def number(self, key: str) -> float:
+        return float(self.take(key, int, float))
+
+    def count(self, key: str) -> int:
+        value = int(self.take(key, int))
+        if value < 1:
+            raise ValueError(f"{self.where}{key} is below 1")
+        return value
+
+    def choice(self, key: str, allowed: Any) -> Any:
+        value = self.take(key, str)
+        if value not in get_args(allowed):
+            raise ValueError(f"{self.where}{key} is {value!r}, not one of {', '.join(get_args(allowed))}")
+        return value
+
+    def list_of(self, key: str, *kinds: type) -> tuple[Any, ...]:
+        values = self.take(key, list)
+        if not all(isinstance(v, kinds) and not isinstance(v, bool) for v in values):
+            raise ValueError(f"{self.where}{key} holds a value of the wrong type")
+        return tuple(values)
+
+    def inner(self, key: str) -> _Fields:
+        return _Fields(self.take(key, dict), f"{self.where}{key}.")
+
+
+def _from_manifest(path: Path, values: Any) -> Bundle:
+    top = _Fields(_Fields({MANIFEST: values}).take(MANIFEST, dict))
+    if top.take("format", int) > FORMAT:
+        raise ModelError("model.format_newer", path=str(path), found=values["format"], known=FORMAT)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", top.text("id")):
+        raise ValueError("id holds other characters than letters, digits, '.', '_' and '-'")
+    image, text, sampling = top.inner("image"), top.inner("text"), top.inner("sampling")
+    return Bundle(
+        path=path,
+        id=top.text("id"),
+        name=top.text("name"),
+        family=top.choice("family", Family),
+        template=top.choice("template", Template),
+        image=ImageRule(
+            size=image.count("size"),
+            aspect=image.choice("aspect", Aspect),
+            mean=_triple(image, "mean"),
+            std=_triple(image, "std"),
+            resampling=image.choice("resampling", Literal["bicubic"]),
+            tokens=image.count("tokens"),
+        ),
+        text=TextRule(
+            add_bos=text.take("add_bos", bool),
+            eos=_not_empty(text, "eos", int),
+            stop=text.list_of("stop", str),
+            system=text.text("system") if "system" in text.values else None,
+        ),
+        sampling=Sampling(
+            temperature=sampling.number("temperature"),
+            top_k=sampling.take("top_k", int),
+            top_p=sampling.number("top_p"),
+            min_p=sampling.number("min_p"),
+            repeat_penalty=sampling.number("repeat_penalty"),
+            max_tokens=sampling.count("max_tokens"),
+        ),
+        context_tokens=top.count("context_tokens"),
+        licence=top.text("licence"),
+        source=top.text("source"),
+        revision=top.text("revision"),
+        demo=top.take("demo", bool),
+        files={key: _file(top.inner("files").inner(key)) for key in ("language", "vision")},
+        figures=top.take("figures", dict),
+    )
+
+
+def _triple(fields: _Fields, key: str) -> tuple[float, float, float]:
+    values = fields.list_of(key, int, float)
+    if len(values) != 3:
+        raise ValueError(f"{fields.where}{key} does not hold three numbers")
+    return (float(values[0]), float(values[1]), float(values[2]))
+
+
+def _not_empty(fields: _Fields, key: str, kind: type) -> tuple[Any, ...]:
+    values = fields.list_of(key, kind)
+    if not values:
+        raise ValueError(f"{fields.where}{key} is empty")
+    return values
+
+
+def _file(fields: _Fields) -> File:
+    name = fields.text("name")
+    if name in {"", ".", ".."} or Path(name).name != name or "\\" in name:  # a manifest never reaches out of its folder
+        raise ValueError(f"{fields.where}name is not a plain file name")
+    return File(name, fields.count("bytes"), fields.text("sha256"), fields.text("type"))
