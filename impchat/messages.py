@@ -162,7 +162,9 @@ class Failed:
 
 Event = Encoding | Reading | Ready | Dropped | Text | Finished | Failed
 
-_EVENTS: dict[str, type[Any]] = {t.__name__.lower(): t for t in (Encoding, Reading, Ready, Dropped, Text, Finished, Failed)}
+_EVENTS: dict[str, type[Any]] = {
+    t.__name__.lower(): t for t in (Encoding, Reading, Ready, Dropped, Text, Finished, Failed)
+}
 
 
 def event_to_dict(event: Event) -> dict[str, Any]:

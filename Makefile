@@ -1,0 +1,100 @@
+# make run    set everything up, then open ImpChat-Web at http://127.0.0.1:7860
+# make test   set everything up, then every check and test; `bash .ci/run` is the same
+# make lint   the checks alone      make wheel  the wheel, into dist/
+# make demo   train the bundled demo model again      make clean  remove what make made, in this folder
+#
+# Two environments: .venv has everything; .venv-core has the core's packages alone, so that tests/core notices
+# a core that leans on more. Stamp files make a second run start at once.
+
+PYTHON := $(shell for p in python3.11 python3 python3.12 python3.13 python3.14; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$p && break; done)
+UV := $(shell command -v uv)
+BIN := .venv/bin
+
+# Versions are written in pyproject.toml only.
+LLAMA := $(shell sed -n 's/.*"\(llama-cpp-python==[0-9.]*\); platform_system != .*/\1/p' pyproject.toml)
+TORCH := $(shell sed -n 's/.*"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
+PYTEST := $(shell sed -n 's/.*"\(pytest==[^"]*\)".*/\1/p' pyproject.toml)
+
+# The compiled wheel is kept outside the clone, so that it is compiled once per machine and version.
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/impchat/wheels
+LLAMA_WHEEL = $(CACHE)/$(subst -,_,$(firstword $(subst ==, ,$(LLAMA))))-$(lastword $(subst ==, ,$(LLAMA)))-*.whl
+
+PIP = $(@D)/bin/python -m pip install --quiet
+INSTALL = $(if $(UV),$(UV) pip install --quiet --python $(@D)/bin/python,$(PIP))
+heading = @printf '\n== %s ==\n' "$(1)"
+
+.PHONY: run test lint test-core test-all demo wheel clean chromium
+.NOTPARALLEL:
+
+run: .venv/.web
+	$(BIN)/impchat web
+
+test: lint test-core test-all
+
+lint: .venv/.dev
+	$(call heading,Lint: ruff)
+	$(BIN)/ruff check .
+	$(call heading,Types: mypy)
+	$(BIN)/mypy
+	$(call heading,Import directions: import-linter)
+	$(BIN)/lint-imports
+
+test-core: .venv-core/.core
+	$(call heading,Tests of the core with its packages alone)
+	.venv-core/bin/python -m pytest tests/core
+
+test-all: .venv/.dev chromium
+	$(call heading,All other tests)
+	$(BIN)/python -m pytest --ignore=tests/core
+
+demo: .venv/.dev
+	$(BIN)/python -m impchat.models.demo.train
+
+wheel: .venv/.web
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf .venv .venv-core dist build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.made .venv-core/.made:
+	@test -n "$(PYTHON)" || { echo "ImpChat needs Python 3.11 or newer; install it (on Debian: apt-get install python3 python3-venv) and start make again."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv module is missing; install it (on Debian: apt-get install python3-venv) and start make again."; exit 1; }
+	$(call heading,A virtual environment in $(@D))
+	$(PYTHON) -m venv $(@D)
+	@touch $@
+
+# llama-cpp-python has no ready wheel on the package index.
+.venv/.llama .venv-core/.llama: %/.llama: %/.made pyproject.toml
+	@ls $(LLAMA_WHEEL) >/dev/null 2>&1 || { \
+		for tool in gcc g++; do command -v $$tool >/dev/null || { echo "ImpChat compiles llama.cpp and finds no $$tool; install a compiler (on Debian: apt-get install gcc g++) and start make again."; exit 1; }; done; \
+		printf '\n== Compiling $(LLAMA): five to ten minutes, once; the wheel is then kept in %s ==\n' "$(CACHE)"; \
+		mkdir -p "$(CACHE)" && CMAKE_BUILD_PARALLEL_LEVEL=$$(getconf _NPROCESSORS_ONLN) \
+			$(@D)/bin/python -m pip wheel --no-deps --wheel-dir "$(CACHE)" $(LLAMA); }
+	$(INSTALL) $(LLAMA_WHEEL)
+	@touch $@
+
+.venv-core/.core: .venv-core/.llama
+	$(call heading,The core's packages)
+	$(INSTALL) -e . $(PYTEST)
+	@touch $@
+
+.venv/.web: .venv/.llama
+	$(call heading,The packages of ImpChat-Web)
+	$(INSTALL) -e '.[web]'
+	@touch $@
+
+# torch by pip alone: pip's configuration decides which build, and uv does not read it.
+.venv/.dev: .venv/.web
+	$(call heading,The packages for converting and testing)
+	$(PIP) $(TORCH)
+	$(INSTALL) -e '.[web,convert,dev]'
+	@touch $@
+
+chromium:
+	@command -v chromium >/dev/null || { \
+		printf '\n== Installing Chromium for the tests of the page ==\n'; \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; \
+		else echo "The tests of the page need Chromium; give this command and start make again: sudo apt-get update && sudo apt-get install -y chromium"; exit 1; fi; }
