@@ -1,0 +1,69 @@
+"""Where ImpChat's data, models and shipped files lie on this machine.
+
+In: the environment variable IMPCHAT_DATA, or the platform's own place for an application's data. Out: paths; only
+`ensure_data_dir` touches the disk. This file does not know what the files in them hold.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from impchat import settings
+from impchat.errors import HistoryError
+
+
+def data_dir() -> Path:
+    """The folder that holds the history, the pictures and downloaded models. It need not exist yet."""
+    from platformdirs import user_data_dir
+
+    chosen = os.environ.get("IMPCHAT_DATA")
+    return Path(chosen).expanduser() if chosen else Path(user_data_dir("impchat", appauthor=False))
+
+
+def ensure_data_dir(path: Path) -> Path:
+    """Make the folder `path`, readable by its owner alone, if it is missing; give it back.
+
+    Raises HistoryError "data.unwritable" where it cannot be made or nothing can be written into it."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        raise HistoryError("data.unwritable", path=str(path)) from exc
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise HistoryError("data.unwritable", path=str(path))
+    return path
+
+
+def history_file(data: Path) -> Path:
+    """The database of the data folder `data`; its pictures lie beside it in `images`."""
+    return data / "history.db"
+
+
+def models_dir(data: Path) -> Path:
+    """The folder of downloaded and converted models in the data folder `data`."""
+    return data / "models"
+
+
+def cache_dir() -> Path:
+    """The folder for what can be made again: `cache` in a chosen data folder, else the platform's cache."""
+    from platformdirs import user_cache_dir
+
+    chosen = os.environ.get("IMPCHAT_DATA")
+    return Path(chosen).expanduser() / "cache" if chosen else Path(user_cache_dir("impchat", appauthor=False))
+
+
+def demo_bundle() -> Path:
+    """The bundled demo model."""
+    return _assets() / settings.DEMO_MODEL
+
+
+def samples_dir() -> Path:
+    """The bundled sample pictures."""
+    return _assets() / "samples"
+
+
+def _assets() -> Path:
+    """What ships with ImpChat: inside the package in an installed wheel, beside it in a checkout."""
+    package = Path(__file__).parent
+    installed = package / "assets"
+    return installed if installed.is_dir() else package.parent / "assets"
