@@ -4,6 +4,7 @@
     |- SettingsError   an option or argument is out of range or unknown
     |- ImageError      a file cannot be used as a picture
     |- HistoryError    the history file or the data folder cannot be used, or a thing asked for is not in it
+    |- ChatError       a conversation cannot do what was asked, or an answer ended badly
     |- ModelError      a bundle is missing, broken or not what its manifest says; a checkpoint cannot be converted
     `- EngineError     a model cannot be run, or stopped running
 
@@ -45,6 +46,10 @@ class ImageError(ImpChatError):
 
 class HistoryError(ImpChatError):
     """The history or the data folder cannot be used, or does not hold what was asked for."""
+
+
+class ChatError(ImpChatError):
+    """A conversation cannot do what was asked now, or an answer ended before its time."""
 
 
 class ModelError(ImpChatError):

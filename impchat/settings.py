@@ -18,6 +18,15 @@ TOP_P = 0.95
 MIN_P = 0.05
 REPEAT_PENALTY = 1.0
 MAX_TOKENS = 512
+SAMPLING_RANGES: dict[str, tuple[float, float]] = {  # what a person may choose, both ends included
+    "temperature": (0.0, 2.0),
+    "top_k": (0, 1000),
+    "top_p": (0.0, 1.0),
+    "min_p": (0.0, 1.0),
+    "repeat_penalty": (0.5, 2.0),
+    "seed": (0, 2**32 - 2),  # llama.cpp takes 2**32 - 1 for "choose one"
+    "max_tokens": (1, 8192),
+}
 
 SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
@@ -42,7 +51,9 @@ THUMBNAIL_SIDE = 320
 
 # History
 FLUSH_S = 0.5  # a streaming answer is on disk at least this often
+HEARTBEAT_S = 5.0  # a writer shows at least this often that it lives
 HEARTBEAT_DEAD_S = 15.0  # a streaming message of another machine's writer counts as dead after this silence
+ANSWERS_KEPT = 64  # ended answers whose numbered events stay in memory for readers that come back
 TITLE_CHARS = 60
 QUESTION_CHARS = 16_000
 BUSY_TIMEOUT_S = 10.0  # how long a write waits for another process's lock
