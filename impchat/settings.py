@@ -33,12 +33,21 @@ SYSTEM = (
     "The assistant gives helpful, detailed, and polite answers to the user's questions."
 )
 
+# Bundles that `impchat convert` makes
+LANGUAGE_TYPE = "q4"  # of the language file, where nobody asks for another
+LANGUAGE_4BIT = "q4_k_m"  # what "q4" means: the same size as q4_0 and nearer to the source
+VISION_TYPE = "int8"
+
 # Engine
 CONTEXT_TOKENS = 2048  # per conversation; Phi-2 was pretrained at 2048
 SLOTS = 2  # conversations whose KV cache is kept and that may run at once
 BATCH_TOKENS = 512  # most tokens in one llama_decode; above n_batch llama.cpp ends the process
 PREFILL_CHUNK_TOKENS = 64  # a prompt is read in such steps, so that stop and other streams come through
 CONTEXT_DROP = 0.25  # share of the context freed at once when a conversation outgrows it
+ANSWER_LEAST_TOKENS = 32  # a prompt that leaves less of the context than this for its answer is refused
+PENALTY_TOKENS = 64  # the repeat penalty looks back so far
+GPU_LAYERS = 999  # where there is a GPU: all of them
+REPACK_WEIGHTS = False  # llama.cpp's second, faster copy of 4-bit weights: slow to load, twice the memory
 EMBEDDING_CACHE = 32  # pictures whose embeddings stay in memory
 
 # Pictures

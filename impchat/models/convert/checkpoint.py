@@ -1,0 +1,172 @@
+"""An Imp checkpoint on disk, as its repositories hold it: config.json, safetensors, tokenizer.json.
+
+In: a folder. Out: its configuration, its tensors by name (read one at a time, so that gigabytes never lie in memory
+at once) and its tokenizer file; `write` makes such a folder.
+This file does not know which names or shapes a model needs; `layouts` does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from impchat.errors import ModelError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from tokenizers import Tokenizer
+
+    Array = NDArray[np.float32 | np.float16]
+
+CONFIG = "config.json"
+TOKENIZER = "tokenizer.json"
+ADDED_TOKENS = "added_tokens.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+_DTYPES = {"F32": "float32", "F16": "float16"}
+_NAMES_SHOWN = 6
+
+
+class Config:
+    """config.json, or an object in it, whose fields are taken with their type.
+
+    Fields of older configurations have other names, so each may be asked for by several, the first one found counts.
+    Raises ModelError "checkpoint.config" naming a field that is missing or of another type."""
+
+    def __init__(self, values: Mapping[str, Any], path: Path) -> None:
+        self.values = values
+        self.path = path
+
+    def integer(self, *names: str) -> int:
+        value = self._take(int, names)
+        if value < 1:
+            raise self.wrong(names[0], value)
+        return int(value)
+
+    def number(self, *names: str, default: float | None = None) -> float:
+        if default is not None and all(self.values.get(n) is None for n in names):
+            return default
+        return float(self._take((int, float), names))
+
+    def text(self, *names: str) -> str:
+        return str(self._take(str, names))
+
+    def inner(self, name: str) -> Config:
+        return Config(self._take(dict, (name,)), self.path)
+
+    def wrong(self, field: str, value: Any) -> ModelError:
+        """The error for a field with a value that is not supported; None: there is none, or not of the right type."""
+        return ModelError("checkpoint.config", path=str(self.path), field=field, value=json.dumps(value))
+
+    def _take(self, kind: type | tuple[type, ...], names: tuple[str, ...]) -> Any:
+        value = next((v for n in names if (v := self.values.get(n)) is not None), None)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise self.wrong(names[0], value)
+        return value
+
+
+class Checkpoint:
+    """An open checkpoint folder.
+
+    Raises ModelError: "checkpoint.missing" (a file is not there), "checkpoint.broken" (a file cannot be read)."""
+
+    def __init__(self, path: Path) -> None:
+        from safetensors import SafetensorError, safe_open
+
+        self.path = path
+        self.config = Config(self.json(CONFIG), path / CONFIG)
+        self.files = [path / name for name in self._weight_files()]
+        self._where: dict[str, Any] = {}  # tensor name -> the open file that holds it
+        for file in self.files:
+            if not file.is_file():
+                raise ModelError("checkpoint.missing", path=str(path), file=file.name)
+            try:
+                # Never closed by hand: the mapping goes with the last reference.
+                opened: Any = safe_open(file, framework="numpy")
+            except (SafetensorError, OSError) as exc:
+                raise ModelError("checkpoint.broken", path=str(path), file=file.name, detail=str(exc)) from exc
+            self._where.update(dict.fromkeys(opened.keys(), opened))
+
+    @property
+    def names(self) -> set[str]:
+        return set(self._where)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._where[name].get_slice(name).get_shape())
+
+    def read(self, name: str, rows: tuple[int, int] | None = None) -> Array:
+        """The tensor `name`, or its `rows` from the first up to but without the second, as it is stored.
+
+        Raises ModelError "checkpoint.dtype" for a tensor that holds neither float32 nor float16."""
+        part = self._where[name].get_slice(name)
+        if part.get_dtype() not in _DTYPES:
+            raise ModelError("checkpoint.dtype", path=str(self.path), name=name, found=part.get_dtype())
+        array: Array = part[slice(*rows) if rows else slice(None)]
+        return array
+
+    def json(self, name: str) -> dict[str, Any]:
+        """The content of a JSON file of the folder."""
+        try:
+            values = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError) as exc:
+            raise ModelError("checkpoint.missing", path=str(self.path), file=name) from exc
+        except (OSError, ValueError) as exc:
+            raise ModelError("checkpoint.broken", path=str(self.path), file=name, detail=str(exc)) from exc
+        if not isinstance(values, dict):
+            raise ModelError("checkpoint.broken", path=str(self.path), file=name, detail="not an object")
+        return values
+
+    def sha256(self) -> str:
+        """One hash over the configuration, the tokenizer and all weights: which checkpoint this was."""
+        digest = hashlib.sha256()
+        for file in [self.path / CONFIG, self.path / TOKENIZER, *self.files]:
+            with file.open("rb") as source:
+                digest.update(hashlib.file_digest(source, "sha256").digest())
+        return digest.hexdigest()
+
+    def _weight_files(self) -> list[str]:
+        if not (self.path / INDEX).is_file():
+            return [WEIGHTS]
+        files = self.json(INDEX).get("weight_map")
+        if not isinstance(files, dict) or not all(isinstance(f, str) and Path(f).name == f for f in files.values()):
+            raise ModelError("checkpoint.broken", path=str(self.path), file=INDEX, detail="weight_map")
+        return sorted(set(files.values()))
+
+
+def listed(names: Iterable[str]) -> str:
+    """Tensor names for a sentence: the first few in order, and how many more there are."""
+    ordered = sorted(names)
+    more = len(ordered) - _NAMES_SHOWN
+    return ", ".join(ordered[:_NAMES_SHOWN]) + (f" (+{more})" if more > 0 else "")
+
+
+def write(path: Path, tensors: Mapping[str, Any], config: Mapping[str, Any], tokenizer: Tokenizer) -> None:
+    """Write an Imp checkpoint into the folder `path` (made if it is missing, its files replaced).
+
+    `tensors`: name -> NumPy array or torch tensor, float32 or float16, stored as they are; `config`: config.json."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    path.mkdir(parents=True, exist_ok=True)
+    arrays = {}
+    for name, tensor in tensors.items():
+        array = np.ascontiguousarray(tensor.detach().cpu().numpy() if hasattr(tensor, "detach") else tensor)
+        assert str(array.dtype) in _DTYPES.values(), f"{name} is {array.dtype}"
+        arrays[name] = array
+    save_file(arrays, path / WEIGHTS, metadata={"format": "pt"})  # transformers asks for the mark
+    tokenizer.save(str(path / TOKENIZER))
+    added = tokenizer.get_added_tokens_decoder()
+    eos = tokenizer.id_to_token(config["eos_token_id"])
+    # `ensure_ascii` off: the files are read by people as well
+    for name, values in {
+        CONFIG: config,
+        "generation_config.json": {"eos_token_id": config["eos_token_id"]},
+        ADDED_TOKENS: {token.content: number for number, token in added.items()},
+        "special_tokens_map.json": {"eos_token": eos},
+        "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": eos},
+    }.items():
+        (path / name).write_text(json.dumps(values, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

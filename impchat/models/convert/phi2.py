@@ -1,0 +1,134 @@
+"""Phi-2: what its configuration and tensors are called, and what llama.cpp's `phi2` wants to be told.
+
+In: a configuration. Out: the decoder's sizes, its tensors' shapes and places (the newer and the older layout), and
+the keys and tensors of its GGUF. Names are those of transformers' PhiForCausalLM, which are also the newer layout's.
+This file does not know pictures, tokenizers or files.
+"""
+
+from __future__ import annotations
+
+from impchat.models.convert.checkpoint import Config
+from impchat.models.convert.parts import Language, Part
+
+ARCH = "phi2"
+PRE_TOKENIZER = "phi-2"
+
+# transformers' name -> the older layout's, where one tensor became one; q, k and v were one, and come apart below
+_OLDER = {
+    "input_layernorm": "ln",
+    "self_attn.dense": "mixer.out_proj",
+    "mlp.fc1": "mlp.fc1",
+    "mlp.fc2": "mlp.fc2",
+}
+_OLDER_TOP = {
+    "model.embed_tokens": "transformer.embd.wte",
+    "model.final_layernorm": "lm_head.ln",
+    "lm_head": "lm_head.linear",
+}
+# transformers' names -> llama.cpp's; several are stacked in this order
+_GGUF = {
+    "attn_norm": ("input_layernorm",),
+    "attn_qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "attn_output": ("self_attn.dense",),
+    "ffn_up": ("mlp.fc1",),
+    "ffn_down": ("mlp.fc2",),
+}
+
+
+def describe(config: Config) -> Language:
+    """The decoder that config.json describes, with the newer or the older names of its fields."""
+    hidden = config.integer("hidden_size", "n_embd")
+    heads = config.integer("num_attention_heads", "n_head")
+    if hidden % heads:
+        raise config.wrong("num_attention_heads", heads)
+    if config.values.get("num_key_value_heads", heads) not in (None, heads):  # llama.cpp's phi2 could, no Imp does
+        raise config.wrong("num_key_value_heads", config.values["num_key_value_heads"])
+    if config.text("hidden_act", "activation_function") != "gelu_new":
+        raise config.wrong("hidden_act", config.text("hidden_act", "activation_function"))
+    if "rotary_dim" in config.values:
+        rotary_dims = config.integer("rotary_dim")
+    else:
+        rotary_dims = int(config.number("partial_rotary_factor") * (hidden // heads))
+    if config.values.get("intermediate_size") is None and config.values.get("n_inner", 0) is None:
+        mlp = 4 * hidden  # what null means in the older configuration
+    else:
+        mlp = config.integer("intermediate_size", "n_inner")
+    return Language(
+        family="phi2",
+        vocab=config.integer("vocab_size"),
+        hidden=hidden,
+        layers=config.integer("num_hidden_layers", "n_layer"),
+        heads=heads,
+        mlp=mlp,
+        norm_eps=config.number("layer_norm_eps", "layer_norm_epsilon"),
+        rotary_dims=rotary_dims,
+        rope_theta=config.number("rope_theta", default=10000.0),  # the older configuration has no such field
+        context=config.integer("max_position_embeddings", "n_positions"),
+    )
+
+
+def shapes(language: Language) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every tensor of the decoder."""
+    wide, mlp = language.hidden, language.mlp
+    sizes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (language.vocab, wide),
+        "model.final_layernorm.weight": (wide,),
+        "model.final_layernorm.bias": (wide,),
+        "lm_head.weight": (language.vocab, wide),
+        "lm_head.bias": (language.vocab,),
+    }
+    for layer in (f"model.layers.{i}." for i in range(language.layers)):
+        sizes |= {f"{layer}input_layernorm.weight": (wide,), f"{layer}input_layernorm.bias": (wide,)}
+        linears = {f"self_attn.{name}": (wide, wide) for name in ("q_proj", "k_proj", "v_proj", "dense")}
+        for name, (rows, columns) in (linears | {"mlp.fc1": (mlp, wide), "mlp.fc2": (wide, mlp)}).items():
+            sizes |= {f"{layer}{name}.weight": (rows, columns), f"{layer}{name}.bias": (rows,)}
+    return sizes
+
+
+def newer_parts(language: Language) -> dict[str, Part]:
+    return {name: Part(name) for name in shapes(language)}
+
+
+def older_parts(language: Language) -> dict[str, Part]:
+    return {name: _older_part(name, language) for name in shapes(language)}
+
+
+def gguf_keys(language: Language) -> dict[str, int | float]:
+    """What llama.cpp reads from the file's head, beyond the tokenizer."""
+    return {
+        "context_length": language.context,
+        "embedding_length": language.hidden,
+        "feed_forward_length": language.mlp,
+        "block_count": language.layers,
+        "attention.head_count": language.heads,
+        "attention.head_count_kv": language.heads,
+        "attention.layer_norm_epsilon": language.norm_eps,
+        "rope.dimension_count": language.rotary_dims,
+        "rope.freq_base": language.rope_theta,
+        "vocab_size": language.vocab,
+    }
+
+
+def gguf_tensors(language: Language) -> dict[str, tuple[str, ...]]:
+    """llama.cpp's name -> the tensors that are stacked to make it."""
+    tensors: dict[str, tuple[str, ...]] = {"token_embd.weight": ("model.embed_tokens.weight",)}
+    for i in range(language.layers):
+        for theirs, ours in _GGUF.items():
+            for kind in ("weight", "bias"):
+                tensors[f"blk.{i}.{theirs}.{kind}"] = tuple(f"model.layers.{i}.{name}.{kind}" for name in ours)
+    for kind in ("weight", "bias"):
+        tensors[f"output_norm.{kind}"] = (f"model.final_layernorm.{kind}",)
+        tensors[f"output.{kind}"] = (f"lm_head.{kind}",)
+    return tensors
+
+
+def _older_part(name: str, language: Language) -> Part:
+    module, kind = name.rsplit(".", 1)
+    if module in _OLDER_TOP:
+        return Part(f"{_OLDER_TOP[module]}.{kind}")
+    _, _, number, inner = module.split(".", 3)
+    layer = f"transformer.h.{number}."
+    if inner in _OLDER:
+        return Part(f"{layer}{_OLDER[inner]}.{kind}")
+    start = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj").index(inner) * language.hidden
+    return Part(f"{layer}mixer.Wqkv.{kind}", (start, start + language.hidden), 3 * language.hidden)

@@ -1,0 +1,155 @@
+"""The vision file of a bundle: an ONNX graph of the vision tower and the projector.
+
+In: weights. Out: a file with the input pixel_values (n, 3, size, size) float32 and the output embeddings
+(n, tokens, hidden) float32. The tower is SigLIP's, cut behind the layer whose output is used: no pooling head, no norm
+behind it. Its matrices are held in float32 ("fp32"), or in 8 bits with a scale for every `BLOCK` inputs of a row
+("int8", `MatMulNBits`), which keeps the few channels apart in which trained towers have values 100 times larger.
+This file does not know checkpoints, language models or manifests.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from impchat.models.convert.layouts import Eyes, Weights
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+
+TYPES = ("fp32", "int8")
+OPSET = 17  # DESIGN: the phone's onnxruntime reads these
+IR = 10
+BLOCK = 32  # inputs that share a scale
+MICROSOFT = "com.microsoft"
+
+
+def write(weights: Weights, path: Path, *, kind: str) -> None:
+    """Write the ONNX file `path`, `kind` one of `TYPES`."""
+    import onnx
+
+    graph = _Graph(weights, eight_bits=kind == "int8")
+    _build(graph, weights.eyes)
+    onnx.save(graph.model(weights.eyes), str(path))
+
+
+class _Graph:
+    """Nodes and constants as they are added. Methods return the name of what a node gives."""
+
+    def __init__(self, weights: Weights, *, eight_bits: bool) -> None:
+        self.weights = weights
+        self.eight_bits = eight_bits
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+
+    def read(self, name: str) -> Floats:
+        import numpy as np
+
+        return self.weights.read(name).astype(np.float32)
+
+    def constant(self, name: str, values: Any) -> str:
+        import numpy as np
+        from onnx import numpy_helper
+
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return name
+
+    def node(self, kind: str, name: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
+        from onnx import helper
+
+        self.nodes.append(helper.make_node(kind, list(inputs), [name], name=name, domain=domain, **attributes))
+        return name
+
+    def norm(self, name: str, values: str, eps: float) -> str:
+        scale = self.constant(f"{name}.weight", self.read(f"{name}.weight"))
+        shift = self.constant(f"{name}.bias", self.read(f"{name}.bias"))
+        return self.node("LayerNormalization", name, values, scale, shift, axis=-1, epsilon=eps)
+
+    def linear(self, name: str, values: str) -> str:
+        matrix = self.read(f"{name}.weight")
+        bias = self.constant(f"{name}.bias", self.read(f"{name}.bias"))
+        if not self.eight_bits:
+            product = self.node("MatMul", f"{name}.product", values, self.constant(f"{name}.weight", matrix.T))
+            return self.node("Add", name, product, bias)
+        packed, scales = _pack(matrix)
+        rows, columns = matrix.shape
+        weight = self.constant(f"{name}.weight", packed)
+        scale = self.constant(f"{name}.scale", scales)
+        return self.node(
+            "MatMulNBits", name, values, weight, scale, "", "", bias,
+            domain=MICROSOFT, K=columns, N=rows, bits=8, block_size=BLOCK, accuracy_level=4,
+        )  # fmt: skip
+
+    def model(self, eyes: Eyes) -> Any:
+        from onnx import TensorProto, checker, helper
+
+        size = eyes.image_size
+        pixels = helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, ["n", 3, size, size])
+        embeddings = helper.make_tensor_value_info("embeddings", TensorProto.FLOAT, ["n", eyes.tokens, eyes.projected])
+        graph = helper.make_graph(self.nodes, "eyes", [pixels], [embeddings], self.constants)
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR, producer_name="impchat")
+        checker.check_model(model)
+        return model
+
+
+def _build(graph: _Graph, eyes: Eyes) -> None:
+    import numpy as np
+
+    stem = "eyes.embeddings."
+    patches = graph.node(
+        "Conv",
+        "patches",
+        "pixel_values",
+        graph.constant("patches.weight", graph.read(f"{stem}patch_embedding.weight")),
+        graph.constant("patches.bias", graph.read(f"{stem}patch_embedding.bias")),
+        kernel_shape=[eyes.patch_size] * 2,
+        strides=[eyes.patch_size] * 2,
+    )
+    # (n, hidden, rows, columns) -> (n, tokens, hidden)
+    flat = graph.node("Reshape", "flat", patches, graph.constant("flat.shape", np.array([0, 0, -1], np.int64)))
+    tokens = graph.node("Transpose", "tokens", flat, perm=[0, 2, 1])
+    positions = graph.constant("positions", graph.read(f"{stem}position_embedding.weight"))
+    values = graph.node("Add", "placed", tokens, positions)
+    for i in range(eyes.layers):
+        values = _layer(graph, eyes, f"eyes.encoder.layers.{i}", values)
+    hidden = _gelu(graph, "projector.1", graph.linear("projector.0", values))
+    graph.node("Identity", "embeddings", graph.linear("projector.2", hidden))
+
+
+def _layer(graph: _Graph, eyes: Eyes, name: str, values: str) -> str:
+    normed = graph.norm(f"{name}.layer_norm1", values, eyes.norm_eps)
+    q, k, v = (graph.linear(f"{name}.self_attn.{x}_proj", normed) for x in "qkv")
+    attended = graph.node("MultiHeadAttention", f"{name}.attended", q, k, v, domain=MICROSOFT, num_heads=eyes.heads)
+    values = graph.node("Add", f"{name}.seen", values, graph.linear(f"{name}.self_attn.out_proj", attended))
+    normed = graph.norm(f"{name}.layer_norm2", values, eyes.norm_eps)
+    wide = _gelu_tanh(graph, f"{name}.mlp.gelu", graph.linear(f"{name}.mlp.fc1", normed))
+    return graph.node("Add", name, values, graph.linear(f"{name}.mlp.fc2", wide))
+
+
+def _gelu(graph: _Graph, name: str, values: str) -> str:
+    """The exact GELU, as torch.nn.GELU has it."""
+    return graph.node("Gelu", name, values, domain=MICROSOFT)
+
+
+def _gelu_tanh(graph: _Graph, name: str, values: str) -> str:
+    """The tanh form of GELU, as SigLIP has it."""
+    return graph.node("FastGelu", name, values, domain=MICROSOFT)
+
+
+def _pack(matrix: Floats) -> tuple[Any, Floats]:
+    """8-bit values (rows, blocks, BLOCK) around a zero of 128 and their scales (rows * blocks), for MatMulNBits."""
+    import numpy as np
+
+    rows, columns = matrix.shape
+    blocks = -(-columns // BLOCK)
+    cut = np.zeros((rows, blocks * BLOCK), np.float32)
+    cut[:, :columns] = matrix
+    cut = cut.reshape(rows, blocks, BLOCK)
+    scales = np.abs(cut).max(axis=2, keepdims=True) / 127.0
+    steps = np.divide(cut, scales, out=np.zeros_like(cut), where=scales > 0)
+    packed = (np.rint(steps) + 128.0).astype(np.uint8)
+    return packed, scales.astype(np.float32).reshape(rows, blocks)
