@@ -1,0 +1,429 @@
+"""The history: conversations with their message trees and pictures, in one SQLite file for all front ends.
+
+In: questions, answers as they grow, prepared pictures, words to look for. Out: the values of `messages`. Everything a
+person reads or changes is asked for with the owner's name, and what belongs to somebody else is told apart by nothing
+from what does not exist. Several threads and several processes may use one file at once.
+This file does not know how answers are made nor how anything is shown.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal
+from uuid import uuid4
+
+from impchat import rows, search, settings
+from impchat.database import Database
+from impchat.errors import HistoryError
+from impchat.imagefiles import ImageFiles
+from impchat.images import Prepared
+from impchat.messages import Conversation, Failed, FinishReason, Image, Message, Role, State, Stats
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One place where a search found its words. `message` and `role` None: in the conversation's title."""
+
+    conversation: str
+    title: str
+    message: str | None
+    role: Role | None
+    snippet: str  # one line around the words found
+    created_utc: str
+
+
+class History:
+    """The history in the file `path`, made or brought up to date; pictures lie in `images` beside it.
+
+    Answers that were being written by a process that has died are marked "interrupted". A write waits
+    `busy_timeout_s` for another process, then raises HistoryError "history.locked". Every method may raise
+    "history.disk_full", "data.unwritable" and "history.broken"; what was saved before stays whole.
+    Raises HistoryError "history.newer" for a file that a newer ImpChat made."""
+
+    def __init__(self, path: Path, *, busy_timeout_s: float = settings.BUSY_TIMEOUT_S) -> None:
+        self._database = Database(path, busy_timeout_s)
+        self._files = ImageFiles(path.parent / "images")
+        try:
+            self.mark_interrupted()
+        except BaseException:
+            self._database.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file. No method may be called afterwards."""
+        self._database.close()
+
+    # Writing: conversations
+
+    def create_conversation(self, owner: str, title: str = "") -> Conversation:
+        """A new, empty conversation of `owner`."""
+        uuid, now = str(uuid4()), _now()
+        with self._database.write() as db:
+            db.execute(
+                "insert into conversations (uuid, owner, title, created_utc, updated_utc) values (?, ?, ?, ?, ?)",
+                (uuid, owner, "", now, now),
+            )
+            key = rows.conversation_id(db, uuid, owner)
+            _set_title(db, key, title)
+            return rows.conversation(db, key)
+
+    def update_conversation(
+        self,
+        uuid: str,
+        owner: str,
+        *,
+        title: str | None = None,
+        folder: str | None = None,
+        tags: Sequence[str] | None = None,
+        pinned: bool | None = None,
+        draft: str | None = None,
+        draft_images: Sequence[str] | None = None,
+        leaf: str | None = None,
+    ) -> Conversation:
+        """Change what is given and leave the rest. `leaf` is the message at which the shown branch ends.
+
+        Raises HistoryError "history.no_conversation", "history.no_message" (leaf), "history.no_image" (draft)."""
+        with self._database.write() as db:
+            key = rows.conversation_id(db, uuid, owner)
+            if title is not None:
+                _set_title(db, key, title)
+            for column, value in (("folder", folder), ("draft", draft)):
+                if value is not None:
+                    db.execute(f"update conversations set {column} = ? where id = ?", (_clean(value), key))
+            if pinned is not None:
+                db.execute("update conversations set pinned = ? where id = ?", (pinned, key))
+            if leaf is not None:
+                db.execute("update conversations set leaf = ? where id = ?", (rows.message_id(db, leaf, key), key))
+            if tags is not None:
+                _set_tags(db, key, tags)
+            if draft_images is not None:
+                _set_images(db, "draft_images", key, draft_images, owner)
+            return rows.conversation(db, key)
+
+    def delete_conversation(self, uuid: str, owner: str) -> None:
+        """Move it to the deleted ones: no longer listed or found, but nothing is lost."""
+        self._set_deleted(uuid, owner, _now())
+
+    def restore_conversation(self, uuid: str, owner: str) -> None:
+        """Bring a deleted conversation back."""
+        self._set_deleted(uuid, owner, None)
+
+    def purge_conversation(self, uuid: str, owner: str) -> None:
+        """Remove it for good, with the pictures that no other conversation of its owner shows."""
+        with self._database.write() as db:
+            key = rows.conversation_id(db, uuid, owner)
+            images = [rows.image(db, sha256) for sha256 in rows.images_of_conversation(db, key)]
+            db.execute("delete from conversations where id = ?", (key,))
+            for image in images:
+                if not rows.is_shown(db, owner, image.sha256):
+                    db.execute("delete from image_owners where owner = ? and image = ?", (owner, image.sha256))
+            db.execute("delete from images where sha256 not in (select image from image_owners)")
+        self._remove_files(images)
+
+    # Writing: pictures and messages
+
+    def add_image(self, prepared: Prepared, owner: str) -> Image:
+        """Keep a picture, once however often it is given; from now on `owner` may see it."""
+        with self._keeping([prepared]), self._database.write() as db:
+            self._add_image(db, prepared, owner)
+        return prepared.image
+
+    def add_question(
+        self, conversation: str, owner: str, *, parent: str | None, text: str, images: Sequence[str] = ()
+    ) -> Message:
+        """Save a question below the answer `parent`, or as a first one where that is None.
+
+        The shown branch ends at it, the draft is empty again, and an untitled conversation takes its title from it.
+        Raises HistoryError "history.no_conversation", "history.no_message" (parent), "history.no_image"."""
+        text = _clean(text)
+        with self._database.write() as db:
+            key = rows.conversation_id(db, conversation, owner)
+            place = rows.message_id(db, parent, key) if parent else None
+            uuid, message = _add_message(db, key, place, "user", text, "done")
+            _set_images(db, "message_images", message, images, owner)
+            _index(db, message)
+            if not rows.conversation(db, key).title:
+                _set_title(db, key, title_from(text))
+            db.execute("update conversations set draft = '' where id = ?", (key,))
+            db.execute("delete from draft_images where conversation = ?", (key,))
+            return rows.message(db, uuid, owner)
+
+    def start_answer(self, conversation: str, owner: str, *, parent: str, model: str) -> Message:
+        """Save an empty answer below the question `parent`, in state "streaming": this process will write it.
+
+        `model` is the id of the bundle. The shown branch ends at it.
+        Raises HistoryError "history.no_conversation" or "history.no_message"."""
+        with self._database.write() as db:
+            key = rows.conversation_id(db, conversation, owner)
+            uuid, message = _add_message(db, key, rows.message_id(db, parent, key), "assistant", "", "streaming")
+            db.execute("update messages set model = ? where id = ?", (model, message))
+            self._set_heartbeat(db, message)
+            return rows.message(db, uuid, owner)
+
+    def flush_answer(self, uuid: str, text: str) -> None:
+        """Save the whole text so far, and that its writer lives. A finished answer stays as it is.
+
+        Raises HistoryError "history.no_message" where its conversation has been purged."""
+        with self._database.write() as db:
+            message, open_end = rows.writable(db, uuid)
+            if open_end:
+                db.execute("update messages set text = ?, state = 'streaming' where id = ?", (_clean(text), message))
+                self._set_heartbeat(db, message)
+
+    def finish_answer(
+        self,
+        uuid: str,
+        *,
+        text: str,
+        state: State,
+        finish_reason: FinishReason | None = None,
+        stats: Stats | None = None,
+        tokens: Sequence[int] | None = None,
+        dropped_turns: int = 0,
+        error: Failed | None = None,
+    ) -> Message:
+        """Save the end of an answer. The first end stands: a finished answer is given back as it is.
+
+        Raises HistoryError "history.no_message" where its conversation has been purged."""
+        with self._database.write() as db:
+            message, open_end = rows.writable(db, uuid)
+            if open_end:
+                db.execute(
+                    "update messages set text = ?, state = ?, finish_reason = ?, stats = ?, tokens = ?,"
+                    " dropped_turns = ?, error = ? where id = ?",
+                    (
+                        _clean(text),
+                        state,
+                        finish_reason,
+                        json.dumps(asdict(stats)) if stats else None,
+                        json.dumps(list(tokens)) if tokens is not None else None,
+                        dropped_turns,
+                        json.dumps(asdict(error), ensure_ascii=False) if error else None,
+                        message,
+                    ),
+                )
+                _end(db, message)
+            return rows.message(db, uuid)
+
+    def mark_interrupted(self) -> int:
+        """Mark the streaming answers whose writer has died as "interrupted"; how many there were.
+
+        A writer of this machine is dead when the system has released its lock. Locks of another machine on a shared
+        disk may not be seen here: its writer counts as dead after `settings.HEARTBEAT_DEAD_S` of silence."""
+        silent_since = _utc(datetime.now(UTC) - timedelta(seconds=settings.HEARTBEAT_DEAD_S))
+        with self._database.write_after_deaths() as (db, living):
+            streaming = db.execute(
+                "select messages.id, lock, host, heartbeat_utc from messages"
+                " left join writers on writers.message = messages.id where state = 'streaming'"
+            ).fetchall()
+            dead = [
+                row["id"]
+                for row in streaming
+                if row["lock"] not in living
+                and (row["host"] in (None, self._database.host) or row["heartbeat_utc"] < silent_since)
+            ]
+            for message in dead:
+                db.execute("update messages set state = 'interrupted' where id = ?", (message,))
+                _end(db, message)
+        return len(dead)
+
+    # Reading
+
+    def conversation(self, uuid: str, owner: str) -> Conversation:
+        """One conversation, a deleted one too. Raises HistoryError "history.no_conversation"."""
+        with self._database.read() as db:
+            return rows.conversation(db, rows.conversation_id(db, uuid, owner))
+
+    def conversations(
+        self,
+        owner: str,
+        *,
+        folder: str | None = None,
+        tag: str | None = None,
+        deleted: bool = False,
+        limit: int = 200,
+        offset: int = 0,
+    ) -> list[Conversation]:
+        """The conversations of `owner`, pinned ones on top, the latest message first; of one folder or tag if given.
+        Either those that are not deleted or those that are."""
+        with self._database.read() as db:
+            return rows.conversations(db, owner, folder, tag, deleted, limit, offset)
+
+    def messages(self, conversation: str, owner: str) -> list[Message]:
+        """The whole tree, in the order in which it grew. Raises HistoryError "history.no_conversation"."""
+        with self._database.read() as db:
+            return rows.messages(db, rows.conversation_id(db, conversation, owner))
+
+    def branch(self, conversation: str, owner: str, leaf: str | None = None) -> list[Message]:
+        """The messages from the first one down to `leaf`, by default the end of the shown branch.
+
+        Raises HistoryError "history.no_conversation" or "history.no_message"."""
+        with self._database.read() as db:
+            key = rows.conversation_id(db, conversation, owner)
+            end = leaf or rows.conversation(db, key).leaf
+            return rows.branch(db, rows.message_id(db, end, key)) if end else []
+
+    def siblings(self, message_uuid: str, owner: str) -> list[Message]:
+        """The versions of one message, itself included, oldest first. Raises HistoryError "history.no_message"."""
+        with self._database.read() as db:
+            return rows.siblings(db, rows.message(db, message_uuid, owner).uuid)
+
+    def message(self, uuid: str, owner: str) -> Message:
+        """One message. Raises HistoryError "history.no_message"."""
+        with self._database.read() as db:
+            return rows.message(db, uuid, owner)
+
+    def image(self, sha256: str) -> Image:
+        """What is known of a stored picture. Ask `image_of` first who may see it.
+
+        Raises HistoryError "history.no_image"."""
+        with self._database.read() as db:
+            return rows.image(db, sha256)
+
+    def image_bytes(self, sha256: str) -> bytes:
+        """The stored bytes of a picture. Ask `image_of` first who may see it.
+
+        Raises HistoryError "history.no_image", or "history.image_missing" where its file is gone."""
+        return self._files.read(self.image(sha256))
+
+    def image_of(self, owner: str, sha256: str) -> bool:
+        """Whether `owner` has given this picture, and has not purged it since."""
+        with self._database.read() as db:
+            return rows.is_owned(db, owner, sha256)
+
+    def search(self, owner: str, query: str, limit: int = 50) -> list[Hit]:
+        """Where all words of `query` are, the latest first; nothing deleted. A title counts where no message of its
+        conversation is found, and comes first. Words may be cut short at their end; every query is allowed."""
+        match = search.match_query(_clean(query))
+        if match is None:
+            return []
+        with self._database.read() as db:
+            found = rows.search_messages(db, owner, match, limit)
+            inside = {row["conversation"] for row in found}
+            titles = rows.search_titles(db, owner, match, limit)
+            found = [row for row in titles if row["conversation"] not in inside] + found
+        return [
+            Hit(row["conversation"], row["title"], row["message"], row["role"], search.snippet(row["text"], query),
+                row["created_utc"])
+            for row in found[:limit]
+        ]  # fmt: skip
+
+    # Within
+
+    def _set_deleted(self, uuid: str, owner: str, when: str | None) -> None:
+        with self._database.write() as db:
+            key = rows.conversation_id(db, uuid, owner)
+            db.execute("update conversations set deleted_utc = ? where id = ?", (when, key))
+
+    def _set_heartbeat(self, db: sqlite3.Connection, message: int) -> None:
+        db.execute(
+            "insert or replace into writers (message, lock, host, pid, heartbeat_utc) values (?, ?, ?, ?, ?)",
+            (message, self._database.writer, self._database.host, self._database.pid, _now()),
+        )
+
+    @contextmanager
+    def _keeping(self, pictures: Sequence[Prepared]) -> Iterator[None]:
+        """Around a write that adds pictures: where it fails, their files go again."""
+        try:
+            yield
+        except BaseException:
+            self._remove_files([prepared.image for prepared in pictures])
+            raise
+
+    def _add_image(self, db: sqlite3.Connection, prepared: Prepared, owner: str) -> None:
+        image = prepared.image
+        self._files.write(image, prepared.data)  # before the row, which then never names a missing file
+        db.execute(
+            "insert or ignore into images (sha256, width, height, mime, size_bytes) values (?, ?, ?, ?, ?)",
+            (image.sha256, image.width, image.height, image.mime, image.size_bytes),
+        )
+        db.execute("insert or ignore into image_owners (owner, image) values (?, ?)", (owner, image.sha256))
+
+    def _remove_files(self, images: Sequence[Image]) -> None:
+        """Remove the files of those `images` that have no row; a file too many does no harm, so that errors pass."""
+        with suppress(HistoryError), self._database.write() as db:  # alone, so that nobody adds one of them meanwhile
+            for image in images:
+                if db.execute("select 1 from images where sha256 = ?", (image.sha256,)).fetchone() is None:
+                    self._files.remove(image)
+
+
+def title_from(text: str) -> str:
+    """The title that a conversation takes from its first question: one line, at most `settings.TITLE_CHARS`."""
+    line = " ".join(text.split())
+    return line if len(line) <= settings.TITLE_CHARS else line[: settings.TITLE_CHARS - 1].rstrip() + "…"
+
+
+def _add_message(
+    db: sqlite3.Connection, conversation: int, parent: int | None, role: Role, text: str, state: State
+) -> tuple[str, int]:
+    """A new message at which the shown branch ends: its uuid and its key."""
+    uuid, now = str(uuid4()), _now()
+    message = db.execute(
+        "insert into messages (uuid, conversation, parent, role, text, state, created_utc)"
+        " values (?, ?, ?, ?, ?, ?, ?)",
+        (uuid, conversation, parent, role, text, state, now),
+    ).lastrowid
+    assert message is not None
+    db.execute("update conversations set leaf = ?, updated_utc = ? where id = ?", (message, now, conversation))
+    return uuid, message
+
+
+def _set_title(db: sqlite3.Connection, conversation: int, title: str) -> None:
+    title = " ".join(_clean(title).split())
+    db.execute("update conversations set title = ? where id = ?", (title, conversation))
+    db.execute("delete from title_search where rowid = ?", (conversation,))
+    db.execute("insert into title_search (rowid, text) values (?, ?)", (conversation, search.index_text(title)))
+
+
+def _set_tags(db: sqlite3.Connection, conversation: int, tags: Sequence[str]) -> None:
+    db.execute("delete from conversation_tags where conversation = ?", (conversation,))
+    db.executemany(
+        "insert into conversation_tags (conversation, place, tag) values (?, ?, ?)",
+        [(conversation, place, tag) for place, tag in enumerate(dict.fromkeys(map(_clean, tags)))],
+    )
+
+
+def _set_images(
+    db: sqlite3.Connection,
+    table: Literal["message_images", "draft_images"],
+    of: int,
+    images: Sequence[str],
+    owner: str,
+) -> None:
+    column = {"message_images": "message", "draft_images": "conversation"}[table]
+    db.execute(f"delete from {table} where {column} = ?", (of,))
+    for place, sha256 in enumerate(images):
+        if not rows.is_owned(db, owner, sha256):
+            raise HistoryError("history.no_image", image=sha256)
+        db.execute(f"insert into {table} ({column}, place, image) values (?, ?, ?)", (of, place, sha256))
+
+
+def _end(db: sqlite3.Connection, message: int) -> None:
+    """An answer is no longer written: forget its writer, and let its text be found."""
+    db.execute("delete from writers where message = ?", (message,))
+    _index(db, message)
+
+
+def _index(db: sqlite3.Connection, message: int) -> None:
+    text = db.execute("select text from messages where id = ?", (message,)).fetchone()["text"]
+    db.execute("delete from message_search where rowid = ?", (message,))
+    db.execute("insert into message_search (rowid, text) values (?, ?)", (message, search.index_text(text)))
+
+
+def _clean(text: str) -> str:
+    """`text` without halves of surrogate pairs (a broken file name in a shell makes them): SQLite takes none."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _now() -> str:
+    return _utc(datetime.now(UTC))
+
+
+def _utc(when: datetime) -> str:
+    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,201 @@
+"""Rows of the history -> values. Every function reads within the transaction it is given.
+
+In: an open transaction and what identifies a row. Out: the values of `messages`, or the HistoryError that says what is
+not there. This file does not write.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+
+from impchat.errors import HistoryError
+from impchat.messages import Conversation, Failed, Image, Message, Stats
+
+_CONVERSATION = """
+    select c.*,
+        (select uuid from messages where id = c.leaf) as leaf_uuid,
+        (select json_group_array(tag) from
+            (select tag from conversation_tags where conversation = c.id order by place)) as tags,
+        (select json_group_array(image) from
+            (select image from draft_images where conversation = c.id order by place)) as draft_images
+    from conversations c"""
+
+_MESSAGE = """
+    select m.*, c.uuid as conversation_uuid, p.uuid as parent_uuid,
+        (select json_group_array(image) from
+            (select image from message_images where message = m.id order by place)) as images
+    from messages m join conversations c on c.id = m.conversation left join messages p on p.id = m.parent"""
+
+
+def conversation_id(db: sqlite3.Connection, uuid: str, owner: str) -> int:
+    """The key of one conversation. Raises HistoryError "history.no_conversation", for another owner's too."""
+    row = db.execute("select id from conversations where uuid = ? and owner = ?", (uuid, owner)).fetchone()
+    if row is None:
+        raise HistoryError("history.no_conversation", conversation=uuid)
+    return int(row["id"])
+
+
+def conversation(db: sqlite3.Connection, key: int) -> Conversation:
+    """The conversation with this key."""
+    return _conversation(db.execute(f"{_CONVERSATION} where c.id = ?", (key,)).fetchone())
+
+
+def conversations(
+    db: sqlite3.Connection, owner: str, folder: str | None, tag: str | None, deleted: bool, limit: int, offset: int
+) -> list[Conversation]:
+    """See `History.conversations`."""
+    found = db.execute(
+        f"{_CONVERSATION} where owner = :owner and (deleted_utc is not null) = :deleted"
+        " and (:folder is null or folder = :folder)"
+        " and (:tag is null or exists (select 1 from conversation_tags where conversation = c.id and tag = :tag))"
+        " order by pinned desc, updated_utc desc, c.id desc limit :limit offset :offset",
+        {"owner": owner, "deleted": deleted, "folder": folder, "tag": tag, "limit": limit, "offset": offset},
+    )
+    return [_conversation(row) for row in found]
+
+
+def message(db: sqlite3.Connection, uuid: str, owner: str | None = None) -> Message:
+    """One message; of `owner` where that is given. Raises HistoryError "history.no_message"."""
+    row = db.execute(
+        f"{_MESSAGE} where m.uuid = :uuid and (:owner is null or c.owner = :owner)", {"uuid": uuid, "owner": owner}
+    ).fetchone()
+    if row is None:
+        raise HistoryError("history.no_message", message=uuid)
+    return _message(row)
+
+
+def message_id(db: sqlite3.Connection, uuid: str, conversation: int) -> int:
+    """The key of a message of this conversation. Raises HistoryError "history.no_message"."""
+    row = db.execute("select id from messages where uuid = ? and conversation = ?", (uuid, conversation)).fetchone()
+    if row is None:
+        raise HistoryError("history.no_message", message=uuid)
+    return int(row["id"])
+
+
+def writable(db: sqlite3.Connection, uuid: str) -> tuple[int, bool]:
+    """The key of an answer, and whether it has not ended yet. Raises HistoryError "history.no_message"."""
+    row = db.execute("select id, state from messages where uuid = ?", (uuid,)).fetchone()
+    if row is None:
+        raise HistoryError("history.no_message", message=uuid)
+    return int(row["id"]), row["state"] in ("streaming", "interrupted")
+
+
+def messages(db: sqlite3.Connection, conversation: int) -> list[Message]:
+    """All messages of a conversation, in the order in which they came: a parent before its children."""
+    return [_message(row) for row in db.execute(f"{_MESSAGE} where m.conversation = ? order by m.id", (conversation,))]
+
+
+def branch(db: sqlite3.Connection, leaf: int) -> list[Message]:
+    """The messages from the first one down to `leaf`."""
+    found = db.execute(
+        "with recursive up (id, parent, height) as (select id, parent, 0 from messages where id = ?"
+        " union all select above.id, above.parent, height + 1 from messages above join up on above.id = up.parent)"
+        f" {_MESSAGE} join up on up.id = m.id order by up.height desc",
+        (leaf,),
+    )
+    return [_message(row) for row in found]
+
+
+def siblings(db: sqlite3.Connection, uuid: str) -> list[Message]:
+    """The messages with the same parent in the same conversation, itself included, oldest first."""
+    found = db.execute(
+        f"{_MESSAGE} join messages this on this.conversation = m.conversation and this.parent is m.parent"
+        " where this.uuid = ? order by m.id",
+        (uuid,),
+    )
+    return [_message(row) for row in found]
+
+
+def image(db: sqlite3.Connection, sha256: str) -> Image:
+    """What is known of a picture. Raises HistoryError "history.no_image"."""
+    row = db.execute("select * from images where sha256 = ?", (sha256,)).fetchone()
+    if row is None:
+        raise HistoryError("history.no_image", image=sha256)
+    return Image(**row)
+
+
+def images_of_conversation(db: sqlite3.Connection, conversation: int) -> list[str]:
+    """The hashes of all pictures in a conversation's messages and draft."""
+    found = db.execute(
+        "select image from message_images join messages on messages.id = message where conversation = :key"
+        " union select image from draft_images where conversation = :key",
+        {"key": conversation},
+    )
+    return [row["image"] for row in found]
+
+
+def is_shown(db: sqlite3.Connection, owner: str, sha256: str) -> bool:
+    """Whether any conversation of `owner` shows this picture."""
+    found = db.execute(
+        "select 1 from message_images join messages m on m.id = message join conversations c on c.id = m.conversation"
+        " where image = :image and owner = :owner union all"
+        " select 1 from draft_images join conversations c on c.id = conversation"
+        " where image = :image and owner = :owner limit 1",
+        {"image": sha256, "owner": owner},
+    )
+    return found.fetchone() is not None
+
+
+def is_owned(db: sqlite3.Connection, owner: str, sha256: str) -> bool:
+    """Whether `owner` may see this picture."""
+    found = db.execute("select 1 from image_owners where owner = ? and image = ?", (owner, sha256))
+    return found.fetchone() is not None
+
+
+def search_titles(db: sqlite3.Connection, owner: str, match: str, limit: int) -> list[sqlite3.Row]:
+    """conversation, title, message (null), role (null), text, created_utc of each title found, newest first."""
+    return db.execute(
+        "select uuid as conversation, title, null as message, null as role, title as text, created_utc"
+        " from title_search join conversations on conversations.id = title_search.rowid"
+        " where title_search match ? and owner = ? and deleted_utc is null order by title_search.rowid desc limit ?",
+        (match, owner, limit),
+    ).fetchall()
+
+
+def search_messages(db: sqlite3.Connection, owner: str, match: str, limit: int) -> list[sqlite3.Row]:
+    """As `search_titles`, of each message found. By rowid, for ranking would read every hit before the first."""
+    return db.execute(
+        "select c.uuid as conversation, title, m.uuid as message, role, m.text as text, m.created_utc as created_utc"
+        " from message_search join messages m on m.id = message_search.rowid"
+        " join conversations c on c.id = m.conversation"
+        " where message_search match ? and owner = ? and deleted_utc is null"
+        " order by message_search.rowid desc limit ?",
+        (match, owner, limit),
+    ).fetchall()
+
+
+def _conversation(row: sqlite3.Row) -> Conversation:
+    return Conversation(
+        uuid=row["uuid"],
+        owner=row["owner"],
+        title=row["title"],
+        created_utc=row["created_utc"],
+        updated_utc=row["updated_utc"],
+        folder=row["folder"],
+        tags=tuple(json.loads(row["tags"])),
+        pinned=bool(row["pinned"]),
+        draft=row["draft"],
+        draft_images=tuple(json.loads(row["draft_images"])),
+        leaf=row["leaf_uuid"],
+        deleted_utc=row["deleted_utc"],
+    )
+
+
+def _message(row: sqlite3.Row) -> Message:
+    return Message(
+        uuid=row["uuid"],
+        conversation=row["conversation_uuid"],
+        parent=row["parent_uuid"],
+        role=row["role"],
+        text=row["text"],
+        images=tuple(json.loads(row["images"])),
+        state=row["state"],
+        created_utc=row["created_utc"],
+        finish_reason=row["finish_reason"],
+        model=row["model"],
+        tokens=tuple(json.loads(row["tokens"])) if row["tokens"] else None,
+        stats=Stats(**json.loads(row["stats"])) if row["stats"] else None,
+        dropped_turns=row["dropped_turns"],
+        error=Failed(**json.loads(row["error"])) if row["error"] else None,
+    )
