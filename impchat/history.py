@@ -8,17 +8,15 @@ This file does not know how answers are made nor how anything is shown.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal
 from uuid import uuid4
 
-from impchat import rows, search, settings
+from impchat import changes, rows, search, settings
 from impchat.database import Database
 from impchat.errors import HistoryError
 from impchat.imagefiles import ImageFiles
@@ -63,14 +61,11 @@ class History:
 
     def create_conversation(self, owner: str, title: str = "") -> Conversation:
         """A new, empty conversation of `owner`."""
-        uuid, now = str(uuid4()), _now()
+        now = changes.now()
+        new = Conversation(str(uuid4()), owner, title, created_utc=now, updated_utc=now)
         with self._database.write() as db:
-            db.execute(
-                "insert into conversations (uuid, owner, title, created_utc, updated_utc) values (?, ?, ?, ?, ?)",
-                (uuid, owner, "", now, now),
-            )
-            key = rows.conversation_id(db, uuid, owner)
-            _set_title(db, key, title)
+            key = changes.insert_conversation(db, new)
+            changes.set_title(db, key, title)
             return rows.conversation(db, key)
 
     def update_conversation(
@@ -92,23 +87,23 @@ class History:
         with self._database.write() as db:
             key = rows.conversation_id(db, uuid, owner)
             if title is not None:
-                _set_title(db, key, title)
+                changes.set_title(db, key, title)
             for column, value in (("folder", folder), ("draft", draft)):
                 if value is not None:
-                    db.execute(f"update conversations set {column} = ? where id = ?", (_clean(value), key))
+                    db.execute(f"update conversations set {column} = ? where id = ?", (changes.clean(value), key))
             if pinned is not None:
                 db.execute("update conversations set pinned = ? where id = ?", (pinned, key))
             if leaf is not None:
                 db.execute("update conversations set leaf = ? where id = ?", (rows.message_id(db, leaf, key), key))
             if tags is not None:
-                _set_tags(db, key, tags)
+                changes.set_tags(db, key, tags)
             if draft_images is not None:
-                _set_images(db, "draft_images", key, draft_images, owner)
+                changes.set_images(db, "draft_images", key, draft_images, owner)
             return rows.conversation(db, key)
 
     def delete_conversation(self, uuid: str, owner: str) -> None:
         """Move it to the deleted ones: no longer listed or found, but nothing is lost."""
-        self._set_deleted(uuid, owner, _now())
+        self._set_deleted(uuid, owner, changes.now())
 
     def restore_conversation(self, uuid: str, owner: str) -> None:
         """Bring a deleted conversation back."""
@@ -141,15 +136,15 @@ class History:
 
         The shown branch ends at it, the draft is empty again, and an untitled conversation takes its title from it.
         Raises HistoryError "history.no_conversation", "history.no_message" (parent), "history.no_image"."""
-        text = _clean(text)
+        text = changes.clean(text)
         with self._database.write() as db:
             key = rows.conversation_id(db, conversation, owner)
             place = rows.message_id(db, parent, key) if parent else None
-            uuid, message = _add_message(db, key, place, "user", text, "done")
-            _set_images(db, "message_images", message, images, owner)
-            _index(db, message)
+            uuid, message = changes.add_message(db, key, place, "user", text, "done")
+            changes.set_images(db, "message_images", message, images, owner)
+            changes.index(db, message)
             if not rows.conversation(db, key).title:
-                _set_title(db, key, title_from(text))
+                changes.set_title(db, key, changes.title_from(text))
             db.execute("update conversations set draft = '' where id = ?", (key,))
             db.execute("delete from draft_images where conversation = ?", (key,))
             return rows.message(db, uuid, owner)
@@ -161,7 +156,7 @@ class History:
         Raises HistoryError "history.no_conversation" or "history.no_message"."""
         with self._database.write() as db:
             key = rows.conversation_id(db, conversation, owner)
-            uuid, message = _add_message(db, key, rows.message_id(db, parent, key), "assistant", "", "streaming")
+            uuid, message = changes.add_message(db, key, rows.message_id(db, parent, key), "assistant", "", "streaming")
             db.execute("update messages set model = ? where id = ?", (model, message))
             self._set_heartbeat(db, message)
             return rows.message(db, uuid, owner)
@@ -173,7 +168,8 @@ class History:
         with self._database.write() as db:
             message, open_end = rows.writable(db, uuid)
             if open_end:
-                db.execute("update messages set text = ?, state = 'streaming' where id = ?", (_clean(text), message))
+                text = changes.clean(text)
+                db.execute("update messages set text = ?, state = 'streaming' where id = ?", (text, message))
                 self._set_heartbeat(db, message)
 
     def finish_answer(
@@ -198,25 +194,35 @@ class History:
                     "update messages set text = ?, state = ?, finish_reason = ?, stats = ?, tokens = ?,"
                     " dropped_turns = ?, error = ? where id = ?",
                     (
-                        _clean(text),
+                        changes.clean(text),
                         state,
                         finish_reason,
-                        json.dumps(asdict(stats)) if stats else None,
-                        json.dumps(list(tokens)) if tokens is not None else None,
+                        changes.to_json(asdict(stats) if stats else None),
+                        changes.to_json(tokens if tokens is None else list(tokens)),
                         dropped_turns,
-                        json.dumps(asdict(error), ensure_ascii=False) if error else None,
+                        changes.to_json(asdict(error) if error else None),
                         message,
                     ),
                 )
-                _end(db, message)
+                changes.end(db, message)
             return rows.message(db, uuid)
+
+    def merge(
+        self, conversation: Conversation, messages: Sequence[Message], pictures: Sequence[Prepared]
+    ) -> Conversation:
+        """Save a conversation from elsewhere, for its `owner`, with its messages (parents before their children) and
+        all pictures they show. See `portability.import_zip` for what happens where it is here already."""
+        with self._keeping(pictures), self._database.write() as db:
+            for prepared in pictures:
+                self._add_image(db, prepared, conversation.owner)
+            return changes.merge(db, conversation, messages)
 
     def mark_interrupted(self) -> int:
         """Mark the streaming answers whose writer has died as "interrupted"; how many there were.
 
         A writer of this machine is dead when the system has released its lock. Locks of another machine on a shared
         disk may not be seen here: its writer counts as dead after `settings.HEARTBEAT_DEAD_S` of silence."""
-        silent_since = _utc(datetime.now(UTC) - timedelta(seconds=settings.HEARTBEAT_DEAD_S))
+        silent_since = changes.utc(datetime.now(UTC) - timedelta(seconds=settings.HEARTBEAT_DEAD_S))
         with self._database.write_after_deaths() as (db, living):
             streaming = db.execute(
                 "select messages.id, lock, host, heartbeat_utc from messages"
@@ -230,7 +236,7 @@ class History:
             ]
             for message in dead:
                 db.execute("update messages set state = 'interrupted' where id = ?", (message,))
-                _end(db, message)
+                changes.end(db, message)
         return len(dead)
 
     # Reading
@@ -259,6 +265,12 @@ class History:
         """The whole tree, in the order in which it grew. Raises HistoryError "history.no_conversation"."""
         with self._database.read() as db:
             return rows.messages(db, rows.conversation_id(db, conversation, owner))
+
+    def tree(self, conversation: str, owner: str) -> tuple[Conversation, list[Message]]:
+        """A conversation and its messages at one moment. Raises HistoryError "history.no_conversation"."""
+        with self._database.read() as db:
+            key = rows.conversation_id(db, conversation, owner)
+            return rows.conversation(db, key), rows.messages(db, key)
 
     def branch(self, conversation: str, owner: str, leaf: str | None = None) -> list[Message]:
         """The messages from the first one down to `leaf`, by default the end of the shown branch.
@@ -300,7 +312,7 @@ class History:
     def search(self, owner: str, query: str, limit: int = 50) -> list[Hit]:
         """Where all words of `query` are, the latest first; nothing deleted. A title counts where no message of its
         conversation is found, and comes first. Words may be cut short at their end; every query is allowed."""
-        match = search.match_query(_clean(query))
+        match = search.match_query(changes.clean(query))
         if match is None:
             return []
         with self._database.read() as db:
@@ -324,7 +336,7 @@ class History:
     def _set_heartbeat(self, db: sqlite3.Connection, message: int) -> None:
         db.execute(
             "insert or replace into writers (message, lock, host, pid, heartbeat_utc) values (?, ?, ?, ?, ?)",
-            (message, self._database.writer, self._database.host, self._database.pid, _now()),
+            (message, self._database.writer, self._database.host, self._database.pid, changes.now()),
         )
 
     @contextmanager
@@ -351,79 +363,3 @@ class History:
             for image in images:
                 if db.execute("select 1 from images where sha256 = ?", (image.sha256,)).fetchone() is None:
                     self._files.remove(image)
-
-
-def title_from(text: str) -> str:
-    """The title that a conversation takes from its first question: one line, at most `settings.TITLE_CHARS`."""
-    line = " ".join(text.split())
-    return line if len(line) <= settings.TITLE_CHARS else line[: settings.TITLE_CHARS - 1].rstrip() + "…"
-
-
-def _add_message(
-    db: sqlite3.Connection, conversation: int, parent: int | None, role: Role, text: str, state: State
-) -> tuple[str, int]:
-    """A new message at which the shown branch ends: its uuid and its key."""
-    uuid, now = str(uuid4()), _now()
-    message = db.execute(
-        "insert into messages (uuid, conversation, parent, role, text, state, created_utc)"
-        " values (?, ?, ?, ?, ?, ?, ?)",
-        (uuid, conversation, parent, role, text, state, now),
-    ).lastrowid
-    assert message is not None
-    db.execute("update conversations set leaf = ?, updated_utc = ? where id = ?", (message, now, conversation))
-    return uuid, message
-
-
-def _set_title(db: sqlite3.Connection, conversation: int, title: str) -> None:
-    title = " ".join(_clean(title).split())
-    db.execute("update conversations set title = ? where id = ?", (title, conversation))
-    db.execute("delete from title_search where rowid = ?", (conversation,))
-    db.execute("insert into title_search (rowid, text) values (?, ?)", (conversation, search.index_text(title)))
-
-
-def _set_tags(db: sqlite3.Connection, conversation: int, tags: Sequence[str]) -> None:
-    db.execute("delete from conversation_tags where conversation = ?", (conversation,))
-    db.executemany(
-        "insert into conversation_tags (conversation, place, tag) values (?, ?, ?)",
-        [(conversation, place, tag) for place, tag in enumerate(dict.fromkeys(map(_clean, tags)))],
-    )
-
-
-def _set_images(
-    db: sqlite3.Connection,
-    table: Literal["message_images", "draft_images"],
-    of: int,
-    images: Sequence[str],
-    owner: str,
-) -> None:
-    column = {"message_images": "message", "draft_images": "conversation"}[table]
-    db.execute(f"delete from {table} where {column} = ?", (of,))
-    for place, sha256 in enumerate(images):
-        if not rows.is_owned(db, owner, sha256):
-            raise HistoryError("history.no_image", image=sha256)
-        db.execute(f"insert into {table} ({column}, place, image) values (?, ?, ?)", (of, place, sha256))
-
-
-def _end(db: sqlite3.Connection, message: int) -> None:
-    """An answer is no longer written: forget its writer, and let its text be found."""
-    db.execute("delete from writers where message = ?", (message,))
-    _index(db, message)
-
-
-def _index(db: sqlite3.Connection, message: int) -> None:
-    text = db.execute("select text from messages where id = ?", (message,)).fetchone()["text"]
-    db.execute("delete from message_search where rowid = ?", (message,))
-    db.execute("insert into message_search (rowid, text) values (?, ?)", (message, search.index_text(text)))
-
-
-def _clean(text: str) -> str:
-    """`text` without halves of surrogate pairs (a broken file name in a shell makes them): SQLite takes none."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _now() -> str:
-    return _utc(datetime.now(UTC))
-
-
-def _utc(when: datetime) -> str:
-    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")

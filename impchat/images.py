@@ -110,13 +110,11 @@ def model_input(
 
 
 def _format(data: bytes) -> str:
-    """"PNG", "JPEG", "GIF", "WEBP", "AVIF" or "HEIC", by the first bytes; names of files are not trusted."""
+    """One of "PNG", "JPEG", "GIF", "WEBP", "AVIF", "HEIC", by the first bytes; names of files are not trusted."""
     if not data:
         raise ImageError("image.empty")
     if len(data) > settings.IMAGE_BYTES:
-        raise ImageError(
-            "image.too_large_bytes", megabytes=-(-len(data) // 2**20), limit=settings.IMAGE_BYTES // 2**20
-        )
+        raise ImageError("image.too_large_bytes", megabytes=-(-len(data) // 2**20), limit=settings.IMAGE_BYTES // 2**20)
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"
     if data.startswith(b"\xff\xd8\xff"):

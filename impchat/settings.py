@@ -65,4 +65,11 @@ HEARTBEAT_DEAD_S = 15.0  # a streaming message of another machine's writer count
 ANSWERS_KEPT = 64  # ended answers whose numbered events stay in memory for readers that come back
 TITLE_CHARS = 60
 QUESTION_CHARS = 16_000
+LIST_COUNT = 50  # conversations that `impchat history list` shows
 BUSY_TIMEOUT_S = 10.0  # how long a write waits for another process's lock
+IMPORT_BYTES = 512 * 1024 * 1024  # largest conversation taken in from a zip, unpacked
+IMPORT_INDEX_BYTES = 64 * 1024 * 1024  # of these, without the pictures
+
+# Doctor
+DISK_LOW_BYTES = 1_000_000_000  # less free disk than this is worth a warning
+MEMORY_BESIDE_MODEL_BYTES = 600_000_000  # KV cache, the eyes' work space and the program itself

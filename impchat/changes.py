@@ -1,0 +1,178 @@
+"""Changes to rows of the history, each within the transaction it is given.
+
+In: an open transaction, keys and values. Out: changed rows, with what search needs kept in step.
+This file does not know files, owners' rights or who writes when; `history` does.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from typing import Literal
+from uuid import uuid4
+
+from impchat import rows, search, settings
+from impchat.errors import HistoryError
+from impchat.messages import Conversation, Message, Role, State
+
+
+def insert_conversation(db: sqlite3.Connection, new: Conversation) -> int:
+    """A new conversation with the names, owner and times of `new`, and nothing else of it yet: its key."""
+    key = db.execute(
+        "insert into conversations (uuid, owner, title, created_utc, updated_utc) values (?, ?, '', ?, ?)",
+        (new.uuid, new.owner, new.created_utc, new.updated_utc),
+    ).lastrowid
+    assert key is not None
+    return key
+
+
+def add_message(
+    db: sqlite3.Connection, conversation: int, parent: int | None, role: Role, text: str, state: State
+) -> tuple[str, int]:
+    """A new message at which the shown branch ends: its uuid and its key."""
+    uuid, created = str(uuid4()), now()
+    message = db.execute(
+        "insert into messages (uuid, conversation, parent, role, text, state, created_utc)"
+        " values (?, ?, ?, ?, ?, ?, ?)",
+        (uuid, conversation, parent, role, text, state, created),
+    ).lastrowid
+    assert message is not None
+    db.execute("update conversations set leaf = ?, updated_utc = ? where id = ?", (message, created, conversation))
+    return uuid, message
+
+
+def set_title(db: sqlite3.Connection, conversation: int, title: str) -> None:
+    title = " ".join(clean(title).split())
+    db.execute("update conversations set title = ? where id = ?", (title, conversation))
+    db.execute("delete from title_search where rowid = ?", (conversation,))
+    db.execute("insert into title_search (rowid, text) values (?, ?)", (conversation, search.index_text(title)))
+
+
+def set_tags(db: sqlite3.Connection, conversation: int, tags: Sequence[str]) -> None:
+    db.execute("delete from conversation_tags where conversation = ?", (conversation,))
+    db.executemany(
+        "insert into conversation_tags (conversation, place, tag) values (?, ?, ?)",
+        [(conversation, place, tag) for place, tag in enumerate(dict.fromkeys(map(clean, tags)))],
+    )
+
+
+def set_images(
+    db: sqlite3.Connection,
+    table: Literal["message_images", "draft_images"],
+    of: int,
+    images: Sequence[str],
+    owner: str,
+) -> None:
+    column = {"message_images": "message", "draft_images": "conversation"}[table]
+    db.execute(f"delete from {table} where {column} = ?", (of,))
+    for place, sha256 in enumerate(images):
+        if not rows.is_owned(db, owner, sha256):
+            raise HistoryError("history.no_image", image=sha256)
+        db.execute(f"insert into {table} ({column}, place, image) values (?, ?, ?)", (of, place, sha256))
+
+
+def end(db: sqlite3.Connection, message: int) -> None:
+    """An answer is no longer written: forget its writer, and let its text be found."""
+    db.execute("delete from writers where message = ?", (message,))
+    index(db, message)
+
+
+def index(db: sqlite3.Connection, message: int) -> None:
+    text = db.execute("select text from messages where id = ?", (message,)).fetchone()["text"]
+    db.execute("delete from message_search where rowid = ?", (message,))
+    db.execute("insert into message_search (rowid, text) values (?, ?)", (message, search.index_text(text)))
+
+
+def merge(db: sqlite3.Connection, conversation: Conversation, messages: Sequence[Message]) -> Conversation:
+    """See `History.merge`; the pictures have their rows already."""
+    there = db.execute("select * from conversations where uuid = ?", (conversation.uuid,)).fetchone()
+    key: int | None = there["id"] if there and there["owner"] == conversation.owner else None
+    if (there and key is None) or any(_is_taken(db, message, key) for message in messages):
+        conversation, messages, key = *_under_new_uuids(conversation, messages), None
+    is_news = key is None or conversation.updated_utc > there["updated_utc"]
+    if key is None:
+        key = insert_conversation(db, conversation)
+    for message in messages:
+        if db.execute("select 1 from messages where uuid = ?", (message.uuid,)).fetchone() is None:
+            _insert_message(db, key, message, conversation.owner)
+    if is_news:
+        set_title(db, key, conversation.title)
+        set_tags(db, key, conversation.tags)
+        set_images(db, "draft_images", key, conversation.draft_images, conversation.owner)
+        leaf = rows.message_id(db, conversation.leaf, key) if conversation.leaf else None
+        db.execute(
+            "update conversations set folder = ?, pinned = ?, draft = ?, leaf = ?, updated_utc = ? where id = ?",
+            (clean(conversation.folder), conversation.pinned, clean(conversation.draft), leaf,
+             conversation.updated_utc, key),
+        )  # fmt: skip
+    db.execute("update conversations set deleted_utc = null where id = ?", (key,))
+    return rows.conversation(db, key)
+
+
+def _is_taken(db: sqlite3.Connection, message: Message, conversation: int | None) -> bool:
+    """Whether another message than this one has its uuid."""
+    found = db.execute(
+        "select m.conversation, m.role, p.uuid as parent from messages m"
+        " left join messages p on p.id = m.parent where m.uuid = ?",
+        (message.uuid,),
+    ).fetchone()
+    return found is not None and tuple(found) != (conversation, message.role, message.parent)
+
+
+def _under_new_uuids(conversation: Conversation, messages: Sequence[Message]) -> tuple[Conversation, Sequence[Message]]:
+    new: dict[str | None, str] = {message.uuid: str(uuid4()) for message in messages}
+    uuid = str(uuid4())
+    renamed = [replace(m, uuid=new[m.uuid], parent=new.get(m.parent), conversation=uuid) for m in messages]
+    return replace(conversation, uuid=uuid, leaf=new.get(conversation.leaf)), renamed
+
+
+def _insert_message(db: sqlite3.Connection, conversation: int, message: Message, owner: str) -> None:
+    key = db.execute(
+        "insert into messages (uuid, conversation, parent, role, text, state, created_utc, finish_reason, model,"
+        " tokens, stats, dropped_turns, error) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            message.uuid,
+            conversation,
+            rows.message_id(db, message.parent, conversation) if message.parent else None,
+            message.role,
+            clean(message.text),
+            message.state,
+            message.created_utc,
+            message.finish_reason,
+            message.model,
+            to_json(message.tokens),
+            to_json(asdict(message.stats) if message.stats else None),
+            message.dropped_turns,
+            to_json(asdict(message.error) if message.error else None),
+        ),
+    ).lastrowid
+    assert key is not None
+    set_images(db, "message_images", key, message.images, owner)
+    index(db, key)
+
+
+def to_json(value: object) -> str | None:
+    """`value` as a column keeps it; None stays None."""
+    return None if value is None else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def title_from(text: str) -> str:
+    """The title that a conversation takes from its first question: one line, at most `settings.TITLE_CHARS`."""
+    line = " ".join(text.split())
+    return line if len(line) <= settings.TITLE_CHARS else line[: settings.TITLE_CHARS - 1].rstrip() + "…"
+
+
+def clean(text: str) -> str:
+    """`text` without halves of surrogate pairs (a broken file name in a shell makes them): SQLite takes none."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def now() -> str:
+    return utc(datetime.now(UTC))
+
+
+def utc(when: datetime) -> str:
+    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
