@@ -94,7 +94,7 @@ clean:
 
 chromium:
 	@command -v chromium >/dev/null || { \
-		printf '\n== Installing Chromium for the tests of the page ==\n'; \
 		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-			apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; \
-		else echo "The tests of the page need Chromium; give this command and start make again: sudo apt-get update && sudo apt-get install -y chromium"; exit 1; fi; }
+			printf '\n== Installing Chromium for the tests of the page ==\n'; \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
+		else echo "The tests of the page need Chromium; install it (on Debian: sudo apt-get update && sudo apt-get install -y chromium) and start make again."; exit 1; fi; }
