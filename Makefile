@@ -20,7 +20,7 @@ PYTEST := $(shell sed -n 's/.*"\(pytest==[^"]*\)".*/\1/p' pyproject.toml)
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/impchat/wheels
 LLAMA_WHEEL = $(CACHE)/$(subst -,_,$(firstword $(subst ==, ,$(LLAMA))))-$(lastword $(subst ==, ,$(LLAMA)))-*.whl
 
-PIP = $(@D)/bin/python -m pip install --quiet
+PIP = $(@D)/bin/python -m pip install --quiet --disable-pip-version-check
 INSTALL = $(if $(UV),$(UV) pip install --quiet --python $(@D)/bin/python,$(PIP))
 heading = @printf '\n== %s ==\n' "$(1)"
 
