@@ -6,10 +6,11 @@ This file does not know any engine; `local`, `remote`, `torch` and `process` eac
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from impchat.errors import SettingsError
 from impchat.messages import Event, Prompt, Sampling
 
 
@@ -55,3 +56,21 @@ class Engine(Protocol):
     def close(self) -> None:
         """Stop everything that runs and free the model. Running handles end with Finished("stopped")."""
         ...
+
+
+_ALLOWED: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "temperature": ("0 to 5", lambda v: 0 <= v <= 5),
+    "top_k": ("0 or more", lambda v: 0 <= v < 2**31),
+    "top_p": ("above 0, at most 1", lambda v: 0 < v <= 1),
+    "min_p": ("0 to 1", lambda v: 0 <= v <= 1),
+    "repeat_penalty": ("above 0, at most 10", lambda v: 0 < v <= 10),
+    "max_tokens": ("1 or more", lambda v: v >= 1),
+}
+
+
+def check_sampling(sampling: Sampling) -> None:
+    """Raises SettingsError "settings.out_of_range" for the first value that no engine takes."""
+    for name, (allowed, good) in _ALLOWED.items():
+        value = getattr(sampling, name)
+        if not good(value):
+            raise SettingsError("settings.out_of_range", name=name, value=value, allowed=allowed)

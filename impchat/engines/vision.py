@@ -1,0 +1,146 @@
+"""Pictures -> embeddings for the language model, each picture once.
+
+In: a picture's stored bytes. Out: float32 embeddings, (tokens, hidden), from the bundle's vision file by onnxruntime;
+the latest are kept by the picture's hash. `Eyes` encodes on a thread of its own, so that answers go on meanwhile.
+This file does not know prompts or the language model.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from impchat import images, settings
+from impchat.errors import EngineError, ImpChatError, ModelError
+from impchat.messages import Picture
+from impchat.models.bundle import Bundle
+
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
+
+_SILENT = 4  # onnxruntime's log: fatal errors only
+
+
+class OnnxVision:
+    """The eyes of a bundle. All methods may be called from any thread; pictures are encoded one at a time."""
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        """Raises ModelError "model.load_failed" or "model.parts_disagree", EngineError "engine.not_installed"."""
+        try:
+            import onnxruntime
+            from onnxruntime.capi import onnxruntime_pybind11_state as state
+        except (ImportError, OSError) as exc:
+            raise EngineError("engine.not_installed", package="onnxruntime", detail=str(exc)) from exc
+        # The classes that onnxruntime raises have no base of their own.
+        raised = [k for k in vars(state).values() if isinstance(k, type) and issubclass(k, Exception)]
+        self._failures: tuple[type[Exception], ...] = (*raised, MemoryError)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _SILENT
+        # Threads that wait for the next picture by spinning would take the processors from the language model.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session: Any = onnxruntime.InferenceSession(bundle.vision, options, ["CPUExecutionProvider"])
+        except self._failures as exc:
+            raise ModelError("model.load_failed", path=str(bundle.vision), detail=_short(exc)) from exc
+        shape = self._session.get_outputs()[0].shape
+        if len(shape) != 3 or shape[1] != bundle.image.tokens:
+            raise ModelError("model.parts_disagree", path=str(bundle.path))
+        self.hidden: int = shape[2]
+        self._input: str = self._session.get_inputs()[0].name
+        self._rule = bundle.image
+        self._run_options = onnxruntime.RunOptions()
+        self._run_options.log_severity_level = _SILENT
+        self._lock = threading.Lock()  # of the cache
+        self._encoding = threading.Lock()
+        self._cache: OrderedDict[str, NDArray[numpy.float32]] = OrderedDict()  # oldest use first
+
+    def cached(self, sha256: str) -> NDArray[numpy.float32] | None:
+        """The embeddings of the picture with this hash, where it was encoded lately."""
+        with self._lock:
+            if sha256 in self._cache:
+                self._cache.move_to_end(sha256)
+            return self._cache.get(sha256)
+
+    def encode(self, picture: Picture) -> NDArray[numpy.float32]:
+        """float32 (tokens, hidden), not to be written to. Raises ImageError for bytes that are no picture,
+        EngineError "engine.vision_failed"."""
+        with self._encoding:
+            known = self.cached(picture.sha256)
+            return self._encode(picture) if known is None else known
+
+    def _encode(self, picture: Picture) -> NDArray[numpy.float32]:
+        import numpy as np
+
+        rule = self._rule
+        try:
+            pixels = images.model_input(picture.data, rule.size, rule.aspect, rule.mean, rule.std)
+            output = self._session.run(None, {self._input: pixels}, self._run_options)[0][0]
+        except self._failures as exc:
+            raise EngineError("engine.vision_failed", detail=_short(exc)) from exc
+        embeddings = np.ascontiguousarray(output, dtype=np.float32)
+        embeddings.setflags(write=False)
+        with self._lock:
+            self._cache[picture.sha256] = embeddings
+            while len(self._cache) > settings.EMBEDDING_CACHE:
+                self._cache.popitem(last=False)
+        return embeddings
+
+    def close(self) -> None:
+        """End the picture that is being encoded, and fail every later one."""
+        self._run_options.terminate = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """What came of a picture."""
+
+    sha256: str
+    embeddings: NDArray[numpy.float32] | None  # None: `error` says why
+    error: ImpChatError | None
+    seconds: float  # spent on it
+
+
+class Eyes:
+    """One thread that encodes pictures in the order in which they were asked for."""
+
+    def __init__(self, vision: OnnxVision, done: Callable[[Seen], None]) -> None:
+        """`done` is called on that thread."""
+        self._vision = vision
+        self._done = done
+        self._wanted: queue.SimpleQueue[Picture | None] = queue.SimpleQueue()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="impchat-eyes", daemon=True)
+        self._thread.start()
+
+    def look(self, picture: Picture) -> None:
+        """Encode `picture`; `done` follows."""
+        self._wanted.put(picture)
+
+    def close(self) -> None:
+        """End the thread, at once also where it is busy; no `done` for pictures that wait. May be called again."""
+        self._closing = True
+        self._vision.close()
+        self._wanted.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (picture := self._wanted.get()) is not None and not self._closing:
+            begun = time.perf_counter()
+            try:
+                seen = Seen(picture.sha256, self._vision.encode(picture), None, time.perf_counter() - begun)
+            except ImpChatError as exc:
+                seen = Seen(picture.sha256, None, exc, time.perf_counter() - begun)
+            self._done(seen)
+
+
+def _short(exc: Exception) -> str:
+    """The first line of a foreign error; onnxruntime adds its sources and a stack."""
+    return (str(exc).splitlines() or [type(exc).__name__])[0]

@@ -1,0 +1,237 @@
+"""The three chat templates: a `Prompt` -> pieces of token ids and pictures, and what is left out when it is too long.
+
+In: a prompt, the name of a template, and a way to turn text into token ids. Out: pieces in reading order. A prompt
+only grows: the pieces of a conversation's next turn begin with exactly those of this one, then the answer's own ids,
+then eos, so that an engine never reads anything twice.
+This file does not know any model, nor where a prompt comes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
+from typing import Protocol
+
+from impchat import settings
+from impchat.errors import EngineError
+from impchat.messages import Dropped, Picture, Prompt, Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A piece of a prompt as token ids."""
+
+    ids: tuple[int, ...]
+
+
+Piece = Tokens | Picture
+
+
+class Tokenize(Protocol):
+    """Text -> token ids, without bos or eos. Only with `special` do markers such as <|im_start|> become one token:
+    what a person typed is always plain text, so nobody can type their way out of their turn.
+    The phi2 template has no markers and never passes `special`."""
+
+    def __call__(self, text: str, special: bool = ..., /) -> Sequence[int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Template:
+    """The fixed strings of a chat template, in the order in which a prompt has them."""
+
+    system: str  # before the system text
+    first: str  # between the system text and the first question
+    later: str  # between the eos of an answer and the next question
+    answer: str  # behind a question
+    lead: str  # before the text of an answer whose token ids are not known
+    special: bool  # system, first, later and answer hold markers
+
+
+_TEMPLATES = {
+    "phi2": _Template("", " USER: ", "USER: ", " ASSISTANT:", " ", special=False),
+    "qwen": _Template(
+        "<|im_start|>system\n",
+        "<|im_end|>\n<|im_start|>user\n",
+        "\n<|im_start|>user\n",
+        "<|im_end|>\n<|im_start|>assistant\n",
+        "",
+        special=True,
+    ),
+    "phi3": _Template(
+        "<|system|>\n", "<|end|>\n<|user|>\n", "\n<|user|>\n", "<|end|>\n<|assistant|>\n", "", special=True
+    ),
+}
+
+_PICTURE_END = "\n"  # behind each picture; pictures go first in the turn that carries them
+
+
+def render(prompt: Prompt, template: str, tokenize: Tokenize, eos: int, bos: int | None = None) -> list[Piece]:
+    """`prompt` in reading order. An answer with `tokens` is those ids, one without is tokenised anew; a question that
+    was never answered counts as answered by nothing. `bos`: the id that begins a prompt, where the model wants one.
+
+    Raises EngineError "prompt.no_question" where the first or the last turn is not the user's."""
+    rounds = _rounds(prompt)
+    writer = _Writer(_TEMPLATES[template], tokenize, eos)
+    pieces: list[Piece] = [] if bos is None else [Tokens((bos,))]
+    pieces += writer.first(prompt.system, rounds[0])
+    for before, this in pairwise(rounds):
+        pieces += writer.answer(before)
+        pieces += writer.question(this)
+    return pieces
+
+
+def fit(
+    prompt: Prompt,
+    template: str,
+    tokenize: Tokenize,
+    eos: int,
+    bos: int | None = None,
+    *,
+    picture_tokens: int,
+    context_tokens: int,
+) -> tuple[Prompt, Dropped | None]:
+    """`prompt` without its oldest turns where it would outgrow the context, and what was left out.
+
+    The conversation is replayed from its first question: whenever a question and room for its answer did not fit, the
+    oldest turns were dropped until `settings.CONTEXT_DROP` of the context was free. So nothing need be remembered,
+    and between two drops the prompt only grows. The system text always stays, and so does the latest picture: where
+    its turn is dropped, it goes into the first question that is kept.
+    Raises EngineError "prompt.no_question" as `render`, and "prompt.too_long" where the last question alone leaves
+    fewer than `settings.ANSWER_LEAST_TOKENS` for its answer."""
+    rounds = _rounds(prompt)
+    writer = _Writer(_TEMPLATES[template], tokenize, eos)
+
+    def size(pieces: Iterable[Piece]) -> int:
+        return sum(len(p.ids) if isinstance(p, Tokens) else picture_tokens for p in pieces)
+
+    asked = [size(writer.question(r)) for r in rounds]
+    whole = [a + size(writer.answer(r)) for a, r in zip(asked, rounds, strict=True)]
+    before = [0, *accumulate(whole)]  # tokens of all rounds before each one
+
+    def window(start: int, last: int, kept: tuple[Picture, ...]) -> int:
+        """Tokens of the prompt that begins with question `start`, `kept` in it, and asks question `last`."""
+        first = size(writer.first(prompt.system, rounds[start].showing(kept))) + (bos is not None)
+        return first - asked[start] + before[last] - before[start] + asked[last]
+
+    room = context_tokens - min(settings.MAX_TOKENS, context_tokens // 4)  # for a prompt, beside its answer
+    target = room - int(settings.CONTEXT_DROP * context_tokens)
+    start = 0
+    kept: tuple[Picture, ...] = ()
+    for last in range(len(rounds)):
+        if window(start, last, kept) <= room:
+            continue
+        while start < last and window(start, last, kept) > target:
+            start += 1
+            kept = _latest_picture(rounds, start, last)
+    used = window(start, len(rounds) - 1, kept)
+    limit = context_tokens - settings.ANSWER_LEAST_TOKENS
+    if used > limit:
+        raise EngineError("prompt.too_long", tokens=used, limit=limit)
+    if start == 0:
+        return prompt, None
+    at = rounds[start].at
+    turns = (rounds[start].showing(kept).question, *prompt.turns[at + 1 :])
+    return replace(prompt, turns=turns), Dropped(turns=at, tokens=window(0, len(rounds) - 1, ()) - used)
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """A question and, unless it is the last one, what was answered."""
+
+    at: int  # index of the question in the prompt's turns
+    question: Turn
+    answer: Turn | None = None
+    open: bool = False  # the question's text is still being typed
+
+    def showing(self, pictures: tuple[Picture, ...]) -> _Round:
+        """This round with `pictures` before those of its question."""
+        return replace(self, question=replace(self.question, pictures=pictures + self.question.pictures))
+
+
+def _rounds(prompt: Prompt) -> list[_Round]:
+    turns = prompt.turns
+    if not turns or turns[0].role != "user" or turns[-1].role != "user":
+        raise EngineError("prompt.no_question")
+    rounds: list[_Round] = []
+    for at, turn in enumerate(turns):
+        if turn.role == "user":
+            rounds.append(_Round(at, turn, open=prompt.open_turn and at == len(turns) - 1))
+        else:
+            rounds[-1] = replace(rounds[-1], answer=turn)
+    return rounds
+
+
+def _latest_picture(rounds: Sequence[_Round], start: int, last: int) -> tuple[Picture, ...]:
+    """The latest picture before question `start`, where none of the questions from there to `last` has one."""
+    if any(r.question.pictures for r in rounds[start : last + 1]):
+        return ()
+    return next((r.question.pictures[-1:] for r in reversed(rounds[:start]) if r.question.pictures), ())
+
+
+class _Writer:
+    """Writes the parts of a prompt, each on its own: a part's pieces depend on nothing before it."""
+
+    def __init__(self, template: _Template, tokenize: Tokenize, eos: int) -> None:
+        self._template = template
+        self._tokenize = tokenize
+        self._eos = eos
+
+    def first(self, system: str, this: _Round) -> list[Piece]:
+        """From the system text to where the first answer begins."""
+        t = self._template
+        if not system:
+            return self._asked([(t.later.lstrip(), t.special)], this)
+        return self._asked([(t.system, t.special), (system, False), (t.first, t.special)], this)
+
+    def question(self, this: _Round) -> list[Piece]:
+        """From behind the eos of an answer to where the next one begins."""
+        return self._asked([(self._template.later, self._template.special)], this)
+
+    def answer(self, this: _Round) -> list[Piece]:
+        """An answer and its eos."""
+        answer = this.answer
+        if answer is None:
+            ids: tuple[int, ...] = ()
+        elif answer.tokens is not None:
+            ids = answer.tokens
+        else:
+            ids = tuple(self._tokenize(self._template.lead + answer.text)) if answer.text else ()
+        return [*([Tokens(ids)] if ids else []), Tokens((self._eos,))]
+
+    def _asked(self, head: list[tuple[str, bool]], this: _Round) -> list[Piece]:
+        """The question of `this`, with `head` before it. One that is open ends right behind its last picture, or, if
+        it has none, without the space that belongs to its first word."""
+        special = self._template.special
+        parts: list[tuple[str, bool] | Picture] = [*head]
+        for picture in this.question.pictures:
+            parts += [picture, (_PICTURE_END, False)]
+        if not this.open:
+            parts += [(this.question.text.strip(), False), (self._template.answer, special)]
+        elif this.question.pictures:
+            parts.pop()
+        elif not special:
+            parts[-1] = (head[-1][0].rstrip(), False)
+        return self._pieces(parts)
+
+    def _pieces(self, parts: Iterable[tuple[str, bool] | Picture]) -> list[Piece]:
+        """Neighbouring text of one kind is tokenised in one go, as it was when the model was trained."""
+        pieces: list[Piece] = []
+        text, special = "", False
+
+        def cut() -> None:
+            if text:
+                pieces.append(Tokens(tuple(self._tokenize(text, True) if special else self._tokenize(text))))
+
+        for part in parts:
+            if isinstance(part, Picture):
+                cut()
+                pieces.append(part)
+                text = ""
+            elif part[0]:
+                if part[1] is not special:
+                    cut()
+                    text, special = "", part[1]
+                text += part[0]
+        cut()
+        return pieces
