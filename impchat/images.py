@@ -12,6 +12,7 @@ import hashlib
 import importlib
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -164,6 +165,8 @@ def _open(data: bytes, kind: str) -> ImageFile.ImageFile:
     import PIL.Image
 
     reader = _reader(kind)
+    # Remarks on odd metadata, which are dropped anyway, would come out in a person's terminal.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     try:
         file: ImageFile.ImageFile = reader(io.BytesIO(data))
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as exc:
@@ -220,8 +223,7 @@ def _rgb(file: ImageFile.ImageFile) -> Pixels:
     import PIL.Image
 
     if file.mode.startswith("I"):  # 16-bit gray, which Pillow's own conversion would clip to white
-        levels = np.asarray(file).astype(np.uint32) >> 8
-        return PIL.Image.fromarray(levels.astype(np.uint8), "L").convert("RGB")
+        return PIL.Image.fromarray((np.asarray(file) >> 8).astype(np.uint8)).convert("RGB")
     if not file.has_transparency_data:
         return _srgb(file.convert("RGB"), file)
     layer = file.convert("RGBA")
