@@ -1,0 +1,229 @@
+"""The web server: the page, the pictures it shows and takes, and the guard in front of them.
+
+In: an open App and a bound socket. Out: HTTP on this machine alone. Pictures come and go through routes of our own
+with an owner check; Gradio's file cache is never used, and nothing is fetched from elsewhere.
+This file does not know what the page looks like.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # Gradio reads it when it is imported
+
+import gradio as gr
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from impchat import images, paths, settings
+from impchat.app import App
+from impchat.chat import Attachment
+from impchat.errors import ImageError, ImpChatError, SettingsError
+from impchat.messages import Encoding, Failed, Finished, Reading, Ready
+from impchat_web import guard, languages, page, render
+
+_HERE = Path(__file__).parent
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_FOREVER = {"cache-control": "private, max-age=31536000, immutable"}  # for addresses that hold a hash
+_DAY = {"cache-control": "private, max-age=86400"}
+_OURS = ("/image/", "/thumbnail/", "/sample/", "/attach", "/detach", "/draft", "/page.", "/manifest.json", "/favicon.ico")
+_FILES = {"page.js": "text/javascript", "page.css": "text/css", "page.svg": "image/svg+xml"}
+_THUMBNAILS = 256  # kept in memory
+
+
+def build_app(app: App, language: str | None = None) -> FastAPI:
+    """The web application on `app`, which is closed when the server ends. `language` None: each browser's own."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await run_in_threadpool(app.close)
+
+    web = FastAPI(title="ImpChat", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+
+    @web.exception_handler(ImpChatError)
+    async def refuse(request: Request, error: ImpChatError) -> JSONResponse:
+        spoken = languages.choose(request.headers.get("accept-language", ""), language)
+        return JSONResponse({"error": error.sentence(spoken)}, 422)
+
+    _add_pictures(web, app)
+    _add_draft(web, app, language)
+    _add_files(web)
+    gr.mount_gradio_app(
+        web,
+        page.build(app, language),
+        "/",
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        pwa=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+    )
+    web.add_middleware(guard.Guard, ours=_OURS, head=_head())
+    return web
+
+
+def _add_pictures(web: FastAPI, app: App) -> None:
+    @lru_cache(maxsize=_THUMBNAILS)
+    def small(sha256: str) -> bytes:
+        return images.thumbnail(app.history.image_bytes(sha256))
+
+    def theirs(sha256: str) -> bool:
+        return bool(_SHA256.fullmatch(sha256)) and app.history.image_of(page.owner_of(None), sha256)
+
+    @web.get("/image/{sha256}")
+    def image(sha256: str) -> Response:
+        if not theirs(sha256):
+            return Response(status_code=404)
+        mime = app.history.image(sha256).mime
+        return Response(app.history.image_bytes(sha256), media_type=mime, headers=_FOREVER)
+
+    @web.get("/thumbnail/{sha256}")
+    def thumbnail(sha256: str) -> Response:
+        if not theirs(sha256):
+            return Response(status_code=404)
+        return Response(small(sha256), media_type="image/jpeg", headers=_FOREVER)
+
+    @web.get("/sample/{name}")
+    def sample(name: str) -> Response:
+        if name not in page.sample_names():
+            return Response(status_code=404)
+        mime = "image/png" if name.endswith(".png") else "image/jpeg"
+        return Response((paths.samples_dir() / name).read_bytes(), media_type=mime, headers=_DAY)
+
+
+def _add_draft(web: FastAPI, app: App, language: str | None) -> None:
+    """The question that is being composed: its pictures and its text. `c` names its conversation, "" a new one."""
+
+    @web.post("/attach")
+    async def attach(request: Request, c: str = "") -> StreamingResponse:
+        data = await _body(request)
+        chat = await run_in_threadpool(app.chat, c or None, page.owner_of(None))
+        attachment = await run_in_threadpool(chat.attach, data)
+        spoken = languages.choose(request.headers.get("accept-language", ""), language)
+        return StreamingResponse(_progress(chat.conversation, attachment, spoken), media_type="application/x-ndjson")
+
+    @web.post("/detach")
+    def detach(c: str, image: str) -> Response:
+        app.chat(c, page.owner_of(None)).detach(image)
+        return Response(status_code=204)
+
+    @web.post("/draft")
+    async def draft(request: Request, c: str) -> Response:
+        text = (await request.body()).decode("utf-8", "replace")[: settings.QUESTION_CHARS]
+        chat = await run_in_threadpool(app.chat, c, page.owner_of(None))
+        await run_in_threadpool(chat.save_draft, text)
+        return Response(status_code=204)
+
+
+async def _body(request: Request) -> bytes:
+    """The request's body. Raises ImageError as soon as it is larger than a picture may be."""
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > settings.IMAGE_BYTES:
+            raise ImageError("image.too_large_bytes", megabytes=len(data) >> 20, limit=settings.IMAGE_BYTES >> 20)
+    return bytes(data)
+
+
+def _progress(conversation: str | None, attachment: Attachment, language: str) -> Iterator[str]:
+    """Lines of JSON: the picture as it is kept, how far the engine has read it, and how that ended."""
+    yield _line(type="attached", conversation=conversation, image=attachment.image.sha256)
+    after = 0
+    while True:
+        for number, event in attachment.events(after, timeout_s=page.IDLE_S):
+            after = number
+            match event:
+                case Encoding():
+                    yield _line(type="reading", percent=0)
+                case Reading(done, total):
+                    yield _line(type="reading", percent=100 * done // max(total, 1))
+                case Ready():
+                    yield _line(type="ready")
+                    return
+                case Failed():
+                    yield _line(type="failed", error=render.sentence(event, language))
+                    return
+                case Finished():
+                    yield _line(type="ended")
+                    return
+        yield "\n"  # so that the server notices a page that has gone
+
+
+def _line(**values: Any) -> str:
+    return json.dumps(values) + "\n"
+
+
+def _head() -> str:
+    """What the page loads of ours; the hash of a file in its address makes a browser fetch a changed one at once."""
+    version = {name: hashlib.sha256((_HERE / name).read_bytes()).hexdigest()[:12] for name in _FILES}
+    return (
+        f'<link rel="icon" type="image/svg+xml" href="/page.svg?{version["page.svg"]}">'
+        f'<link rel="stylesheet" href="/page.css?{version["page.css"]}">'
+        f'<script src="/page.js?{version["page.js"]}"></script>'
+    )
+
+
+def _add_files(web: FastAPI) -> None:
+    @web.get("/page.{kind}")
+    def page_file(kind: str) -> Response:
+        if (mime := _FILES.get(f"page.{kind}")) is None:
+            return Response(status_code=404)
+        return Response((_HERE / f"page.{kind}").read_bytes(), media_type=mime, headers=_FOREVER)
+
+    @web.get("/favicon.ico")
+    def icon() -> Response:
+        return page_file("svg")
+
+    @web.get("/manifest.json")
+    def manifest() -> JSONResponse:
+        mark = {"src": "/page.svg", "type": "image/svg+xml", "sizes": "any"}
+        return JSONResponse({"name": "ImpChat", "start_url": "/", "display": "standalone", "icons": [mark]})
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening place on this machine; port 0 takes a free one. Raises SettingsError "web.host" for a host that is
+    not this machine's own, "web.port" for an impossible port, "web.port_busy" and "web.port_refused"."""
+    if host not in guard.LOOPBACK:
+        raise SettingsError("web.host", host=host)
+    if not 0 <= port <= 65535:
+        raise SettingsError("web.port", port=port)
+    bound = socket.socket(socket.AF_INET6 if host == "::1" else socket.AF_INET)
+    if os.name == "posix":  # elsewhere it would let two servers share a port
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+        bound.listen()
+    except OSError as exc:
+        bound.close()
+        code = "web.port_busy" if exc.errno == errno.EADDRINUSE else "web.port_refused"
+        raise SettingsError(code, port=port) from exc
+    return bound
+
+
+class Server(uvicorn.Server):
+    """Uvicorn on a bound socket, telling when it is ready."""
+
+    def __init__(self, web: FastAPI, ready: Callable[[], None]) -> None:
+        # A page that streams is cut off after a second; its answer is saved by the core.
+        super().__init__(uvicorn.Config(web, log_level="warning", timeout_graceful_shutdown=1, ws="none"))
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._ready()
