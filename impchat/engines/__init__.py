@@ -6,10 +6,11 @@ This file does not know any engine; `local`, `remote`, `torch` and `process` eac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from impchat import settings
 from impchat.errors import SettingsError
 from impchat.messages import Event, Prompt, Sampling
 
@@ -58,19 +59,9 @@ class Engine(Protocol):
         ...
 
 
-_ALLOWED: dict[str, tuple[str, Callable[[float], bool]]] = {
-    "temperature": ("0 to 5", lambda v: 0 <= v <= 5),
-    "top_k": ("0 or more", lambda v: 0 <= v < 2**31),
-    "top_p": ("above 0, at most 1", lambda v: 0 < v <= 1),
-    "min_p": ("0 to 1", lambda v: 0 <= v <= 1),
-    "repeat_penalty": ("above 0, at most 10", lambda v: 0 < v <= 10),
-    "max_tokens": ("1 or more", lambda v: v >= 1),
-}
-
-
 def check_sampling(sampling: Sampling) -> None:
-    """Raises SettingsError "settings.out_of_range" for the first value that no engine takes."""
-    for name, (allowed, good) in _ALLOWED.items():
+    """Raises SettingsError "option.out_of_range" for the first value outside `settings.SAMPLING_RANGES`."""
+    for name, (low, high) in settings.SAMPLING_RANGES.items():
         value = getattr(sampling, name)
-        if not good(value):
-            raise SettingsError("settings.out_of_range", name=name, value=value, allowed=allowed)
+        if value is not None and not low <= value <= high:  # a NaN lies in no range
+            raise SettingsError("option.out_of_range", option=name, value=value, low=low, high=high)

@@ -37,7 +37,7 @@ class LocalEngine:
         """`context_tokens`: of each conversation; None: the bundle's. `threads`: None: as many as processors.
 
         Loads the model. Raises ModelError "model.load_failed" or "model.parts_disagree", EngineError
-        "engine.out_of_memory" or "engine.not_installed", SettingsError "settings.out_of_range"."""
+        "engine.out_of_memory" or "engine.not_installed", SettingsError "option.out_of_range"."""
         context_tokens = bundle.context_tokens if context_tokens is None else context_tokens
         threads = default_threads() if threads is None else threads
         least = 4 * settings.ANSWER_LEAST_TOKENS
@@ -47,7 +47,7 @@ class LocalEngine:
             ("threads", threads, 1, 512),
         ):
             if not low <= value <= high:
-                raise SettingsError("settings.out_of_range", name=name, value=value, allowed=f"{low} to {high}")
+                raise SettingsError("option.out_of_range", option=name, value=value, low=low, high=high)
         self._info = EngineInfo("local", bundle.id, context_tokens, True, bundle.image.tokens, bundle.sampling)
         self._scheduler = _load(bundle, slots, context_tokens, threads)
         # The interpreter must not end while llama.cpp works; and an engine that is dropped must not run on.

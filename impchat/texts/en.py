@@ -169,7 +169,6 @@ TEXTS: dict[str, str] = {
     "error.model.parts_disagree": "The language file and the vision file of the model at {path} do not belong together: get the model again.",
     "error.prompt.no_question": "There is no question to answer; write one.",
     "error.prompt.too_long": "The question and its pictures take {tokens} tokens and the model can read {limit} at once; shorten the question or leave out pictures.",
-    "error.settings.out_of_range": "{name} cannot be {value}; choose a value from this range: {allowed}.",
     "web.new": "New chat",
     "web.attach": "Add a picture",
     "web.send": "Send",

@@ -169,7 +169,6 @@ TEXTS: dict[str, str] = {
     "error.model.parts_disagree": "{path} 处模型的语言文件与视觉文件不匹配：请重新获取模型。",
     "error.prompt.no_question": "没有可回答的问题；请先写一个问题。",
     "error.prompt.too_long": "问题及其图片共占 {tokens} 个词元，而模型一次最多读取 {limit} 个；请缩短问题或减少图片。",
-    "error.settings.out_of_range": "{name} 不能为 {value}；请在此范围内选择：{allowed}。",
     "web.new": "新对话",
     "web.attach": "添加图片",
     "web.send": "发送",
