@@ -1,0 +1,362 @@
+"""A running or finished reply, owned by the core: readers come and go, it ends by itself or by `stop()`.
+
+In: an engine's handle, and the row that the history keeps for the answer. Out: numbered events for any number of
+readers, and a row that is complete on disk before the last event comes.
+This file does not know prompts, engines or front ends.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+
+from impchat import settings
+from impchat.engines import Handle
+from impchat.errors import ChatError, HistoryError, ImpChatError
+from impchat.history import History
+from impchat.messages import Dropped, Event, Failed, Finished, Message, Ready, State, Stats, Text
+
+End = Ready | Finished | Failed
+
+
+class EventLog:
+    """Numbered events in memory: one thread adds, any number of others read. Ready, Finished or Failed ends it."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+        self._changed = threading.Condition()
+
+    def add(self, event: Event) -> None:
+        """Give `event` the next number, from 1. An event behind the end is not taken."""
+        with self._changed:
+            if self._end() is None:
+                self._events.append(event)
+                self._changed.notify_all()
+
+    def _end(self) -> End | None:
+        last = self._events[-1] if self._events else None
+        return last if isinstance(last, Ready | Finished | Failed) else None
+
+    def _has_news(self, after: int) -> bool:
+        return len(self._events) > after or self._end() is not None
+
+    def so_far(self) -> tuple[Event, ...]:
+        with self._changed:
+            return tuple(self._events)
+
+    def read(self, after: int = 0, timeout_s: float | None = None) -> Iterator[tuple[int, Event]]:
+        """The events with numbers above `after`, as they come, to the end. Where nothing new comes for `timeout_s`
+        seconds the iteration stops short of the end; go on with the last number seen.
+        Where the log ended before it came to `after`, that number is from another log: all events are given."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(partial(self._has_news, after), timeout_s)
+                ended = self._end() is not None
+                if ended and after > len(self._events):
+                    after = 0
+                new = self._events[after:]
+            for event in new:  # outside the lock: a reader may keep an event for hours
+                after += 1
+                yield after, event
+            if ended or not new:
+                return
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Whether the end came within `timeout_s` seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._end() is not None, timeout_s)
+
+
+def drain(handle: Handle, add: Callable[[Event], None]) -> End:
+    """Give every event of `handle` but the last to `add`, and return the last; an ImpChatError becomes a Failed."""
+    try:
+        for event in handle.events():
+            if isinstance(event, Ready | Finished | Failed):
+                return event
+            add(event)
+    except ImpChatError as exc:
+        return Failed(exc.code, exc.values)
+    return Failed("answer.no_end", {})
+
+
+class Answer:
+    """One reply. It lives in the core, not in its readers, and may be read while it runs and after.
+
+    All methods may be called from any thread. `App.answer` and `Chat` make these."""
+
+    def __init__(self, row: Message, stop: Callable[[], None]) -> None:
+        self._row = row
+        self._stop = stop
+        self.log = EventLog()  # written by the core alone
+
+    @property
+    def message(self) -> str:
+        """The uuid of its row in the history."""
+        return self._row.uuid
+
+    @property
+    def conversation(self) -> str:
+        return self._row.conversation
+
+    def events(self, after: int = 0, timeout_s: float | None = None) -> Iterator[tuple[int, Event]]:
+        """The events numbered from 1, as they come: from behind number `after` to the last, Finished or Failed.
+
+        Where nothing new comes for `timeout_s` seconds the iteration stops short of the end; go on with the last
+        number seen. An answer rebuilt from the history (after a restart) has fewer events than when it ran, and gives
+        all of them to a reader whose `after` lies behind them: number 1 always means "begin the text anew"."""
+        return self.log.read(after, timeout_s)
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return "".join(e.text for e in self.log.so_far() if isinstance(e, Text))
+
+    @property
+    def state(self) -> State:
+        return self.snapshot().state
+
+    def stop(self) -> None:
+        """End it and keep what there is; its last event follows soon. Does nothing where it has ended.
+
+        Raises ChatError "answer.elsewhere" for an answer that another process writes."""
+        self._stop()
+
+    def wait(self, timeout_s: float | None = None) -> Message:
+        """The message when the answer has ended, or as it stands after `timeout_s` seconds."""
+        self.log.wait(timeout_s)
+        return self.snapshot()
+
+    def snapshot(self) -> Message:
+        """The message as it stands now."""
+        return _with_events(self._row, self.log.so_far())
+
+
+def _with_events(row: Message, events: tuple[Event, ...]) -> Message:
+    """`row` with what an answer's events say of it; a row that has ended is left as it is."""
+    if row.state != "streaming":
+        return row
+    text = "".join(e.text for e in events if isinstance(e, Text))
+    dropped = max((e.turns for e in events if isinstance(e, Dropped)), default=0)
+    row = replace(row, text=text, dropped_turns=dropped)
+    match events[-1] if events else None:
+        case Finished(reason, stats, tokens):
+            state: State = "stopped" if reason == "stopped" else "done"
+            return replace(row, state=state, finish_reason=reason, stats=stats, tokens=tokens or None)
+        case Failed() as error:
+            return replace(row, state="failed", error=error)
+        case _:
+            return row
+
+
+def rebuilt(row: Message) -> Answer:
+    """The answer of a row that has ended: its whole text in one event, and how it ended."""
+    answer = Answer(row, stop=lambda: None)
+    if row.text:
+        answer.log.add(Text(row.text))
+    answer.log.add(_end_of(row))
+    return answer
+
+
+def _end_of(row: Message) -> Finished | Failed:
+    match row.state:
+        case "done" | "stopped":
+            reason = row.finish_reason or ("stop" if row.state == "done" else "stopped")
+            return Finished(reason, row.stats or Stats(), row.tokens or ())
+        case "interrupted":
+            return Failed("answer.interrupted", {})
+        case _:
+            return row.error or Failed("answer.no_end", {})
+
+
+class _Writer:
+    """The two threads of a running answer: one takes the engine's events, so that readers never wait for the disk;
+    the other brings the text to the history, also while the engine is silent."""
+
+    def __init__(self, history: History, answer: Answer, handle: Handle, leave: Callable[[_Writer], None]) -> None:
+        self.answer = answer
+        self.saved = False
+        self._history = history
+        self._handle = handle
+        self._leave = leave
+        self._end: End = Failed("answer.no_end", {})  # stands where a mistake of ours ends the first thread
+        self._drained = threading.Event()
+
+    def start(self) -> None:
+        # Daemons: a process that ends without App.close() must not hang; its answer becomes "interrupted".
+        for work in (self._take, self._keep):
+            threading.Thread(target=work, name=f"answer-{work.__name__}", daemon=True).start()
+
+    def _take(self) -> None:
+        try:
+            self._end = drain(self._handle, self.answer.log.add)
+        finally:
+            self._drained.set()
+
+    def _keep(self) -> None:
+        try:
+            self._flush_until_drained()
+            self.save()
+        finally:
+            self._leave(self)  # before the last event: whoever sees that may ask the next question
+            self.answer.log.add(self._end)
+
+    def _flush_until_drained(self) -> None:
+        flushed, at = "", time.monotonic()
+        while not self._drained.wait(settings.FLUSH_S * 0.8):  # the rest is for the write itself
+            text = self.answer.text
+            if text == flushed and time.monotonic() - at < settings.HEARTBEAT_S:
+                continue
+            try:
+                self._history.flush_answer(self.answer.message, text)
+            except HistoryError:
+                continue  # the disk may have room again by the end; if not, save() tells
+            flushed, at = text, time.monotonic()
+
+    def save(self) -> None:
+        """Write the whole answer to the history. Where that fails the answer ends with that error."""
+        row = _with_events(self.answer.snapshot(), (*self.answer.log.so_far(), self._end))
+        try:
+            self._history.finish_answer(
+                row.uuid,
+                text=row.text,
+                state=row.state,
+                finish_reason=row.finish_reason,
+                stats=row.stats,
+                tokens=row.tokens,
+                dropped_turns=row.dropped_turns,
+                error=row.error,
+            )
+            self.saved = True
+        except HistoryError as exc:
+            self._end = Failed(exc.code, exc.values)
+
+
+class Answers:
+    """The answers of one App: those that run, and the latest that ended, whose readers find the same numbers.
+
+    All methods may be called from any thread."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self._changed = threading.Condition()
+        self._busy: dict[str, object] = {}  # conversation -> its running answer, or the claim of who is to start one
+        self._known: OrderedDict[str, Answer] = OrderedDict()  # message -> answer, oldest first
+        self._unsaved: list[_Writer] = []
+        self._closing = threading.Event()
+
+    @contextmanager
+    def turn(self, conversation: str) -> Iterator[None]:
+        """One answer at a time: inside the block no other answer can begin in `conversation`.
+
+        Raises ChatError "chat.busy" where one runs or is about to, "chat.closing" behind close()."""
+        claim = object()
+        with self._changed:
+            if self._closing.is_set():
+                raise ChatError("chat.closing")
+            if conversation in self._busy:
+                raise ChatError("chat.busy")
+            self._busy[conversation] = claim
+        try:
+            self.save_again()
+            yield
+        finally:
+            with self._changed:
+                if self._busy.get(conversation) is claim:
+                    del self._busy[conversation]
+                    self._changed.notify_all()
+
+    def start(self, row: Message, handle: Handle) -> Answer:
+        """Run the answer of `row` on `handle`; to be called inside `turn`."""
+        answer = Answer(row, handle.stop)
+        writer = _Writer(self._history, answer, handle, self._leave)
+        with self._changed:
+            self._busy[row.conversation] = answer
+            self._remember(answer)
+            self._changed.notify_all()
+        writer.start()
+        return answer
+
+    def _remember(self, answer: Answer) -> None:
+        self._known[answer.message] = answer
+        while len(self._known) > settings.ANSWERS_KEPT:
+            self._known.popitem(last=False)
+
+    def _leave(self, writer: _Writer) -> None:
+        with self._changed:
+            del self._busy[writer.answer.conversation]
+            if not writer.saved:
+                self._unsaved.append(writer)
+            self._changed.notify_all()
+
+    def running(self, conversation: str) -> Answer | None:
+        """The answer that runs in `conversation` in this process."""
+        with self._changed:
+            answer = self._busy.get(conversation)
+        return answer if isinstance(answer, Answer) else None
+
+    def find(self, message: str) -> Answer | None:
+        """The answer with this message uuid, where this process still holds it."""
+        with self._changed:
+            unsaved = (w.answer for w in self._unsaved if w.answer.message == message)
+            return self._known.get(message) or next(unsaved, None)
+
+    def follow(self, row: Message, owner: str) -> Answer:
+        """An answer that another process is writing: its text as it comes to the history."""
+
+        def elsewhere() -> None:
+            raise ChatError("answer.elsewhere")
+
+        answer = Answer(row, elsewhere)
+        with self._changed:
+            self._remember(answer)
+        threading.Thread(target=self._follow, args=(answer, owner), name="answer-follow", daemon=True).start()
+        return answer
+
+    def _follow(self, answer: Answer, owner: str) -> None:
+        end: End = Failed("answer.no_end", {})
+        seen = 0
+        try:
+            while True:
+                self._history.mark_interrupted()  # its writer may have died
+                row = self._history.message(answer.message, owner)
+                if len(row.text) > seen:
+                    answer.log.add(Text(row.text[seen:]))
+                    seen = len(row.text)
+                if row.state != "streaming":
+                    end = _end_of(row)
+                    return
+                if self._closing.wait(settings.FLUSH_S):  # another process's write has no event to wait for
+                    return
+        except HistoryError as exc:
+            end = Failed(exc.code, exc.values)
+        finally:
+            answer.log.add(end)
+
+    def save_again(self) -> None:
+        """Bring answers to the history that a full disk or a lock kept out of it."""
+        with self._changed:
+            waiting, self._unsaved = self._unsaved, []
+        for writer in waiting:
+            writer.save()
+        with self._changed:
+            self._unsaved += [w for w in waiting if not w.saved]
+
+    def close(self) -> None:
+        """Stop every answer, wait until each is saved as stopped, and take no more."""
+        self._closing.set()
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: all(isinstance(a, Answer) for a in self._busy.values()))
+                running = [a for a in self._busy.values() if isinstance(a, Answer)]
+            if not running:
+                break
+            for answer in running:
+                answer.stop()
+            for answer in running:
+                answer.wait()
+        self.save_again()

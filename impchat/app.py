@@ -1,0 +1,141 @@
+"""The door to ImpChat: opens the data folder, the history and the engine once, and hands out conversations.
+
+In: a data folder and the name or place of a model. Out: `Chat`s, running and finished `Answer`s, the history.
+This file does not know what is said in a conversation, nor who shows it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from pathlib import Path
+
+from impchat import paths, settings
+from impchat.answer import Answer, Answers, rebuilt
+from impchat.chat import Chat, Core
+from impchat.engines import Engine
+from impchat.errors import ChatError, EngineError, ModelError
+from impchat.history import History
+from impchat.messages import Sampling
+from impchat.models import bundle as bundles
+from impchat.models.bundle import Bundle
+
+
+def choose_bundle(data: Path, model: str | Path | None = None) -> Bundle:
+    """The bundle to run: `model`, else the environment variable IMPCHAT_MODEL, else the bundled demo model.
+
+    A string is the id of a model in the data folder `data` or of the demo model, or the path of a bundle's folder.
+    Raises ModelError "model.unknown" for an id that is not there, and those of `bundle.load`."""
+    wanted = model or os.environ.get("IMPCHAT_MODEL") or settings.DEMO_MODEL
+    if isinstance(wanted, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", wanted):
+        installed = paths.models_dir(data) / wanted
+        if installed.is_dir():
+            return bundles.load(installed)
+        if wanted == settings.DEMO_MODEL:
+            return bundles.load(paths.demo_bundle())
+        if not Path(wanted).is_dir():
+            raise ModelError("model.unknown", model=wanted, folder=str(paths.models_dir(data)))
+    return bundles.load(Path(wanted).expanduser())
+
+
+class App:
+    """One running ImpChat. Close it, or use it in a `with` block: answers that run are then kept as stopped."""
+
+    def __init__(self, data: Path, history: History, bundle: Bundle | None, engine: Engine | None) -> None:
+        """`bundle` is opened at the first use of `engine` where no `engine` is given. Use `App.open`."""
+        self.data = data
+        self.history = history
+        self.bundle = bundle
+        self._engine = engine
+        self._opening = threading.Lock()
+        self._closed = False
+        if bundle:
+            self.model, system = bundle.id, bundle.text.system or settings.SYSTEM
+        else:
+            assert engine, "an App runs a bundle or an engine"
+            self.model, system = engine.info.model, settings.SYSTEM
+        self._answers = Answers(history)
+        self._core = Core(history, self._answers, lambda: self.engine, self.model, system)
+
+    @classmethod
+    def open(cls, data: Path | None = None, model: str | Path | None = None, engine: Engine | None = None) -> App:
+        """Open the data folder (`paths.data_dir()` where None) and its history; the engine opens when it is first
+        needed. An `engine` given here is used in place of a `model`, and closed with the App.
+
+        Raises HistoryError ("data.unwritable", those of `History`) and ModelError (those of `choose_bundle`)."""
+        folder = paths.ensure_data_dir(data or paths.data_dir())
+        bundle = None if engine else choose_bundle(folder, model)
+        return cls(folder, History(paths.history_file(folder)), bundle, engine)
+
+    @property
+    def demo(self) -> bool:
+        """Whether the small demo model answers; every front end says so."""
+        return self.bundle is not None and self.bundle.demo
+
+    @property
+    def sampling(self) -> Sampling:
+        """What the model recommends; known before the engine is open."""
+        return self.bundle.sampling if self.bundle else self.engine.info.sampling
+
+    @property
+    def engine(self) -> Engine:
+        """The engine; the first call verifies and loads the model, others wait for it.
+
+        Raises ModelError "model.checksum", EngineError; the next call tries again."""
+        with self._opening:
+            if self._closed:
+                raise EngineError("engine.closed")
+            if self._engine is None:
+                from impchat.engines.local import LocalEngine
+
+                assert self.bundle
+                self.bundle.verify()
+                self._engine = LocalEngine(self.bundle)
+            return self._engine
+
+    def chat(self, conversation: str | None = None, owner: str = settings.OWNER) -> Chat:
+        """The conversation with this uuid, or a new one, whose row is made at the first send or attach.
+
+        Raises HistoryError "history.no_conversation" where there is none that is this owner's."""
+        return Chat(self._core, conversation, owner)
+
+    def answer(self, message: str, owner: str = settings.OWNER) -> Answer:
+        """The answer with this message uuid: running here, running in another process, or rebuilt from the history.
+
+        Raises HistoryError "history.no_message" where there is none that is this owner's."""
+        row = self.history.message(message, owner)
+        if row.role != "assistant":
+            raise ChatError("chat.not_an_answer")
+        if known := self._answers.find(message):
+            return known
+        return self._answers.follow(row, owner) if row.state == "streaming" else rebuilt(row)
+
+    def running(self, conversation: str, owner: str = settings.OWNER) -> Answer | None:
+        """The answer that runs here in this conversation, if one does.
+
+        Raises HistoryError "history.no_conversation"."""
+        self.history.conversation(conversation, owner)
+        return self._answers.running(conversation)
+
+    def close(self) -> None:
+        """Stop what runs, keep it as stopped, free the model, close the history. May be called more than once."""
+        with self._core.drafts:
+            prefills = list(self._core.prefills.values())
+        for prefill in prefills:
+            prefill.cancel()
+        self._answers.close()
+        for prefill in prefills:
+            prefill.settled.wait()
+        with self._opening:
+            self._closed = True
+            engine, self._engine = self._engine, None
+        if engine:
+            engine.close()
+        self.history.close()
+
+    def __enter__(self) -> App:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,369 @@
+"""One conversation: attach pictures, send, regenerate, edit, choose a branch.
+
+In: a person's words and picture files. Out: answers that the core owns (`impchat.answer`), and their prompts to the
+engine. Pictures are encoded and read by the engine as soon as they are attached, while the person types.
+This file does not know which engine runs, how the history stores, or who shows the answer.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from impchat import images, settings
+from impchat.answer import Answer, Answers, EventLog, drain
+from impchat.engines import Engine, Handle, check_sampling
+from impchat.errors import ChatError, HistoryError
+from impchat.history import History
+from impchat.messages import (
+    Conversation,
+    Event,
+    Failed,
+    Finished,
+    Image,
+    Message,
+    Picture,
+    Prompt,
+    Ready,
+    Sampling,
+    Stats,
+    Turn,
+)
+
+
+@dataclass(slots=True)
+class Core:
+    """What all Chats of one App share."""
+
+    history: History
+    answers: Answers
+    engine: Callable[[], Engine]  # opens it at the first call
+    model: str  # the id under which answers are kept
+    system: str
+    drafts: threading.Lock = field(default_factory=threading.Lock)  # held while a draft or `prefills` changes
+    prefills: dict[str, Attachment] = field(default_factory=dict)  # conversation -> what is read ahead in it
+
+
+class _Run:
+    """A Handle that first waits its turn: until nothing else runs in this conversation and the engine is open."""
+
+    def __init__(
+        self,
+        engine: Callable[[], Engine],
+        prompt: Callable[[], Prompt],
+        start: Callable[[Engine, Prompt], Handle],
+        *,
+        behind: Sequence[Callable[[], object]] = (),
+        joined: Attachment | None = None,
+    ) -> None:
+        """`behind`: calls that return when what ran before has ended. `joined`: a prefill that this run needs; its
+        events become events of this run."""
+        self._engine = engine
+        self._prompt = prompt
+        self._start = start
+        self._behind = behind
+        self._joined = joined
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._handle: Handle | None = None
+
+    def events(self) -> Iterator[Event]:
+        waited_s = 0.0
+        if self._joined:
+            began = time.monotonic()
+            for _, event in self._joined.events():
+                if not isinstance(event, Ready | Finished | Failed):  # its end is not ours
+                    yield event
+            self._joined.settled.wait()
+            waited_s = time.monotonic() - began
+        for wait in self._behind:
+            wait()
+        if (handle := self._begin()) is None:
+            yield Finished("stopped", Stats())
+            return
+        for event in handle.events():
+            if isinstance(event, Finished) and event.stats.generated_tokens:  # the person waited that long too
+                stats = replace(event.stats, first_token_s=event.stats.first_token_s + waited_s)
+                event = replace(event, stats=stats)
+            yield event
+
+    def _begin(self) -> Handle | None:
+        if self._stopped:  # not worth opening an engine for
+            return None
+        engine, prompt = self._engine(), self._prompt()
+        with self._lock:
+            if not self._stopped:
+                self._handle = self._start(engine, prompt)
+            return self._handle
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            handle = self._handle
+        if handle:
+            handle.stop()
+        elif self._joined:
+            self._joined.cancel()
+
+
+class Attachment:
+    """A picture just attached: stored, and on its way into the engine. It can be sent at any time."""
+
+    def __init__(self, image: Image, pictures: tuple[str, ...], leaf: str | None, run: Handle) -> None:
+        self.image = image
+        self.pictures = pictures  # all of the draft, in order; `image` is one of them
+        self.leaf = leaf  # the message that they follow
+        self.settled = threading.Event()  # the engine has left this prefill
+        self._run = run
+        self._log = EventLog()
+
+    def events(self, after: int = 0, timeout_s: float | None = None) -> Iterator[tuple[int, Event]]:
+        """The events numbered from 1, as they come: from behind number `after` to the last, which is Ready,
+        Failed (the picture can be sent all the same) or Finished("stopped") where another picture took its place.
+        Where nothing new comes for `timeout_s` seconds the iteration stops short of the end."""
+        return self._log.read(after, timeout_s)
+
+    def cancel(self) -> None:
+        """Read no further; what the engine has read stays in its cache. The picture stays attached."""
+        self._run.stop()
+        self._log.add(Finished("stopped", Stats()))
+
+    def work(self, done: Callable[[Attachment], None]) -> None:
+        """Run the prefill to its end, then call `done`; the body of its thread."""
+        end: Ready | Finished | Failed = Failed("answer.no_end", {})
+        try:
+            end = drain(self._run, self._log.add)
+        finally:
+            done(self)
+            self.settled.set()
+            self._log.add(end)
+
+
+class Chat:
+    """One person's view of one conversation. Cheap to make: every request of a front end may make its own, they
+    share the running answer and the draft. All methods may be called from any thread.
+
+    Raises HistoryError "history.no_conversation" where the conversation is not this owner's."""
+
+    def __init__(self, core: Core, conversation: str | None, owner: str) -> None:
+        if conversation is not None:
+            core.history.conversation(conversation, owner)
+        self._core = core
+        self._history = core.history
+        self._owner = owner
+        self._conversation = conversation
+
+    @property
+    def conversation(self) -> str | None:
+        """The uuid; None until the first send, attach or draft makes the row."""
+        return self._conversation
+
+    def _row(self) -> Conversation:
+        if self._conversation is None:
+            row = self._history.create_conversation(self._owner)
+            self._conversation = row.uuid
+            return row
+        return self._history.conversation(self._conversation, self._owner)
+
+    def branch(self) -> list[Message]:
+        """The shown branch, first message first."""
+        return self._history.branch(self._conversation, self._owner) if self._conversation else []
+
+    def show(self, message: str) -> None:
+        """Show the branch that goes through `message`, down to its latest end."""
+        at = self._message(message)
+        latest_child = {m.parent: m for m in self._history.messages(at.conversation, self._owner)}
+        while at.uuid in latest_child:
+            at = latest_child[at.uuid]
+        self._history.update_conversation(at.conversation, self._owner, leaf=at.uuid)
+
+    def _message(self, uuid: str) -> Message:
+        message = self._history.message(uuid, self._owner)
+        if message.conversation != self._conversation:
+            raise HistoryError("history.no_message", message=uuid)
+        return message
+
+    # The draft
+
+    def save_draft(self, text: str) -> None:
+        """Keep what is typed and not yet sent, so that it is there after a restart."""
+        self._history.update_conversation(self._row().uuid, self._owner, draft=text)
+
+    def attach(self, data: bytes) -> Attachment:
+        """Check and store a picture, add it to the draft, and let the engine read it in the background.
+
+        What the engine was reading of this draft is cancelled, and goes on from where it stood with both pictures.
+        Raises ImageError for a file that is no usable picture, ChatError "question.too_many_images"."""
+        prepared = images.prepare(data)
+        with self._core.drafts:
+            row = self._row()
+            image = self._history.add_image(prepared, self._owner)
+            pictures = row.draft_images
+            if image.sha256 not in pictures:
+                pictures += (image.sha256,)
+            _check_count(pictures)
+            row = self._history.update_conversation(row.uuid, self._owner, draft_images=pictures)
+            return self._read_ahead(row, image)
+
+    def detach(self, sha256: str) -> Attachment | None:
+        """Take a picture out of the draft; where others stay, the engine reads on with those."""
+        with self._core.drafts:
+            row = self._row()
+            rest = tuple(sha for sha in row.draft_images if sha != sha256)
+            row = self._history.update_conversation(row.uuid, self._owner, draft_images=rest)
+            if rest:
+                return self._read_ahead(row, self._history.image(rest[-1]))
+            if earlier := self._core.prefills.get(row.uuid):
+                earlier.cancel()
+            return None
+
+    def _read_ahead(self, row: Conversation, image: Image) -> Attachment:
+        core = self._core
+        behind: list[Callable[[], object]] = []
+        if running := core.answers.running(row.uuid):  # its text comes before the picture
+            behind.append(running.wait)
+        if earlier := core.prefills.get(row.uuid):
+            earlier.cancel()
+            behind.append(earlier.settled.wait)
+
+        def prompt() -> Prompt:
+            return self._prompt(row.uuid, row.leaf, row.draft_images)
+
+        run = _Run(core.engine, prompt, lambda engine, prompt: engine.prefill(prompt), behind=behind)
+        attachment = core.prefills[row.uuid] = Attachment(image, row.draft_images, row.leaf, run)
+
+        def done(attachment: Attachment) -> None:
+            with core.drafts:
+                if core.prefills.get(row.uuid) is attachment:
+                    del core.prefills[row.uuid]
+
+        threading.Thread(target=attachment.work, args=(done,), name="prefill", daemon=True).start()
+        return attachment
+
+    # Questions and answers
+
+    def send(self, text: str, images: Sequence[str] | None = None, sampling: Sampling | None = None) -> Answer:
+        """Ask. `images`: sha256 of stored pictures, None for those of the draft; `sampling` None: the model's own.
+
+        The question is in the history when this returns, and so is the row of its answer, which may not have begun.
+        Raises ChatError "question.empty", "question.too_long", "question.too_many_images", "chat.busy" (an answer
+        runs in this conversation), SettingsError for a sampling value out of range, HistoryError."""
+        row = self._row() if images is None and self._conversation else None
+        pictures = tuple(images) if images is not None else row.draft_images if row else ()
+        self._check(text, pictures, sampling)
+        row = row or self._row()
+        with self._core.answers.turn(row.uuid):
+            parent = self._ended_leaf(row.uuid)
+            question = self._history.add_question(row.uuid, self._owner, parent=parent, text=text, images=pictures)
+            return self._answer(question, sampling, draft=(pictures, parent))
+
+    def edit(
+        self, message: str, text: str, images: Sequence[str] | None = None, sampling: Sampling | None = None
+    ) -> Answer:
+        """Ask an earlier question in other words: a sibling of `message`, and its answer. `images` None: those of
+        `message`. The old branch stays; so does the draft. Raises what `send` raises."""
+        old = self._message(message)
+        if old.role != "user":
+            raise ChatError("chat.not_a_question")
+        pictures = old.images if images is None else tuple(images)
+        self._check(text, pictures, sampling)
+        with self._core.answers.turn(old.conversation):
+            before = self._row()
+            question = self._history.add_question(
+                old.conversation, self._owner, parent=old.parent, text=text, images=pictures
+            )
+            self._history.update_conversation(
+                old.conversation, self._owner, draft=before.draft, draft_images=before.draft_images
+            )
+            return self._answer(question, sampling)
+
+    def regenerate(self, message: str, sampling: Sampling | None = None) -> Answer:
+        """Another answer beside the answer `message`, or one for the question `message`. Raises what `send` raises."""
+        question = self._message(message)
+        if question.role == "assistant":
+            assert question.parent, "an answer follows a question"
+            question = self._message(question.parent)
+        if sampling:
+            check_sampling(sampling)
+        with self._core.answers.turn(question.conversation):
+            return self._answer(question, sampling)
+
+    def _check(self, text: str, pictures: tuple[str, ...], sampling: Sampling | None) -> None:
+        if not text.strip() and not pictures:
+            raise ChatError("question.empty")
+        if len(text) > settings.QUESTION_CHARS:
+            raise ChatError("question.too_long", chars=len(text), limit=settings.QUESTION_CHARS)
+        _check_count(pictures)
+        for sha in pictures:
+            if not self._history.image_of(self._owner, sha):
+                raise HistoryError("history.no_image", image=sha)
+        if sampling:
+            check_sampling(sampling)
+
+    def _ended_leaf(self, conversation: str) -> str | None:
+        """The message that the next question follows. Raises ChatError "chat.busy" where another process still
+        writes it."""
+        leaf = self._history.conversation(conversation, self._owner).leaf
+        if leaf and self._history.message(leaf, self._owner).state == "streaming":
+            self._history.mark_interrupted()
+            ended_here = (ours := self._core.answers.find(leaf)) and ours.state != "streaming"  # a full disk hides it
+            if not ended_here and self._history.message(leaf, self._owner).state == "streaming":
+                raise ChatError("chat.busy")
+        return leaf
+
+    def _answer(
+        self, question: Message, sampling: Sampling | None, draft: tuple[tuple[str, ...], str | None] | None = None
+    ) -> Answer:
+        """Start the answer of `question`. `draft`: the pictures and the parent with which it was attached; a prefill
+        of just those is joined, any other is in the way."""
+        core, joined, behind = self._core, None, []
+        with core.drafts:
+            if prefill := core.prefills.get(question.conversation):
+                if (prefill.pictures, prefill.leaf) == draft:
+                    joined = prefill
+                else:
+                    prefill.cancel()
+                    behind.append(prefill.settled.wait)
+        row = self._history.start_answer(question.conversation, self._owner, parent=question.uuid, model=core.model)
+        run = _Run(
+            core.engine,
+            lambda: self._prompt(question.conversation, question.uuid),
+            lambda engine, prompt: engine.start(prompt, sampling or engine.info.sampling),
+            behind=behind,
+            joined=joined,
+        )
+        return core.answers.start(row, run)
+
+    # Prompts
+
+    def _prompt(self, conversation: str, leaf: str | None, attached: tuple[str, ...] | None = None) -> Prompt:
+        """The branch that ends with `leaf`, and behind it a turn still being typed where pictures are `attached`."""
+        branch = self._history.branch(conversation, self._owner, leaf) if leaf else []
+        turns: list[Turn] = []
+        for m in branch:
+            if m.role == "user":
+                _add_question(turns, m.text, self._pictures(m.images))
+            elif m.text:  # an answer that failed before its first word is no turn
+                turns.append(Turn("assistant", m.text, tokens=m.tokens if m.model == self._core.model else None))
+        if attached is not None:
+            _add_question(turns, "", self._pictures(attached))
+        return Prompt(self._core.system, tuple(turns), key=conversation, open_turn=attached is not None)
+
+    def _pictures(self, shas: Sequence[str]) -> tuple[Picture, ...]:
+        return tuple(Picture(sha, self._history.image_bytes(sha)) for sha in shas)
+
+
+def _add_question(turns: list[Turn], text: str, pictures: tuple[Picture, ...]) -> None:
+    """Add a user turn; to the last one where that was never answered, because sides must alternate in a prompt."""
+    if turns and turns[-1].role == "user":
+        last = turns.pop()
+        text = "\n".join(t for t in (last.text, text) if t)
+        pictures = last.pictures + pictures
+    turns.append(Turn("user", text, pictures))
+
+
+def _check_count(pictures: tuple[str, ...]) -> None:
+    if len(pictures) > settings.IMAGES_PER_MESSAGE:
+        raise ChatError("question.too_many_images", count=len(pictures), limit=settings.IMAGES_PER_MESSAGE)

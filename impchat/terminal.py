@@ -1,0 +1,241 @@
+"""Asking and talking in a terminal: the answer goes to stdout, everything about it to stderr.
+
+In: an App, questions and picture files. Out: printed text and exit codes.
+This file does not know options, how an answer is made or kept.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from impchat import texts
+from impchat.answer import Answer
+from impchat.app import App
+from impchat.errors import ChatError, ImpChatError, SettingsError
+from impchat.messages import Dropped, Encoding, Event, Message, Reading, Sampling, Stats, Text
+
+EXIT_ERROR = 2
+EXIT_STOPPED = 130  # what shells report of a command that Ctrl-C ended
+
+# What a terminal takes as orders, but for line feed and tab: words of a model or of an imported conversation must
+# not move the cursor, rename the window or worse.
+_ORDERS = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+
+def printable(text: str) -> str:
+    """`text` without anything that a terminal would obey."""
+    return text.translate(_ORDERS)
+
+
+def read_file(path: str) -> bytes:
+    """The bytes of a file. Raises SettingsError "file.unreadable"."""
+    try:
+        return Path(path).expanduser().read_bytes()
+    except OSError as exc:
+        raise SettingsError("file.unreadable", path=path, detail=exc.strerror or str(exc)) from exc
+
+
+class Screen:
+    """Prints answers as they come, and what is to be said about them, in one language."""
+
+    def __init__(self, language: str) -> None:
+        from rich.console import Console
+
+        self.language = language
+        self._err = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+        self._status = self._err.status("")  # moves on a terminal only
+
+    def text(self, key: str, **values: Any) -> str:
+        return texts.say(key, self.language, **values)
+
+    def note(self, key: str, **values: Any) -> None:
+        """A line about the answer or the conversation."""
+        self._err.print(printable(self.text(key, **values)), style="dim")
+
+    def error(self, error: ImpChatError) -> None:
+        self.failure(error.sentence(self.language))
+
+    def failure(self, sentence: str) -> None:
+        self._err.print(printable(sentence), style="red")
+
+    def heading(self, key: str, **values: Any) -> None:
+        self._err.print(printable(self.text(key, **values)), style="bold cyan")
+
+    def answer(self, answer: Answer) -> Message:
+        """Print `answer` as it comes. Ctrl-C stops it and keeps what there is; a second Ctrl-C goes through."""
+        seen, stopping = 0, False
+        while True:
+            try:
+                for number, event in answer.events(after=seen):
+                    seen = number
+                    self._show(event)
+                break
+            except KeyboardInterrupt:
+                if stopping:
+                    raise
+                stopping = True
+                answer.stop()
+            finally:
+                self._status.stop()
+        message = answer.wait()
+        if message.text:
+            print(flush=True)
+        self._close(message)
+        return message
+
+    def _show(self, event: Event) -> None:
+        match event:
+            case Encoding():
+                self._progress("terminal.encoding")
+            case Reading(done, total):
+                self._progress("terminal.reading", done=done, total=total)
+            case Dropped(turns):
+                self._status.stop()
+                self.note("answer.dropped", turns=turns)
+            case Text(text):
+                self._status.stop()
+                print(printable(text), end="", flush=True)
+
+    def _progress(self, key: str, **values: Any) -> None:
+        if self._err.is_terminal:
+            self._status.update(self.text(key, **values))
+            self._status.start()
+
+    def _close(self, message: Message) -> None:
+        if message.state == "failed" and message.error:
+            self.failure(texts.say(f"error.{message.error.code}", self.language, **message.error.values))
+        elif message.state == "stopped":
+            self.note("answer.stopped")
+        elif message.finish_reason == "length":
+            self.note("answer.length")
+        if message.stats and message.stats.generated_tokens:
+            self.note("answer.receipt", **receipt(message.stats))
+
+
+def receipt(stats: Stats) -> dict[str, str | int]:
+    """What "answer.receipt" names: counts in tokens, times in seconds, speeds in tokens per second."""
+    return {
+        "prompt": stats.prompt_tokens,
+        "cached": stats.cached_tokens,
+        "generated": stats.generated_tokens,
+        "first": f"{stats.first_token_s:.2f}",
+        "speed": f"{stats.generated_tokens_per_s:.1f}",
+    }
+
+
+def exit_code(message: Message) -> int:
+    return {"done": 0, "stopped": EXIT_STOPPED}.get(message.state, EXIT_ERROR)
+
+
+def ask(app: App, screen: Screen, pictures: list[bytes], question: str, sampling: Sampling | None) -> int:
+    """Print the answer to one question about the pictures, in a conversation of its own; the exit code."""
+    if app.demo:
+        screen.note("demo.label")
+    chat = app.chat()
+    for data in pictures:
+        chat.attach(data)
+    return exit_code(screen.answer(chat.send(question, sampling=sampling)))
+
+
+class Talk:
+    """A conversation at the terminal: a line is a question, or a command where it begins with a slash."""
+
+    def __init__(self, app: App, screen: Screen, conversation: str | None, sampling: Sampling | None) -> None:
+        self._app = app
+        self._screen = screen
+        self._chat = app.chat(conversation)
+        self._sampling = sampling
+        self._failed = False
+        self._commands: dict[str, Callable[[str], None]] = {
+            "/image": self._image,
+            "/new": self._new,
+            "/retry": self._retry,
+            "/help": lambda _: screen.note("terminal.help"),
+        }
+
+    def run(self, pictures: list[str]) -> int:
+        """Talk until /quit, Ctrl-C or Ctrl-D at the prompt, or the end of what is piped in. `pictures` are files for
+        the first question. The exit code is an error's where something piped in failed."""
+        interactive = sys.stdin.isatty()
+        self._greet(interactive)
+        for path in pictures:
+            self._attach(path)
+        for line in _lines(self._screen.text("terminal.prompt"), interactive):
+            if line.strip() in ("/quit", "/exit"):
+                break
+            try:
+                self._take(line.strip())
+            except ImpChatError as exc:
+                self._screen.error(exc)
+                self._failed = True
+        if self._chat.conversation:
+            self._screen.note("terminal.go_on", conversation=self._chat.conversation[:8])
+        return EXIT_ERROR if self._failed and not interactive else 0
+
+    def _greet(self, interactive: bool) -> None:
+        if self._app.demo:
+            self._screen.note("demo.label")
+        if interactive:
+            self._screen.note("terminal.hello")
+            for message in self._chat.branch():
+                print(f"{self._screen.text('terminal.' + message.role)}: {printable(message.text)}", flush=True)
+
+    def _take(self, line: str) -> None:
+        word, _, rest = line.partition(" ")
+        if word in self._commands:
+            self._commands[word](rest.strip())
+        elif word.startswith("/") and "/" not in word[1:]:  # more slashes: a question that begins with a path
+            raise ChatError("chat.unknown_command", command=word)
+        elif word:
+            self._answer(self._chat.send(line, sampling=self._sampling))
+
+    def _answer(self, answer: Answer) -> None:
+        self._failed |= self._screen.answer(answer).state == "failed"
+
+    def _image(self, words: str) -> None:
+        self._attach(_dropped(words))
+
+    def _attach(self, path: str) -> None:
+        image = self._chat.attach(read_file(path)).image
+        self._screen.note("terminal.attached", width=image.width, height=image.height)
+
+    def _new(self, _: str) -> None:
+        self._chat = self._app.chat()
+        self._screen.note("terminal.new")
+
+    def _retry(self, _: str) -> None:
+        branch = self._chat.branch()
+        if not branch:
+            raise ChatError("chat.nothing_to_retry")
+        self._answer(self._chat.regenerate(branch[-1].uuid, self._sampling))
+
+
+def _dropped(words: str) -> str:
+    """The path that was typed, or that a terminal wrote when a file was dropped on it: quoted or escaped."""
+    with suppress(ValueError):
+        if os.name != "nt" and len(parts := shlex.split(words)) == 1:
+            return parts[0]
+    return words.strip("'\"")
+
+
+def _lines(prompt: str, interactive: bool) -> Iterator[str]:
+    """Lines of stdin to its end or Ctrl-C at the prompt."""
+    if not interactive:
+        yield from sys.stdin
+        return
+    with suppress(ImportError):
+        import readline  # noqa: F401  # gives input() its history and its arrow keys
+    with suppress(EOFError):
+        while True:
+            try:
+                line = input(prompt)
+            except KeyboardInterrupt:
+                break
+            yield line
+    print(file=sys.stderr)

@@ -1,0 +1,537 @@
+"""One conversation: what is asked of the engine, in which order, and what the history keeps of it."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from impchat import images, settings
+from impchat.app import App
+from impchat.chat import Chat
+from impchat.errors import ChatError, EngineError, HistoryError, ImageError, SettingsError
+from impchat.messages import (
+    Encoding,
+    Event,
+    Failed,
+    Finished,
+    Message,
+    Picture,
+    Reading,
+    Ready,
+    Sampling,
+    Stats,
+    Text,
+    Turn,
+)
+from tests.core.scripted import SECONDS, Script, ScriptedEngine
+
+ME = settings.OWNER
+READY = Ready(Stats(prompt_tokens=200, new_tokens=200))
+
+
+@pytest.fixture
+def engine() -> ScriptedEngine:
+    return ScriptedEngine()
+
+
+@pytest.fixture
+def app(tmp_path: Path, engine: ScriptedEngine) -> Iterator[App]:
+    with App.open(tmp_path, engine=engine) as app:
+        yield app
+
+
+def png(colour: str) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (40, 30), colour).save(out, "PNG")
+    return out.getvalue()
+
+
+RED, BLUE = png("red"), png("blue")
+
+
+def picture(data: bytes) -> Picture:
+    stored = images.prepare(data)
+    return Picture(stored.image.sha256, stored.data)
+
+
+def events(source: object, after: int = 0) -> list[Event]:
+    return [event for _, event in source.events(after, timeout_s=SECONDS)]  # type: ignore[attr-defined]
+
+
+def user(text: str, *pictures: bytes) -> Turn:
+    return Turn("user", text, tuple(picture(p) for p in pictures))
+
+
+def made(chat: Chat) -> str:
+    """The uuid of a conversation that has a row by now."""
+    chat.save_draft("")
+    assert chat.conversation
+    return chat.conversation
+
+
+def answered(app: App, engine: ScriptedEngine, chat: Chat, text: str, reply: str) -> Message:
+    """Ask and let the engine reply; the answer's message."""
+    answer = chat.send(text)
+    engine.next().finish(reply)
+    return answer.wait(SECONDS)
+
+
+# Sending
+
+
+def test_the_question_is_on_disk_before_the_engine_starts(app: App, engine: ScriptedEngine) -> None:
+    seen: list[list[tuple[str, str]]] = []
+    chat = app.chat()
+    engine.on_start = lambda prompt: seen.append([(m.text, m.state) for m in chat.branch()])
+    chat.send("Hello")
+    engine.next().finish()
+
+    assert seen == [[("Hello", "done"), ("", "streaming")]]
+
+
+def test_a_prompt_holds_the_system_text_and_the_turns_with_their_pictures(app: App, engine: ScriptedEngine) -> None:
+    chat = app.chat()
+    chat.attach(RED)
+    engine.next().say(READY)
+    answer = chat.send("What is it?")
+    script = engine.next()
+    script.finish("Red.", tokens=(7, 8))
+    assert script.prompt.system == settings.SYSTEM
+    assert script.prompt.key == chat.conversation
+    assert script.prompt.turns == (user("What is it?", RED),)
+    assert not script.prompt.open_turn
+
+    answer.wait(SECONDS)
+    chat.send("Sure?")
+    script = engine.next()
+    script.finish("Yes.")
+    assert script.prompt.turns == (
+        user("What is it?", RED),
+        Turn("assistant", "Red.", tokens=(7, 8)),
+        user("Sure?"),
+    )
+
+
+def test_tokens_of_another_model_are_not_given_to_this_one(app: App, engine: ScriptedEngine) -> None:
+    chat = app.chat()
+    question = app.history.add_question(made(chat), ME, parent=None, text="Hello")
+    row = app.history.start_answer(question.conversation, ME, parent=question.uuid, model="other")
+    app.history.finish_answer(row.uuid, text="Good day", state="done", finish_reason="stop", tokens=(5, 6))
+    app.chat(question.conversation).send("And?")
+    script = engine.next()
+    script.finish()
+
+    assert script.prompt.turns[1] == Turn("assistant", "Good day", tokens=None)
+
+
+def test_a_stopped_answer_stays_in_the_prompt(app: App, engine: ScriptedEngine) -> None:
+    chat = app.chat()
+    answer = chat.send("Tell me a story")
+    engine.next().say("Once upon", Finished("stopped", Stats(), (3, 4)))
+    answer.wait(SECONDS)
+    chat.send("Go on")
+    script = engine.next()
+    script.finish()
+
+    assert script.prompt.turns[1] == Turn("assistant", "Once upon", tokens=(3, 4))
+
+
+def test_a_question_that_was_never_answered_joins_the_next_one(app: App, engine: ScriptedEngine) -> None:
+    chat = app.chat()
+    chat.attach(RED)
+    engine.next().say(READY)
+    failed = chat.send("What is it?")
+    engine.next().crash(EngineError("engine.closed"))
+    assert failed.wait(SECONDS).state == "failed"
+    chat.attach(BLUE)
+    prefill = engine.next()
+    prefill.say(READY)
+    chat.send("And this?")
+    script = engine.next()
+    script.finish()
+
+    assert prefill.prompt.turns == (user("What is it?", RED, BLUE),)
+    assert script.prompt.turns == (user("What is it?\nAnd this?", RED, BLUE),)
+
+
+def test_sampling_is_the_models_own_unless_given(app: App, engine: ScriptedEngine) -> None:
+    chat = app.chat()
+    answer = chat.send("Hello")
+    own = engine.next()
+    own.finish()
+    answer.wait(SECONDS)
+    chat.send("Hello", sampling=Sampling(temperature=1.0, seed=3))
+    given = engine.next()
+    given.finish()
+
+    assert own.sampling == engine.info.sampling
+    assert given.sampling == Sampling(temperature=1.0, seed=3)
+
+
+@pytest.mark.parametrize("text", ["", "  \n"])
+def test_nothing_is_asked_where_there_is_neither_text_nor_picture(app: App, text: str) -> None:
+    chat = app.chat()
+    with pytest.raises(ChatError) as caught:
+        chat.send(text)
+    assert caught.value.code == "question.empty"
+    assert chat.conversation is None
+    assert app.history.conversations(ME) == []
+
+
+def test_a_picture_alone_is_a_question(app: App, engine: ScriptedEngine) -> None:
+    chat = app.chat()
+    chat.attach(RED)
+    engine.next().say(READY)
+    chat.send("")
+    script = engine.next()
+    script.finish("Red.")
+    assert script.prompt.turns == (user("", RED),)
+
+
+def test_what_cannot_be_sent_is_told_and_changes_nothing(app: App) -> None:
+    chat = app.chat()
+    for code, send in (
+        ("question.too_long", lambda: chat.send("x" * (settings.QUESTION_CHARS + 1))),
+        ("question.too_many_images", lambda: chat.send("x", images=["0" * 64] * (settings.IMAGES_PER_MESSAGE + 1))),
+        ("history.no_image", lambda: chat.send("x", images=["0" * 64])),
+        ("option.out_of_range", lambda: chat.send("x", sampling=Sampling(temperature=-1.0))),
+        ("option.out_of_range", lambda: chat.send("x", sampling=Sampling(top_p=float("nan")))),
+    ):
+        with pytest.raises((ChatError, HistoryError, SettingsError)) as caught:
+            send()
+        assert caught.value.code == code
+        assert caught.value.sentence("en") and caught.value.sentence("zh")
+    assert app.history.conversations(ME) == []
+
+
+def test_only_one_answer_runs_in_a_conversation(app: App, engine: ScriptedEngine) -> None:
+    chat = app.chat()
+    answer = chat.send("Hello")
+    script = engine.next()
+    question = chat.branch()[0].uuid
+    for ask in (
+        lambda: chat.send("Again"),
+        lambda: app.chat(chat.conversation).send("Again"),
+        lambda: chat.regenerate(question),
+        lambda: chat.edit(question, "Hello?"),
+    ):
+        with pytest.raises(ChatError) as caught:
+            ask()
+        assert caught.value.code == "chat.busy"
+    assert len(chat.branch()) == 2
+    script.finish("Good day")
+    answer.wait(SECONDS)
+
+    chat.send("Again")
+    engine.next().finish()
+
+
+def test_of_many_who_ask_at_once_one_gets_through(app: App, engine: ScriptedEngine) -> None:
+    chat = app.chat()
+    chat.save_draft("x")
+    codes: list[str] = []
+    together = threading.Barrier(6)
+
+    def ask() -> None:
+        together.wait(SECONDS)
+        try:
+            app.chat(chat.conversation).send("Hello")
+        except ChatError as exc:
+            codes.append(exc.code)
+
+    threads = [threading.Thread(target=ask) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(SECONDS)
+    engine.next().finish()
+
+    assert codes == ["chat.busy"] * 5
+    assert engine.idle()
+
+
+def test_whoever_sees_the_last_event_may_ask_at_once(app: App, engine: ScriptedEngine) -> None:
+    chat = app.chat()
+    for n in range(20):
+        answer = chat.send(f"Question {n}")
+        engine.next().finish("Yes")
+        assert isinstance(events(answer)[-1], Finished)
+    assert len(chat.branch()) == 40
+
+
+# Attaching
+
+
+def test_a_picture_is_read_while_the_person_types(app: App, engine: ScriptedEngine) -> None:
+    chat = app.chat()
+    attachment = chat.attach(RED)
+    script = engine.next()
+    script.say(Encoding(attachment.image.sha256), Reading(0, 200), Reading(200, 200), READY)
+
+    assert script.sampling is None
+    assert script.prompt.turns == (user("", RED),)
+    assert script.prompt.open_turn
+    assert (attachment.image.width, attachment.image.height) == (40, 30)
+    assert list(attachment.events(timeout_s=SECONDS)) == [
+        (1, Encoding(attachment.image.sha256)),
+        (2, Reading(0, 200)),
+        (3, Reading(200, 200)),
+        (4, READY),
+    ]
+
+
+def test_a_send_joins_what_is_still_being_read(app: App, engine: ScriptedEngine) -> None:
+    chat = app.chat()
+    attachment = chat.attach(RED)
+    prefill = engine.next()
+    prefill.say(Reading(10, 200))
+    answer = app.chat(chat.conversation).send("What is it?")
+    stream = answer.events(timeout_s=SECONDS)
+    assert next(stream) == (1, Reading(10, 200)), "whoever waits for the answer sees how the reading goes"
+    assert engine.idle(), "nothing is asked twice"
+    assert not prefill.stopped, "and what was read is not thrown away"
+    prefill.say(Reading(200, 200), READY)
+    engine.next().finish("Red.", generated_tokens=2)
+
+    assert [type(e) for _, e in stream] == [Reading, Text, Finished]
+    assert events(attachment)[-1] == READY
+    row = answer.wait(SECONDS)
+    assert row.stats is not None
+    assert row.stats.first_token_s > 0, "the wait for the reading is part of the wait for the answer"
+
+
+def test_another_picture_cancels_and_reads_both_in_order(app: App, engine: ScriptedEngine) -> None:
+    chat = app.chat()
+    first = chat.attach(RED)
+    script = engine.next()
+    second = app.chat(chat.conversation).attach(BLUE)
+    both = engine.next()
+    both.say(READY)
+
+    assert script.stopped
+    assert events(first) == [Finished("stopped", Stats())]
+    assert both.prompt.turns == (user("", RED, BLUE),)
+    assert events(second) == [READY]
+    chat.send("Which?")
+    asked = engine.next()
+    asked.finish()
+    assert asked.prompt.turns == (user("Which?", RED, BLUE),)
+
+
+def test_a_picture_taken_out_again_is_not_sent(app: App, engine: ScriptedEngine) -> None:
+    chat = app.chat()
+    chat.attach(RED)
+    engine.next()
+    second = chat.attach(BLUE)
+    both = engine.next()
+    rest = chat.detach(second.image.sha256)
+    assert rest is not None
+    assert both.stopped
+    alone = engine.next()
+    assert alone.prompt.turns == (user("", RED),)
+    assert chat.detach(rest.image.sha256) is None
+    assert alone.stopped
+    assert events(rest) == [Finished("stopped", Stats())]
+    chat.send("Hello")
+    asked = engine.next()
+    asked.finish()
+    assert asked.prompt.turns == (user("Hello"),)
+
+
+def test_a_send_without_the_pictures_does_not_wait_for_them(app: App, engine: ScriptedEngine) -> None:
+    chat = app.chat()
+    chat.attach(RED)
+    prefill = engine.next()
+    chat.send("Hello", images=[])
+    asked = engine.next()
+    asked.finish()
+
+    assert prefill.stopped
+    assert asked.prompt.turns == (user("Hello"),)
+
+
+def test_a_picture_that_the_engine_failed_to_read_can_be_sent(app: App, engine: ScriptedEngine) -> None:
+    chat = app.chat()
+    attachment = chat.attach(RED)
+    engine.next().crash(EngineError("engine.closed"))
+    assert events(attachment) == [Failed("engine.closed", {})]
+    chat.send("What is it?")
+    asked = engine.next()
+    asked.finish("Red.")
+    assert asked.prompt.turns == (user("What is it?", RED),)
+
+
+def test_a_picture_attached_during_an_answer_is_read_behind_it(app: App, engine: ScriptedEngine) -> None:
+    chat = app.chat()
+    answer = chat.send("Hello")
+    script = engine.next()
+    attachment = chat.attach(RED)
+    assert engine.idle()
+    script.finish("Good day")
+    answer.wait(SECONDS)
+    prefill = engine.next()
+    prefill.say(READY)
+
+    assert prefill.prompt.turns == (user("Hello"), Turn("assistant", "Good day"), user("", RED))
+    assert events(attachment) == [READY]
+
+
+def test_stopping_an_answer_that_waits_for_a_picture_stops_the_reading(app: App, engine: ScriptedEngine) -> None:
+    chat = app.chat()
+    chat.attach(RED)
+    prefill = engine.next()
+    prefill.say(Reading(10, 200))
+    answer = chat.send("What is it?")
+    next(answer.events(timeout_s=SECONDS))
+    answer.stop()
+
+    assert answer.wait(SECONDS).state == "stopped"
+    assert prefill.stopped
+    assert engine.idle()
+
+
+def test_the_same_picture_twice_is_one_picture(app: App, engine: ScriptedEngine) -> None:
+    chat = app.chat()
+    chat.attach(RED)
+    chat.attach(RED)
+    assert chat.conversation
+    assert len(app.history.conversation(chat.conversation, ME).draft_images) == 1
+
+
+def test_a_file_that_is_no_picture_changes_nothing(app: App, engine: ScriptedEngine) -> None:
+    chat = app.chat()
+    with pytest.raises(ImageError):
+        chat.attach(b"only text")
+    assert chat.conversation is None
+    chat.attach(RED)
+    for n in range(1, settings.IMAGES_PER_MESSAGE):
+        chat.attach(png(f"#0000{n:02d}"))
+    with pytest.raises(ChatError) as caught:
+        chat.attach(BLUE)
+    assert caught.value.code == "question.too_many_images"
+    assert chat.conversation
+    assert len(app.history.conversation(chat.conversation, ME).draft_images) == settings.IMAGES_PER_MESSAGE
+
+
+def test_a_draft_survives_a_restart(tmp_path: Path) -> None:
+    with App.open(tmp_path, engine=ScriptedEngine()) as app:
+        chat = app.chat()
+        chat.save_draft("What is")
+        chat.attach(RED)
+    engine = ScriptedEngine()
+    with App.open(tmp_path, engine=engine) as app:
+        assert chat.conversation
+        row = app.history.conversation(chat.conversation, ME)
+        assert (row.draft, row.draft_images) == ("What is", (picture(RED).sha256,))
+        app.chat(chat.conversation).send("What is it?")
+        asked = engine.next()
+        asked.finish()
+        assert asked.prompt.turns == (user("What is it?", RED),)
+        row = app.history.conversation(chat.conversation, ME)
+        assert (row.draft, row.draft_images) == ("", ())
+
+
+# The tree
+
+
+def test_regenerate_makes_another_answer_beside_the_first(app: App, engine: ScriptedEngine) -> None:
+    chat = app.chat()
+    first = answered(app, engine, chat, "Hello", "Good day")
+    answer = chat.regenerate(first.uuid)
+    script = engine.next()
+    script.finish("Hi")
+    second = answer.wait(SECONDS)
+
+    assert script.prompt.turns == (user("Hello"),)
+    assert second.parent == first.parent
+    assert [m.text for m in chat.branch()] == ["Hello", "Hi"]
+    assert [m.uuid for m in app.history.siblings(second.uuid, ME)] == [first.uuid, second.uuid]
+
+
+def test_regenerate_answers_a_question_that_has_no_answer(app: App, engine: ScriptedEngine) -> None:
+    chat = app.chat()
+    question = app.history.add_question(made(chat), ME, parent=None, text="Hello")
+    answer = chat.regenerate(question.uuid)
+    engine.next().finish("Good day")
+    assert answer.wait(SECONDS).parent == question.uuid
+
+
+def test_edit_asks_in_other_words_beside_the_old_question(app: App, engine: ScriptedEngine) -> None:
+    chat = app.chat()
+    answered(app, engine, chat, "Hello", "Good day")
+    chat.attach(RED)
+    engine.next().say(READY)
+    old = answered(app, engine, chat, "Is it blue?", "No")
+    chat.save_draft("Not yet sent")
+    answer = chat.edit(str(old.parent), "Is it red?")
+    script = engine.next()
+    script.finish("Yes")
+    answer.wait(SECONDS)
+
+    assert script.prompt.turns == (user("Hello"), Turn("assistant", "Good day"), user("Is it red?", RED))
+    assert [m.text for m in chat.branch()] == ["Hello", "Good day", "Is it red?", "Yes"]
+    assert chat.conversation
+    assert app.history.conversation(chat.conversation, ME).draft == "Not yet sent"
+
+    chat.show(str(old.parent))
+    assert [m.text for m in chat.branch()] == ["Hello", "Good day", "Is it blue?", "No"]
+
+
+def test_only_questions_can_be_edited_and_only_answers_followed(app: App, engine: ScriptedEngine) -> None:
+    chat = app.chat()
+    row = answered(app, engine, chat, "Hello", "Good day")
+    with pytest.raises(ChatError) as caught:
+        chat.edit(row.uuid, "Hi")
+    assert caught.value.code == "chat.not_a_question"
+    with pytest.raises(ChatError) as caught:
+        app.answer(str(row.parent))
+    assert caught.value.code == "chat.not_an_answer"
+
+
+# Owners
+
+
+def test_nobody_else_sees_or_changes_a_conversation(app: App, engine: ScriptedEngine) -> None:
+    mine = app.chat(owner="ann")
+    mine.attach(RED)
+    engine.next().say(READY)
+    row = answered(app, engine, mine, "Hello", "Good day")
+    theirs = app.chat(owner="bob")
+    other = answered(app, engine, theirs, "Hello", "Good day")
+    for look in (
+        lambda: app.chat(mine.conversation, owner="bob"),
+        lambda: app.answer(row.uuid, owner="bob"),
+        lambda: app.running(row.conversation, owner="bob"),
+        lambda: theirs.regenerate(row.uuid),
+        lambda: theirs.edit(str(row.parent), "x"),
+        lambda: theirs.show(row.uuid),
+        lambda: theirs.send("x", images=[picture(RED).sha256]),
+    ):
+        with pytest.raises(HistoryError) as caught:
+            look()
+        assert caught.value.code in ("history.no_conversation", "history.no_message", "history.no_image")
+    with pytest.raises(HistoryError):
+        app.chat(mine.conversation, owner="ann").regenerate(other.uuid)
+
+
+def test_a_message_of_another_conversation_is_refused(app: App, engine: ScriptedEngine) -> None:
+    first, second = app.chat(), app.chat()
+    row = answered(app, engine, first, "Hello", "Good day")
+    answered(app, engine, second, "Hello", "Good day")
+    with pytest.raises(HistoryError) as caught:
+        second.regenerate(row.uuid)
+    assert caught.value.code == "history.no_message"
+
+
+def test_closing_ends_what_is_read_ahead(tmp_path: Path) -> None:
+    engine = ScriptedEngine()
+    with App.open(tmp_path, engine=engine) as app:
+        attachment = app.chat().attach(RED)
+        script: Script = engine.next()
+    assert script.stopped
+    assert events(attachment) == [Finished("stopped", Stats())]
