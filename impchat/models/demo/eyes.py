@@ -1,0 +1,104 @@
+"""What the eyes are taught: each patch says what it sees and where, before any language is learned.
+
+In: scenes. Out: per-patch targets as integer arrays, and the heads and loss that teach them. Only what is taught
+per patch arrives in the answers, so each patch of a thing knows its kind, colour, ninth, box, its thing's rank in
+reading order, and every patch knows how many things there are. The heads are left behind after training.
+This file does not know the language.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from impchat.models.demo.scenes import COLOURS, KINDS, Scene
+
+GRID = 14
+NOTHING, PHOTO = 0, len(KINDS) + 1  # kinds of a patch beside the drawn ones
+COUNTS = 7
+_COLOUR_NAMES = tuple(COLOURS)
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """How many classes each head has, in the order in which `targets` lists them."""
+
+    kind: int = len(KINDS) + 2
+    count: int = COUNTS
+    colour: int = len(COLOURS)
+    cell: int = 9
+    rank: int = 6
+
+
+HEADS = Heads()
+_WIDTHS = (HEADS.kind, HEADS.count, HEADS.colour, HEADS.cell, HEADS.rank) + (11, 10) * 4
+_ON_THINGS = slice(2, None)  # these heads are taught on the patches of things alone
+
+
+def pixels(picture: Image.Image, side: int = 196) -> NDArray[np.uint8]:
+    """The picture as the model sees it (`square` aspect, bicubic), uint8 (3, side, side)."""
+    return np.asarray(picture.resize((side, side), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+
+
+def targets(scene: Scene) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Classes (196, 13) in the order kind, count, colour, cell, rank, then tenths and hundredths of x1, y1, x2, y2;
+    and the boxes (196, 4). Patches without a thing have -1 in all but kind and count."""
+    classes = np.full((GRID * GRID, len(_WIDTHS)), -1, np.int64)
+    boxes = np.zeros((GRID * GRID, 4), np.float32)
+    classes[:, 0] = PHOTO if scene.photo else NOTHING
+    classes[:, 1] = min(len(scene.things), COUNTS - 1)
+    mask = np.asarray(scene.mask.resize((GRID * 14, GRID * 14), Image.Resampling.NEAREST))
+    shares = mask.reshape(GRID, 14, GRID, 14).transpose(0, 2, 1, 3).reshape(GRID * GRID, -1)
+    best = np.full(GRID * GRID, 0.18)  # a patch belongs to the thing that covers most of it, if at least this share
+    for rank, thing in enumerate(scene.things):
+        share = (shares == rank + 1).mean(1)
+        own = share > best
+        best[own] = share[own]
+        classes[own, 0] = 1 + KINDS.index(thing.kind)
+        classes[own, 2] = _COLOUR_NAMES.index(thing.colour)
+        classes[own, 3] = thing.cell
+        classes[own, 4] = min(rank, HEADS.rank - 1)
+        for i, edge in enumerate(thing.box):
+            hundredths = round(edge * 100)
+            classes[own, 5 + 2 * i], classes[own, 6 + 2 * i] = divmod(hundredths, 10)
+        boxes[own] = thing.box
+    return classes, boxes
+
+
+class Teacher(nn.Module):
+    """Linear heads over the eyes' features, and the loss that teaches them."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.classes = nn.Linear(width, sum(_WIDTHS))
+        self.box = nn.Linear(width, 4)
+
+    def loss(self, features: Tensor, classes: Tensor, boxes: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """The sum of the heads' losses, and per head the share of right patches (for boxes the mean error)."""
+        x = self.norm(features).flatten(0, 1)
+        classes, boxes = classes.flatten(0, 1), boxes.flatten(0, 1)
+        weight = torch.where(classes[:, 0] == NOTHING, 0.25, 1.0)
+        logits = self.classes(x).split(_WIDTHS, -1)
+        things = classes[:, 2] >= 0
+        kind = F.cross_entropy(logits[0], classes[:, 0], reduction="none")
+        total = (kind * weight).sum() / weight.sum() + 0.3 * F.cross_entropy(logits[1], classes[:, 1])
+        shown = classes[:, 0] != NOTHING
+        right = {
+            "kind": (logits[0].argmax(-1) == classes[:, 0])[shown].float().mean().item(),
+            "count": (logits[1].argmax(-1) == classes[:, 1]).float().mean().item(),
+        }
+        for name, i, share in (("colour", 2, 1.0), ("cell", 3, 0.5), ("rank", 4, 0.5), *((f"digit{i - 4}", i, 0.15) for i in range(5, 13))):
+            picked, wanted = logits[i][things], classes[things, i]
+            total = total + share * F.cross_entropy(picked, wanted)
+            if i < 7:
+                right[name] = (picked.argmax(-1) == wanted).float().mean().item()
+        error = (self.box(x)[things].sigmoid() - boxes[things]).abs().mean()
+        right["box_error"] = error.item()
+        return total + 8 * error, right

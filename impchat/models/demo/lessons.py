@@ -1,0 +1,244 @@
+"""Lessons for the language: scenes and questions as token ids, laid out so that one picture serves many questions.
+
+In: scenes, questions, a tokenizer. Out: `Lesson`s: arrays of ids with the places of pictures and of what is to be
+learned. The text is the one `impchat.prompts` renders, piece by piece; a test compares the two.
+This file does not know the model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from random import Random
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from impchat import settings
+from impchat.models.demo import questions, scenes, words
+from impchat.models.demo.questions import Exchange
+from impchat.models.demo.scenes import Scene, Style
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+PICTURE_TOKENS = 196
+EOS, IMAGE = "</s>", "<image>"
+VOCABULARY = 2048
+_ZH_WORDS = (
+    "什么颜色", "什么", "哪里", "图形", "多少", "几个", "边界框", "数字", "图片", "一个", "两个", "三个", "四个", "没有", "是的", "在哪里", "有几个",
+    "它", "第一张图", "第二张图", "小演示模型", "手绘图形", "说明", "安装", "形状", "请", "你", "问题", "的", "位置",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a batch is laid out: what all branches share, how many branches there are and how long each is."""
+
+    name: str
+    rows: int  # how many of them make a batch, over all workers
+    branches: int
+    own: int  # tokens of a branch
+    weight: float  # how often it comes
+
+
+# One picture and many short conversations, fewer longer ones, one long conversation with up to two pictures, no picture.
+LAYOUTS = (
+    Layout("short", 16, 6, 64, 0.6),
+    Layout("longer", 16, 2, 192, 0.12),
+    Layout("two", 16, 1, 560, 0.16),
+    Layout("text", 16, 6, 64, 0.12),
+)
+
+
+@dataclass(slots=True)
+class Lesson:
+    """One row of a batch."""
+
+    ids: list[int] = field(default_factory=list)
+    learned: list[bool] = field(default_factory=list)  # this id is the right answer's
+    pictures: list[Scene] = field(default_factory=list)
+    shown: list[bool] = field(default_factory=list)  # a picture's embedding stands here
+
+    def read(self, ids: list[int], learned: bool = False) -> None:
+        """Add text."""
+        self.ids += ids
+        self.learned += [learned] * len(ids)
+        self.shown += [False] * len(ids)
+
+    def show(self, scene: Scene) -> None:
+        """Add a picture."""
+        self.pictures.append(scene)
+        self.ids += [0] * PICTURE_TOKENS
+        self.learned += [False] * PICTURE_TOKENS
+        self.shown += [True] * PICTURE_TOKENS
+
+    def pad(self, length: int) -> None:
+        """Bring it to `length` ids; what is too long is cut."""
+        for values, nothing in ((self.ids, 0), (self.learned, False), (self.shown, False)):
+            del values[length:]  # type: ignore[attr-defined]
+            values += [nothing] * (length - len(values))  # type: ignore[operator,arg-type]
+
+
+def make_tokenizer(seed: int = 196) -> Tokenizer:
+    """A byte-level BPE tokenizer as Phi-2's, small: English words, Chinese characters and words, all 256 bytes, and the
+    tokens </s> and <image> last. Numbers are never merged, so a box is read and written digit by digit."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY - 2, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
+    )
+    tokenizer.train_from_iterator(_corpus(Random(seed)), trainer)
+    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in (EOS, IMAGE)])
+    return tokenizer
+
+
+def _corpus(rng: Random) -> Iterator[str]:
+    """What the tokenizer learns its words from: English in sentences, Chinese in characters and words."""
+    english, chinese = [settings.SYSTEM + " USER: ASSISTANT:"] * 200, []
+    for language, lines in (("en", english), ("zh", chinese)):
+        for _ in range(3000):
+            scene = scenes.Scene(None, _some_things(rng), None)  # type: ignore[arg-type]
+            exchange = questions.Asker(scene, language, rng).one()
+            lines += [questions.typed(exchange.question, rng), " " + exchange.question, " " + exchange.answer]
+        for _ in range(2000):
+            lines += [questions.off_topic(language, rng).question, " " + questions.off_topic(language, rng).question]
+            exchange = questions.small_talk(language, rng)
+            lines += [exchange.question, " " + exchange.question, " " + exchange.answer]
+        lines += [" " + words.REFUSAL[language], " " + words.NO_PICTURE[language]] * 100
+        lines += [line for group in words.TWO[language].values() for line in group] * 20
+    for line in english:
+        yield re.sub(r"\d+", "", line)
+    for line in chinese:
+        yield from re.findall(r"[^\x00-\x7f]| ?[A-Za-z]+", line)
+    names = [*_ZH_WORDS]
+    for table in (words.SHAPE_NAMES["zh"], words.COLOUR_NAMES["zh"]):
+        names += table.values()
+    names += words.CELL_NAMES["zh"]
+    for name in names * 400:
+        yield name
+
+
+def _some_things(rng: Random) -> tuple[scenes.Thing, ...]:
+    cells = sorted(rng.sample(range(9), rng.randint(1, 4)))
+    return tuple(
+        scenes.Thing(rng.choice(scenes.SHAPES), rng.choice(list(scenes.COLOURS)), (0.1, 0.1, 0.2, 0.2), cell) for cell in cells
+    )
+
+
+class Lessons:
+    """Writes lessons with a tokenizer."""
+
+    def __init__(self, tokenizer: Tokenizer, style: Style = scenes.TRAIN) -> None:
+        self.tokenizer, self.style = tokenizer, style
+        self.eos = tokenizer.token_to_id(EOS)
+
+    def encode(self, text: str) -> list[int]:
+        """Text without special tokens."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def prefix(self, layout: Layout, rng: Random) -> Lesson:
+        """What all branches of a row share: the system text and, in most layouts, a picture."""
+        lesson = Lesson()
+        if layout.name == "text":
+            lesson.read(self.encode(settings.SYSTEM + " USER:"))
+        else:
+            lesson.read(self.encode(settings.SYSTEM + " USER: "))
+        if layout.name in ("short", "longer"):
+            lesson.show(scenes.scene(rng, self.style, 0.1))
+        return lesson
+
+    def answer(self, lesson: Lesson, exchange: Exchange, lead: str, rng: Random) -> None:
+        """One exchange behind `lead`, its answer to be learned."""
+        lesson.read(self.encode(f"{lead}{questions.typed(exchange.question, rng)} ASSISTANT:"))
+        lesson.read([*self.encode(" " + exchange.answer), self.eos], learned=True)
+
+    def talk(self, lesson: Lesson, exchanges: Iterator[Exchange], lead: str, rng: Random, length: int) -> None:
+        """Exchanges for as long as there is room for `length` ids."""
+        while len(lesson.ids) < length:
+            self.answer(lesson, next(exchanges), lead, rng)
+            lead = "USER: "
+
+    def branch(self, layout: Layout, pictures: list[Scene], rng: Random) -> Lesson:
+        """One conversation that goes on from the prefix."""
+        lesson = Lesson()
+        language = rng.choice(questions.LANGUAGES)
+        if layout.name == "two":
+            self._two(lesson, language, rng, layout.own)
+        elif layout.name == "text":
+            self.talk(lesson, _about_nothing(language, rng), " ", rng, layout.own)
+        else:
+            self.talk(lesson, _about(pictures[0], language, rng), "\n", rng, layout.own)
+        lesson.pad(layout.own)
+        return lesson
+
+    def _two(self, lesson: Lesson, language: str, rng: Random, length: int) -> None:
+        first, second = (scenes.drawn(rng, self.style) if rng.random() < 0.95 else scenes.photo(rng, self.style) for _ in range(2))
+        lesson.show(first)
+        both = _about_two(first, second, language, rng)
+        if rng.random() < 0.5 and not (first.photo or second.photo):
+            lesson.read(self.encode("\n"))
+            lesson.show(second)
+            self.talk(lesson, both, "\n", rng, length)
+            return
+        self.talk(lesson, _about(first, language, rng), "\n", rng, PICTURE_TOKENS + rng.randint(1, 90))
+        lesson.read(self.encode("USER: "))
+        lesson.show(second)
+        mixed = both if rng.random() < 0.4 and not (first.photo or second.photo) else None
+        self.answer(lesson, next(_about(second, language, rng)), "\n", rng)
+        now = _about(second, language, rng)
+        while len(lesson.ids) < length:
+            self.answer(lesson, next(mixed if mixed and rng.random() < 0.5 else now), "USER: ", rng)
+
+    def batch(self, layout: Layout, rng: Random, rows: int) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_], list[Scene], int]:
+        """`rows` rows: ids (rows, prefix + branches * own), which of them are learned, where pictures stand, the
+        pictures in order, and the length of the prefix."""
+        lessons = []
+        for _ in range(rows):
+            whole = self.prefix(layout, rng)
+            prefix = len(whole.ids)
+            for _ in range(layout.branches):
+                branch = self.branch(layout, whole.pictures, rng)
+                whole.ids += branch.ids
+                whole.learned += branch.learned
+                whole.shown += branch.shown
+                whole.pictures += branch.pictures
+            lessons.append(whole)
+        return (
+            np.array([one.ids for one in lessons]),
+            np.array([one.learned for one in lessons]),
+            np.array([one.shown for one in lessons]),
+            [scene for one in lessons for scene in one.pictures],
+            prefix,
+        )
+
+
+def _about(scene: Scene, language: str, rng: Random) -> Iterator[Exchange]:
+    """Questions about a picture, with some small talk and some that must be refused."""
+    asker = questions.Asker(scene, language, rng)
+    while True:
+        chance = rng.random()
+        if chance < 0.05:
+            yield questions.small_talk(language, rng)
+        elif chance < 0.16:
+            yield questions.off_topic(language, rng)
+        else:
+            yield from asker.conversation(rng.choice((1, 1, 2)))
+
+
+def _about_two(first: Scene, second: Scene, language: str, rng: Random) -> Iterator[Exchange]:
+    while True:
+        yield questions.two_pictures(first, second, language, rng)
+
+
+def _about_nothing(language: str, rng: Random) -> Iterator[Exchange]:
+    """What is said before there is a picture."""
+    while True:
+        make = rng.choices((questions.small_talk, questions.off_topic, questions.without_picture), (0.3, 0.45, 0.25))[0]
+        yield make(language, rng)
