@@ -73,14 +73,14 @@ def _show(history: History, screen: Screen, args: argparse.Namespace) -> int:
 
 
 def _print_message(history: History, screen: Screen, message: Message) -> None:
-    print(f"{screen.text('terminal.' + message.role)}:")
+    print(f"{screen.text(f'portability.{message.role}', model=message.model)}:")
     for sha in message.images:
         image = history.image(sha)
         print(f"[{screen.text('history.picture', width=image.width, height=image.height)}]")
     if message.text:
         print(printable(message.text))
-    if message.state in ("stopped", "failed", "interrupted", "streaming"):
-        print(f"({screen.text('history.state.' + message.state)})")
+    if message.state != "done":
+        print(f"({screen.text(f'portability.{message.state}')})")
     print()
 
 
@@ -97,12 +97,10 @@ def _export(history: History, screen: Screen, args: argparse.Namespace) -> int:
     row = find(history, args.conversation)
     target = Path(args.output or f"impchat-{row.uuid[:SHORT]}{'.md' if args.markdown else '.zip'}").expanduser()
     if args.markdown:
-        text = portability.export_markdown(history, row.uuid, _OWNER)
-        _write(target, text.encode())
-        for sha in sorted({sha for m in history.branch(row.uuid, _OWNER) for sha in m.images}):
-            place = target.parent / portability.image_name(history.image(sha))
-            if not place.exists():  # its name is its content
-                _write(place, history.image_bytes(sha))
+        _write(target, portability.export_markdown(history, row.uuid, _OWNER, screen.language).encode())
+        for name, data in portability.image_files(history, row.uuid, _OWNER).items():
+            if not (target.parent / name).exists():  # its name says what is in it
+                _write(target.parent / name, data)
     else:
         _write(target, portability.export_zip(history, row.uuid, _OWNER))
     screen.note("history.exported", path=target)

@@ -41,9 +41,10 @@ _EXTRAS = (("gradio", "web"), ("pillow-heif", "web"), ("torch", "convert"), ("tr
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`level` "bad": ImpChat cannot answer until this is mended; "warn": it works, with a limit; "ok"."""
+    """`level` "bad": ImpChat cannot answer until this is mended; "warn": it works, with a limit; "note": nothing is
+    wrong, but good to know; "ok"."""
 
-    level: Literal["ok", "warn", "bad"]
+    level: Literal["ok", "note", "warn", "bad"]
     key: str  # of the catalogue
     values: dict[str, Any]
 
@@ -85,7 +86,7 @@ def _extra(distribution: str, extra: str) -> Finding:
     try:
         version = metadata.version(distribution)
     except metadata.PackageNotFoundError:
-        return Finding("ok", "doctor.extra_missing", {"package": distribution, "extra": extra})
+        return Finding("note", "doctor.extra_missing", {"package": distribution, "extra": extra})
     return Finding("ok", "doctor.package", {"package": distribution, "version": version})
 
 
@@ -120,7 +121,7 @@ def _model(data: Path, model: str | Path | None) -> Iterator[Finding]:
     values = {"name": bundle.name, "id": bundle.id, "path": bundle.path, "size": _size(bundle.size_bytes)}
     yield Finding("ok", "doctor.model", values)
     if bundle.demo:
-        yield Finding("ok", "demo.label", {})
+        yield Finding("note", "demo.label", {})
     yield Finding("ok", "doctor.engine", {"threads": os.cpu_count() or 1})
     if (free := _free_memory()) is not None:
         needed = bundle.size_bytes + settings.MEMORY_BESIDE_MODEL_BYTES

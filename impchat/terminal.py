@@ -64,9 +64,6 @@ class Screen:
     def failure(self, sentence: str) -> None:
         self._err.print(printable(sentence), style="red")
 
-    def heading(self, key: str, **values: Any) -> None:
-        self._err.print(printable(self.text(key, **values)), style="bold cyan")
-
     def answer(self, answer: Answer) -> Message:
         """Print `answer` as it comes. Ctrl-C stops it and keeps what there is; a second Ctrl-C goes through."""
         seen, stopping = 0, False
@@ -184,7 +181,8 @@ class Talk:
         if interactive:
             self._screen.note("terminal.hello")
             for message in self._chat.branch():
-                print(f"{self._screen.text('terminal.' + message.role)}: {printable(message.text)}", flush=True)
+                speaker = self._screen.text(f"portability.{message.role}", model=message.model)
+                print(f"{speaker}: {printable(message.text)}", flush=True)
 
     def _take(self, line: str) -> None:
         word, _, rest = line.partition(" ")

@@ -1,0 +1,146 @@
+"""The words of the command line: commands, options, and their help in the reader's language.
+
+In: argv. Out: argparse's values, or the SettingsError that says what is wrong with them.
+This file does not know what a command does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from functools import partial
+from importlib import metadata
+from typing import Any, NoReturn
+
+from impchat import settings, texts
+from impchat.errors import SettingsError
+
+ELSEWHERE = ("web", "mobile")  # commands that live outside the core; each needs the extra of its name
+
+_MISTAKES = (  # what argparse says -> an error whose sentence is ours, in both languages
+    (r"the following arguments are required: (.+)", "option.missing"),
+    (r"argument (?:COMMAND|ACTION): invalid choice: '(.*)' \(choose", "option.no_command"),
+    (r"argument (.+): expected .*argument", "option.no_value"),
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells a mistake by SettingsError, and everything in one language."""
+
+    def __init__(self, language: str, **how: Any) -> None:
+        super().__init__(allow_abbrev=False, add_help=False, **how)
+        self._language = language
+
+    def option(self, *names: str, help: str, **how: Any) -> None:
+        """An option or argument with the help of the key `help`."""
+        self.add_argument(*names, help=self.say(help), **how)
+
+    def say(self, key: str) -> str:
+        return texts.say(f"help.{key}", self._language, model=settings.DEMO_MODEL)
+
+    def error(self, message: str) -> NoReturn:
+        for pattern, code in _MISTAKES:
+            if found := re.match(pattern, message):
+                raise SettingsError(code, name=found[1], command=self.prog)
+        raise SettingsError("option.wrong", problem=message, command=self.prog)
+
+    def format_help(self) -> str:
+        text = super().format_help()
+        text = text.replace("usage: ", self.say("usage"), 1)
+        text = text.replace("\npositional arguments:\n", f"\n{self.say('arguments')}\n", 1)
+        return text.replace("\noptions:\n", f"\n{self.say('options')}\n", 1)
+
+
+def build_parser(language: str) -> argparse.ArgumentParser:
+    """The parser of all commands of the core. Mistakes on the command line raise SettingsError."""
+    # SUPPRESS: given before the command or behind it, neither hides the other.
+    common = _Parser(language, argument_default=argparse.SUPPRESS)
+    common.option("--data", metavar="DIR", help="data")
+    common.option("--model", metavar="ID|DIR", help="model")
+    common.option("--language", metavar="en|zh", help="language", type=_language)
+    sampling = _Parser(language)
+    for name in settings.SAMPLING_RANGES:
+        flag = f"--{name.replace('_', '-')}"
+        sampling.option(flag, metavar="N", help=f"sampling.{name}", type=partial(_number, flag, name))
+
+    parser = _Parser(language, prog="impchat", description=texts.say("help.impchat", language), parents=[common])
+    parser.option("-h", "--help", action="help", help="help")
+    parser.option("--version", action="version", version=f"ImpChat {_version()}", help="version")
+    command = _commands(parser, language, "command", "command")
+
+    ask = command("ask", common, sampling, usage="impchat ask [OPTION ...] [IMAGE ...] QUESTION")
+    ask.option("words", nargs="+", metavar="IMAGE ... QUESTION", help="ask.words")
+    chat = command("chat", common, sampling)
+    chat.option("--image", action="append", default=[], metavar="FILE", help="chat.image")
+    chat.option("--conversation", metavar="UUID", help="chat.conversation")
+    _history(command("history", common), common, language)
+    convert = command("convert")  # its --language is a number type, so the common options would be misread
+    convert.option("source", metavar="CHECKPOINT_DIR", help="convert.source")
+    convert.option("target", metavar="OUT_DIR", help="convert.target")
+    words, eyes = settings.LANGUAGE_TYPE, settings.VISION_TYPE
+    convert.option("--language", dest="type", default=words, metavar="f16|q8_0|q4", help="convert.language")
+    convert.option("--vision", default=eyes, metavar="fp32|int8", help="convert.vision")
+    command("doctor", common)
+    for name in ELSEWHERE:
+        command(name)
+    return parser
+
+
+def _history(parser: _Parser, common: _Parser, language: str) -> None:
+    action = _commands(parser, language, "action", "command.history", required=True)
+    listing = action("list", common)
+    listing.option("--folder", metavar="NAME", help="history.folder")
+    listing.option("--tag", metavar="NAME", help="history.tag")
+    listing.option("--deleted", action="store_true", help="history.deleted")
+    listing.option("--count", metavar="N", type=_count, default=settings.LIST_COUNT, help="history.count")
+    action("search", common).option("words", nargs="+", metavar="WORD", help="history.words")
+    action("import", common).option("file", metavar="FILE", help="history.file")
+    for name in ("show", "export", "delete", "restore"):
+        made = action(name, common)
+        made.option("conversation", metavar="UUID", help="history.conversation")
+        if name == "export":
+            made.option("--markdown", action="store_true", help="history.markdown")
+            made.option("-o", "--output", metavar="FILE", help="history.output")
+        if name == "delete":
+            made.option("--yes", action="store_true", help="history.yes")
+
+
+def _commands(parser: _Parser, language: str, dest: str, key: str, **how: Any) -> Callable[..., _Parser]:
+    """A function that adds a command to `parser`: its name, the parsers whose options it shares, argparse's own."""
+    made = parser.add_subparsers(dest=dest, metavar=dest.upper(), **how)
+
+    def add(name: str, *parents: _Parser, **how: Any) -> _Parser:
+        text = parser.say(f"{key}.{name}")
+        command: _Parser = made.add_parser(name, language=language, help=text, description=text, parents=parents, **how)
+        command.option("-h", "--help", action="help", help="help")
+        return command
+
+    return add
+
+
+def _number(flag: str, name: str, value: str) -> float:
+    kind = int if isinstance(settings.SAMPLING_RANGES[name][1], int) else float
+    try:
+        return kind(value)
+    except ValueError as exc:
+        raise SettingsError("option.not_a_number", option=flag, value=value) from exc
+
+
+def _count(value: str) -> int:
+    if not value.isdecimal() or not int(value):
+        raise SettingsError("option.not_a_number", option="--count", value=value)
+    return int(value)
+
+
+def _language(value: str) -> str:
+    if value not in texts.LANGUAGES:
+        raise SettingsError("option.choice", option="--language", value=value, allowed=", ".join(texts.LANGUAGES))
+    return value
+
+
+def _version() -> str:
+    try:
+        return metadata.version("impchat")
+    except metadata.PackageNotFoundError:  # run from a checkout that was never installed
+        return "0"
