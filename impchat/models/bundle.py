@@ -66,7 +66,7 @@ class Bundle:
     """A manifest and the folder it was found in. Nothing but these fields says how to run the model."""
 
     path: Path
-    id: str  # letters, digits, ".", "_", "-"
+    id: str  # see `is_id`
     name: str  # for people
     family: Family  # of the language model
     template: Template  # of the prompt
@@ -100,6 +100,11 @@ class Bundle:
         for file in self.files.values():
             if _sha256(self.path / file.name) != file.sha256:
                 raise ModelError("model.checksum", path=str(self.path), file=file.name)
+
+
+def is_id(text: str) -> bool:
+    """Whether `text` can be a bundle's id: letters, digits, ".", "_" and "-", the first a letter or a digit."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text) is not None
 
 
 def load(path: Path) -> Bundle:
@@ -144,6 +149,7 @@ def place(target: Path) -> Iterator[Path]:
     Where an error ends the block the folder is removed and `target` is as it was. A killed process leaves the folder
     `.<name>.part`, never a half `target`; the next try removes it. An older bundle at `target` is replaced.
     Raises ModelError "model.target_occupied" where `target` is something else, "model.target_unwritable"."""
+    target = target.absolute()
     _refuse_foreign(target)
     part = target.with_name(f".{target.name}.part")
     old = target.with_name(f".{target.name}.old")
@@ -256,7 +262,7 @@ def _from_manifest(path: Path, values: Any) -> Bundle:
     top = _Fields(_Fields({MANIFEST: values}).take(MANIFEST, dict))
     if top.take("format", int) > FORMAT:
         raise ModelError("model.format_newer", path=str(path), found=values["format"], known=FORMAT)
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", top.text("id")):
+    if not is_id(top.text("id")):
         raise ValueError("id holds other characters than letters, digits, '.', '_' and '-'")
     image, text, sampling = top.inner("image"), top.inner("text"), top.inner("sampling")
     return Bundle(

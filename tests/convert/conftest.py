@@ -132,7 +132,7 @@ def make_tensors(tiny: Tiny, vocab: int) -> dict[str, np.ndarray]:
         linear(f"{layer}.mlp.fc1", 4 * wide, wide)
         linear(f"{layer}.mlp.fc2", wide, 4 * wide)
     norm("model.final_layernorm", wide)
-    linear("lm_head", vocab, wide, 4.0)
+    linear("lm_head", vocab, wide, 8.0)
     tower = "model.vision_tower.vision_tower.vision_model"
     add(f"{tower}.embeddings.patch_embedding.weight", eyes, 3, 14, 14, scale=0.05)
     add(f"{tower}.embeddings.patch_embedding.bias", eyes)
@@ -185,6 +185,7 @@ def make_checkpoint(tmp_path: Path, tokenizer: Tokenizer) -> Callable[..., Path]
     def make(tiny: Tiny, change: Callable[[dict[str, Any], dict[str, Any]], None] | None = None) -> Path:
         config = make_config(tiny, tokenizer)
         tensors = make_tensors(tiny, config["vocab_size"])
+        tensors["lm_head.bias"][config["eos_token_id"]] = -100.0  # answers go on
         if tiny.layout == "older":
             tensors = to_older(tensors)
         if change is not None:

@@ -37,25 +37,26 @@ def convert(
     `language`: "f16", "q8_0" or "q4"; `vision`: "fp32" or "int8". `id` (None: the name of `target`) picks the entry of
     the catalogue that the manifest's name, licence, source and defaults come from; another id gets plain ones.
     `figures` go into the manifest as they are.
-    Raises SettingsError "convert.type" for another type, ModelError as `layouts.recognise`, `vocabulary.read`,
-    `bundle.place` and `language.write` do."""
+    Raises SettingsError: "convert.type" for another type, "convert.id" for a name that is no id; ModelError as
+    `layouts.recognise`, `vocabulary.read`, `bundle.place` and `language.write` do."""
     from impchat.models.convert import language as language_file
     from impchat.models.convert import layouts, vocabulary
     from impchat.models.convert import vision as vision_file
     from impchat.models.convert.checkpoint import Checkpoint
 
     _one_of("--language", language, tuple(language_file.TYPES))
-    _one_of("--vision", vision, vision_file.TYPES)
+    _one_of("--vision", vision, tuple(vision_file.TYPES))
+    id = target.absolute().name if id is None else id
+    if not bundle.is_id(id):
+        raise SettingsError("convert.id", value=id)
     checkpoint = Checkpoint(source)
     weights = layouts.recognise(checkpoint)
     words = vocabulary.read(checkpoint, weights.language.vocab)
-    entry = catalog.ENTRIES.get(id or target.name) or catalog.Entry(
-        id or target.name, id or target.name, "", source.name
-    )
+    entry = catalog.ENTRIES.get(id) or catalog.Entry(id, id, "", source.absolute().name)
     kind = language_file.TYPES[language]
     with bundle.place(target) as folder:
         language_file.write(weights, words, folder / LANGUAGE_FILE, name=entry.id, kind=kind)
-        vision_file.write(weights, folder / VISION_FILE, kind=vision)
+        vision_file.write(weights.eyes, weights.read, folder / VISION_FILE, scheme=vision_file.TYPES[vision])
         described = _describe(checkpoint, weights, words, entry, figures or {})
         bundle.seal(folder, described, {"language": (LANGUAGE_FILE, kind), "vision": (VISION_FILE, vision)})
     return bundle.load(target)
@@ -74,7 +75,7 @@ def _describe(
         id=entry.id,
         name=entry.name,
         family=weights.language.family,
-        template="phi2",
+        template=weights.layout.family.template,
         image=bundle.ImageRule(weights.eyes.image_size, aspect, half, half, "bicubic", weights.eyes.tokens),  # type: ignore[arg-type]
         text=bundle.TextRule(add_bos=False, eos=(words.eos,)),
         sampling=entry.sampling,

@@ -7,14 +7,13 @@ This file does not know checkpoints, pictures or manifests.
 from __future__ import annotations
 
 import ctypes
-import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from impchat import settings
 from impchat.errors import ModelError
-from impchat.models.convert import phi2
 from impchat.models.convert.layouts import Weights
 from impchat.models.convert.vocabulary import Vocabulary
 
@@ -34,7 +33,7 @@ def write(weights: Weights, vocabulary: Vocabulary, path: Path, *, name: str, ki
 
     16 bits hold every matrix in float16 and every vector in float32. The rest is made of that by llama.cpp's own
     quantiser, which keeps what it thinks needs more bits in more.
-    Raises ModelError "convert.quantise" where llama.cpp refuses."""
+    Raises ModelError "convert.quantise" where llama.cpp refuses, EngineError "engine.not_installed"."""
     if kind == "f16":
         _write_f16(weights, vocabulary, path, name=name)
         return
@@ -50,17 +49,18 @@ def _write_f16(weights: Weights, vocabulary: Vocabulary, path: Path, *, name: st
     import gguf
     import numpy as np
 
-    tensors = phi2.gguf_tensors(weights.language)
-    writer = gguf.GGUFWriter(path, phi2.ARCH)
+    family = weights.layout.family
+    tensors = family.gguf_tensors(weights.language)
+    writer = gguf.GGUFWriter(path, family.arch)
     writer.add_type(gguf.GGUFType.MODEL)
     writer.add_name(name)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    for key, value in phi2.gguf_keys(weights.language).items():
+    for key, value in family.gguf_keys(weights.language).items():
         add = writer.add_uint32 if isinstance(value, int) else writer.add_float32
-        add(f"{phi2.ARCH}.{key}", value)  # type: ignore[arg-type]
+        add(f"{family.arch}.{key}", value)  # type: ignore[arg-type]
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(phi2.PRE_TOKENIZER)
+    writer.add_tokenizer_pre(family.pre_tokenizer)
     writer.add_token_list(vocabulary.tokens)
     writer.add_token_types(vocabulary.kinds)
     writer.add_token_merges(vocabulary.merges)
@@ -68,18 +68,20 @@ def _write_f16(weights: Weights, vocabulary: Vocabulary, path: Path, *, name: st
     writer.add_bos_token_id(vocabulary.eos)
     writer.add_eos_token_id(vocabulary.eos)
     writer.add_add_bos_token(False)
-    shapes = phi2.shapes(weights.language)
+    shapes = family.shapes(weights.language)
     for theirs, ours in tensors.items():
         first = shapes[ours[0]]
         shape = (sum(shapes[name][0] for name in ours), *first[1:])
         dtype = np.dtype(np.float16 if len(shape) == 2 else np.float32)
         writer.add_tensor_info(theirs, shape, dtype, int(np.prod(shape)) * dtype.itemsize)
-    writer.write_header_to_file(path=path)
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    for array in _stacked(weights, tensors):
-        writer.write_tensor_data(array)
-    writer.close()
+    try:
+        writer.write_header_to_file(path=path)
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for array in _stacked(weights, tensors):
+            writer.write_tensor_data(array)
+    finally:
+        writer.close()
 
 
 def _stacked(weights: Weights, tensors: dict[str, tuple[str, ...]]) -> Iterator[Array]:
@@ -92,11 +94,11 @@ def _stacked(weights: Weights, tensors: dict[str, tuple[str, ...]]) -> Iterator[
 
 
 def _quantise(source: Path, target: Path, kind: str) -> None:
-    import llama_cpp
+    from impchat.engines.llama import binding
 
-    logging.getLogger("llama-cpp-python").setLevel(logging.ERROR)  # else every tensor gets a line on stderr
-    params = llama_cpp.llama_model_quantize_default_params()
-    params.ftype = getattr(llama_cpp, _QUANTISERS[kind])
-    code = llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params))
+    llama = binding()
+    params = llama.llama_model_quantize_default_params()
+    params.ftype = getattr(llama, _QUANTISERS[kind])
+    code = llama.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(params))
     if code != 0:
         raise ModelError("convert.quantise", type=kind, number=code)

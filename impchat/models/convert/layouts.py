@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from impchat.errors import ModelError
-from impchat.models import bundle
 from impchat.models.convert import phi2
 from impchat.models.convert.checkpoint import Checkpoint, Config, listed
-from impchat.models.convert.parts import Language, Part
+from impchat.models.convert.parts import Family, Language, Part, Shape
 
 if TYPE_CHECKING:
     from impchat.models.convert.checkpoint import Array
@@ -46,17 +45,15 @@ class Layout:
     """One way in which checkpoints of a family name their tensors."""
 
     name: str
-    family: bundle.Family
+    family: Family
     mark: str  # a piece of a tensor name that only this layout has
     prefix: str  # before `.vision_tower` and `.mm_projector`
-    describe: Callable[[Config], Language]
-    shapes: Callable[[Language], dict[str, tuple[int, ...]]]  # of the language tensors
-    parts: Callable[[Language], dict[str, Part]]  # where each of them lies
+    parts: Callable[[Language], dict[str, Part]]  # where each language tensor lies
 
 
 LAYOUTS = (
-    Layout("newer Phi", "phi2", ".self_attn.dense.", "model", phi2.describe, phi2.shapes, phi2.newer_parts),
-    Layout("older Phi", "phi2", ".mixer.Wqkv.", "transformer", phi2.describe, phi2.shapes, phi2.older_parts),
+    Layout("newer Phi", phi2.FAMILY, ".self_attn.dense.", "model", phi2.newer_parts),
+    Layout("older Phi", phi2.FAMILY, ".mixer.Wqkv.", "transformer", phi2.older_parts),
 )
 
 
@@ -90,9 +87,9 @@ def recognise(checkpoint: Checkpoint) -> Weights:
     layout = next((known for known in LAYOUTS if any(known.mark in name for name in found)), None)
     if layout is None:
         raise ModelError("checkpoint.layout", path=str(checkpoint.path), names=listed(found))
-    language = layout.describe(checkpoint.config)
+    language = layout.family.describe(checkpoint.config)
     eyes = describe_eyes(checkpoint, language)
-    shapes = layout.shapes(language) | eye_shapes(eyes)
+    shapes = layout.family.shapes(language) | eye_shapes(eyes)
     parts = layout.parts(language) | {name: Part(_eye_source(name, layout.prefix)) for name in eye_shapes(eyes)}
     _check(checkpoint, parts, shapes, unused=_unused(layout, eyes))
     return Weights(checkpoint, layout, language, eyes, parts)
@@ -131,10 +128,10 @@ def describe_eyes(checkpoint: Checkpoint, language: Language) -> Eyes:
     return eyes
 
 
-def eye_shapes(eyes: Eyes) -> dict[str, tuple[int, ...]]:
+def eye_shapes(eyes: Eyes) -> dict[str, Shape]:
     """Name -> shape of the tensors of the vision tower and the projector."""
     wide, mlp = eyes.hidden, eyes.mlp
-    shapes: dict[str, tuple[int, ...]] = {
+    shapes: dict[str, Shape] = {
         "eyes.embeddings.patch_embedding.weight": (wide, 3, eyes.patch_size, eyes.patch_size),
         "eyes.embeddings.patch_embedding.bias": (wide,),
         "eyes.embeddings.position_embedding.weight": (eyes.tokens, wide),
@@ -148,7 +145,7 @@ def eye_shapes(eyes: Eyes) -> dict[str, tuple[int, ...]]:
     return shapes | linear("projector.0", eyes.projected, wide) | linear("projector.2", eyes.projected, eyes.projected)
 
 
-def linear(name: str, rows: int, columns: int) -> dict[str, tuple[int, ...]]:
+def linear(name: str, rows: int, columns: int) -> dict[str, Shape]:
     """Shapes of a linear layer that turns `columns` values into `rows`."""
     return {f"{name}.weight": (rows, columns), f"{name}.bias": (rows,)}
 
@@ -160,7 +157,7 @@ def _eye_source(name: str, prefix: str) -> str:
     )
 
 
-def _unused(layout: Layout, eyes: Eyes) -> dict[str, tuple[int, ...]]:
+def _unused(layout: Layout, eyes: Eyes) -> dict[str, Shape]:
     """Tensors that Imp's training code keeps in its model although the feature is taken before them: they may be
     there and are not read."""
     name = _eye_source("eyes.post_layernorm", layout.prefix)
@@ -170,11 +167,11 @@ def _unused(layout: Layout, eyes: Eyes) -> dict[str, tuple[int, ...]]:
 def _check(
     checkpoint: Checkpoint,
     parts: Mapping[str, Part],
-    shapes: Mapping[str, tuple[int, ...]],
-    unused: Mapping[str, tuple[int, ...]],
+    shapes: Mapping[str, Shape],
+    unused: Mapping[str, Shape],
 ) -> None:
     path = str(checkpoint.path)
-    expected: dict[str, tuple[int, ...]] = {}
+    expected: dict[str, Shape] = {}
     for name, part in parts.items():
         rows = part.of if part.of is not None else shapes[name][0]
         expected[part.name] = (rows, *shapes[name][1:])

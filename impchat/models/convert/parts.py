@@ -1,14 +1,19 @@
 """The words that the families of language models share in a conversion.
 
-In: nothing. Out: `Language` (a decoder's sizes) and `Part` (where a tensor lies in a checkpoint).
+In: nothing. Out: `Language` (a decoder's sizes), `Part` (where a tensor lies in a checkpoint) and `Family` (what must
+be known of a family to convert it).
 This file does not know any family.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from impchat.models import bundle
+from impchat.models.convert.checkpoint import Config
+
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +39,17 @@ class Part:
     name: str
     rows: tuple[int, int] | None = None  # from the first up to but without the second; None: all
     of: int | None = None  # how many rows the whole tensor has, where `rows` are some of them
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A kind of language model, and how llama.cpp wants it."""
+
+    name: bundle.Family
+    template: bundle.Template
+    arch: str  # llama.cpp's name
+    pre_tokenizer: str  # llama.cpp's name for the way a text is split before it is cut into tokens
+    describe: Callable[[Config], Language]  # config.json -> sizes
+    shapes: Callable[[Language], dict[str, Shape]]  # transformers' name of every tensor -> shape
+    gguf_keys: Callable[[Language], dict[str, int | float]]  # what the file's head says, beyond the tokenizer
+    gguf_tensors: Callable[[Language], dict[str, tuple[str, ...]]]  # llama.cpp's name -> tensors stacked to make it

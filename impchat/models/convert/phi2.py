@@ -8,10 +8,7 @@ This file does not know pictures, tokenizers or files.
 from __future__ import annotations
 
 from impchat.models.convert.checkpoint import Config
-from impchat.models.convert.parts import Language, Part
-
-ARCH = "phi2"
-PRE_TOKENIZER = "phi-2"
+from impchat.models.convert.parts import Family, Language, Part, Shape
 
 # transformers' name -> the older layout's, where one tensor became one; q, k and v were one, and come apart below
 _OLDER = {
@@ -67,10 +64,10 @@ def describe(config: Config) -> Language:
     )
 
 
-def shapes(language: Language) -> dict[str, tuple[int, ...]]:
+def shapes(language: Language) -> dict[str, Shape]:
     """Name -> shape of every tensor of the decoder."""
     wide, mlp = language.hidden, language.mlp
-    sizes: dict[str, tuple[int, ...]] = {
+    sizes: dict[str, Shape] = {
         "model.embed_tokens.weight": (language.vocab, wide),
         "model.final_layernorm.weight": (wide,),
         "model.final_layernorm.bias": (wide,),
@@ -132,3 +129,6 @@ def _older_part(name: str, language: Language) -> Part:
         return Part(f"{layer}{_OLDER[inner]}.{kind}")
     start = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj").index(inner) * language.hidden
     return Part(f"{layer}mixer.Wqkv.{kind}", (start, start + language.hidden), 3 * language.hidden)
+
+
+FAMILY = Family("phi2", "phi2", "phi2", "phi-2", describe, shapes, gguf_keys, gguf_tensors)

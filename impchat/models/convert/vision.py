@@ -1,54 +1,66 @@
 """The vision file of a bundle: an ONNX graph of the vision tower and the projector.
 
-In: weights. Out: a file with the input pixel_values (n, 3, size, size) float32 and the output embeddings
+In: sizes and weights. Out: a file with the input pixel_values (n, 3, size, size) float32 and the output embeddings
 (n, tokens, hidden) float32. The tower is SigLIP's, cut behind the layer whose output is used: no pooling head, no norm
-behind it. Its matrices are held in float32 ("fp32"), or in 8 bits with a scale for every `BLOCK` inputs of a row
-("int8", `MatMulNBits`), which keeps the few channels apart in which trained towers have values 100 times larger.
+behind it. Its matrices are held in float32 ("fp32") or in 8 bits ("int8").
 This file does not know checkpoints, language models or manifests.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from impchat.models.convert.layouts import Eyes, Weights
+from impchat.models.convert.layouts import Eyes
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float32]
+    Read = Callable[[str], NDArray[np.float32 | np.float16]]  # the name of a tensor of `layouts.eye_shapes` -> it
 
-TYPES = ("fp32", "int8")
-OPSET = 17  # DESIGN: the phone's onnxruntime reads these
+
+@dataclass(frozen=True, slots=True)
+class EightBits:
+    """How matrices are held in 8 bits (onnxruntime's MatMulNBits)."""
+
+    block: int  # so many inputs of a row share a scale
+    accuracy_level: int  # 4: inputs are brought to 8 bits as well, block by block; 1: they stay float32
+
+
+# Trained towers have a few channels with values 100 times larger than the others. Scales for small blocks keep these
+# channels' neighbours in 8 bits apart from them; `python -m impchat.bench.eyes` compares the schemes.
+TYPES: dict[str, EightBits | None] = {"fp32": None, "int8": EightBits(block=32, accuracy_level=4)}
+OPSET = 17  # the phone's onnxruntime reads these
 IR = 10
-BLOCK = 32  # inputs that share a scale
 MICROSOFT = "com.microsoft"
 
 
-def write(weights: Weights, path: Path, *, kind: str) -> None:
-    """Write the ONNX file `path`, `kind` one of `TYPES`."""
+def write(eyes: Eyes, read: Read, path: Path, *, scheme: EightBits | None) -> None:
+    """Write the ONNX file `path` of the tower `eyes`, whose tensors `read` gives; `scheme` None: in float32."""
     import onnx
 
-    graph = _Graph(weights, eight_bits=kind == "int8")
-    _build(graph, weights.eyes)
-    onnx.save(graph.model(weights.eyes), str(path))
+    graph = _Graph(read, scheme)
+    _build(graph, eyes)
+    onnx.save(graph.model(eyes), str(path))
 
 
 class _Graph:
     """Nodes and constants as they are added. Methods return the name of what a node gives."""
 
-    def __init__(self, weights: Weights, *, eight_bits: bool) -> None:
-        self.weights = weights
-        self.eight_bits = eight_bits
+    def __init__(self, read: Read, scheme: EightBits | None) -> None:
+        self._read = read
+        self.scheme = scheme
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
 
     def read(self, name: str) -> Floats:
         import numpy as np
 
-        return self.weights.read(name).astype(np.float32)
+        return self._read(name).astype(np.float32)
 
     def constant(self, name: str, values: Any) -> str:
         import numpy as np
@@ -71,17 +83,24 @@ class _Graph:
     def linear(self, name: str, values: str) -> str:
         matrix = self.read(f"{name}.weight")
         bias = self.constant(f"{name}.bias", self.read(f"{name}.bias"))
-        if not self.eight_bits:
+        if self.scheme is None:
             product = self.node("MatMul", f"{name}.product", values, self.constant(f"{name}.weight", matrix.T))
             return self.node("Add", name, product, bias)
-        packed, scales = _pack(matrix)
         rows, columns = matrix.shape
+        packed, scales = _pack(matrix, self.scheme.block)
         weight = self.constant(f"{name}.weight", packed)
         scale = self.constant(f"{name}.scale", scales)
         return self.node(
-            "MatMulNBits", name, values, weight, scale, "", "", bias,
-            domain=MICROSOFT, K=columns, N=rows, bits=8, block_size=BLOCK, accuracy_level=4,
-        )  # fmt: skip
+            "MatMulNBits",
+            name,
+            *(values, weight, scale, "", "", bias),
+            domain=MICROSOFT,
+            K=columns,
+            N=rows,
+            bits=8,
+            block_size=self.scheme.block,
+            accuracy_level=self.scheme.accuracy_level,
+        )
 
     def model(self, eyes: Eyes) -> Any:
         from onnx import TensorProto, checker, helper
@@ -140,16 +159,15 @@ def _gelu_tanh(graph: _Graph, name: str, values: str) -> str:
     return graph.node("FastGelu", name, values, domain=MICROSOFT)
 
 
-def _pack(matrix: Floats) -> tuple[Any, Floats]:
-    """8-bit values (rows, blocks, BLOCK) around a zero of 128 and their scales (rows * blocks), for MatMulNBits."""
+def _pack(matrix: Floats, block: int) -> tuple[Any, Floats]:
+    """8-bit values (rows, blocks, block) around a zero of 128 and their scales (rows, blocks), for MatMulNBits."""
     import numpy as np
 
     rows, columns = matrix.shape
-    blocks = -(-columns // BLOCK)
-    cut = np.zeros((rows, blocks * BLOCK), np.float32)
+    blocks = -(-columns // block)
+    cut = np.zeros((rows, blocks * block), np.float32)
     cut[:, :columns] = matrix
-    cut = cut.reshape(rows, blocks, BLOCK)
-    scales = np.abs(cut).max(axis=2, keepdims=True) / 127.0
+    cut = cut.reshape(rows, blocks, block)
+    scales = np.abs(cut).max(axis=2, keepdims=True) / np.float32(127)
     steps = np.divide(cut, scales, out=np.zeros_like(cut), where=scales > 0)
-    packed = (np.rint(steps) + 128.0).astype(np.uint8)
-    return packed, scales.astype(np.float32).reshape(rows, blocks)
+    return (np.rint(steps) + 128).astype(np.uint8), scales[:, :, 0]
