@@ -10,6 +10,7 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 from impchat.errors import HistoryError
+from impchat.search import index_text
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -92,13 +93,15 @@ def m002_images(db: Database) -> None:
 
 
 def m003_search(db: Database) -> None:
-    # Rows are filled by the history with words set apart (see impchat.search); rowid is that of the row found.
-    for table, found in (("message_search", "messages"), ("title_search", "conversations")):
+    # Texts with words set apart as search.index_text does; rowid is that of the row found.
+    for table, found, column in (("message_search", "messages", "text"), ("title_search", "conversations", "title")):
         db.execute(f"create virtual table {table} using fts5(text, tokenize='unicode61 remove_diacritics 2')")
         db.execute(f"""
             create trigger {table}_delete after delete on {found} begin
                 delete from {table} where rowid = old.id;
             end""")
+        for key, text in db.execute(f"select id, {column} from {found}").fetchall():
+            db.execute(f"insert into {table} (rowid, text) values (?, ?)", (key, index_text(text)))
 
 
 def m004_writers(db: Database) -> None:
@@ -120,15 +123,24 @@ def migrate(connection: sqlite3.Connection, path: str, stop_before: str | None =
     """Apply the steps that the file lacks, in order, up to but without `stop_before`.
 
     Raises HistoryError "history.newer" where the file has steps that this version does not know."""
+    applied = _applied(connection)
+    names = [step.__name__ for step in STEPS]
+    if not applied <= set(names):
+        raise HistoryError("history.newer", path=path)
+    if applied == set(names):  # as nearly always: sqlite_utils takes longer to import than the file to open
+        return
     from sqlite_utils import Database
     from sqlite_utils.migrations import Migrations
 
-    db = Database(connection)
     migrations = Migrations("impchat")
     for step in STEPS:
         migrations()(step)
-    known = {step.__name__ for step in STEPS}
-    if any(step.name not in known for step in migrations.applied(db)):
-        raise HistoryError("history.newer", path=path)
-    if migrations.pending(db):
-        migrations.apply(db, stop_before=stop_before)
+    migrations.apply(Database(connection), stop_before=stop_before)
+
+
+def _applied(connection: sqlite3.Connection) -> set[str]:
+    """The names of the steps that sqlite_utils has recorded in the file."""
+    if not connection.execute("select 1 from sqlite_master where name = '_sqlite_migrations'").fetchone():
+        return set()
+    found = connection.execute("select name from _sqlite_migrations where migration_set = 'impchat'")
+    return {row[0] for row in found}

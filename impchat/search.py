@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from impchat import settings
+
 # Han with its extensions, kana and Hangul: scripts whose words are not, or not only, parted by spaces.
 _CJK = re.compile(
     r"[\u2e80-\u2fdf\u3005-\u3007\u3040-\u30ff\u3100-\u31ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
@@ -28,7 +30,7 @@ def match_query(query: str) -> str | None:
     """An FTS5 query for texts that hold every word of `query`, the last letters of a word may be missing.
 
     Everything typed is taken as words, quotes and operators too. None where there is nothing to look for."""
-    words = [word for word in query.split() if any(map(str.isalnum, word))]
+    words = [word for word in query[: settings.QUERY_CHARS].split() if any(map(str.isalnum, word))]
     return " ".join(f'"{index_text(word).translate(_UNQUOTABLE)}" *' for word in words) or None
 
 

@@ -42,7 +42,8 @@ VISION_TYPE = "int8"
 CONTEXT_TOKENS = 2048  # per conversation; Phi-2 was pretrained at 2048
 SLOTS = 2  # conversations whose KV cache is kept and that may run at once
 BATCH_TOKENS = 512  # most tokens in one llama_decode; above n_batch llama.cpp ends the process
-PREFILL_CHUNK_TOKENS = 64  # a prompt is read in such steps, so that stop and other streams come through
+PREFILL_CHUNK_TOKENS = 64  # a prompt is read in such steps, with news of the progress behind each
+PREFILL_SHARED_TOKENS = 16  # in such steps while answers run: theirs is the token between two steps
 CONTEXT_DROP = 0.25  # share of the context freed at once when a conversation outgrows it
 ANSWER_LEAST_TOKENS = 32  # a prompt that leaves less of the context than this for its answer is refused
 PENALTY_TOKENS = 64  # the repeat penalty looks back so far
@@ -67,6 +68,7 @@ TITLE_CHARS = 60
 QUESTION_CHARS = 16_000
 LIST_COUNT = 50  # conversations that `impchat history list` shows
 BUSY_TIMEOUT_S = 10.0  # how long a write waits for another process's lock
+QUERY_CHARS = 500  # of a search that are read; no phrase anybody looks for is longer
 IMPORT_BYTES = 512 * 1024 * 1024  # largest conversation taken in from a zip, unpacked
 IMPORT_INDEX_BYTES = 64 * 1024 * 1024  # of these, without the pictures
 

@@ -1,0 +1,62 @@
+"""Where things lie, and that a chosen data folder holds them all."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from impchat import paths
+from impchat.errors import HistoryError
+
+TELL = """
+from impchat import paths
+data = paths.data_dir()
+for path in (data, paths.cache_dir(), paths.history_file(data), paths.models_dir(data)):
+    print(path)
+"""
+
+
+def told(**environment: str) -> list[Path]:
+    known = {name: value for name, value in os.environ.items() if name != "IMPCHAT_DATA" and "XDG" not in name}
+    done = subprocess.run(
+        [sys.executable, "-c", TELL], env=known | environment, capture_output=True, text=True, check=True
+    )
+    return [Path(line) for line in done.stdout.splitlines()]
+
+
+def test_a_chosen_data_folder_holds_everything(tmp_path: Path) -> None:
+    data = tmp_path / "mine"
+    assert told(IMPCHAT_DATA=str(data)) == [data, data / "cache", data / "history.db", data / "models"]
+    assert not data.exists()  # asking makes nothing
+
+
+def test_a_chosen_data_folder_may_begin_with_the_home_folder(tmp_path: Path) -> None:
+    assert told(IMPCHAT_DATA="~/imp", HOME=str(tmp_path))[0] == tmp_path / "imp"
+
+
+def test_without_a_choice_data_lie_below_the_home_folder(tmp_path: Path) -> None:
+    for path in told(HOME=str(tmp_path), USERPROFILE=str(tmp_path)):
+        assert path.is_relative_to(tmp_path) and "impchat" in str(path).lower()
+
+
+def test_a_data_folder_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+    made = paths.ensure_data_dir(tmp_path / "a" / "b")
+    assert stat.S_IMODE(made.stat().st_mode) == 0o700
+    assert paths.ensure_data_dir(made) == made
+
+
+def test_a_data_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HistoryError, match="IMPCHAT_DATA"):
+        paths.ensure_data_dir(tmp_path / "file" / "data")
+
+
+def test_a_checkouts_assets_are_those_beside_the_package() -> None:
+    assert paths.demo_bundle().name == "imp-demo-196"
+    assert paths.demo_bundle().parent == paths.samples_dir().parent
+    assert paths.demo_bundle().parent.name == "assets"
