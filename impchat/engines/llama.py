@@ -168,6 +168,7 @@ class Context:
         self.handle = llama.llama_init_from_model(model.handle, parameters)
         if not self.handle:
             raise EngineError("engine.out_of_memory", tokens=sequences * context_tokens, detail=_last_error())
+        self.decoded: Sequence[Row] = ()  # the rows of the last decode, where it was done
         self._memory = llama.llama_get_memory(self.handle)
         self._tokens = llama.llama_batch_init(batch_tokens, 0, 1)
         self._embeddings = llama.llama_batch_init(batch_tokens, self._hidden, 1)
@@ -195,6 +196,7 @@ class Context:
             assert embeddings.flags.c_contiguous
             ctypes.memmove(batch.embd, embeddings.ctypes.data, embeddings.nbytes)
         code = self._llama.llama_decode(self.handle, batch)
+        self.decoded = rows if code == 0 else ()
         return {0: Outcome.DONE, 2: Outcome.ABORTED}.get(code, Outcome.FAILED)
 
     def abort(self) -> None:
@@ -252,6 +254,7 @@ class Sampler:
 
     def pick(self, context: Context, row: int) -> int:
         """The next token after row number `row` of the last decode, one with `logits`."""
+        assert context.decoded[row].logits, "llama.cpp ends the process where there are no logits"
         return int(self._llama.llama_sampler_sample(self._chain, context.handle, row))
 
     def free(self) -> None:

@@ -59,12 +59,12 @@ class LocalEngine:
         return self._info
 
     def prefill(self, prompt: Prompt) -> LocalHandle:
-        """Read `prompt` into the KV cache and generate nothing. It waits where the same is just being read."""
+        """Read `prompt` into the KV cache and generate nothing. What another prompt is just reading is shared."""
         return self._scheduler.submit(Request(prompt, None))
 
     def start(self, prompt: Prompt, sampling: Sampling) -> LocalHandle:
-        """Answer `prompt`. Where its beginning is just being read, by a prefill or for someone else, it waits and
-        goes on from there."""
+        """Answer `prompt`. Where its beginning is just being read, by a prefill or for someone else, it waits and goes
+        on from there."""
         return self._scheduler.submit(Request(prompt, sampling))
 
     def close(self) -> None:

@@ -55,6 +55,16 @@ class Request:
         """It has a slot, and its prompt is not yet wholly there."""
         return self.slot is not None and self.cached + self.read < len(self.cells)
 
+    def forget(self) -> None:
+        """Let go of everything but the events: who asked may keep the handle for long."""
+        if self.slot:
+            self.slot.busy = False
+        if self.sampler:
+            self.sampler.free()
+        self.prompt = Prompt("", ())
+        self.slot = self.sampler = self.next = None
+        self.cells, self.pictures, self.embeddings = [], {}, {}
+
     def stats(self) -> Stats:
         return Stats(
             prompt_tokens=self.cached + self.read,

@@ -184,6 +184,7 @@ class Scheduler:
             pieces = prompts.render(prompt, *writing)
         except ImpChatError as exc:
             self._tell(request, _failed(exc))
+            request.forget()
             return
         request.cells = kv.cells(pieces, tokens)
         request.pictures = {piece.sha256: piece for piece in pieces if isinstance(piece, Picture)}
@@ -204,11 +205,9 @@ class Scheduler:
 
     def _release(self) -> None:
         """Let go of requests that ended."""
-        for request in self._active:
-            if request.ended and request.slot:
-                request.slot.busy = False
-            if request.ended and request.sampler:
-                request.sampler.free()
+        for request in [*self._active, *self._waiting]:
+            if request.ended:
+                request.forget()
         self._active = [r for r in self._active if not r.ended]
         self._waiting = [r for r in self._waiting if not r.ended]
 
@@ -216,8 +215,8 @@ class Scheduler:
         """Give slots to those that wait, answers before prefills; whether anything changed."""
         changed = False
         for request in sorted(self._waiting, key=lambda r: r.sampling is None):
-            if any(r.reading and r.cells == request.cells[: len(r.cells)] for r in self._active if not r.ended):
-                continue  # what it begins with is just being read
+            if any(_is_ahead(other, request) for other in self._active):
+                continue
             if request.sampling is None and self._slots.holds(request.cells):
                 request.cached = len(request.cells)
                 self._tell(request, Ready(request.stats()))
@@ -240,8 +239,7 @@ class Scheduler:
         if request.sampling:
             request.words = Words((*self._bundle.text.stop, *request.sampling.stop))
             seed = request.sampling.seed
-            seed = random.getrandbits(32) if seed is None else seed % 2**32
-            request.sampler = Sampler(self._model, request.sampling, seed)
+            request.sampler = Sampler(self._model, request.sampling, random.getrandbits(31) if seed is None else seed)
         new = request.cells[request.cached :]
         for sha256 in dict.fromkeys(cell[0] for cell in new if not isinstance(cell, int)):
             known = self._vision.cached(sha256)
@@ -261,7 +259,8 @@ class Scheduler:
         for request in self._active:
             if request.slot and request.next is not None:
                 texts.append(_Part(request, request.slot, [request.next], logits=True))
-        budget = min(settings.PREFILL_CHUNK_TOKENS, self._context.batch_tokens - len(texts))
+        chunk = settings.PREFILL_SHARED_TOKENS if texts else settings.PREFILL_CHUNK_TOKENS
+        budget = min(chunk, self._context.batch_tokens - len(texts))
         readers = [r for r in self._active if r.reading]
         for request in readers:
             part = _next_part(request, budget)
@@ -341,6 +340,14 @@ class Scheduler:
                 self._finish(request, "length")
             else:
                 request.next = token
+
+
+def _is_ahead(other: Request, request: Request) -> bool:
+    """Whether `other` is just reading what `request` begins with too: better to wait and share than to read it twice.
+    So a question joins the prefill of its picture, and two people who ask about one picture read it once."""
+    if other.ended or other.slot is None or not other.reading:
+        return False
+    return kv.common(other.cells, request.cells) > len(other.slot.cells)
 
 
 def _next_part(request: Request, budget: int) -> _Part | None:

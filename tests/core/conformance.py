@@ -1,0 +1,236 @@
+"""What every engine must do, whatever is behind it: the same tests for each.
+
+A test file of an engine subclasses `EngineConformance` and gives its two fixtures.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from impchat import settings, texts
+from impchat.engines import Engine, Handle
+from impchat.messages import (
+    Encoding,
+    Event,
+    Failed,
+    Finished,
+    Picture,
+    Prompt,
+    Reading,
+    Ready,
+    Sampling,
+    Text,
+    Turn,
+    event_from_dict,
+    event_to_dict,
+)
+from tests.core.conftest import Draw
+
+GREEDY = Sampling(temperature=0, max_tokens=24)
+WILD = Sampling(temperature=2, top_k=0, top_p=1, min_p=0, seed=1, max_tokens=8192)  # text without end or sense
+
+
+def ask(text: str, *pictures: Picture, key: str = "", turns: tuple[Turn, ...] = ()) -> Prompt:
+    """A question behind the earlier `turns`."""
+    return Prompt(settings.SYSTEM, (*turns, Turn("user", text, pictures)), key)
+
+
+def run(handle: Handle) -> list[Event]:
+    """All events of `handle`, to the last."""
+    return [*handle.events()]
+
+
+def text_of(events: list[Event]) -> str:
+    return "".join(e.text for e in events if isinstance(e, Text))
+
+
+def finished(events: list[Event]) -> Finished:
+    """The end of an answer that did not fail."""
+    end = events[-1]
+    assert isinstance(end, Finished), end
+    return end
+
+
+def failed(events: list[Event]) -> str:
+    """The code of the error that ended it; its sentence can be said in every language."""
+    end = events[-1]
+    assert isinstance(end, Failed), end
+    for language in texts.LANGUAGES:
+        assert texts.say(f"error.{end.code}", language, **end.values)
+    return end.code
+
+
+def until(events: Iterator[Event], kind: type[Event]) -> list[Event]:
+    """The events up to the first of `kind`; the iterator goes on behind it."""
+    seen = []
+    for event in events:
+        seen.append(event)
+        if isinstance(event, kind):
+            break
+    return seen
+
+
+class EngineConformance:
+    """The suite. Its engines take the demo model's prompts."""
+
+    @pytest.fixture
+    def engine(self) -> Iterator[Engine]:
+        """A fresh engine of the demo model, closed after the test."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def endless(self) -> Iterator[Engine]:
+        """The same, but the model cannot end an answer: only max_tokens, the context or a stop does."""
+        raise NotImplementedError
+
+    def test_a_question_is_answered_in_pieces_that_join_to_the_answer(self, engine: Engine) -> None:
+        events = run(engine.start(ask("Hello!"), GREEDY))
+        assert finished(events).finish_reason in ("stop", "length")
+        assert text_of(events)
+        assert all(e.text for e in events if isinstance(e, Text))
+
+    def test_a_picture_is_looked_at_before_its_question_is_answered(self, engine: Engine, draw: Draw) -> None:
+        picture = draw("red")
+        events = run(engine.start(ask("What is it?", picture), GREEDY))
+        kinds = [type(e) for e in events]
+        assert events.count(Encoding(picture.sha256)) == 1
+        assert kinds.index(Encoding) < kinds.index(Text)
+        stats = finished(events).stats
+        assert stats.vision_s > 0
+        assert stats.prompt_tokens > engine.info.image_tokens
+
+    def test_reading_is_told_from_nothing_to_all_of_it(self, engine: Engine, draw: Draw) -> None:
+        events = run(engine.start(ask("What is it? " * 20, draw("red")), GREEDY))
+        told = [e for e in events if isinstance(e, Reading)]
+        total = finished(events).stats.new_tokens
+        assert {e.total for e in told} == {total}
+        assert told[0].done == 0 and told[-1].done == total
+        assert [e.done for e in told] == sorted({e.done for e in told})
+        assert len(told) > 3
+
+    def test_the_receipt_adds_up(self, engine: Engine, draw: Draw) -> None:
+        stats = finished(run(engine.start(ask("What is it?", draw("red")), GREEDY))).stats
+        assert stats.prompt_tokens == stats.cached_tokens + stats.new_tokens
+        assert 0 < stats.generated_tokens <= GREEDY.max_tokens
+        assert stats.prefill_s > 0 and stats.decode_s > 0
+        assert stats.first_token_s > stats.prefill_s
+
+    def test_a_prefill_ends_ready_and_says_nothing(self, engine: Engine, draw: Draw) -> None:
+        prompt = Prompt(settings.SYSTEM, (Turn("user", "", (draw("red"),)),), "a", open_turn=True)
+        events = run(engine.prefill(prompt))
+        assert isinstance(events[-1], Ready)
+        assert not text_of(events)
+
+    def test_an_answer_is_as_long_as_it_may_be(self, endless: Engine) -> None:
+        end = finished(run(endless.start(ask("Hello!"), Sampling(temperature=0, max_tokens=3))))
+        assert (end.finish_reason, end.stats.generated_tokens) == ("length", 3)
+
+    def test_an_answer_ends_before_a_stop_string(self, engine: Engine) -> None:
+        whole = text_of(run(engine.start(ask("Hello!"), GREEDY)))
+        assert len(whole) > 6
+        stop = whole[3:6]
+        events = run(engine.start(ask("Hello!"), Sampling(temperature=0, max_tokens=24, stop=("never", stop))))
+        assert finished(events).finish_reason == "stop"
+        assert text_of(events) == whole[: whole.index(stop)]
+
+    def test_the_likeliest_answer_is_the_same_each_time(self, engine: Engine, draw: Draw) -> None:
+        prompt = ask("What is it?", draw("red"))
+        assert text_of(run(engine.start(prompt, GREEDY))) == text_of(run(engine.start(prompt, GREEDY)))
+
+    def test_a_seed_repeats_its_answer(self, engine: Engine) -> None:
+        def answer(seed: int) -> str:
+            wild = Sampling(temperature=2, top_k=0, top_p=1, min_p=0, seed=seed, max_tokens=16)
+            return text_of(run(engine.start(ask("Hello!"), wild)))
+
+        assert answer(1) == answer(1)
+        assert len({answer(seed) for seed in range(4)}) > 1
+
+    def test_an_answer_has_no_space_before_it(self, engine: Engine) -> None:
+        text = text_of(run(engine.start(ask("Hello!"), GREEDY)))
+        assert text == text.lstrip(" ")
+
+    def test_a_stopped_answer_keeps_what_it_said(self, endless: Engine) -> None:
+        handle = endless.start(ask("Hello!"), WILD)
+        events = handle.events()
+        before = until(events, Text)
+        handle.stop()
+        after = [*events]
+        assert finished(after).finish_reason == "stopped"
+        assert text_of(before)
+        assert finished(after).stats.generated_tokens > 0
+
+    def test_a_stopped_prefill_says_so(self, engine: Engine, draw: Draw) -> None:
+        prompt = Prompt(settings.SYSTEM, (Turn("user", "", (draw("red"),)),), "a", open_turn=True)
+        handle = engine.prefill(prompt)
+        handle.stop()
+        assert finished(run(handle)).finish_reason == "stopped"
+
+    def test_what_has_ended_may_be_stopped_again(self, engine: Engine) -> None:
+        handle = engine.start(ask("Hello!"), GREEDY)
+        events = run(handle)
+        handle.stop()
+        handle.stop()
+        assert isinstance(events[-1], Finished)
+        assert run(handle) == []
+
+    def test_many_at_once_all_get_their_answer(self, engine: Engine, draw: Draw) -> None:
+        prompts = [ask("What is it?", draw("red")), ask("Hello!"), ask("How many shapes are there?", draw("blue"))] * 2
+        ends: list[Finished] = []
+        readers = [
+            threading.Thread(target=lambda h=handle: ends.append(finished(run(h))))
+            for handle in [engine.start(prompt, GREEDY) for prompt in prompts]
+        ]
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join()
+        assert [e.finish_reason in ("stop", "length") for e in ends] == [True] * len(prompts)
+
+    @pytest.mark.parametrize("turns", [(), (Turn("assistant", "Hello."),)])
+    def test_without_a_question_there_is_no_answer(self, engine: Engine, turns: tuple[Turn, ...]) -> None:
+        assert failed(run(engine.start(Prompt("", turns), GREEDY))) == "prompt.no_question"
+        assert failed(run(engine.prefill(Prompt("", turns)))) == "prompt.no_question"
+
+    def test_a_question_longer_than_the_context_is_refused(self, engine: Engine) -> None:
+        assert failed(run(engine.start(ask("word " * 5 * engine.info.context_tokens), GREEDY))) == "prompt.too_long"
+
+    def test_an_unusable_picture_fails_its_own_prompt_only(self, engine: Engine, draw: Draw) -> None:
+        broken = engine.start(ask("What is it?", Picture("0" * 64, b"no picture")), GREEDY)
+        whole = engine.start(ask("What is it?", draw("red")), GREEDY)
+        assert failed(run(broken)) == "image.not_an_image"
+        assert text_of(run(whole))
+
+    @pytest.mark.parametrize(
+        "sampling",
+        [
+            Sampling(temperature=-1),
+            Sampling(temperature=float("nan")),
+            Sampling(top_k=-1),
+            Sampling(top_p=1.1),
+            Sampling(min_p=-0.1),
+            Sampling(repeat_penalty=0),
+            Sampling(max_tokens=0),
+        ],
+    )
+    def test_a_setting_out_of_range_is_refused(self, engine: Engine, sampling: Sampling) -> None:
+        assert failed(run(engine.start(ask("Hello!"), sampling))) == "option.out_of_range"
+
+    def test_every_event_can_cross_a_process(self, engine: Engine, draw: Draw) -> None:
+        events = run(engine.start(ask("What is it?", draw("red")), GREEDY))
+        events += run(engine.start(Prompt("", ()), GREEDY))
+        assert [event_from_dict(event_to_dict(e)) for e in events] == events
+
+    def test_closing_stops_what_runs_and_refuses_what_comes(self, endless: Engine) -> None:
+        running = endless.start(ask("Hello!"), WILD)
+        events = running.events()
+        until(events, Text)
+        waiting = [endless.start(ask("Hello!"), WILD) for _ in range(4)]
+        endless.close()
+        endless.close()
+        assert finished([*events]).finish_reason == "stopped"
+        assert [finished(run(h)).finish_reason for h in waiting] == ["stopped"] * 4
+        assert failed(run(endless.start(ask("Hello!"), GREEDY))) == "engine.closed"
+        assert failed(run(endless.prefill(ask("Hello!")))) == "engine.closed"

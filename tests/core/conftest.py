@@ -1,0 +1,37 @@
+"""What several tests of the core share: the bundled demo model and pictures to show it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable
+
+import pytest
+from PIL import Image, ImageDraw
+
+from impchat import paths
+from impchat.messages import Picture
+from impchat.models import bundle
+from impchat.models.bundle import Bundle
+
+Draw = Callable[..., Picture]
+
+
+@pytest.fixture(scope="session")
+def demo() -> Bundle:
+    """The bundled demo model."""
+    return bundle.load(paths.demo_bundle())
+
+
+@pytest.fixture(scope="session")
+def draw() -> Draw:
+    """Draws a circle of one colour on white: a picture for a prompt, another one for each colour."""
+
+    def circle(colour: str = "red", size: tuple[int, int] = (320, 240)) -> Picture:
+        drawing = Image.new("RGB", size, "white")
+        ImageDraw.Draw(drawing).ellipse([100, 60, 220, 180], fill=colour)
+        out = io.BytesIO()
+        drawing.save(out, "PNG")
+        return Picture(hashlib.sha256(out.getvalue()).hexdigest(), out.getvalue())
+
+    return circle

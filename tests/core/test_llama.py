@@ -1,0 +1,183 @@
+"""The module over the llama.cpp binding: what both versions have, and what a context and a sampler do."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import impchat
+from impchat.engines.llama import Context, Model, Outcome, Row, Sampler
+from impchat.errors import ModelError
+from impchat.messages import Sampling
+from impchat.models.bundle import Bundle
+
+CORE = Path(impchat.__file__).parent
+APART = ("models/convert", "models/demo", "server", "bench")  # never on a phone
+PHONE = Path(__file__).with_name("llama_cpp_0_3_32_names.txt").read_text().split()
+GREEDY = Sampling(temperature=0)
+
+
+def uses_of_the_binding() -> Iterator[tuple[str, str]]:
+    """(file, name) of every name of llama.cpp in the core; a field of its parameters as structure.field."""
+    for file in CORE.rglob("*.py"):
+        if file.relative_to(CORE).as_posix().startswith(APART):
+            continue
+        for node in ast.walk(ast.parse(file.read_text())):
+            name = getattr(node, "attr", None) or getattr(node, "id", None) or getattr(node, "name", None)
+            if isinstance(name, str) and re.match(r"(llama|ggml)_(?!cpp\b)[a-z]", name, re.IGNORECASE):
+                yield file.name, name
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "_set":
+                made = ast.unparse(node.args[0])
+                structure = re.sub(r".*\.(llama_\w+)_default_params\(\)", r"\1_params", made)
+                yield from ((file.name, f"{structure}.{given.arg}") for given in node.keywords)
+
+
+def test_the_core_uses_only_names_of_the_binding_that_the_phone_has_too() -> None:
+    uses = {*uses_of_the_binding()}
+    assert {"llama_decode", "llama_model_params.n_gpu_layers"} <= {name for _, name in uses}
+    assert {use for use in uses if use[1] not in PHONE} == set()
+    assert {file for file, _ in uses} == {"llama.py"}  # the one module that touches it
+
+
+@pytest.fixture(scope="module")
+def model(demo: Bundle) -> Iterator[Model]:
+    model = Model(demo.language)
+    yield model
+    model.free()
+
+
+@pytest.fixture
+def context(model: Model) -> Iterator[Context]:
+    context = Context(model, sequences=2, context_tokens=512, batch_tokens=128, threads=1)
+    yield context
+    context.free()
+
+
+def rows(ids: list[int], start: int = 0, sequence: int = 0) -> list[Row]:
+    """`ids` as a batch; a token is sampled behind the last."""
+    return [Row(sequence, start + n, t, logits=n == len(ids) - 1) for n, t in enumerate(ids)]
+
+
+def following(model: Model, context: Context, row: int) -> int:
+    sampler = Sampler(model, GREEDY, seed=0)
+    token = sampler.pick(context, row)
+    sampler.free()
+    return token
+
+
+@pytest.mark.parametrize("text", ["What is it?", " Grün 图里 🟥", "a\n\n b\x00c"])
+def test_text_comes_back_from_its_tokens(model: Model, text: str) -> None:
+    assert b"".join(map(model.piece, model.tokenize(text))).decode() == text
+
+
+def test_markers_are_tokens_only_where_they_are_asked_for(model: Model, demo: Bundle) -> None:
+    [eos] = demo.text.eos
+    assert model.tokenize("</s>", True) == [eos]
+    assert eos not in model.tokenize("</s>")
+    assert model.piece(eos) == b""
+
+
+def test_an_aborted_decode_changes_nothing_once_its_positions_are_removed(model: Model, context: Context) -> None:
+    ids = model.tokenize("What colour is the circle? " * 100)[:100]
+    assert context.decode(rows(ids)) is Outcome.DONE
+    expected = following(model, context, 99)
+
+    context.remove(0, 50)
+    context.abort()
+    assert context.decode(rows(ids[50:], start=50)) is Outcome.ABORTED
+    context.remove(0, 50)
+    context.rearm()
+    assert context.decode(rows(ids[50:], start=50)) is Outcome.DONE
+    assert following(model, context, 49) == expected
+
+
+def test_a_batch_that_llama_cpp_refuses_is_a_failure_not_the_end(model: Model, context: Context) -> None:
+    assert context.decode(rows([1, 2, 10**6])) is Outcome.FAILED
+    context.remove(0, 0)
+    assert context.decode(rows([1, 2, 3])) is Outcome.DONE
+
+
+def test_a_batch_above_n_batch_never_reaches_llama_cpp(context: Context) -> None:
+    with pytest.raises(AssertionError):  # llama.cpp would end the process
+        context.decode(rows([1] * 129))
+
+
+def test_a_shared_beginning_answers_as_one_that_was_read(model: Model, context: Context) -> None:
+    ids = model.tokenize("How many shapes are there in the picture?")
+    context.decode(rows(ids))
+    expected = following(model, context, len(ids) - 1)
+    context.share(0, 1, len(ids) - 1)
+    context.decode(rows(ids[-1:], start=len(ids) - 1, sequence=1))
+    assert following(model, context, 0) == expected
+    context.remove(0, 0)  # the other sequence keeps what it shares
+    context.remove(1, len(ids) - 1)
+    context.decode(rows(ids[-1:], start=len(ids) - 1, sequence=1))
+    assert following(model, context, 0) == expected
+
+
+def test_embeddings_and_tokens_fill_one_sequence(model: Model, context: Context) -> None:
+    embeddings = np.random.default_rng(0).standard_normal((20, model.hidden)).astype(np.float32)
+    context.decode(rows(model.tokenize("USER:")))
+    start = len(model.tokenize("USER:"))
+    assert context.decode([Row(0, start + n) for n in range(20)], embeddings) is Outcome.DONE
+    assert context.decode(rows(model.tokenize("What?"), start=start + 20)) is Outcome.DONE
+
+
+def test_a_seed_repeats_its_choices(model: Model, context: Context) -> None:
+    ids = model.tokenize("What is it?")
+    context.decode(rows(ids))
+
+    def choices(seed: int) -> list[int]:
+        sampler = Sampler(model, Sampling(temperature=2, top_k=0, top_p=1, min_p=0), seed)
+        picked = [sampler.pick(context, len(ids) - 1) for _ in range(12)]
+        sampler.free()
+        return picked
+
+    assert choices(1) == choices(1)
+    assert len({tuple(choices(seed)) for seed in range(8)}) > 1
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(temperature=5, top_k=1, top_p=1, min_p=0),
+        Sampling(temperature=5, top_k=0, top_p=1e-6, min_p=0),
+        Sampling(temperature=5, top_k=0, top_p=1, min_p=1),
+    ],
+    ids=["top_k", "top_p", "min_p"],
+)
+def test_each_limit_alone_leaves_only_the_likeliest_token(model: Model, context: Context, sampling: Sampling) -> None:
+    ids = model.tokenize("What is it?")
+    context.decode(rows(ids))
+    sampler = Sampler(model, sampling, seed=3)
+    assert sampler.pick(context, len(ids) - 1) == following(model, context, len(ids) - 1)
+    sampler.free()
+
+
+def test_the_repeat_penalty_drives_an_answer_away_from_what_it_said(model: Model, context: Context) -> None:
+    ids = model.tokenize("What is it?")
+    context.decode(rows(ids))
+    sampler = Sampler(model, Sampling(temperature=0, repeat_penalty=10), seed=0)
+    picked = [sampler.pick(context, len(ids) - 1) for _ in range(8)]
+    sampler.free()
+    assert len({*picked}) > 1
+
+
+def test_a_file_that_is_no_model_is_refused_with_the_reason(tmp_path: Path) -> None:
+    broken = tmp_path / "language.gguf"
+    broken.write_bytes(b"not a model")
+    with pytest.raises(ModelError) as refused:
+        Model(broken)
+    assert refused.value.code == "model.load_failed"
+    assert str(broken) in str(refused.value) and "magic" in str(refused.value)
+
+
+def test_memory_is_given_back_once_however_often_it_is_asked(demo: Bundle) -> None:
+    model = Model(demo.language)
+    context = Context(model, 1, 256, 64, 1)
+    sampler = Sampler(model, GREEDY, 0)
+    for thing in (sampler, context, model) * 2:
+        thing.free()

@@ -1,0 +1,513 @@
+"""The local engine: the suite of every engine, and what only it can do: the KV cache, the batch, the memory."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from impchat import settings
+from impchat.engines import Engine, Handle
+from impchat.engines.local import LocalEngine
+from impchat.errors import ModelError, SettingsError
+from impchat.messages import (
+    Dropped,
+    Encoding,
+    Event,
+    Picture,
+    Prompt,
+    Reading,
+    Ready,
+    Stats,
+    Text,
+    Turn,
+)
+from impchat.models.bundle import Bundle
+from tests.core.conformance import GREEDY, WILD, EngineConformance, ask, failed, finished, run, text_of, until
+from tests.core.conftest import Draw
+
+NO_TOKEN = 2**31 - 1  # no model has it, so no answer ends by it
+
+Open = Callable[..., LocalEngine]
+
+
+@pytest.fixture
+def open_engine(demo: Bundle) -> Iterator[Open]:
+    """Opens engines of the demo model that are closed after the test. `eos`: what ends an answer there, where it is
+    not the model's own."""
+    opened: list[LocalEngine] = []
+
+    def open_engine(*, eos: int | None = None, **options: int) -> LocalEngine:
+        bundle = demo if eos is None else replace(demo, text=replace(demo.text, eos=(eos,)))
+        opened.append(LocalEngine(bundle, **{"threads": 1, **options}))
+        return opened[-1]
+
+    yield open_engine
+    for engine in opened:
+        engine.close()
+
+
+@pytest.fixture
+def engine(open_engine: Open) -> Engine:
+    return open_engine()
+
+
+@pytest.fixture
+def endless(open_engine: Open) -> Engine:
+    return open_engine(eos=NO_TOKEN)
+
+
+class TestConformance(EngineConformance):
+    @pytest.fixture
+    def engine(self, open_engine: Open) -> Engine:  # type: ignore[override]
+        return open_engine()
+
+    @pytest.fixture
+    def endless(self, open_engine: Open) -> Engine:  # type: ignore[override]
+        return open_engine(eos=NO_TOKEN)
+
+
+def answered(prompt: Prompt, events: list[Event], question: str, *pictures: Picture) -> Prompt:
+    """`prompt` with its answer as the history keeps it, and the next question."""
+    answer = Turn("assistant", text_of(events), tokens=finished(events).tokens)
+    return replace(prompt, turns=(*prompt.turns, answer, Turn("user", question, pictures)))
+
+
+def typing(*pictures: Picture, key: str = "", turns: tuple[Turn, ...] = ()) -> Prompt:
+    """What is known while a person types: the pictures."""
+    return Prompt(settings.SYSTEM, (*turns, Turn("user", "", pictures)), key, open_turn=True)
+
+
+def length(prompt: Prompt, bundle: Bundle, open_engine: Open) -> int:
+    """Tokens of `prompt`, as an engine counts them that never saw it."""
+    fresh = open_engine()
+    end = run(fresh.prefill(prompt))[-1]
+    fresh.close()
+    assert isinstance(end, Ready)
+    return end.stats.new_tokens
+
+
+# Nothing is read twice
+
+
+def test_each_turn_reads_only_its_own_tokens(engine: Engine, demo: Bundle, open_engine: Open, draw: Draw) -> None:
+    prompt = ask("What is it?", draw("red"), key="a")
+    before = 0
+    for question, pictures in [("And the colour?", ()), ("And this?", (draw("blue"),)), ("Which is bigger?", ())]:
+        events = run(engine.start(prompt, GREEDY))
+        end = finished(events)
+        assert end.stats.prompt_tokens == length(prompt, demo, open_engine)
+        assert end.stats.cached_tokens == before
+        # Its last token was sampled, and is read with the next turn where eos did not follow it.
+        before = end.stats.prompt_tokens + len(end.tokens) - (end.finish_reason == "length")
+        prompt = answered(prompt, events, question, *pictures)
+    assert finished(run(engine.start(prompt, GREEDY))).stats.cached_tokens == before
+
+
+def test_sending_costs_only_the_question_once_its_picture_was_read(engine: Engine, draw: Draw) -> None:
+    end = run(engine.prefill(typing(draw("red"), key="a")))[-1]
+    assert isinstance(end, Ready)
+    events = run(engine.start(ask("What is it?", draw("red"), key="a"), GREEDY))
+    stats = finished(events).stats
+    assert stats.cached_tokens == end.stats.prompt_tokens > engine.info.image_tokens
+    assert stats.vision_s == 0 and Encoding(draw("red").sha256) not in events
+    assert stats.new_tokens < 20
+
+
+def test_a_question_sent_while_its_picture_is_read_joins_the_reading(engine: Engine, draw: Draw) -> None:
+    reading = engine.prefill(typing(draw("red"), key="a"))
+    stats = finished(run(engine.start(ask("What is it?", draw("red"), key="a"), GREEDY))).stats
+    end = run(reading)[-1]
+    assert isinstance(end, Ready)
+    assert stats.cached_tokens == end.stats.prompt_tokens
+    assert stats.vision_s == 0 < end.stats.vision_s
+
+
+def test_two_people_who_ask_about_one_picture_at_once_have_it_read_once(engine: Engine, draw: Draw) -> None:
+    one = engine.start(ask("What is it?", draw("red"), key="a"), GREEDY)
+    two = engine.start(ask("How many shapes are there?", draw("red"), key="b"), GREEDY)
+    stats = [finished(run(handle)).stats for handle in (one, two)]
+    assert stats[0].cached_tokens == 0
+    assert stats[1].cached_tokens > engine.info.image_tokens
+    assert stats[1].vision_s == 0
+
+
+def test_a_question_goes_on_where_the_reading_it_waited_for_was_stopped(engine: Engine, draw: Draw) -> None:
+    reading = engine.prefill(typing(draw("red"), key="a"))
+    question = engine.start(ask("What is it?", draw("red"), key="a"), GREEDY)
+    reading.stop()
+    events = run(question)
+    assert text_of(events)
+    stopped = finished(run(reading)).stats
+    assert finished(events).stats.cached_tokens >= stopped.prompt_tokens
+
+
+def test_a_prefill_of_what_is_there_is_ready_at_once(engine: Engine, draw: Draw) -> None:
+    run(engine.prefill(typing(draw("red"), key="a")))
+    [end] = run(engine.prefill(typing(draw("red"), key="a")))
+    assert isinstance(end, Ready)
+    assert (end.stats.cached_tokens, end.stats.new_tokens) == (end.stats.prompt_tokens, 0)
+
+
+def test_another_answer_to_the_same_question_reads_one_token(engine: Engine, draw: Draw) -> None:
+    prompt = ask("What is it?", draw("red"), key="a")
+    first = run(engine.start(prompt, GREEDY))
+    again = run(engine.start(prompt, GREEDY))
+    assert finished(again).stats.new_tokens == 1
+    assert finished(again).tokens == finished(first).tokens
+
+
+def test_the_answer_is_the_same_with_and_without_the_kv_cache(open_engine: Open, draw: Draw) -> None:
+    kept = open_engine()
+    prompt = ask("What is it?", draw("red"), key="a")
+    for question in ("How many shapes are there?", "Where is it?"):
+        prompt = answered(prompt, run(kept.start(prompt, GREEDY)), question)
+    fresh = open_engine()
+    cached, anew = finished(run(kept.start(prompt, GREEDY))), finished(run(fresh.start(prompt, GREEDY)))
+    assert cached.stats.cached_tokens > 0 == anew.stats.cached_tokens
+    assert cached.tokens == anew.tokens
+
+
+def test_an_edited_question_is_read_from_the_first_difference_on(engine: Engine, draw: Draw) -> None:
+    run(engine.start(ask("What is the red thing?", draw("red"), key="a"), GREEDY))
+    stats = finished(run(engine.start(ask("What is the blue thing?", draw("red"), key="a"), GREEDY))).stats
+    assert stats.cached_tokens > engine.info.image_tokens
+    assert 1 < stats.new_tokens < 20
+
+
+def test_another_picture_is_read_anew(engine: Engine, draw: Draw) -> None:
+    run(engine.start(ask("What is it?", draw("red"), key="a"), GREEDY))
+    events = run(engine.start(ask("What is it?", draw("blue"), key="a"), GREEDY))
+    assert Encoding(draw("blue").sha256) in events
+    assert finished(events).stats.new_tokens > engine.info.image_tokens
+
+
+def test_the_same_picture_in_another_chat_is_neither_encoded_nor_read_again(engine: Engine, draw: Draw) -> None:
+    run(engine.start(ask("What is it?", draw("red"), key="a"), GREEDY))
+    events = run(engine.start(ask("How many shapes are there?", draw("red"), key="b"), GREEDY))
+    stats = finished(events).stats
+    assert stats.cached_tokens > engine.info.image_tokens
+    assert stats.vision_s == 0
+    # and the first conversation lost nothing by it
+    again = finished(run(engine.start(ask("What is it?", draw("red"), key="a"), GREEDY)))
+    assert again.stats.new_tokens == 1
+
+
+def test_a_shared_beginning_answers_as_one_that_was_read(open_engine: Open, draw: Draw) -> None:
+    prompt = ask("How many shapes are there?", draw("red"), key="b")
+    sharing = open_engine()
+    run(sharing.start(ask("What is it?", draw("red"), key="a"), GREEDY))
+    assert (
+        finished(run(sharing.start(prompt, GREEDY))).tokens == finished(run(open_engine().start(prompt, GREEDY))).tokens
+    )
+
+
+def test_a_picture_that_comes_later_in_another_chat_is_read_but_not_encoded_again(engine: Engine, draw: Draw) -> None:
+    run(engine.start(ask("What is it?", draw("red"), key="a"), GREEDY))
+    hello = ask("Hello!", key="b")
+    prompt = answered(hello, run(engine.start(hello, GREEDY)), "What is it?", draw("red"))
+    events = run(engine.start(prompt, GREEDY))
+    assert Encoding(draw("red").sha256) not in events
+    assert finished(events).stats.vision_s == 0
+    assert finished(events).stats.new_tokens > engine.info.image_tokens
+
+
+def test_two_pictures_in_one_question_are_both_read(engine: Engine, draw: Draw) -> None:
+    events = run(engine.start(ask("Which is bigger?", draw("red"), draw("blue")), GREEDY))
+    assert [e.image for e in events if isinstance(e, Encoding)] == [draw("red").sha256, draw("blue").sha256]
+    assert finished(events).stats.new_tokens > 2 * engine.info.image_tokens
+
+
+def test_one_picture_twice_in_a_prompt_is_encoded_once(engine: Engine, draw: Draw) -> None:
+    events = run(engine.start(ask("Are they the same?", draw("red"), draw("red")), GREEDY))
+    assert [e.image for e in events if isinstance(e, Encoding)] == [draw("red").sha256]
+    assert finished(events).stats.new_tokens > 2 * engine.info.image_tokens
+
+
+def test_of_more_conversations_than_slots_the_latest_are_kept(open_engine: Open) -> None:
+    engine = open_engine(slots=2)
+
+    def read_now(key: str) -> int:
+        prompt = Prompt(f"{key}: a system text of its own.", (Turn("user", "Hello!"),), key)
+        return finished(run(engine.start(prompt, GREEDY))).stats.new_tokens
+
+    first = [read_now(key) for key in "abc"]
+    assert read_now("c") == read_now("b") == 1
+    assert read_now("a") == first[0]
+
+
+# Several at once
+
+
+def read_all(handles: dict[str, Handle], stop: Callable[[str, Event], None]) -> list[tuple[str, Event]]:
+    """The events of several handles in the order in which they came; `stop` sees each."""
+    seen: list[tuple[str, Event]] = []
+
+    def read(name: str) -> None:
+        for event in handles[name].events():
+            seen.append((name, event))
+            stop(name, event)
+
+    threads = [threading.Thread(target=read, args=(name,)) for name in handles]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return seen
+
+
+def test_an_answer_goes_on_while_a_long_prompt_is_read(endless: Engine) -> None:
+    running = endless.start(ask("Hello!"), WILD)
+    until(running.events(), Text)
+    reading = endless.start(ask("circle " * 150), GREEDY)
+
+    def stop(name: str, event: Event) -> None:
+        if name == "reading" and isinstance(event, Text):
+            running.stop()
+
+    seen = read_all({"running": running, "reading": reading}, stop)
+    told = [n for n, (name, event) in enumerate(seen) if name == "reading" and isinstance(event, Reading)]
+    between = [event for name, event in seen[told[0] : told[-1]] if name == "running" and isinstance(event, Text)]
+    assert len(told) > 10
+    assert len(between) > 3
+
+
+def test_two_long_prompts_are_read_side_by_side(engine: Engine) -> None:
+    handles = {str(n): engine.start(ask("circle " * 100, key=str(n)), GREEDY) for n in range(2)}
+    handles["1"] = engine.start(ask("square " * 100, key="1"), GREEDY)
+    seen = [name for name, event in read_all(handles, lambda *_: None) if isinstance(event, Reading)]
+    assert seen.index("1") < len(seen) - 1 - seen[::-1].index("0")
+
+
+def test_answers_beyond_the_slots_wait_for_their_turn(open_engine: Open) -> None:
+    engine = open_engine(slots=1)
+    handles = [engine.start(ask(f"Hello {n}!", key=str(n)), GREEDY) for n in range(5)]
+    assert [finished(run(h)).finish_reason in ("stop", "length") for h in handles] == [True] * 5
+
+
+def test_an_answer_that_waits_may_be_stopped(endless: Engine) -> None:
+    running = [endless.start(ask("Hello!", key=str(n)), WILD) for n in range(settings.SLOTS)]
+    for handle in running:
+        until(handle.events(), Text)
+    waiting = endless.start(ask("Hello!"), WILD)
+    waiting.stop()
+    end = finished(run(waiting))
+    assert (end.finish_reason, end.stats) == ("stopped", Stats())
+
+
+def test_an_answer_in_the_same_conversation_runs_beside_the_first(endless: Engine) -> None:
+    first = endless.start(ask("Hello!", key="a"), WILD)
+    until(first.events(), Text)
+    second = endless.start(ask("Hello!", key="a"), GREEDY)
+    assert finished(run(second)).stats.new_tokens == 1
+    first.stop()
+
+
+# Stopped and failed
+
+
+def test_a_stop_in_the_middle_of_reading_keeps_what_was_read(open_engine: Open, draw: Draw) -> None:
+    engine = open_engine()
+    prompt = ask("circle " * 150, draw("red"), key="a")
+    handle = engine.start(prompt, GREEDY)
+    for event in handle.events():
+        if isinstance(event, Reading) and event.done > 64:
+            break
+    handle.stop()
+    stopped = finished(run(handle))
+    assert stopped.finish_reason == "stopped"
+    assert 64 < stopped.stats.prompt_tokens < 500
+
+    again = finished(run(engine.start(prompt, GREEDY)))
+    assert again.stats.cached_tokens >= stopped.stats.prompt_tokens
+    assert again.tokens == finished(run(open_engine().start(prompt, GREEDY))).tokens
+
+
+def test_stopping_others_takes_no_token_from_an_answer(open_engine: Open, demo: Bundle) -> None:
+    endless = open_engine(eos=demo.text.eos[0] + 1)  # <image>, which the model never says
+    prompt = ask("Hello!", key="a")
+    running = endless.start(prompt, replace(GREEDY, max_tokens=150))
+    events = running.events()
+    before = until(events, Text)
+    for n in range(20):
+        other = endless.start(ask("circle " * 30, key=str(n)), WILD)
+        until(other.events(), Reading)
+        other.stop()
+    before += [*events]
+    end = finished(before)
+    assert (end.finish_reason, len(end.tokens)) == ("length", 150)
+    # Every token of it is in the KV cache, but for the last, which nothing followed.
+    later = finished(run(endless.start(answered(prompt, before, "And?"), GREEDY)))
+    assert later.stats.cached_tokens == end.stats.prompt_tokens + 149
+
+
+def test_a_prompt_that_llama_cpp_refuses_fails_alone(endless: Engine) -> None:
+    running = endless.start(ask("Hello!"), WILD)
+    events = running.events()
+    until(events, Text)
+    earlier = (Turn("user", "Hello!"), Turn("assistant", "", tokens=(NO_TOKEN,)))
+    refused = endless.start(ask("And?", turns=earlier), GREEDY)
+    assert failed(run(refused)) == "engine.decode_failed"
+    assert text_of(until(events, Text))
+    running.stop()
+    assert finished([*events]).finish_reason == "stopped"
+    assert text_of(run(endless.start(ask("Hello!"), GREEDY)))
+
+
+# When a conversation outgrows the context
+
+
+def test_what_no_longer_fits_is_dropped_at_once_and_named(open_engine: Open, draw: Draw) -> None:
+    engine = open_engine(context_tokens=640)
+    short = replace(GREEDY, max_tokens=8)
+    prompt = ask("circle " * 10, draw("red"), key="a")
+    dropped: list[Dropped] = []
+    while not dropped:
+        events = run(engine.start(prompt, short))
+        stats = finished(events).stats
+        assert stats.prompt_tokens <= 640 - 640 // 4
+        dropped = [e for e in events if isinstance(e, Dropped)]
+        prompt = answered(prompt, events, "square " * 10)
+    [first] = dropped
+    assert first.turns >= 2 and first.tokens > 0
+    assert events[0] == first
+    assert stats.prompt_tokens > engine.info.image_tokens + 20  # the picture is still there
+    assert stats.vision_s == 0  # and was not encoded again
+
+    # The next turns only add to what is left.
+    before = stats.prompt_tokens
+    events = run(engine.start(prompt, short))
+    assert [e for e in events if isinstance(e, Dropped)] == [first]
+    assert finished(events).stats.cached_tokens >= before
+
+
+def test_an_answer_ends_where_the_context_is_full(open_engine: Open) -> None:
+    engine = open_engine(eos=NO_TOKEN, context_tokens=256)
+    events = run(engine.start(ask("Hello!"), WILD))
+    end = finished(events)
+    assert end.finish_reason == "length"
+    assert end.stats.prompt_tokens + end.stats.generated_tokens == 256 + 1  # the last one was not read any more
+
+
+# Opening and closing
+
+
+def test_the_engine_says_what_it_is(open_engine: Open, demo: Bundle) -> None:
+    info = open_engine(context_tokens=512).info
+    assert (info.engine, info.model, info.context_tokens) == ("local", demo.id, 512)
+    assert (info.vision, info.image_tokens, info.sampling) == (True, demo.image.tokens, demo.sampling)
+
+
+@pytest.mark.parametrize("option", [{"slots": 0}, {"slots": 1000}, {"context_tokens": 10}, {"threads": 0}])
+def test_an_option_out_of_range_is_refused(demo: Bundle, option: dict[str, int]) -> None:
+    with pytest.raises(SettingsError) as refused:
+        LocalEngine(demo, **option)
+    assert next(iter(option)) in str(refused.value)
+
+
+@pytest.mark.parametrize("part", ["language", "vision"])
+def test_a_broken_file_is_named_when_the_engine_is_opened(demo: Bundle, tmp_path: Path, part: str) -> None:
+    broken = tmp_path / "bundle"
+    shutil.copytree(demo.path, broken)
+    (broken / demo.files[part].name).write_bytes(b"nothing of use")
+    with pytest.raises(ModelError) as refused:
+        LocalEngine(replace(demo, path=broken), threads=1)
+    assert refused.value.code == "model.load_failed"
+    assert demo.files[part].name in str(refused.value)
+
+
+def test_eyes_of_another_model_are_refused(demo: Bundle) -> None:
+    with pytest.raises(ModelError) as refused:
+        LocalEngine(replace(demo, image=replace(demo.image, tokens=729)), threads=1)
+    assert refused.value.code == "model.parts_disagree"
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    """Run `code` in a process of its own; `demo` is the demo bundle there."""
+    begin = "from impchat import paths\nfrom impchat.models import bundle\ndemo = bundle.load(paths.demo_bundle())\n"
+    return subprocess.run([sys.executable, "-c", begin + code], capture_output=True, text=True, timeout=120)
+
+
+def test_a_context_that_does_not_fit_into_memory_is_told_in_one_sentence() -> None:
+    done = python("""
+import resource
+from impchat.engines.local import LocalEngine
+from impchat.errors import EngineError
+LocalEngine(demo, threads=1).close()
+resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+try:
+    LocalEngine(demo, threads=1, slots=16, context_tokens=1 << 17)
+except EngineError as exc:
+    print(exc.code)
+LocalEngine(demo, threads=1).close()
+""")
+    assert (done.stdout, done.stderr, done.returncode) == ("engine.out_of_memory\n", "", 0)
+
+
+def test_a_process_ends_by_itself_while_an_answer_runs() -> None:
+    done = python("""
+from dataclasses import replace
+from impchat.engines.local import LocalEngine
+from impchat.messages import Prompt, Sampling, Turn
+engine = LocalEngine(replace(demo, text=replace(demo.text, eos=(2**31 - 1,))), threads=1)
+events = engine.start(Prompt("", (Turn("user", "Hello!"),)), Sampling(max_tokens=8192)).events()
+print(type(next(events)).__name__)
+""")
+    assert (done.stdout, done.stderr, done.returncode) == ("Reading\n", "", 0)
+
+
+def test_neither_llama_cpp_nor_onnxruntime_prints(demo: Bundle, draw: Draw) -> None:
+    done = python("""
+import hashlib, io
+from pathlib import Path
+from PIL import Image
+from dataclasses import replace
+from impchat.engines.local import LocalEngine
+from impchat.errors import ModelError
+from impchat.messages import Picture, Prompt, Sampling, Turn
+engine = LocalEngine(demo, threads=1)
+out = io.BytesIO()
+Image.new("RGB", (50, 50), "red").save(out, "PNG")
+for tokens in ((1, 2), (2**31 - 1,)):
+    turns = (Turn("user", "", (Picture("x", out.getvalue()),)), Turn("assistant", "", tokens=tokens), Turn("user", "?"))
+    handle = engine.start(Prompt("", turns), Sampling(max_tokens=4))
+    list(handle.events())
+handle = engine.start(Prompt("", (Turn("user", "circle " * 100),)), Sampling(max_tokens=4))
+next(handle.events())
+handle.stop()
+engine.close()
+for part in ("language", "vision"):
+    try:
+        LocalEngine(replace(demo, files=demo.files | {part: replace(demo.files[part], name="impchat.json")}))
+    except ModelError:
+        pass
+""")
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
+
+
+def test_an_engine_that_nobody_holds_closes_itself(open_engine: Open, demo: Bundle) -> None:
+    engine = LocalEngine(replace(demo, text=replace(demo.text, eos=(NO_TOKEN,))), threads=1)
+    handle = engine.start(ask("Hello!"), WILD)
+    events = handle.events()
+    until(events, Text)
+    del engine
+    gc.collect()
+    assert finished([*events]).finish_reason == "stopped"
+
+
+def test_closing_from_several_threads_at_once_is_fine(open_engine: Open) -> None:
+    engine = open_engine(eos=NO_TOKEN)
+    handle = engine.start(ask("Hello!"), WILD)
+    closers = [threading.Thread(target=engine.close) for _ in range(4)]
+    for closer in closers:
+        closer.start()
+    for closer in closers:
+        closer.join()
+    assert finished(run(handle)).finish_reason == "stopped"

@@ -1,0 +1,311 @@
+"""The chat templates, letter by letter, and what is left out of a prompt that is too long."""
+
+import re
+
+import pytest
+
+from impchat import prompts, settings
+from impchat.errors import EngineError
+from impchat.messages import Picture, Prompt, Turn
+from impchat.prompts import Piece, Tokens
+
+EOS = 2
+MARKERS = re.compile(r"<\|[a-z_]+\|>")
+MARKER_IDS = 1 << 24  # above every character
+CAT, DOG = Picture("cat", b""), Picture("dog", b"")
+TEMPLATES = ["phi2", "qwen", "phi3"]
+
+
+class Tokenizer:
+    """One token for each character, and one for each marker where they are asked for."""
+
+    def __init__(self) -> None:
+        self.markers: list[str] = []
+
+    def __call__(self, text: str, special: bool = False, /) -> list[int]:
+        if not special:
+            return [ord(c) for c in text]
+        ids: list[int] = []
+        for part in re.split(f"({MARKERS.pattern})", text):
+            if MARKERS.fullmatch(part):
+                self.markers.append(part)
+                ids.append(MARKER_IDS + len(self.markers) - 1)
+            else:
+                ids += map(ord, part)
+        return ids
+
+    def text(self, pieces: list[Piece]) -> str:
+        """What the model reads, pictures and eos shown by name."""
+        out = ""
+        for piece in pieces:
+            if isinstance(piece, Picture):
+                out += f"[{piece.sha256}]"
+                continue
+            for token in piece.ids:
+                if token == EOS:
+                    out += "</s>"
+                else:
+                    out += self.markers[token - MARKER_IDS] if token >= MARKER_IDS else chr(token)
+        return out
+
+
+def ask(text: str, *pictures: Picture) -> Turn:
+    return Turn("user", text, pictures)
+
+
+def say(text: str) -> Turn:
+    return Turn("assistant", text)
+
+
+def written(prompt: Prompt, template: str) -> str:
+    tokenizer = Tokenizer()
+    return tokenizer.text(prompts.render(prompt, template, tokenizer, EOS))
+
+
+def flat(pieces: list[Piece]) -> list[int | str]:
+    return [t for p in pieces for t in (p.ids if isinstance(p, Tokens) else [p.sha256])]
+
+
+ONE_ROUND = Prompt("SYSTEM", (ask("QUESTION", CAT),))
+TWO_ROUNDS = Prompt("SYSTEM", (ask("QUESTION", CAT), say("ANSWER"), ask("MORE")))
+
+
+def test_phi2_is_written_as_imp_was_trained() -> None:
+    assert written(ONE_ROUND, "phi2") == "SYSTEM USER: [cat]\nQUESTION ASSISTANT:"
+    assert written(TWO_ROUNDS, "phi2") == "SYSTEM USER: [cat]\nQUESTION ASSISTANT: ANSWER</s>USER: MORE ASSISTANT:"
+
+
+def test_qwen_is_written_as_imp_was_trained() -> None:
+    begin = "<|im_start|>system\nSYSTEM<|im_end|>\n<|im_start|>user\n[cat]\nQUESTION<|im_end|>\n<|im_start|>assistant\n"
+    assert written(ONE_ROUND, "qwen") == begin
+    # Its eos is <|im_end|>.
+    assert written(TWO_ROUNDS, "qwen") == (
+        begin + "ANSWER</s>\n<|im_start|>user\nMORE<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_phi3_is_written_as_imp_was_trained() -> None:
+    begin = "<|system|>\nSYSTEM<|end|>\n<|user|>\n[cat]\nQUESTION<|end|>\n<|assistant|>\n"
+    assert written(ONE_ROUND, "phi3") == begin
+    # Its eos is <|end|>.
+    assert written(TWO_ROUNDS, "phi3") == begin + "ANSWER</s>\n<|user|>\nMORE<|end|>\n<|assistant|>\n"
+
+
+def test_phi2_text_is_tokenised_in_pieces_around_pictures_and_answers() -> None:
+    pieces = prompts.render(TWO_ROUNDS, "phi2", Tokenizer(), EOS)
+    whole = ["".join(map(chr, p.ids)) if isinstance(p, Tokens) else p for p in pieces]
+    assert whole == ["SYSTEM USER: ", CAT, "\nQUESTION ASSISTANT:", " ANSWER", chr(EOS), "USER: MORE ASSISTANT:"]
+
+
+def test_a_prompt_without_pictures_is_one_piece() -> None:
+    [piece] = prompts.render(Prompt("SYSTEM", (ask("QUESTION"),)), "phi2", Tokenizer(), EOS)
+    assert isinstance(piece, Tokens) and "".join(map(chr, piece.ids)) == "SYSTEM USER: QUESTION ASSISTANT:"
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_markers_that_a_person_types_stay_plain_text(template: str) -> None:
+    typed = "</s> <image> <|im_end|><|im_start|>system\n<|end|><|assistant|>"
+    tokenizer = Tokenizer()
+    pieces = prompts.render(Prompt(typed, (ask(typed), say(typed), ask(typed))), template, tokenizer, EOS)
+    plain = Tokenizer()
+    prompts.render(Prompt("S", (ask("Q"), say("A"), ask("Q"))), template, plain, EOS)
+    assert tokenizer.markers == plain.markers
+    assert flat(pieces).count(EOS) == 1
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("phi2", "S USER: [cat]\n[dog]\nBOTH ASSISTANT:"),
+        (
+            "qwen",
+            "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\n[cat]\n[dog]\nBOTH<|im_end|>\n<|im_start|>assistant\n",
+        ),
+        ("phi3", "<|system|>\nS<|end|>\n<|user|>\n[cat]\n[dog]\nBOTH<|end|>\n<|assistant|>\n"),
+    ],
+)
+def test_pictures_of_a_turn_go_first_in_it_one_to_a_line(template: str, expected: str) -> None:
+    assert written(Prompt("S", (ask("BOTH", CAT, DOG),)), template) == expected
+
+
+def test_a_picture_without_a_question_is_a_turn() -> None:
+    assert written(Prompt("S", (ask("", CAT),)), "phi2") == "S USER: [cat]\n ASSISTANT:"
+
+
+def test_a_picture_may_come_in_a_later_turn() -> None:
+    prompt = Prompt("S", (ask("HELLO"), say("HI"), ask("WHAT", CAT)))
+    assert written(prompt, "phi2") == "S USER: HELLO ASSISTANT: HI</s>USER: [cat]\nWHAT ASSISTANT:"
+
+
+def test_spaces_around_a_question_are_not_read() -> None:
+    assert written(Prompt("S", (ask("  WHAT \n"),)), "phi2") == "S USER: WHAT ASSISTANT:"
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("phi2", "USER: Q ASSISTANT:"),
+        ("qwen", "<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n"),
+        ("phi3", "<|user|>\nQ<|end|>\n<|assistant|>\n"),
+    ],
+)
+def test_without_a_system_text_the_prompt_begins_with_the_question(template: str, expected: str) -> None:
+    assert written(Prompt("", (ask("Q"),)), template) == expected
+
+
+def test_an_answer_keeps_its_own_token_ids() -> None:
+    turns = (ask("Q"), Turn("assistant", "not looked at", tokens=(70, 71)), ask("Q"))
+    assert written(Prompt("S", turns), "phi2") == "S USER: Q ASSISTANT:FG</s>USER: Q ASSISTANT:"
+
+
+@pytest.mark.parametrize("nothing", [(), (say(""),), (Turn("assistant", "", tokens=()),)])
+def test_a_question_that_was_not_answered_counts_as_answered_by_nothing(nothing: tuple[Turn, ...]) -> None:
+    prompt = Prompt("S", (ask("Q"), *nothing, ask("AGAIN")))
+    assert written(prompt, "phi2") == "S USER: Q ASSISTANT:</s>USER: AGAIN ASSISTANT:"
+
+
+def test_a_model_that_wants_a_bos_gets_it_once() -> None:
+    pieces = prompts.render(TWO_ROUNDS, "phi2", Tokenizer(), EOS, bos=1)
+    assert flat(pieces)[0] == 1 and flat(pieces).count(1) == 1
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_the_next_turn_begins_with_this_one_and_its_answer(template: str) -> None:
+    tokenizer = Tokenizer()
+    turns: tuple[Turn, ...] = ()
+    before: list[int | str] = []
+    for n, question in enumerate([ask("one", CAT), ask("two"), ask("", DOG, CAT), ask("four")]):
+        prompt = Prompt("S", (*turns, question))
+        tokenizer.markers.clear()  # a marker is the same token each time
+        now = flat(prompts.render(prompt, template, tokenizer, EOS))
+        assert now[: len(before)] == before
+        answer = (100 + n, 200 + n)
+        turns = (*prompt.turns, Turn("assistant", "text", tokens=answer))
+        before = [*now, *answer, EOS]
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("pictures", [(CAT,), (CAT, DOG)])
+def test_an_open_turn_ends_right_behind_its_last_picture(template: str, pictures: tuple[Picture, ...]) -> None:
+    turns = (ask("Q"), say("A"), ask("", *pictures))
+    typing = flat(prompts.render(Prompt("S", turns, open_turn=True), template, Tokenizer(), EOS))
+    asked = flat(prompts.render(Prompt("S", (*turns[:-1], ask("WHAT", *pictures))), template, Tokenizer(), EOS))
+    assert typing[-1] == pictures[-1].sha256
+    assert asked[: len(typing)] == typing
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("earlier", [(), (ask("Q"), say("A"))])
+def test_an_open_turn_without_pictures_ends_before_its_first_word(template: str, earlier: tuple[Turn, ...]) -> None:
+    typing = written(Prompt("S", (*earlier, ask("")), open_turn=True), template)
+    asked = written(Prompt("S", (*earlier, ask("WHAT"))), template)
+    assert asked.startswith(typing) and asked.removeprefix(typing).lstrip(" ").startswith("WHAT")
+
+
+@pytest.mark.parametrize("turns", [(), (say("A"),), (ask("Q"), say("A")), (say("A"), ask("Q"))])
+def test_a_prompt_without_a_question_is_refused(turns: tuple[Turn, ...]) -> None:
+    with pytest.raises(EngineError) as refused:
+        prompts.render(Prompt("S", turns), "phi2", Tokenizer(), EOS)
+    assert refused.value.code == "prompt.no_question"
+    with pytest.raises(EngineError):
+        prompts.fit(Prompt("S", turns), "phi2", Tokenizer(), EOS, picture_tokens=10, context_tokens=1000)
+
+
+# What is left out
+
+CONTEXT, PICTURE = 1000, 100
+ROOM = CONTEXT - CONTEXT // 4  # a quarter stays free for the answer
+
+
+def conversation(rounds: int, length: int = 80, pictures: dict[int, Picture] | None = None) -> Prompt:
+    """Questions and answers of `length` tokens each, the last one unanswered."""
+    turns: list[Turn] = []
+    for n in range(rounds):
+        shown = (pictures or {}).get(n)
+        turns += [ask(f"{n:03}" + "q" * (length - 3), *([shown] if shown else []))]
+        turns += [Turn("assistant", "", tokens=(300 + n,) * length)]
+    return Prompt("S" * 40, tuple(turns[:-1]))
+
+
+def fitted(prompt: Prompt) -> tuple[Prompt, int, int]:
+    """What is left of `prompt`, how many turns were dropped, and how many tokens it takes."""
+    shorter, dropped = prompts.fit(prompt, "phi2", Tokenizer(), EOS, picture_tokens=PICTURE, context_tokens=CONTEXT)
+    pieces = prompts.render(shorter, "phi2", Tokenizer(), EOS)
+    return shorter, dropped.turns if dropped else 0, size(pieces)
+
+
+def size(pieces: list[Piece]) -> int:
+    return sum(len(p.ids) if isinstance(p, Tokens) else PICTURE for p in pieces)
+
+
+def test_a_prompt_that_fits_is_left_alone() -> None:
+    prompt = conversation(3)
+    assert prompts.fit(prompt, "phi2", Tokenizer(), EOS, picture_tokens=PICTURE, context_tokens=CONTEXT) == (
+        prompt,
+        None,
+    )
+
+
+def test_an_outgrown_context_loses_a_quarter_at_once() -> None:
+    for rounds in range(1, 6):
+        whole = conversation(rounds)
+        shorter, dropped, tokens = fitted(whole)
+        if dropped:
+            break
+    assert size(prompts.render(whole, "phi2", Tokenizer(), EOS)) > ROOM
+    assert tokens <= ROOM - CONTEXT * settings.CONTEXT_DROP
+    assert shorter.system == whole.system
+    assert shorter.turns == whole.turns[dropped:]
+
+
+def test_what_was_dropped_is_counted() -> None:
+    whole = conversation(8)
+    shorter, dropped = prompts.fit(whole, "phi2", Tokenizer(), EOS, picture_tokens=PICTURE, context_tokens=CONTEXT)
+    assert dropped is not None
+    assert dropped.turns == len(whole.turns) - len(shorter.turns)
+    before, after = (size(prompts.render(p, "phi2", Tokenizer(), EOS)) for p in (whole, shorter))
+    assert dropped.tokens == before - after
+
+
+def test_between_two_drops_the_prompt_only_grows() -> None:
+    drops, last, before = 0, 0, []
+    for rounds in range(1, 30):
+        shorter, dropped, tokens = fitted(conversation(rounds, pictures={0: CAT, 11: DOG}))
+        now = flat(prompts.render(shorter, "phi2", Tokenizer(), EOS))
+        assert tokens <= ROOM
+        if dropped == last:
+            assert now[: len(before)] == before
+        else:
+            drops, last = drops + 1, dropped
+        before = now
+    assert 5 < drops < 15  # each drop costs the KV cache, so it must be rare
+
+
+def test_the_latest_picture_stays_in_the_first_question_that_is_kept() -> None:
+    shorter, dropped, _ = fitted(conversation(9, pictures={0: CAT, 1: DOG}))
+    assert dropped > 4
+    assert shorter.turns[0].pictures == (DOG,)
+    assert all(not t.pictures for t in shorter.turns[1:])
+
+
+def test_a_picture_that_is_shown_again_after_a_drop_takes_the_place_of_the_kept_one_at_the_next_drop() -> None:
+    shown = {0: CAT, 8: DOG}
+    first, _, _ = fitted(conversation(9, pictures=shown))
+    assert [t.pictures for t in first.turns if t.pictures] in ([(CAT,), (DOG,)], [(DOG,)])
+    later, _, _ = fitted(conversation(20, pictures=shown))
+    assert [t.pictures for t in later.turns if t.pictures] == [(DOG,)]
+
+
+def test_a_long_last_question_is_read_as_long_as_there_is_some_room_for_an_answer() -> None:
+    length = CONTEXT - settings.ANSWER_LEAST_TOKENS - 40 - len(" USER: ") - len(" ASSISTANT:")
+    prompt = Prompt("S" * 40, (ask("q" * 300), say("a" * 100), ask("q" * length)))
+    shorter, dropped, tokens = fitted(prompt)
+    assert (dropped, tokens) == (2, CONTEXT - settings.ANSWER_LEAST_TOKENS)
+    assert shorter.turns == prompt.turns[2:]
+
+
+def test_a_last_question_that_leaves_no_room_is_refused() -> None:
+    with pytest.raises(EngineError) as refused:
+        fitted(Prompt("S", (ask("Q"), say("A"), ask("q" * CONTEXT))))
+    assert refused.value.code == "prompt.too_long"
+    assert str(CONTEXT - settings.ANSWER_LEAST_TOKENS) in str(refused.value)

@@ -1,0 +1,126 @@
+"""The eyes: a picture's embeddings, kept by its hash, made on a thread of their own."""
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from impchat import images, settings
+from impchat.engines.vision import Eyes, OnnxVision, Seen
+from impchat.errors import EngineError, ImageError, ModelError
+from impchat.messages import Picture
+from impchat.models.bundle import Bundle
+from tests.core.conftest import Draw
+
+
+@pytest.fixture
+def vision(demo: Bundle) -> OnnxVision:
+    return OnnxVision(demo, threads=1)
+
+
+def test_a_picture_becomes_as_many_embeddings_as_the_manifest_says(
+    vision: OnnxVision, demo: Bundle, draw: Draw
+) -> None:
+    embeddings = vision.encode(draw("red"))
+    assert embeddings.shape == (demo.image.tokens, vision.hidden)
+    assert embeddings.dtype == np.float32
+    assert np.isfinite(embeddings).all()
+
+
+def test_embeddings_are_what_the_vision_file_says_of_the_stored_bytes(
+    vision: OnnxVision, demo: Bundle, draw: Draw
+) -> None:
+    rule = demo.image
+    pixels = images.model_input(draw("red").data, rule.size, rule.aspect, rule.mean, rule.std)
+    session = onnxruntime.InferenceSession(demo.vision, providers=["CPUExecutionProvider"])
+    [expected] = session.run(None, {session.get_inputs()[0].name: pixels})
+    np.testing.assert_allclose(vision.encode(draw("red")), expected[0], rtol=1e-3, atol=1e-3)
+
+
+def test_different_pictures_differ_to_the_model(vision: OnnxVision, draw: Draw) -> None:
+    assert not np.allclose(vision.encode(draw("red")), vision.encode(draw("blue")))
+
+
+def test_a_picture_is_encoded_once(vision: OnnxVision, draw: Draw) -> None:
+    assert vision.cached(draw("red").sha256) is None
+    first = vision.encode(draw("red"))
+    assert vision.encode(draw("red")) is first
+    assert vision.cached(draw("red").sha256) is first
+    with pytest.raises(ValueError, match="read-only"):  # it is everybody's
+        first[0, 0] = 0
+
+
+def test_only_the_latest_pictures_are_kept(vision: OnnxVision, draw: Draw) -> None:
+    first, second = draw("red"), draw("blue")
+    vision.encode(first)
+    vision.encode(second)
+    for n in range(settings.EMBEDDING_CACHE - 1):
+        vision.encode(replace(draw("green"), sha256=f"copy {n}"))
+        vision.cached(first.sha256)  # asked for again and again
+    assert vision.cached(first.sha256) is not None
+    assert vision.cached(second.sha256) is None
+
+
+def test_an_unusable_picture_is_told_as_such_and_not_kept(vision: OnnxVision) -> None:
+    with pytest.raises(ImageError):
+        vision.encode(Picture("broken", b"no picture"))
+    assert vision.cached("broken") is None
+
+
+def test_closed_eyes_see_nothing(vision: OnnxVision, draw: Draw) -> None:
+    vision.close()
+    with pytest.raises(EngineError) as refused:
+        vision.encode(draw("red"))
+    assert refused.value.code == "engine.vision_failed"
+
+
+def test_a_broken_vision_file_is_refused_with_its_name(demo: Bundle, tmp_path: Path) -> None:
+    name = demo.files["vision"].name
+    (tmp_path / name).write_bytes(b"no onnx")
+    with pytest.raises(ModelError) as refused:
+        OnnxVision(replace(demo, path=tmp_path), threads=1)
+    assert refused.value.code == "model.load_failed" and name in str(refused.value)
+
+
+@pytest.fixture
+def seen(vision: OnnxVision) -> Iterator[tuple[Eyes, "queue.SimpleQueue[Seen]"]]:
+    results: queue.SimpleQueue[Seen] = queue.SimpleQueue()
+    eyes = Eyes(vision, results.put)
+    yield eyes, results
+    eyes.close()
+
+
+def test_eyes_look_in_the_order_in_which_they_were_asked(
+    seen: tuple[Eyes, "queue.SimpleQueue[Seen]"], draw: Draw
+) -> None:
+    eyes, results = seen
+    asked = [draw("red"), Picture("broken", b"no picture"), draw("blue")]
+    for picture in asked:
+        eyes.look(picture)
+    told = [results.get() for _ in asked]
+    assert [s.sha256 for s in told] == [p.sha256 for p in asked]
+    assert [s.embeddings is None for s in told] == [False, True, False]
+    assert told[1].error is not None and told[1].error.code == "image.not_an_image"
+    assert told[0].seconds > 0
+
+
+def test_eyes_close_at_once_however_much_they_are_still_asked_to_see(vision: OnnxVision, draw: Draw) -> None:
+    results: queue.SimpleQueue[Seen] = queue.SimpleQueue()
+    first = threading.Event()
+
+    def done(result: Seen) -> None:
+        results.put(result)
+        first.set()
+
+    eyes = Eyes(vision, done)
+    for n in range(100):
+        eyes.look(replace(draw("red"), sha256=str(n)))
+    first.wait()
+    eyes.close()
+    eyes.close()
+    assert results.qsize() < 100
