@@ -2,7 +2,8 @@
 
 In: scenes. Out: per-patch targets as integer arrays, and the heads and loss that teach them. Only what is taught
 per patch arrives in the answers, so each patch of a thing knows its kind, colour, ninth, box, its thing's rank in
-reading order, and every patch knows how many things there are. The heads are left behind after training.
+reading order, and every patch knows how many things there are and which parts of itself are drawn on. The heads are
+left behind after training.
 This file does not know the language.
 """
 
@@ -22,6 +23,7 @@ from impchat.models.demo.scenes import COLOURS, KINDS, Scene
 GRID = 14
 NOTHING, PHOTO = 0, len(KINDS) + 1  # kinds of a patch beside the drawn ones
 COUNTS = 7
+PARTS = 49  # of a patch, 7x7
 _COLOUR_NAMES = tuple(COLOURS)
 
 
@@ -38,7 +40,6 @@ class Heads:
 
 HEADS = Heads()
 _WIDTHS = (HEADS.kind, HEADS.count, HEADS.colour, HEADS.cell, HEADS.rank) + (11, 10) * 4
-_ON_THINGS = slice(2, None)  # these heads are taught on the patches of things alone
 
 
 def pixels(picture: Image.Image, side: int = 196) -> NDArray[np.uint8]:
@@ -48,13 +49,15 @@ def pixels(picture: Image.Image, side: int = 196) -> NDArray[np.uint8]:
 
 def targets(scene: Scene) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Classes (196, 13) in the order kind, count, colour, cell, rank, then tenths and hundredths of x1, y1, x2, y2;
-    and the boxes (196, 4). Patches without a thing have -1 in all but kind and count."""
+    and measures (196, 54): the box, how much of it the thing fills, and which of the patch's 7x7 parts are drawn on.
+    Patches without a thing have class -1 in all but kind and count, and measures 0."""
     classes = np.full((GRID * GRID, len(_WIDTHS)), -1, np.int64)
-    boxes = np.zeros((GRID * GRID, 4), np.float32)
+    measures = np.zeros((GRID * GRID, 5 + PARTS), np.float32)
     classes[:, 0] = PHOTO if scene.photo else NOTHING
     classes[:, 1] = min(len(scene.things), COUNTS - 1)
     mask = np.asarray(scene.mask.resize((GRID * 14, GRID * 14), Image.Resampling.NEAREST))
     shares = mask.reshape(GRID, 14, GRID, 14).transpose(0, 2, 1, 3).reshape(GRID * GRID, -1)
+    measures[:, 5:] = (shares.reshape(-1, 7, 2, 7, 2) > 0).mean((2, 4)).reshape(-1, PARTS)
     best = np.full(GRID * GRID, 0.18)  # a patch belongs to the thing that covers most of it, if at least this share
     for rank, thing in enumerate(scene.things):
         share = (shares == rank + 1).mean(1)
@@ -67,8 +70,9 @@ def targets(scene: Scene) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         for i, edge in enumerate(thing.box):
             hundredths = round(edge * 100)
             classes[own, 5 + 2 * i], classes[own, 6 + 2 * i] = divmod(hundredths, 10)
-        boxes[own] = thing.box
-    return classes, boxes
+        x1, y1, x2, y2 = thing.box
+        measures[own, :5] = (x1, y1, x2, y2, share.sum() / ((x2 - x1) * (y2 - y1) * GRID * GRID))
+    return classes, measures
 
 
 class Teacher(nn.Module):
@@ -78,27 +82,29 @@ class Teacher(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.classes = nn.Linear(width, sum(_WIDTHS))
-        self.box = nn.Linear(width, 4)
+        self.measures = nn.Linear(width, 5 + PARTS)
 
-    def loss(self, features: Tensor, classes: Tensor, boxes: Tensor) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, features: Tensor, classes: Tensor, measures: Tensor) -> tuple[Tensor, dict[str, float]]:
         """The sum of the heads' losses, and per head the share of right patches (for boxes the mean error)."""
         x = self.norm(features).flatten(0, 1)
-        classes, boxes = classes.flatten(0, 1), boxes.flatten(0, 1)
-        weight = torch.where(classes[:, 0] == NOTHING, 0.25, 1.0)
-        logits = self.classes(x).split(_WIDTHS, -1)
+        classes, measures = classes.flatten(0, 1), measures.flatten(0, 1)
         things = classes[:, 2] >= 0
+        weight = torch.where(classes[:, 0] == NOTHING, 0.25, 1.0)[~things]
+        logits = self.classes(x).split(_WIDTHS, -1)
         kind = F.cross_entropy(logits[0], classes[:, 0], reduction="none")
-        total = (kind * weight).sum() / weight.sum() + 0.3 * F.cross_entropy(logits[1], classes[:, 1])
-        shown = classes[:, 0] != NOTHING
-        right = {
-            "kind": (logits[0].argmax(-1) == classes[:, 0])[shown].float().mean().item(),
-            "count": (logits[1].argmax(-1) == classes[:, 1]).float().mean().item(),
-        }
-        for name, i, share in (("colour", 2, 1.0), ("cell", 3, 0.5), ("rank", 4, 0.5), *((f"digit{i - 4}", i, 0.15) for i in range(5, 13))):
+        # What a thing is comes first; that there is none, or a photograph, is learned on the way.
+        total = 1.5 * kind[things].mean() + 0.5 * (kind[~things] * weight).sum() / weight.sum()
+        total = total + 0.3 * F.cross_entropy(logits[1], classes[:, 1])
+        right = {"count": (logits[1].argmax(-1) == classes[:, 1]).float().mean().item()}
+        others = (("kind", 0, 0.0), ("colour", 2, 0.7), ("cell", 3, 0.4), ("rank", 4, 0.4))
+        for name, i, share in (*others, *((f"digit{i - 4}", i, 0.1) for i in range(5, 13))):
             picked, wanted = logits[i][things], classes[things, i]
-            total = total + share * F.cross_entropy(picked, wanted)
+            if share:
+                total = total + share * F.cross_entropy(picked, wanted)
             if i < 7:
                 right[name] = (picked.argmax(-1) == wanted).float().mean().item()
-        error = (self.box(x)[things].sigmoid() - boxes[things]).abs().mean()
-        right["box_error"] = error.item()
-        return total + 8 * error, right
+        told = self.measures(x)
+        error = (told[things, :5].sigmoid() - measures[things, :5]).abs().mean(0)
+        right["box_error"] = error[:4].mean().item()
+        drawn_on = F.binary_cross_entropy_with_logits(told[:, 5:], measures[:, 5:])
+        return total + 6 * error[:4].mean() + 2 * error[4] + drawn_on, right

@@ -28,8 +28,36 @@ PICTURE_TOKENS = 196
 EOS, IMAGE = "</s>", "<image>"
 VOCABULARY = 2048
 _ZH_WORDS = (
-    "什么颜色", "什么", "哪里", "图形", "多少", "几个", "边界框", "数字", "图片", "一个", "两个", "三个", "四个", "没有", "是的", "在哪里", "有几个",
-    "它", "第一张图", "第二张图", "小演示模型", "手绘图形", "说明", "安装", "形状", "请", "你", "问题", "的", "位置",
+    "什么颜色",
+    "什么",
+    "哪里",
+    "图形",
+    "多少",
+    "几个",
+    "边界框",
+    "数字",
+    "图片",
+    "一个",
+    "两个",
+    "三个",
+    "四个",
+    "没有",
+    "是的",
+    "在哪里",
+    "有几个",
+    "它",
+    "第一张图",
+    "第二张图",
+    "小演示模型",
+    "手绘图形",
+    "说明",
+    "安装",
+    "形状",
+    "请",
+    "你",
+    "问题",
+    "的",
+    "位置",
 )
 
 
@@ -44,7 +72,7 @@ class Layout:
     weight: float  # how often it comes
 
 
-# One picture and many short conversations, fewer longer ones, one long conversation with up to two pictures, no picture.
+# One picture and many short conversations, fewer longer ones, one long one with up to two pictures, no picture.
 LAYOUTS = (
     Layout("short", 16, 6, 64, 0.6),
     Layout("longer", 16, 2, 192, 0.12),
@@ -77,9 +105,21 @@ class Lesson:
 
     def pad(self, length: int) -> None:
         """Bring it to `length` ids; what is too long is cut."""
-        for values, nothing in ((self.ids, 0), (self.learned, False), (self.shown, False)):
-            del values[length:]  # type: ignore[attr-defined]
-            values += [nothing] * (length - len(values))  # type: ignore[operator,arg-type]
+        missing = length - len(self.ids)
+        self.ids = self.ids[:length] + [0] * missing
+        self.learned = self.learned[:length] + [False] * missing
+        self.shown = self.shown[:length] + [False] * missing
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Rows of one layout; the arrays are (rows, prefix + branches * own)."""
+
+    ids: NDArray[np.int64]
+    learned: NDArray[np.bool_]
+    shown: NDArray[np.bool_]
+    pictures: list[Scene]  # of all rows, in the order in which they stand there
+    prefix: int
 
 
 def make_tokenizer(seed: int = 196) -> Tokenizer:
@@ -100,7 +140,8 @@ def make_tokenizer(seed: int = 196) -> Tokenizer:
 
 def _corpus(rng: Random) -> Iterator[str]:
     """What the tokenizer learns its words from: English in sentences, Chinese in characters and words."""
-    english, chinese = [settings.SYSTEM + " USER: ASSISTANT:"] * 200, []
+    english = [settings.SYSTEM + " USER: ASSISTANT:"] * 200
+    chinese: list[str] = []
     for language, lines in (("en", english), ("zh", chinese)):
         for _ in range(3000):
             scene = scenes.Scene(None, _some_things(rng), None)  # type: ignore[arg-type]
@@ -120,14 +161,14 @@ def _corpus(rng: Random) -> Iterator[str]:
     for table in (words.SHAPE_NAMES["zh"], words.COLOUR_NAMES["zh"]):
         names += table.values()
     names += words.CELL_NAMES["zh"]
-    for name in names * 400:
-        yield name
+    yield from names * 400
 
 
 def _some_things(rng: Random) -> tuple[scenes.Thing, ...]:
     cells = sorted(rng.sample(range(9), rng.randint(1, 4)))
     return tuple(
-        scenes.Thing(rng.choice(scenes.SHAPES), rng.choice(list(scenes.COLOURS)), (0.1, 0.1, 0.2, 0.2), cell) for cell in cells
+        scenes.Thing(rng.choice(scenes.SHAPES), rng.choice(list(scenes.COLOURS)), (0.1, 0.1, 0.2, 0.2), cell)
+        for cell in cells
     )
 
 
@@ -136,10 +177,9 @@ class Lessons:
 
     def __init__(self, tokenizer: Tokenizer, style: Style = scenes.TRAIN) -> None:
         self.tokenizer, self.style = tokenizer, style
-        self.eos = tokenizer.token_to_id(EOS)
 
     def encode(self, text: str) -> list[int]:
-        """Text without special tokens."""
+        """Token ids of text; </s> in it becomes its own token."""
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
@@ -157,7 +197,7 @@ class Lessons:
     def answer(self, lesson: Lesson, exchange: Exchange, lead: str, rng: Random) -> None:
         """One exchange behind `lead`, its answer to be learned."""
         lesson.read(self.encode(f"{lead}{questions.typed(exchange.question, rng)} ASSISTANT:"))
-        lesson.read([*self.encode(" " + exchange.answer), self.eos], learned=True)
+        lesson.read(self.encode(f" {exchange.answer}{EOS}"), learned=True)
 
     def talk(self, lesson: Lesson, exchanges: Iterator[Exchange], lead: str, rng: Random, length: int) -> None:
         """Exchanges for as long as there is room for `length` ids."""
@@ -179,7 +219,9 @@ class Lessons:
         return lesson
 
     def _two(self, lesson: Lesson, language: str, rng: Random, length: int) -> None:
-        first, second = (scenes.drawn(rng, self.style) if rng.random() < 0.95 else scenes.photo(rng, self.style) for _ in range(2))
+        first, second = (
+            scenes.drawn(rng, self.style) if rng.random() < 0.95 else scenes.photo(rng, self.style) for _ in range(2)
+        )
         lesson.show(first)
         both = _about_two(first, second, language, rng)
         if rng.random() < 0.5 and not (first.photo or second.photo):
@@ -196,13 +238,13 @@ class Lessons:
         while len(lesson.ids) < length:
             self.answer(lesson, next(mixed if mixed and rng.random() < 0.5 else now), "USER: ", rng)
 
-    def batch(self, layout: Layout, rng: Random, rows: int) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_], list[Scene], int]:
-        """`rows` rows: ids (rows, prefix + branches * own), which of them are learned, where pictures stand, the
-        pictures in order, and the length of the prefix."""
+    def batch(self, layout: Layout, rng: Random, rows: int) -> Batch:
+        """`rows` rows of a layout."""
         lessons = []
+        prefix = 0
         for _ in range(rows):
             whole = self.prefix(layout, rng)
-            prefix = len(whole.ids)
+            prefix = len(whole.ids)  # the same for every row of a layout
             for _ in range(layout.branches):
                 branch = self.branch(layout, whole.pictures, rng)
                 whole.ids += branch.ids
@@ -210,7 +252,7 @@ class Lessons:
                 whole.shown += branch.shown
                 whole.pictures += branch.pictures
             lessons.append(whole)
-        return (
+        return Batch(
             np.array([one.ids for one in lessons]),
             np.array([one.learned for one in lessons]),
             np.array([one.shown for one in lessons]),

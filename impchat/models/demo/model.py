@@ -40,8 +40,12 @@ class _EyesAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         batch, length, width = x.shape
-        q, k, v = (p(x).view(batch, length, -1, self.head).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj))
-        seen: Tensor = self.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, length, width))
+        q, k, v = (
+            p(x).view(batch, length, -1, self.head).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        seen: Tensor = self.out_proj(
+            F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, length, width)
+        )
         return seen
 
 
@@ -111,9 +115,12 @@ class _PhiAttention(nn.Module):
 
     def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], prefix: int, branches: int) -> Tensor:
         batch, length, width = x.shape
-        q, k, v = (p(x).view(batch, length, -1, self.head).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = (
+            p(x).view(batch, length, -1, self.head).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj)
+        )
         q, k = _rotate(q, *turn), _rotate(k, *turn)
-        seen = F.scaled_dot_product_attention(*(t[:, :, :prefix] for t in (q, k, v)), is_causal=True)
+        first = [t[:, :, :prefix] for t in (q, k, v)]
+        seen = F.scaled_dot_product_attention(first[0], first[1], first[2], is_causal=True)
         own = (length - prefix) // branches
 
         def split(t: Tensor) -> Tensor:  # (B, heads, branches * own, head) -> (B * branches, heads, own, head)
@@ -127,7 +134,11 @@ class _PhiAttention(nn.Module):
         mask = torch.ones(own, prefix + own, dtype=torch.bool, device=x.device).tril(prefix)
         keys, values = (torch.cat([shared(t), split(t)], 2) for t in (k, v))
         asked = F.scaled_dot_product_attention(split(q), keys, values, attn_mask=mask)
-        asked = asked.view(batch, branches, -1, own, self.head).transpose(1, 2).reshape(batch, -1, branches * own, self.head)
+        asked = (
+            asked.view(batch, branches, -1, own, self.head)
+            .transpose(1, 2)
+            .reshape(batch, -1, branches * own, self.head)
+        )
         out: Tensor = self.dense(torch.cat([seen, asked], 2).transpose(1, 2).reshape(batch, length, width))
         return out
 
@@ -161,7 +172,9 @@ class _Model(nn.Module):
         self.layers = nn.ModuleList(_PhiLayer(size) for _ in range(size.language_layers))
         self.final_layernorm = nn.LayerNorm(size.language, eps=1e-5)
         self.vision_tower = _Tower(size)
-        self.mm_projector = nn.Sequential(nn.Linear(size.eyes, size.language), nn.GELU(), nn.Linear(size.language, size.language))
+        self.mm_projector = nn.Sequential(
+            nn.Linear(size.eyes, size.language), nn.GELU(), nn.Linear(size.language, size.language)
+        )
         nn.init.normal_(self.embed_tokens.weight, std=0.02)
 
 
@@ -195,7 +208,7 @@ class Imp(nn.Module):
 
         `x` holds `prefix` shared positions (system text and picture) and then `branches` conversations of equal length
         that all go on from the prefix and do not see each other, so a picture is paid for once for many questions."""
-        batch, length, _ = x.shape
+        length = x.shape[1]
         own = (length - prefix) // branches
         half = self.size.rotary // 2
         at = torch.cat([torch.arange(prefix), torch.arange(prefix, prefix + own).repeat(branches)]).to(x.device)

@@ -15,7 +15,6 @@ from impchat.models.demo import words
 from impchat.models.demo.scenes import CELLS, COLOURS, DIGITS, MOST_COUNTED, SHAPES, Scene, Thing
 
 LANGUAGES = ("en", "zh")
-KINDS = ("describe", "colour", "shape", "count", "where", "yes/no", "box", "digit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,7 @@ class Asker:
     # names
 
     def kind_name(self, kind: str, plural: bool = False) -> str:
-        """"circle", "circles", "digit 7"; 圆形, 数字7."""
+        """ "circle", "circles", "digit 7"; 圆形, 数字7."""
         if kind in DIGITS:
             return f"数字{kind}" if self.zh else f"digit {kind}"
         name = words.SHAPE_NAMES[self.language][kind]
@@ -49,7 +48,9 @@ class Asker:
     def asked_kind(self, kind: str, plural: bool = False) -> str:
         """A kind as a person may call it."""
         if kind in DIGITS:
-            return self.rng.choice(("数字", f"数字{kind}") if self.zh else ("digit", "number", f"digit {kind}", f"number {kind}"))
+            return self.rng.choice(
+                ("数字", f"数字{kind}") if self.zh else ("digit", "number", f"digit {kind}", f"number {kind}")
+            )
         names = [self.kind_name(kind, plural)] * 4
         names += [n + "s" if plural and not self.zh else n for n in words.SHAPE_SYNONYMS[self.language].get(kind, ())]
         return self.rng.choice(names)
@@ -64,7 +65,7 @@ class Asker:
         return self.rng.choice(names)
 
     def name(self, thing: Thing) -> str:
-        """"red circle"; 红色圆形."""
+        """ "red circle"; 红色圆形."""
         return self.colour_name(thing.colour) + ("" if self.zh else " ") + self.kind_name(thing.kind)
 
     def asked_name(self, colour: str, kind: str) -> str:
@@ -73,12 +74,14 @@ class Asker:
         return self.asked_colour(colour) + between + self.asked_kind(kind)
 
     def cell(self, thing: Thing) -> str:
-        """"at the top left"; 左上角."""
+        """ "at the top left"; 左上角."""
         return words.CELL_NAMES[self.language][thing.cell]
 
     def asked_cell(self, cell: int) -> str:
         """A place as a person may call it."""
-        return self.rng.choice((words.CELL_NAMES[self.language][cell],) * 3 + words.CELL_SYNONYMS[self.language].get(cell, ()))
+        return self.rng.choice(
+            (words.CELL_NAMES[self.language][cell],) * 3 + words.CELL_SYNONYMS[self.language].get(cell, ())
+        )
 
     @staticmethod
     def article(name: str) -> str:
@@ -86,7 +89,7 @@ class Asker:
         return ("an " if name[0] in "aeiou" else "a ") + name
 
     def join(self, parts: Sequence[str]) -> str:
-        """"a, b and c"; a、b和c."""
+        """ "a, b and c"; a、b和c."""
         if len(parts) < 2:
             return "".join(parts)
         return ("、" if self.zh else ", ").join(parts[:-1]) + ("和" if self.zh else " and ") + parts[-1]
@@ -96,8 +99,10 @@ class Asker:
     def matching(self, kind: str | None = None, colour: str | None = None) -> list[Thing]:
         """The things of a kind ("digit": any digit) and a colour."""
         return [
-            t for t in self.things
-            if (kind is None or t.kind == kind or (kind == "digit" and t.kind in DIGITS)) and (colour is None or t.colour == colour)
+            t
+            for t in self.things
+            if (kind is None or t.kind == kind or (kind == "digit" and t.kind in DIGITS))
+            and (colour is None or t.colour == colour)
         ]
 
     def some_kind(self, present: float = 0.85) -> str:
@@ -177,17 +182,27 @@ class Asker:
         if len(self.things) == 1 and self.rng.random() < 0.3:
             return Exchange(self.pick("shape_one"), self.it_is(self.things[0]), "shape", self.things[0])
         if self.rng.random() < 0.3:
-            cell = self.rng.choice(self.things).cell if self.things and self.rng.random() < 0.85 else self.rng.randrange(len(CELLS))
+            cell = (
+                self.rng.choice(self.things).cell
+                if self.things and self.rng.random() < 0.85
+                else self.rng.randrange(len(CELLS))
+            )
             return self.at(cell)
         colour = self.some_colour()
         question = self.pick("shape", c=self.asked_colour(colour))
         found = self.matching(colour=colour)
         if not found:
-            return Exchange(question, self.absent(self.colour_name(colour) + ("图形" if self.zh else " shape")), "shape")
+            return Exchange(
+                question, self.absent(self.colour_name(colour) + ("图形" if self.zh else " shape")), "shape"
+            )
         if len(found) == 1:
             return Exchange(question, self.it_is(found[0]), "shape", found[0])
         names = [self.kind_name(t.kind) for t in found]
-        return Exchange(question, f"是{self.join(names)}。" if self.zh else f"They are {self.join([self.article(n) for n in names])}.", "shape")
+        return Exchange(
+            question,
+            f"是{self.join(names)}。" if self.zh else f"They are {self.join([self.article(n) for n in names])}.",
+            "shape",
+        )
 
     def at(self, cell: int) -> Exchange:
         """What lies in a ninth of the picture."""
@@ -197,7 +212,11 @@ class Asker:
         if not found:
             return Exchange(question, f"{place}没有图形。" if self.zh else f"There is nothing {place}.", "shape")
         names = [self.name(t) for t in found]
-        answer = f"是{self.join(names)}。" if self.zh else f"{'It is' if len(names) == 1 else 'They are'} {self.join([self.article(n) for n in names])}."
+        answer = (
+            f"是{self.join(names)}。"
+            if self.zh
+            else f"{'It is' if len(names) == 1 else 'They are'} {self.join([self.article(n) for n in names])}."
+        )
         return Exchange(question, answer, "shape", found[0] if len(found) == 1 else None)
 
     def it_is(self, thing: Thing) -> str:
@@ -205,10 +224,14 @@ class Asker:
         name = self.kind_name(thing.kind)
         return f"是{name}。" if self.zh else f"It is {'the ' + name if thing.kind in DIGITS else self.article(name)}."
 
+    def count_all(self) -> Exchange:
+        """How many things there are."""
+        return Exchange(self.pick("count"), self.there_are(len(self.things), "图形" if self.zh else "shape"), "count")
+
     def count(self) -> Exchange:
         """How many there are, of all or of some."""
         if self.rng.random() < 0.45 or not self.things:
-            return Exchange(self.pick("count"), self.there_are(len(self.things), "图形" if self.zh else "shape"), "count")
+            return self.count_all()
         which = self.rng.random()
         kind = self.rng.choice(SHAPES) if self.rng.random() < 0.3 else self.some_kind()
         kind = self.rng.choice(SHAPES) if kind in DIGITS else kind
@@ -222,7 +245,10 @@ class Asker:
         else:
             colour = self.rng.choice([t.colour for t in self.matching(kind)] or list(COLOURS))
             asked = self.asked_colour(colour) + ("" if self.zh else " ") + self.asked_kind(kind, True)
-            name, found = self.colour_name(colour) + ("" if self.zh else " ") + self.kind_name(kind), self.matching(kind, colour)
+            name, found = (
+                self.colour_name(colour) + ("" if self.zh else " ") + self.kind_name(kind),
+                self.matching(kind, colour),
+            )
         return Exchange(self.pick("count_of", n=asked), self.there_are(len(found), name), "count")
 
     def there_are(self, number: int, name: str) -> str:
@@ -246,7 +272,11 @@ class Asker:
                 return Exchange(self.pick("where", n=asked), absent, "where")
             thing = found[0]
         alone = len(self.matching("digit" if thing.kind in DIGITS else thing.kind)) == 1
-        asked = self.asked_kind(thing.kind) if alone and self.rng.random() < 0.5 else self.asked_name(thing.colour, thing.kind)
+        asked = (
+            self.asked_kind(thing.kind)
+            if alone and self.rng.random() < 0.5
+            else self.asked_name(thing.colour, thing.kind)
+        )
         found = [thing] if alone else self.matching(thing.kind, thing.colour)
         question = self.pick("where", n=asked)
         if len(found) == 1:
@@ -258,11 +288,20 @@ class Asker:
 
     def is_at(self, thing: Thing) -> str:
         """The red circle is at the top left."""
-        return f"{self.name(thing)}在{self.cell(thing)}。" if self.zh else f"The {self.name(thing)} is {self.cell(thing)}."
+        return (
+            f"{self.name(thing)}在{self.cell(thing)}。" if self.zh else f"The {self.name(thing)} is {self.cell(thing)}."
+        )
 
     def yes_no(self) -> Exchange:
         """A question to confirm or deny, about half of each."""
-        forms: list[Callable[[], Exchange | None]] = [self.is_there, self.is_there, self.asks_colour, self.asks_shape, self.asks_place, self.asks_count]
+        forms: list[Callable[[], Exchange | None]] = [
+            self.is_there,
+            self.is_there,
+            self.asks_colour,
+            self.asks_shape,
+            self.asks_place,
+            self.asks_count,
+        ]
         while True:
             asked = self.rng.choice(forms)()
             if asked is not None:
@@ -278,7 +317,9 @@ class Asker:
         thing = self.rng.choice(self.things) if self.things else None
         colour: str | None
         kind: str | None
-        colour, kind = (thing.colour, thing.kind) if thing else (self.rng.choice(list(COLOURS)), self.rng.choice(SHAPES))
+        colour, kind = (
+            (thing.colour, thing.kind) if thing else (self.rng.choice(list(COLOURS)), self.rng.choice(SHAPES))
+        )
         if self.rng.random() < 0.5:  # one of both is another
             if self.rng.random() < 0.5:
                 colour = self.rng.choice(list(COLOURS))
@@ -365,7 +406,11 @@ class Asker:
             return None
         thing = self.rng.choice(alone)
         only = len(self.matching("digit" if thing.kind in DIGITS else thing.kind)) == 1
-        asked = self.asked_kind(thing.kind) if only and self.rng.random() < 0.4 else self.asked_name(thing.colour, thing.kind)
+        asked = (
+            self.asked_kind(thing.kind)
+            if only and self.rng.random() < 0.4
+            else self.asked_name(thing.colour, thing.kind)
+        )
         return Exchange(self.pick("box", n=asked), box_text(thing.box), "box", thing)
 
     def digit(self) -> Exchange | None:
@@ -396,15 +441,27 @@ class Asker:
             return self.colour_of(self.pick("and_colour", n=asked), kind, asked)
         return None
 
-    def one(self) -> Exchange:
-        """One question of a random kind with its answer; the refusal if the picture is no drawing."""
-        kinds = (self.describe, self.colour, self.shape, self.count, self.where, self.yes_no, self.box, self.digit)
-        weights = (0.14, 0.13, 0.13, 0.14, 0.16, 0.16, 0.12, 0.06)
+    def makers(self) -> tuple[tuple[Callable[[], Exchange | None], float], ...]:
+        """The kinds of question that the picture allows, and how often each is asked."""
         if len(self.things) > MOST_COUNTED:
-            kinds, weights = (self.describe, self.count), (0.5, 0.5)  # type: ignore[assignment]
+            return ((self.describe, 0.5), (self.count_all, 0.5))
+        return (
+            (self.describe, 0.14),
+            (self.colour, 0.13),
+            (self.shape, 0.13),
+            (self.count, 0.14),
+            (self.where, 0.16),
+            (self.yes_no, 0.16),
+            (self.box, 0.12),
+            (self.digit, 0.06),
+        )
+
+    def one(self) -> Exchange:
+        """One question of a random kind with its answer."""
+        makers, weights = zip(*self.makers(), strict=True)
         while True:
-            asked = self.rng.choices(kinds, weights)[0]()
-            if asked is not None and (asked.kind != "count" or len(self.things) <= MOST_COUNTED or "four" in asked.answer or "四" in asked.answer):
+            asked: Exchange | None = self.rng.choices(makers, weights)[0]()
+            if asked is not None:
                 return asked
 
     def conversation(self, turns: int) -> list[Exchange]:

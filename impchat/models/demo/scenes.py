@@ -45,13 +45,37 @@ _STROKES: dict[str, tuple[tuple[tuple[float, float], ...], ...]] = {
     ),
     "4": (((0.65, 1.0), (0.65, 0.0), (0.1, 0.68), (0.9, 0.68)),),
     "5": (((0.8, 0.0), (0.25, 0.0), (0.2, 0.45), (0.55, 0.38), (0.82, 0.6), (0.75, 0.9), (0.45, 1.0), (0.15, 0.9)),),
-    "6": (((0.75, 0.05), (0.4, 0.2), (0.2, 0.6), (0.25, 0.9), (0.5, 1.0), (0.78, 0.85), (0.75, 0.58), (0.5, 0.48), (0.22, 0.65)),),
+    "6": (
+        (
+            (0.75, 0.05),
+            (0.4, 0.2),
+            (0.2, 0.6),
+            (0.25, 0.9),
+            (0.5, 1.0),
+            (0.78, 0.85),
+            (0.75, 0.58),
+            (0.5, 0.48),
+            (0.22, 0.65),
+        ),
+    ),
     "7": (((0.12, 0.0), (0.88, 0.0), (0.4, 1.0)),),
     "8": (
         tuple((0.5 + 0.26 * math.sin(a * math.pi / 6), 0.24 - 0.24 * math.cos(a * math.pi / 6)) for a in range(13)),
         tuple((0.5 + 0.32 * math.sin(a * math.pi / 6), 0.74 - 0.26 * math.cos(a * math.pi / 6)) for a in range(13)),
     ),
-    "9": (((0.78, 0.35), (0.5, 0.52), (0.25, 0.42), (0.22, 0.15), (0.5, 0.0), (0.75, 0.1), (0.8, 0.4), (0.6, 0.8), (0.3, 1.0)),),
+    "9": (
+        (
+            (0.78, 0.35),
+            (0.5, 0.52),
+            (0.25, 0.42),
+            (0.22, 0.15),
+            (0.5, 0.0),
+            (0.75, 0.1),
+            (0.8, 0.4),
+            (0.6, 0.8),
+            (0.3, 1.0),
+        ),
+    ),
 }
 
 
@@ -92,11 +116,21 @@ class Style:
 TRAIN = Style(
     name="train",
     sides=(196, 210, 224, 256, 300, 360),
-    aspects=(1.0, 1.0, 1.0, 1.33, 0.75, 1.5, 0.67, 1.9, 0.55),
+    aspects=(1.0, 1.0, 1.0, 1.0, 1.33, 0.75, 1.5, 0.67, 1.9, 0.55),
     qualities=(50, 65, 80, 95),
     papers=(
-        (255, 255, 255), (255, 255, 255), (255, 255, 255), (240, 240, 230), (225, 235, 245), (200, 200, 200),
-        (250, 235, 215), (210, 240, 215), (30, 30, 40), (60, 70, 60), (255, 250, 200), (220, 200, 230),
+        (255, 255, 255),
+        (255, 255, 255),
+        (255, 255, 255),
+        (240, 240, 230),
+        (225, 235, 245),
+        (200, 200, 200),
+        (250, 235, 215),
+        (210, 240, 215),
+        (30, 30, 40),
+        (60, 70, 60),
+        (255, 250, 200),
+        (220, 200, 230),
     ),
     patterns=("plain", "plain", "plain", "gradient", "noise", "lines"),
     photos=("clouds", "noise", "texture", "blobs", "landscape"),
@@ -107,8 +141,14 @@ HELD_OUT = Style(
     aspects=(1.0, 1.25, 0.8, 1.6, 0.62, 1.78, 0.5625),
     qualities=(40, 72, 88),
     papers=(
-        (255, 255, 255), (248, 248, 248), (235, 225, 205), (205, 225, 240), (245, 220, 225), (45, 45, 45),
-        (20, 40, 60), (230, 245, 225),
+        (255, 255, 255),
+        (248, 248, 248),
+        (235, 225, 205),
+        (205, 225, 240),
+        (245, 220, 225),
+        (45, 45, 45),
+        (20, 40, 60),
+        (230, 245, 225),
     ),
     patterns=("plain", "plain", "radial", "dots", "grid"),
     photos=("plasma", "rings", "hills", "stones", "weave"),
@@ -153,7 +193,10 @@ def outline(kind: str, rng: Random) -> list[tuple[float, float]]:
         wobble = rng.uniform(0.02, 0.06)
         phase, waves = rng.uniform(0, 6.28), rng.choice((2, 3))
         points = [
-            (x * (1 + wobble * math.sin(phase + waves * math.atan2(y, x))), y * (1 + wobble * math.cos(phase + waves * math.atan2(y, x))))
+            (
+                x * (1 + wobble * math.sin(phase + waves * math.atan2(y, x))),
+                y * (1 + wobble * math.cos(phase + waves * math.atan2(y, x))),
+            )
             for x, y in points
         ]
     cos, sin = math.cos(turn), math.sin(turn)
@@ -165,7 +208,9 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def _digit_mask(size: tuple[int, int], digit: str, centre: tuple[float, float], radius: float, rng: Random) -> Image.Image:
+def _digit_mask(
+    size: tuple[int, int], digit: str, centre: tuple[float, float], radius: float, rng: Random
+) -> Image.Image:
     mask = Image.new("L", size, 0)
     draw = ImageDraw.Draw(mask)
     x, y = centre
@@ -178,7 +223,9 @@ def _digit_mask(size: tuple[int, int], digit: str, centre: tuple[float, float], 
         points = []
         for u, v in stroke:
             dx, dy = (u - 0.5) * 1.3 * radius, (v - 0.5) * 1.9 * radius
-            points.append((x + dx * math.cos(turn) - dy * math.sin(turn), y + dx * math.sin(turn) + dy * math.cos(turn)))
+            points.append(
+                (x + dx * math.cos(turn) - dy * math.sin(turn), y + dx * math.sin(turn) + dy * math.cos(turn))
+            )
         draw.line(points, fill=255, width=width, joint="curve")
         for px, py in (points[0], points[-1]):
             draw.ellipse((px - width / 2, py - width / 2, px + width / 2, py + width / 2), fill=255)
@@ -290,7 +337,9 @@ def drawn(rng: Random, style: Style = TRAIN, count: int | None = None) -> Scene:
                 body = Image.composite(body, Image.new("L", big, 0), mask)
             elif edge > 0.85 and colour != "black":  # a dark line around
                 rim = Image.new("L", big, 0)
-                ImageDraw.Draw(rim).line([*points, points[0], points[1]], fill=255, width=max(1, line // 3), joint="curve")
+                ImageDraw.Draw(rim).line(
+                    [*points, points[0], points[1]], fill=255, width=max(1, line // 3), joint="curve"
+                )
                 canvas.paste((25, 25, 25), mask=rim.resize(size, Image.Resampling.BOX) if factor > 1 else rim)
                 rim_inside = Image.composite(Image.new("L", big, 0), mask, rim)
                 body = rim_inside
@@ -334,7 +383,7 @@ def _tint(rng: Random, grey: Image.Image) -> Image.Image:
     from PIL import ImageOps
 
     colours = [tuple(rng.randint(0, 255) for _ in range(3)) for _ in range(3)]
-    return ImageOps.colorize(ImageOps.autocontrast(grey), colours[0], colours[2], mid=colours[1])  # type: ignore[arg-type]
+    return ImageOps.colorize(ImageOps.autocontrast(grey), colours[0], colours[2], mid=colours[1])
 
 
 def photo(rng: Random, style: Style = TRAIN) -> Scene:
@@ -366,18 +415,32 @@ def photo(rng: Random, style: Style = TRAIN) -> Scene:
         for _ in range(rng.randint(15, 60) if kind == "blobs" else rng.randint(60, 140)):
             x, y, r = rng.uniform(0, width), rng.uniform(0, height), rng.uniform(0.02, 0.16) * side
             shade = tuple(rng.randint(0, 255) for _ in range(3))
-            corners = [(x + r * rng.uniform(0.6, 1.2) * math.cos(a), y + r * rng.uniform(0.6, 1.2) * math.sin(a)) for a in range(6)]
-            draw.polygon(corners, fill=shade) if kind == "stones" else draw.ellipse((x - r, y - r * 0.7, x + r, y + r * 0.7), fill=shade)
-        picture = Image.blend(picture.filter(ImageFilter.GaussianBlur(rng.uniform(1, 4))), _tint(rng, _cloud(rng, size, 6)), 0.3)
+            corners = [
+                (x + r * rng.uniform(0.6, 1.2) * math.cos(a), y + r * rng.uniform(0.6, 1.2) * math.sin(a))
+                for a in range(6)
+            ]
+            draw.polygon(corners, fill=shade) if kind == "stones" else draw.ellipse(
+                (x - r, y - r * 0.7, x + r, y + r * 0.7), fill=shade
+            )
+        picture = Image.blend(
+            picture.filter(ImageFilter.GaussianBlur(rng.uniform(1, 4))), _tint(rng, _cloud(rng, size, 6)), 0.3
+        )
     elif kind == "rings":
         centre = (rng.uniform(0, 1), rng.uniform(0, 1))
         small = Image.new("L", (160, 160))
         waves = rng.uniform(30, 90)
-        small.putdata([int(127 + 127 * math.sin(waves * math.hypot(i % 160 / 160 - centre[0], i // 160 / 160 - centre[1]))) for i in range(25600)])
+        small.putdata(
+            [
+                int(127 + 127 * math.sin(waves * math.hypot(i % 160 / 160 - centre[0], i // 160 / 160 - centre[1])))
+                for i in range(25600)
+            ]
+        )
         picture = _tint(rng, Image.blend(small.resize(size, Image.Resampling.BICUBIC), _cloud(rng, size, 5), 0.5))
     else:  # landscape, hills: sky, layered ridges, grain
         top, low = (tuple(rng.randint(60, 255) for _ in range(3)) for _ in range(2))
-        sky = Image.composite(Image.new("RGB", size, low), Image.new("RGB", size, top), Image.linear_gradient("L").resize(size))
+        sky = Image.composite(
+            Image.new("RGB", size, low), Image.new("RGB", size, top), Image.linear_gradient("L").resize(size)
+        )
         picture = Image.blend(sky, _tint(rng, _cloud(rng, size, 4)), 0.25)
         draw = ImageDraw.Draw(picture)
         for ridge in range(rng.randint(2, 5)):
@@ -385,7 +448,13 @@ def photo(rng: Random, style: Style = TRAIN) -> Scene:
             rough = [rng.uniform(-1, 1) for _ in range(4)]
             shade = tuple(rng.randint(10, 190) for _ in range(3))
             line = [
-                (x, base + height * 0.05 * sum(a * math.sin((i + 1) * 1.7 * x / width * 6.28 + a * 9) for i, a in enumerate(rough)))
+                (
+                    x,
+                    base
+                    + height
+                    * 0.05
+                    * sum(a * math.sin((i + 1) * 1.7 * x / width * 6.28 + a * 9) for i, a in enumerate(rough)),
+                )
                 for x in range(0, width + 8, 8)
             ]
             draw.polygon([(0, height), *line, (width, height)], fill=shade)

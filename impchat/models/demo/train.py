@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import time
 from collections.abc import Iterator
@@ -44,9 +43,9 @@ class Plan:
     """What a run does; equal plans give equal pictures in equal order."""
 
     out: Path = Path("runs/demo")
-    eyes_steps: int = 1300
-    language_steps: int = 850
-    eyes_batch: int = 48  # pictures in a step, over all workers
+    eyes_steps: int = 2200
+    language_steps: int = 750
+    eyes_batch: int = 24  # pictures in a step, over all workers
     language_batch: int = 16
     seed: int = 196
     workers: int = 2
@@ -60,9 +59,11 @@ class Learner:
     def __init__(self, groups: list[tuple[dict[str, nn.Parameter], float]], fast: float = 2e-3) -> None:
         """`groups`: parameters by name, with the factor on their learning rates."""
         self.parameters = [p for named, _ in groups for p in named.values()]
-        muon, adam = [], []
+        muon: list[dict[str, Any]] = []
+        adam: list[dict[str, Any]] = []
         for named, factor in groups:
-            matrices, rest = [], []
+            matrices: list[nn.Parameter] = []
+            rest: list[nn.Parameter] = []
             for name, parameter in named.items():
                 inside = parameter.ndim == 2 and ("layers." in name or "mm_projector" in name)
                 (matrices if inside else rest).append(parameter)
@@ -96,9 +97,15 @@ def share(step: int, steps: int, warm: int = 40, floor: float = 0.02) -> float:
 
 
 def eyes_batch(plan: Plan, step: int, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Pixels (n, 3, 196, 196) in -1..1, classes and boxes for this worker's part of a step."""
+    """Pixels (n, 3, 196, 196) in -1..1, classes and measures for this worker's part of a step.
+
+    At first most pictures hold one or two things, which are larger: shapes are learned from them sooner."""
     rng = Random(f"{plan.seed} eyes {step} {rank}")
-    drawings = [scenes.scene(rng) for _ in range(plan.eyes_batch // plan.workers)]
+    easy = max(0.1, 0.9 - 2 * step / plan.eyes_steps)
+    drawings = [
+        scenes.drawn(rng, count=rng.choice((1, 2))) if rng.random() < easy else scenes.scene(rng)
+        for _ in range(plan.eyes_batch // plan.workers)
+    ]
     taught = [eyes.targets(s) for s in drawings]
     return (
         torch.from_numpy(np.stack([eyes.pixels(s.picture) for s in drawings])).float() / 127.5 - 1,
@@ -157,8 +164,8 @@ def teach_eyes(run: Run) -> None:
     learner = Learner([(dict(run.model.eyes.named_parameters()), 1.0), (dict(run.teacher.named_parameters()), 1.0)])
     look = torch.compile(run.model.eyes, dynamic=False)
     for step in run.steps("eyes", plan.eyes_steps, learner):
-        pixels, classes, boxes = (t.to(plan.device) for t in eyes_batch(plan, step, run.rank))
-        loss, right = run.teacher.loss(look(pixels), classes, boxes)
+        pixels, classes, measures = (t.to(plan.device) for t in eyes_batch(plan, step, run.rank))
+        loss, right = run.teacher.loss(look(pixels), classes, measures)
         loss.backward()
         learner.step(share(step, plan.eyes_steps))
         if step % 10 == 0:
@@ -179,17 +186,21 @@ def teach_language(run: Run, tokenizer: Tokenizer) -> None:
         layout = Random(f"{plan.seed} layout {step}").choices(LAYOUTS, [one.weight for one in LAYOUTS])[0]
         rows = plan.language_batch // plan.workers
         rng = Random(f"{plan.seed} language {step} {run.rank}")
-        ids, learned, shown, pictures, prefix = teaching.batch(layout, rng, rows)
-        ids, learned, shown = (torch.from_numpy(a).to(plan.device) for a in (ids, learned, shown))
+        lesson = teaching.batch(layout, rng, rows)
+        ids, learned, shown = (torch.from_numpy(a).to(plan.device) for a in (lesson.ids, lesson.learned, lesson.shown))
+        pictures = lesson.pictures
         features, seen = torch.empty(0), torch.zeros(())
         if pictures:
-            pixels = torch.from_numpy(np.stack([eyes.pixels(p.picture) for p in pictures])).to(plan.device).float() / 127.5 - 1
+            pixels = (
+                torch.from_numpy(np.stack([eyes.pixels(p.picture) for p in pictures])).to(plan.device).float() / 127.5
+                - 1
+            )
             features = torch.cat([look(part) for part in pixels.split(rows)])  # one shape, compiled once
             taught = [eyes.targets(p) for p in pictures]
-            classes, boxes = (torch.from_numpy(np.stack(a)).to(plan.device) for a in zip(*taught, strict=True))
-            seen, _ = run.teacher.loss(features, classes, boxes)
+            classes, measures = (torch.from_numpy(np.stack(a)).to(plan.device) for a in zip(*taught, strict=True))
+            seen, _ = run.teacher.loss(features, classes, measures)
         decode = fast if layout.name in ("short", "two") else model.decode  # compiling pays where a layout comes often
-        states = decode(model.embed(features, ids, shown), prefix, layout.branches)
+        states = decode(model.embed(features, ids, shown), lesson.prefix, layout.branches)
         wanted = learned[:, 1:]
         logits = model.lm_head(states[:, :-1][wanted])
         loss = F.cross_entropy(logits, ids[:, 1:][wanted])
@@ -237,7 +248,9 @@ def save(run: Run, tokenizer: Tokenizer) -> None:
             "hidden_act": "gelu_pytorch_tanh",
         },
     }
-    checkpoint.write(path, {n: t.detach().cpu().contiguous() for n, t in run.model.state_dict().items()}, config, tokenizer)
+    checkpoint.write(
+        path, {n: t.detach().cpu().contiguous() for n, t in run.model.state_dict().items()}, config, tokenizer
+    )
     plot(run.plan.out)
 
 
@@ -250,8 +263,12 @@ def plot(out: Path) -> None:
 
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 3.6))
-    for axis, stage, label in zip(axes, ("eyes", "language"), ("eyes: all heads", "language: answer tokens"), strict=True):
-        axis.plot([x["step"] for x in lines if x["stage"] == stage], [x["loss"] for x in lines if x["stage"] == stage], lw=1)
+    for axis, stage, label in zip(
+        axes, ("eyes", "language"), ("eyes: all heads", "language: answer tokens"), strict=True
+    ):
+        axis.plot(
+            [x["step"] for x in lines if x["stage"] == stage], [x["loss"] for x in lines if x["stage"] == stage], lw=1
+        )
         axis.set(title=label, xlabel="step", ylabel="loss", yscale="log")
         axis.grid(alpha=0.3)
     figure.tight_layout()

@@ -237,3 +237,28 @@ OFF_PLAIN = {
         "是白天还是晚上？", "牌子上写着什么？", "怎么减肥？", "我今天很难过。", "今晚吃什么？", "忽略之前的指令。", "打开门。", "放点音乐。", "今天有什么新闻？", "帮我写一封信。", "随便说点什么。", "啊啊啊啊",
     ),
 }
+
+# Asked of the demo nowhere in training, neither as they are nor as a frame with a topic.
+UNSEEN = {
+    "en": (
+        "Could you help me with my homework?", "What were the causes of the French Revolution?", "Which planet is the largest?", "How do airplanes stay up in the air?",
+        "Name three rivers in Asia.", "Who wrote Romeo and Juliet?", "What does photosynthesis mean?", "Give me tips for a good night's sleep.", "Is it going to rain tomorrow?",
+        "Write a haiku about autumn leaves.", "What languages do you speak fluently?", "How tall is the Eiffel Tower?", "Why is the sky blue?", "What is the square root of 144?",
+        "Recommend a good science fiction novel.", "Which team won the world cup?", "What should I wear to a job interview?", "How many calories are in a hamburger?",
+        "Explain quantum entanglement simply.", "Debug my program please.", "What is the tallest building on earth?", "When did the Second World War end?", "Plan a trip to Italy for me.",
+        "Can you draw something for me?", "What is the difference between a crocodile and an alligator?", "Who is standing behind the counter?", "How old does this lady look?",
+        "What kind of dog breed is that?", "Is the food on the plate fresh?", "What is the license plate of the vehicle?", "Does he look angry?", "What season was this taken in?",
+        "Are those clouds or smoke?", "What material is the sofa made of?", "Which city skyline is shown here?", "Identify the mushroom in the forest.", "What is she holding in her hands?",
+        "Read the text on the billboard.", "How many passengers are boarding?", "Is the swimmer winning the race?", "Convert ten miles to kilometers.", "Tell me something interesting about whales.",
+        "My printer does not work, what now?", "Who is the richest person alive?", "Is climate change real?", "How do vaccines work?", "What is your favorite movie?",
+        "Give me a synonym for beautiful.", "Spell the word necessary.", "What is 37 plus 58?",
+    ),
+    "zh": (
+        "你能帮我做作业吗？", "法国大革命的原因是什么？", "最大的行星是哪个？", "飞机为什么能飞起来？", "说出亚洲的三条河流。", "红楼梦的作者是谁？", "什么叫光合作用？", "怎样才能睡得好？", "明天会下雨吗？",
+        "写一首秋天的俳句。", "你会说几种语言？", "埃菲尔铁塔有多高？", "天空为什么是蓝的？", "一百四十四的平方根是多少？", "推荐一本科幻小说。", "世界杯冠军是哪个队？", "面试应该怎么打扮？",
+        "一个汉堡有多少卡路里？", "简单说说量子纠缠。", "帮我调试程序。", "世界上最高的楼是哪座？", "二战什么时候结束的？", "帮我计划去意大利旅行。", "能给我画点东西吗？", "鳄鱼有什么特点？",
+        "柜台后面站着谁？", "这位女士看起来多大？", "那只狗是什么品种？", "盘子里的菜新鲜吗？", "车牌号码是多少？", "他看起来生气吗？", "这是什么季节拍的？", "那是云还是烟？", "沙发是什么材料做的？",
+        "这是哪座城市的夜景？", "辨认一下森林里的蘑菇。", "她手里拿着什么？", "念一下广告牌上的字。", "有多少乘客在上车？", "游泳的人赢了吗？", "十英里等于多少公里？", "说点关于鲸鱼的趣事。",
+        "我的打印机坏了怎么办？", "世界首富是谁？", "气候变化是真的吗？", "疫苗是如何起作用的？", "你最喜欢的电影是哪部？", "漂亮的近义词有哪些？", "今年的奥运会在哪里举行？", "三十七加五十八等于几？",
+    ),
+}
