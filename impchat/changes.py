@@ -33,6 +33,8 @@ def add_message(
     db: sqlite3.Connection, conversation: int, parent: int | None, role: Role, text: str, state: State
 ) -> tuple[str, int]:
     """A new message at which the shown branch ends: its uuid and its key."""
+    above = db.execute("select role from messages where id = ?", (parent,)).fetchone()
+    assert role != (above["role"] if above else "assistant"), "below an answer, or nothing, comes a question"
     uuid, created = str(uuid4()), now()
     message = db.execute(
         "insert into messages (uuid, conversation, parent, role, text, state, created_utc)"
@@ -45,7 +47,7 @@ def add_message(
 
 
 def set_title(db: sqlite3.Connection, conversation: int, title: str) -> None:
-    title = " ".join(clean(title).split())
+    title = " ".join(rows.clean(title).split())
     db.execute("update conversations set title = ? where id = ?", (title, conversation))
     db.execute("delete from title_search where rowid = ?", (conversation,))
     db.execute("insert into title_search (rowid, text) values (?, ?)", (conversation, search.index_text(title)))
@@ -55,7 +57,7 @@ def set_tags(db: sqlite3.Connection, conversation: int, tags: Sequence[str]) -> 
     db.execute("delete from conversation_tags where conversation = ?", (conversation,))
     db.executemany(
         "insert into conversation_tags (conversation, place, tag) values (?, ?, ?)",
-        [(conversation, place, tag) for place, tag in enumerate(dict.fromkeys(map(clean, tags)))],
+        [(conversation, place, tag) for place, tag in enumerate(dict.fromkeys(map(rows.clean, tags)))],
     )
 
 
@@ -105,7 +107,7 @@ def merge(db: sqlite3.Connection, conversation: Conversation, messages: Sequence
         leaf = rows.message_id(db, conversation.leaf, key) if conversation.leaf else None
         db.execute(
             "update conversations set folder = ?, pinned = ?, draft = ?, leaf = ?, updated_utc = ? where id = ?",
-            (clean(conversation.folder), conversation.pinned, clean(conversation.draft), leaf,
+            (rows.clean(conversation.folder), conversation.pinned, rows.clean(conversation.draft), leaf,
              conversation.updated_utc, key),
         )  # fmt: skip
     db.execute("update conversations set deleted_utc = null where id = ?", (key,))
@@ -138,7 +140,7 @@ def _insert_message(db: sqlite3.Connection, conversation: int, message: Message,
             conversation,
             rows.message_id(db, message.parent, conversation) if message.parent else None,
             message.role,
-            clean(message.text),
+            rows.clean(message.text),
             message.state,
             message.created_utc,
             message.finish_reason,
@@ -156,18 +158,13 @@ def _insert_message(db: sqlite3.Connection, conversation: int, message: Message,
 
 def to_json(value: object) -> str | None:
     """`value` as a column keeps it; None stays None."""
-    return None if value is None else json.dumps(value, ensure_ascii=False, default=str)
+    return None if value is None else rows.clean(json.dumps(value, ensure_ascii=False, default=str))
 
 
 def title_from(text: str) -> str:
     """The title that a conversation takes from its first question: one line, at most `settings.TITLE_CHARS`."""
     line = " ".join(text.split())
     return line if len(line) <= settings.TITLE_CHARS else line[: settings.TITLE_CHARS - 1].rstrip() + "…"
-
-
-def clean(text: str) -> str:
-    """`text` without halves of surrogate pairs (a broken file name in a shell makes them): SQLite takes none."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def now() -> str:

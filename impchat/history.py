@@ -90,7 +90,7 @@ class History:
                 changes.set_title(db, key, title)
             for column, value in (("folder", folder), ("draft", draft)):
                 if value is not None:
-                    db.execute(f"update conversations set {column} = ? where id = ?", (changes.clean(value), key))
+                    db.execute(f"update conversations set {column} = ? where id = ?", (rows.clean(value), key))
             if pinned is not None:
                 db.execute("update conversations set pinned = ? where id = ?", (pinned, key))
             if leaf is not None:
@@ -136,7 +136,7 @@ class History:
 
         The shown branch ends at it, the draft is empty again, and an untitled conversation takes its title from it.
         Raises HistoryError "history.no_conversation", "history.no_message" (parent), "history.no_image"."""
-        text = changes.clean(text)
+        text = rows.clean(text)
         with self._database.write() as db:
             key = rows.conversation_id(db, conversation, owner)
             place = rows.message_id(db, parent, key) if parent else None
@@ -168,7 +168,7 @@ class History:
         with self._database.write() as db:
             message, open_end = rows.writable(db, uuid)
             if open_end:
-                text = changes.clean(text)
+                text = rows.clean(text)
                 db.execute("update messages set text = ?, state = 'streaming' where id = ?", (text, message))
                 self._set_heartbeat(db, message)
 
@@ -194,7 +194,7 @@ class History:
                     "update messages set text = ?, state = ?, finish_reason = ?, stats = ?, tokens = ?,"
                     " dropped_turns = ?, error = ? where id = ?",
                     (
-                        changes.clean(text),
+                        rows.clean(text),
                         state,
                         finish_reason,
                         changes.to_json(asdict(stats) if stats else None),
@@ -312,7 +312,7 @@ class History:
     def search(self, owner: str, query: str, limit: int = 50) -> list[Hit]:
         """Where all words of `query` are, the latest first; nothing deleted. A title counts where no message of its
         conversation is found, and comes first. Words may be cut short at their end; every query is allowed."""
-        match = search.match_query(changes.clean(query))
+        match = search.match_query(rows.clean(query))
         if match is None:
             return []
         with self._database.read() as db:

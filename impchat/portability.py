@@ -187,7 +187,7 @@ def _is_any(value: Any) -> bool:
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
+    return isinstance(value, str) and bool(value.encode() or True)  # raises for half characters, which none are stored
 
 
 def _is_bool(value: Any) -> bool:
@@ -199,7 +199,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return _is_count(value) or (isinstance(value, float) and math.isfinite(value) and value >= 0)
+    return _is_count(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _is_uuid(value: Any) -> bool:
@@ -224,13 +224,7 @@ def _is_error(value: Any) -> bool:
     """An error whose sentence can be told: front ends will."""
     if not (isinstance(value, dict) and value.keys() == {"code", "values"} and isinstance(value["values"], dict)):
         return False
-    if not (isinstance(value["code"], str) and all(map(_is_plain, value["values"].values()))):
-        return False
-    return bool(ImpChatError(value["code"], **value["values"]).sentence())
-
-
-def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+    return isinstance(value["code"], str) and bool(ImpChatError(value["code"], **value["values"]).sentence())
 
 
 def _is_list(check: _Check) -> _Check:

@@ -28,9 +28,14 @@ _MESSAGE = """
     from messages m join conversations c on c.id = m.conversation left join messages p on p.id = m.parent"""
 
 
+def clean(text: str) -> str:
+    """`text` without halves of surrogate pairs (a broken file name in a shell makes them): SQLite takes none."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def conversation_id(db: sqlite3.Connection, uuid: str, owner: str) -> int:
     """The key of one conversation. Raises HistoryError "history.no_conversation", for another owner's too."""
-    row = db.execute("select id from conversations where uuid = ? and owner = ?", (uuid, owner)).fetchone()
+    row = db.execute("select id from conversations where uuid = ? and owner = ?", (clean(uuid), owner)).fetchone()
     if row is None:
         raise HistoryError("history.no_conversation", conversation=uuid)
     return int(row["id"])
@@ -58,7 +63,8 @@ def conversations(
 def message(db: sqlite3.Connection, uuid: str, owner: str | None = None) -> Message:
     """One message; of `owner` where that is given. Raises HistoryError "history.no_message"."""
     row = db.execute(
-        f"{_MESSAGE} where m.uuid = :uuid and (:owner is null or c.owner = :owner)", {"uuid": uuid, "owner": owner}
+        f"{_MESSAGE} where m.uuid = :uuid and (:owner is null or c.owner = :owner)",
+        {"uuid": clean(uuid), "owner": owner},
     ).fetchone()
     if row is None:
         raise HistoryError("history.no_message", message=uuid)
@@ -67,7 +73,9 @@ def message(db: sqlite3.Connection, uuid: str, owner: str | None = None) -> Mess
 
 def message_id(db: sqlite3.Connection, uuid: str, conversation: int) -> int:
     """The key of a message of this conversation. Raises HistoryError "history.no_message"."""
-    row = db.execute("select id from messages where uuid = ? and conversation = ?", (uuid, conversation)).fetchone()
+    row = db.execute(
+        "select id from messages where uuid = ? and conversation = ?", (clean(uuid), conversation)
+    ).fetchone()
     if row is None:
         raise HistoryError("history.no_message", message=uuid)
     return int(row["id"])
@@ -109,7 +117,7 @@ def siblings(db: sqlite3.Connection, uuid: str) -> list[Message]:
 
 def image(db: sqlite3.Connection, sha256: str) -> Image:
     """What is known of a picture. Raises HistoryError "history.no_image"."""
-    row = db.execute("select * from images where sha256 = ?", (sha256,)).fetchone()
+    row = db.execute("select * from images where sha256 = ?", (clean(sha256),)).fetchone()
     if row is None:
         raise HistoryError("history.no_image", image=sha256)
     return Image(**row)
@@ -139,7 +147,7 @@ def is_shown(db: sqlite3.Connection, owner: str, sha256: str) -> bool:
 
 def is_owned(db: sqlite3.Connection, owner: str, sha256: str) -> bool:
     """Whether `owner` may see this picture."""
-    found = db.execute("select 1 from image_owners where owner = ? and image = ?", (owner, sha256))
+    found = db.execute("select 1 from image_owners where owner = ? and image = ?", (owner, clean(sha256)))
     return found.fetchone() is not None
 
 

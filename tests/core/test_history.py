@@ -206,11 +206,19 @@ def test_an_answers_end_is_kept_with_its_receipt(history: History) -> None:
 def test_a_failed_answer_keeps_its_text_and_its_error(history: History) -> None:
     _, question = asked(history)
     answer = history.start_answer(question.conversation, ME, parent=question.uuid, model="m")
-    error = Failed("image.truncated", {"format": "PNG", "path": "图.png"})
+    error = Failed("image.truncated", {"format": "PNG", "path": "图.png", "size": 3})
     failed = history.finish_answer(answer.uuid, text="A re", state="failed", error=error)
     assert (failed.state, failed.text, failed.error) == ("failed", "A re", error)
     assert failed.tokens is None and failed.stats is None
     assert HistoryError(failed.error.code, **failed.error.values).code == "image.truncated"
+
+
+def test_an_errors_values_of_any_kind_are_kept_as_text_at_least(history: History) -> None:
+    _, question = asked(history)
+    answer = history.start_answer(question.conversation, ME, parent=question.uuid, model="m")
+    values = {"path": Path("x") / "y", "name": "\udcff"}
+    failed = history.finish_answer(answer.uuid, text="", state="failed", error=Failed("data.unwritable", values))
+    assert failed.error == Failed("data.unwritable", {"path": str(Path("x") / "y"), "name": "?"})
 
 
 def test_the_first_end_of_an_answer_stands(history: History) -> None:
@@ -282,6 +290,8 @@ def test_any_text_can_be_kept(history: History) -> None:
 
 CALLS: list[tuple[str, Callable[[History, str, str, str], object]]] = [
     ("conversation", lambda h, c, m, owner: h.conversation(c, owner)),
+    ("odd name", lambda h, c, m, owner: h.conversation("\udcff", owner)),  # what a shell makes of a broken byte
+    ("odd message", lambda h, c, m, owner: h.message("\udcff\0", owner)),
     ("tree", lambda h, c, m, owner: h.tree(c, owner)),
     ("messages", lambda h, c, m, owner: h.messages(c, owner)),
     ("branch", lambda h, c, m, owner: h.branch(c, owner)),
@@ -354,7 +364,7 @@ def test_a_lost_picture_file_is_told_and_comes_back_when_given_again(history: Hi
 
 def test_a_hash_that_is_none_reads_no_file(history: History, file: Path) -> None:
     (file.parent / "secret.png").write_bytes(b"secret")
-    for name in ("../secret", "", "ab", "../../etc/passwd", "0" * 64):
+    for name in ("../secret", "", "ab", "../../etc/passwd", "0" * 64, "\udcff", "\0"):
         with pytest.raises(HistoryError) as caught:
             history.image_bytes(name)
         assert caught.value.code == "history.no_image"

@@ -1,0 +1,434 @@
+"""A conversation that went out comes back the same to the last byte; whatever else comes in is refused whole."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from impchat import images, portability, settings
+from impchat.errors import HistoryError
+from impchat.history import History
+from impchat.images import Prepared
+from impchat.messages import Failed, Stats
+
+ME, OTHER = "me", "somebody else"
+
+
+def picture(colour: str, kind: str = "PNG") -> Prepared:
+    out = io.BytesIO()
+    Image.new("RGB", (24, 16), colour).save(out, kind)
+    return images.prepare(out.getvalue())
+
+
+@pytest.fixture
+def histories(tmp_path: Path) -> Iterator[tuple[History, History]]:
+    here, there = History(tmp_path / "here" / "history.db"), History(tmp_path / "there" / "history.db")
+    yield here, there
+    here.close()
+    there.close()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A zip of everything that a conversation can have."""
+    history = History(tmp_path_factory.mktemp("exported") / "history.db")
+    data = portability.export_zip(history, rich_conversation(history), ME)
+    history.close()
+    return data
+
+
+@pytest.fixture(scope="module")
+def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
+    """A history for what is refused: `refused` makes sure that it stays as it is."""
+    history = History(tmp_path_factory.mktemp("refusing") / "history.db")
+    rich_conversation(history)
+    yield history
+    history.close()
+
+
+@pytest.fixture
+def here(histories: tuple[History, History]) -> History:
+    return histories[0]
+
+
+@pytest.fixture
+def there(histories: tuple[History, History]) -> History:
+    return histories[1]
+
+
+def rich_conversation(history: History) -> str:
+    """A conversation with everything a conversation can have."""
+    red, photo, blue = (history.add_image(p, ME) for p in (picture("red"), picture("olive", "JPEG"), picture("blue")))
+    uuid = history.create_conversation(ME, "Shapes 图形").uuid
+    question = history.add_question(uuid, ME, parent=None, text="这是什么？\0 🐱", images=[red.sha256, photo.sha256])
+    first = history.start_answer(uuid, ME, parent=question.uuid, model="imp-demo-196")
+    stats = Stats(prompt_tokens=236, cached_tokens=200, new_tokens=36, generated_tokens=4, vision_s=0.1, decode_s=1 / 3)
+    history.finish_answer(
+        first.uuid, text="A red circle.", state="done", finish_reason="stop", stats=stats, tokens=(1, 0, 51199)
+    )
+    follow = history.add_question(uuid, ME, parent=first.uuid, text="And its colour?")
+    failed = history.start_answer(uuid, ME, parent=follow.uuid, model="imp-demo-196")
+    error = Failed("image.too_many_pixels", {"limit": 120})
+    history.finish_answer(failed.uuid, text="It", state="failed", error=error, dropped_turns=1)
+    second = history.start_answer(uuid, ME, parent=question.uuid, model="imp-v1.5-3b-196")
+    history.finish_answer(second.uuid, text="", state="stopped", finish_reason="stopped", tokens=())
+    history.add_question(uuid, ME, parent=None, text="What is this?")
+    history.update_conversation(
+        uuid, ME, folder="School", tags=["maths", "图形"], pinned=True, draft="And then", draft_images=[blue.sha256],
+        leaf=failed.uuid,
+    )  # fmt: skip
+    return uuid
+
+
+def parts(data: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def zipped(files: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", compression) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return out.getvalue()
+
+
+def changed(data: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
+    """The zip with a change to its conversation.json."""
+    files = parts(data)
+    index = json.loads(files["conversation.json"])
+    change(index)
+    return zipped(files | {"conversation.json": json.dumps(index).encode()})
+
+
+def everything(history: History) -> tuple[object, ...]:
+    """What a person could see of a history, and the files it keeps."""
+    listed = [*history.conversations(ME), *history.conversations(OTHER), *history.conversations(ME, deleted=True)]
+    messages = [history.messages(conversation.uuid, conversation.owner) for conversation in listed]
+    folder = history._database.path.parent / "images"
+    return listed, messages, sorted(str(path) for path in folder.rglob("*.*"))
+
+
+def refused(history: History, data: bytes) -> str:
+    before = everything(history)
+    with pytest.raises(HistoryError) as caught:
+        portability.import_zip(history, data, ME)
+    assert everything(history) == before
+    assert caught.value.sentence("en") and caught.value.sentence("zh")
+    return caught.value.code
+
+
+def test_import_then_export_gives_equal_bytes(here: History, there: History) -> None:
+    uuid = rich_conversation(here)
+    data = portability.export_zip(here, uuid, ME)
+    arrived = portability.import_zip(there, data, OTHER)
+    assert portability.export_zip(there, arrived.uuid, OTHER) == data
+
+    assert arrived.uuid == uuid and arrived.owner == OTHER
+    for one, other in zip(here.messages(uuid, ME), there.messages(uuid, OTHER), strict=True):
+        assert one == other
+    assert there.branch(uuid, OTHER) == here.branch(uuid, ME)
+    for message in there.messages(uuid, OTHER):
+        for sha256 in message.images:
+            assert there.image_of(OTHER, sha256) and there.image_bytes(sha256) == here.image_bytes(sha256)
+    assert len(there.search(OTHER, "什么")) == 1 and len(there.search(OTHER, "circle")) == 1
+
+
+def test_an_empty_conversation_travels_too(here: History, there: History) -> None:
+    uuid = here.create_conversation(ME).uuid
+    data = portability.export_zip(here, uuid, ME)
+    portability.import_zip(there, data, ME)
+    assert portability.export_zip(there, uuid, ME) == data
+
+
+def test_equal_conversations_give_equal_bytes_at_any_time(here: History) -> None:
+    uuid = rich_conversation(here)
+    assert portability.export_zip(here, uuid, ME) == portability.export_zip(here, uuid, ME)
+
+
+def test_a_zip_holds_readable_json_and_the_pictures_by_hash_and_no_owner(here: History) -> None:
+    uuid = rich_conversation(here)
+    files = parts(portability.export_zip(here, uuid, ME))
+    index = json.loads(files.pop("conversation.json"))
+    assert index["format"] == 1 and index["conversation"]["title"] == "Shapes 图形"
+    assert "owner" not in index["conversation"] and "somebody" not in json.dumps(index)
+    assert sorted(files) == sorted(portability.image_files(here, uuid, ME))
+    assert all(re.fullmatch(r"images/[0-9a-f]{64}\.(jpg|png)", name) for name in files) and len(files) == 3
+
+
+def test_an_answer_in_mid_stream_is_exported_as_far_as_it_got(here: History, there: History) -> None:
+    uuid = here.create_conversation(ME).uuid
+    question = here.add_question(uuid, ME, parent=None, text="Q")
+    answer = here.start_answer(uuid, ME, parent=question.uuid, model="m")
+    here.flush_answer(answer.uuid, "The first words")
+    data = portability.export_zip(here, uuid, ME)
+    portability.import_zip(there, data, ME)
+    assert there.message(answer.uuid, ME).state == "interrupted"
+    assert there.message(answer.uuid, ME).text == "The first words"
+    assert portability.export_zip(there, uuid, ME) == data
+    assert here.message(answer.uuid, ME).state == "streaming"
+
+
+def test_another_owners_conversation_cannot_be_exported(here: History) -> None:
+    uuid = rich_conversation(here)
+    for export in (portability.export_zip, portability.export_markdown, portability.image_files):
+        with pytest.raises(HistoryError) as caught:
+            export(here, uuid, OTHER)
+        assert caught.value.code == "history.no_conversation"
+
+
+# Coming in where something is already
+
+
+def test_importing_twice_changes_nothing(here: History) -> None:
+    uuid = rich_conversation(here)
+    data = portability.export_zip(here, uuid, ME)
+    before = everything(here)
+    assert portability.import_zip(here, data, ME).uuid == uuid
+    assert everything(here) == before
+
+
+def test_an_older_copy_is_completed_by_a_newer_one(here: History, there: History) -> None:
+    uuid = rich_conversation(here)
+    portability.import_zip(there, portability.export_zip(here, uuid, ME), ME)
+    here.add_question(uuid, ME, parent=None, text="One more", images=[here.add_image(picture("pink"), ME).sha256])
+    here.update_conversation(uuid, ME, title="New title", tags=["new"], pinned=False)
+    data = portability.export_zip(here, uuid, ME)
+    portability.import_zip(there, data, ME)
+    assert portability.export_zip(there, uuid, ME) == data
+
+
+def test_a_newer_copy_keeps_what_it_has_when_an_older_one_comes_in(here: History) -> None:
+    uuid = rich_conversation(here)
+    old = portability.export_zip(here, uuid, ME)
+    here.add_question(uuid, ME, parent=None, text="One more")
+    here.update_conversation(uuid, ME, title="New title")
+    before = everything(here)
+    portability.import_zip(here, old, ME)
+    assert everything(here) == before
+
+
+def test_a_deleted_conversation_comes_back_and_a_purged_one_too(here: History) -> None:
+    uuid = rich_conversation(here)
+    data = portability.export_zip(here, uuid, ME)
+    here.delete_conversation(uuid, ME)
+    assert portability.import_zip(here, data, ME).deleted_utc is None
+    here.purge_conversation(uuid, ME)
+    portability.import_zip(here, data, ME)
+    assert portability.export_zip(here, uuid, ME) == data
+
+
+def test_what_another_owner_has_stays_theirs_and_a_copy_is_made(here: History) -> None:
+    uuid = rich_conversation(here)
+    data = portability.export_zip(here, uuid, ME)
+    before = here.tree(uuid, ME)
+    copy = portability.import_zip(here, data, OTHER)
+    assert copy.uuid != uuid and here.tree(uuid, ME) == before
+    mine, theirs = here.messages(uuid, ME), here.messages(copy.uuid, OTHER)
+    assert [m.text for m in mine] == [m.text for m in theirs]
+    assert not {m.uuid for m in mine} & {m.uuid for m in theirs}
+    assert [m.text for m in here.branch(copy.uuid, OTHER)] == [m.text for m in here.branch(uuid, ME)]
+    assert (copy.tags, copy.pinned, copy.folder) == (("maths", "图形"), True, "School")
+
+
+def test_messages_under_taken_names_are_copied_under_new_ones(here: History) -> None:
+    uuid = rich_conversation(here)
+    data = portability.export_zip(here, uuid, ME)
+    before = here.tree(uuid, ME)
+    elsewhere = changed(data, lambda index: index["conversation"].update(uuid="11111111-1111-4111-8111-111111111111"))
+    copy = portability.import_zip(here, elsewhere, ME)
+    assert here.tree(uuid, ME) == before and copy.uuid != uuid
+    assert [m.text for m in here.messages(copy.uuid, ME)] == [m.text for m in before[1]]
+
+
+def test_a_zip_that_was_packed_again_with_compression_is_taken(here: History, there: History) -> None:
+    uuid = rich_conversation(here)
+    data = portability.export_zip(here, uuid, ME)
+    portability.import_zip(there, zipped(parts(data), zipfile.ZIP_DEFLATED), ME)
+    assert portability.export_zip(there, uuid, ME) == data
+
+
+# What is refused
+
+
+def test_files_that_are_no_exports_are_refused(refusing: History) -> None:
+    for data in (b"", b"Dear diary", b"PK\x03\x04", b"PK\x05\x06" + bytes(18), os.urandom(5000), picture("red").data):
+        assert refused(refusing, data) == "portability.broken"
+    assert refused(refusing, zipped({"other.json": b"{}"})) == "portability.broken"
+
+
+@pytest.mark.parametrize(
+    "index",
+    [b"", b"{", b"null", b"[]", b"1", b'"x"', b"{}", b'{"format": 1}', b"\xff\xfe", b"[" * 100_000, b'{"format": "1"}',
+     b'{"format": true, "conversation": {}, "messages": [], "images": []}', b"9" * 5000],
+    ids=range(13),
+)  # fmt: skip
+def test_an_index_that_is_no_conversation_is_refused(refusing: History, index: bytes) -> None:
+    assert refused(refusing, zipped({"conversation.json": index})) == "portability.broken"
+
+
+def test_an_export_of_a_newer_impchat_is_refused_by_name(exported: bytes, refusing: History) -> None:
+    newer = changed(exported, lambda index: index.update(format=2, dreams=[]))
+    assert refused(refusing, newer) == "portability.newer"
+
+
+def test_a_truncated_zip_is_refused_wherever_it_ends(exported: bytes, refusing: History) -> None:
+    for length in range(0, len(exported), 97):
+        assert refused(refusing, exported[:length]) == "portability.broken"
+
+
+def test_a_damaged_zip_is_refused_or_comes_in_whole(exported: bytes, there: History) -> None:
+    for place in range(0, len(exported), 61):
+        damaged = exported[:place] + bytes([exported[place] ^ 0x40]) + exported[place + 1 :]
+        try:
+            arrived = portability.import_zip(there, damaged, ME)  # the damage was to a date or such
+        except HistoryError as error:
+            assert error.code in ("portability.broken", "portability.newer", "portability.too_large")
+        else:
+            assert portability.export_zip(there, arrived.uuid, ME) == exported
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../evil", "/etc/passwd", "images/../../evil.png", "images\\evil.png", "images/", "conversation.json/",
+     "__MACOSX/x", "images/" + "0" * 64 + ".png", "C:evil", "\u202egnp.exe"],
+)  # fmt: skip
+def test_a_file_more_than_the_index_names_is_refused(exported: bytes, refusing: History, name: str) -> None:
+    assert refused(refusing, zipped(parts(exported) | {name: b"evil"})) == "portability.broken"
+
+
+def test_a_picture_less_or_another_than_the_index_names_is_refused(exported: bytes, refusing: History) -> None:
+    files = parts(exported)
+    name = next(name for name in files if name.endswith(".png"))
+    assert refused(refusing, zipped({n: d for n, d in files.items() if n != name})) == "portability.broken"
+    for other in (b"", b"not a picture", picture("black").data, files[name] + b"trailer"):
+        assert refused(refusing, zipped(files | {name: other})) == "portability.broken"
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_name_that_comes_twice_is_refused(exported: bytes, refusing: History) -> None:
+    out = io.BytesIO(exported)
+    with zipfile.ZipFile(out, "a") as archive:
+        archive.writestr("conversation.json", b"{}")
+    assert refused(refusing, out.getvalue()) == "portability.broken"
+
+
+def test_a_picture_with_metadata_is_refused_though_its_hash_is_right(here: History, refusing: History) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "SECRET camera"
+    out = io.BytesIO()
+    Image.new("RGB", (24, 16), "red").save(out, "JPEG", exif=exif)
+    data = out.getvalue()
+    sha256 = hashlib.sha256(data).hexdigest()
+    uuid = here.create_conversation(ME).uuid
+    here.add_question(uuid, ME, parent=None, text="Q", images=[here.add_image(picture("red"), ME).sha256])
+
+    def with_metadata(index: dict[str, Any]) -> None:
+        index["messages"][0]["images"] = [sha256]
+        index["images"] = [{"sha256": sha256, "width": 24, "height": 16, "mime": "image/jpeg", "size_bytes": len(data)}]
+
+    files = parts(changed(portability.export_zip(here, uuid, ME), with_metadata))
+    only = {"conversation.json": files["conversation.json"], f"images/{sha256}.jpg": data}
+    assert refused(refusing, zipped(only)) == "portability.broken"
+
+
+def test_a_zip_bomb_is_refused_unread(refusing: History) -> None:
+    bomb = zipped({"conversation.json": bytes(settings.IMPORT_INDEX_BYTES + 1)}, zipfile.ZIP_DEFLATED)
+    assert len(bomb) < 10**6 and refused(refusing, bomb) == "portability.broken"
+    claim = bytearray(zipped({"conversation.json": b"{}"}))
+    directory = claim.index(b"PK\x01\x02")
+    claim[directory + 24 : directory + 28] = (settings.IMPORT_BYTES + 1).to_bytes(4, "little")
+    assert refused(refusing, bytes(claim)) == "portability.too_large"
+
+
+BAD: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
+    ("an unknown field", lambda i: i.update(more=1)),
+    ("an unknown field of the conversation", lambda i: i["conversation"].update(owner="me")),
+    ("a missing field", lambda i: i["conversation"].pop("title")),
+    ("a conversation uuid that is none", lambda i: i["conversation"].update(uuid="../../x")),
+    ("a conversation uuid in another form", lambda i: i["conversation"].update(uuid=i["conversation"]["uuid"].upper())),
+    ("a time that is none", lambda i: i["conversation"].update(created_utc="yesterday")),
+    ("a time in Arabic digits", lambda i: i["conversation"].update(created_utc="٢٠٢٦-01-01T00:00:00.000Z")),
+    ("a title that is a number", lambda i: i["conversation"].update(title=1)),
+    ("tags that are a text", lambda i: i["conversation"].update(tags="abc")),
+    ("a tag that is a list", lambda i: i["conversation"].update(tags=[["a"]])),
+    ("a pin that is a number", lambda i: i["conversation"].update(pinned=1)),
+    ("a leaf that is not there", lambda i: i["conversation"].update(leaf="11111111-1111-4111-8111-111111111111")),
+    ("a draft picture that is not there", lambda i: i["conversation"].update(draft_images=["0" * 64])),
+    ("messages that are none", lambda i: i.update(messages={})),
+    ("a message that is a text", lambda i: i["messages"].append("x")),
+    ("a message twice", lambda i: i["messages"].append(i["messages"][0])),
+    ("a child before its parent", lambda i: i["messages"].reverse()),
+    ("a message that is its own parent", lambda i: i["messages"][1].update(parent=i["messages"][1]["uuid"])),
+    ("an answer to nothing", lambda i: i["messages"][1].update(parent=None)),
+    ("a question to a question", lambda i: i["messages"][2].update(parent=i["messages"][0]["uuid"])),
+    ("an unknown role", lambda i: i["messages"][0].update(role="system")),
+    ("half a character", lambda i: i["messages"][0].update(text="a\ud800")),
+    ("an unknown state", lambda i: i["messages"][0].update(state="dreaming")),
+    ("a state that is a list", lambda i: i["messages"][0].update(state=[])),
+    ("a streaming message", lambda i: i["messages"][1].update(state="streaming")),
+    ("an unknown end", lambda i: i["messages"][1].update(finish_reason="bored")),
+    ("tokens that are texts", lambda i: i["messages"][1].update(tokens=["1"])),
+    ("tokens below zero", lambda i: i["messages"][1].update(tokens=[-1])),
+    ("tokens too large", lambda i: i["messages"][1].update(tokens=[2**70])),
+    ("tokens that are truths", lambda i: i["messages"][1].update(tokens=[True])),
+    ("unknown stats", lambda i: i["messages"][1]["stats"].update(mood=1)),
+    ("stats that are no number", lambda i: i["messages"][1]["stats"].update(decode_s="1")),
+    ("stats that are not a number", lambda i: i["messages"][1]["stats"].update(decode_s=float("nan"))),
+    ("stats without end", lambda i: i["messages"][1]["stats"].update(decode_s=float("inf"))),
+    ("an unknown error", lambda i: i["messages"][3].update(error={"code": "no.such", "values": {}})),
+    ("an error without its values", lambda i: i["messages"][3].update(error={"code": "image.truncated", "values": {}})),
+    ("an error with odd values", lambda i: i["messages"][3]["error"]["values"].update(self=1, code=2, language=3)),
+    ("dropped turns below zero", lambda i: i["messages"][1].update(dropped_turns=-1)),
+    ("a picture by a path", lambda i: i["messages"][0].update(images=["../../x"])),
+    ("a picture not described", lambda i: i["images"].pop()),
+    ("a picture not used", lambda i: i["conversation"].update(draft_images=[])),
+    ("a picture of another size", lambda i: i["images"][0].update(width=25)),
+    ("a picture of an unknown kind", lambda i: i["images"][0].update(mime="image/svg+xml")),
+    ("a kind that is a list", lambda i: i["images"][0].update(mime=[])),
+]
+
+
+@pytest.mark.parametrize("change", [change for _, change in BAD], ids=[name for name, _ in BAD])
+def test_whatever_impchat_would_not_have_written_is_refused(
+    exported: bytes, refusing: History, change: Callable[[dict[str, Any]], object]
+) -> None:
+    assert refused(refusing, changed(exported, change)) == "portability.broken"
+
+
+def test_a_full_disk_during_an_import_leaves_nothing_of_it(exported: bytes, there: History) -> None:
+    larger = changed(exported, lambda index: index["messages"][0].update(text="x" * 3_000_000))
+    with there._database.read() as db:
+        db.execute(f"pragma max_page_count = {db.execute('pragma page_count').fetchone()[0] + 20}")
+    assert refused(there, larger) == "history.disk_full"
+
+
+# Markdown
+
+
+def test_markdown_shows_the_branch_a_person_sees(here: History) -> None:
+    uuid = rich_conversation(here)
+    text = portability.export_markdown(here, uuid, ME)
+    assert text.startswith("# Shapes 图形\n")
+    places = [text.index(part) for part in ("这是什么？", "A red circle.", "And its colour?", "It\n")]
+    assert places == sorted(places)
+    assert "What is this?" not in text  # another branch
+    assert "This answer ended with an error" in text and "imp-demo-196" in text
+    named = re.findall(r"!\[.*?\]\((.*?)\)", text)
+    assert len(named) == 2 and set(named) <= set(portability.image_files(here, uuid, ME))
+
+
+def test_markdown_speaks_chinese(here: History) -> None:
+    uuid = here.create_conversation(ME).uuid
+    here.add_question(uuid, ME, parent=None, text="")
+    assert portability.export_markdown(here, uuid, ME, "zh").startswith("# 对话\n\n## 你\n")
