@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 import webbrowser
+from contextlib import suppress
 from pathlib import Path
 
 from impchat import settings
@@ -35,7 +36,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, help=say("web.cli.data"))
     parser.add_argument("--model", help=say("web.cli.model"))
     parser.add_argument("--language", choices=sorted(LANGUAGES), help=say("web.cli.language"))
-    parser.add_argument("--open", action=argparse.BooleanOptionalAction, default=_has_screen(), help=say("web.cli.open"))
+    shown = argparse.BooleanOptionalAction
+    parser.add_argument("--open", action=shown, default=_has_screen(), help=say("web.cli.open"))
     return parser
 
 
@@ -60,8 +62,6 @@ def _serve(options: argparse.Namespace) -> int:
                 webbrowser.open(address)
 
         web = server.build_app(App.open(options.data, options.model), options.language)
-        try:
+        with suppress(KeyboardInterrupt):  # how uvicorn passes Ctrl-C on when it has ended
             server.Server(web, ready).run(sockets=[bound])
-        except KeyboardInterrupt:  # how uvicorn passes Ctrl-C on when it has ended
-            pass
     return 0

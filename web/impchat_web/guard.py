@@ -24,6 +24,7 @@ _GRADIO = (
     "/config",
     "/gradio_api/queue/",
     "/gradio_api/cancel",
+    "/gradio_api/reset",
     "/gradio_api/heartbeat/",
     "/gradio_api/startup-events",
 )

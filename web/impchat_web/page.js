@@ -347,7 +347,6 @@ window.impchat = (() => {
     const side = find("#side");
     side.setAttribute("role", "navigation");
     side.setAttribute("aria-label", say("menu"));
-    find("#main").setAttribute("role", "main");
     for (const id of ["new", "attach", "send", "stop"]) find(`#${id}`).title = find(`#${id}`).textContent.trim();
     document.body.append(picker, viewer, element("div", { id: "drop" }, element("span", {}, say("drop"))));
     find("#composer").prepend(element("button", { type: "button", id: "latest", "data-do": "latest", "aria-label": say("latest"), title: say("latest") }));

@@ -111,9 +111,7 @@ class View:
             thread,
             live,
             history,
-            gr.update(
-                value=draft, label=say("web.question", language), placeholder=say("web.question_hint", language)
-            ),
+            gr.update(value=draft, label=say("web.question", language), placeholder=say("web.question_hint", language)),
             state | {"language": language, "words": words},
             *(say(f"web.{name}", language) for name in ("new", "attach", "send", "stop")),
             render.banner(language) if self.app.demo else "",

@@ -184,7 +184,9 @@ def welcome(samples: Sequence[str], language: str) -> str:
         for number, name in enumerate(samples, 1)
     )
     if cards:
-        cards = f'<h2>{escape(say("web.samples", language))}</h2><div class="samples">{cards}</div>'
+        cards = (
+            f'<div class="pick"><h2>{escape(say("web.samples", language))}</h2><div class="samples">{cards}</div></div>'
+        )
     asks = "".join(
         f'<button type="button" class="ask" data-do="ask">{escape(say(f"web.ask_{number}", language))}</button>'
         for number in range(1, 5)
@@ -198,9 +200,10 @@ def welcome(samples: Sequence[str], language: str) -> str:
 
 def banner(language: str) -> str:
     """What a person must know of the demo model."""
+    hide = escape(say("web.hide", language))
     return (
         f'<div class="banner" role="note"><b>{escape(say("web.demo", language))}</b>'
         f"<span>{escape(say('web.demo_says', language))}</span>"
-        f'<button type="button" class="tool close" data-do="hide-banner" aria-label="{escape(say("web.hide", language))}" '
-        f'title="{escape(say("web.hide", language))}"></button></div>'
+        f'<button type="button" class="tool close" data-do="hide-banner" aria-label="{hide}" title="{hide}">'
+        "</button></div>"
     )

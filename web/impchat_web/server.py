@@ -19,7 +19,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # Gradio reads it when it is imported
+# Gradio reads these when it starts. The second keeps it from drawing up figures of its own with pandas behind each
+# event, which nobody sees.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(2**31)
 
 import gradio as gr
 import uvicorn
@@ -38,7 +41,7 @@ _HERE = Path(__file__).parent
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FOREVER = {"cache-control": "private, max-age=31536000, immutable"}  # for addresses that hold a hash
 _DAY = {"cache-control": "private, max-age=86400"}
-_OURS = ("/image/", "/thumbnail/", "/sample/", "/attach", "/detach", "/draft", "/page.", "/manifest.json", "/favicon.ico")
+_OURS = ("/image/", "/thumbnail/", "/sample/", "/attach", "/detach", "/draft", "/page.", "/manifest.", "/favicon.")
 _FILES = {"page.js": "text/javascript", "page.css": "text/css", "page.svg": "image/svg+xml"}
 _THUMBNAILS = 256  # kept in memory
 

@@ -1,0 +1,174 @@
+"""A person at the page, with the demo model: pictures in, answers out, and all of it there again later."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.web.conftest import Serve, Visit, drawing
+from tests.web.hands import QUESTION, add_by_click, add_by_drop, add_by_paste, answer, conversation, send
+
+
+@pytest.mark.parametrize("add", [add_by_click, add_by_drop, add_by_paste])
+def test_a_picture_comes_by_click_drop_or_paste_and_its_colour_is_told(
+    serve: Serve, visit: Visit, add: Callable[[Page, bytes], None]
+) -> None:
+    page = visit(serve().url)
+    add(page, drawing("red"))
+    expect(page.locator("#chips")).to_contain_text("Ready, ask anything")
+    send(page, "What colour is the circle?")
+    expect(answer(page, 1)).to_contain_text(re.compile("red", re.IGNORECASE))
+    expect(page.locator("#chips .chip")).to_have_count(0)
+    picture = page.locator("#thread .question .picture img")
+    assert picture.evaluate("image => image.complete && image.naturalWidth > 0")
+
+
+def test_the_chat_goes_on_and_the_receipt_shows_what_was_reused(serve: Serve, visit: Visit) -> None:
+    page = visit(serve().url)
+    add_by_click(page, drawing("blue", "rectangle"))
+    send(page, "What colour is the square?")
+    expect(answer(page, 1)).to_contain_text(re.compile("blue", re.IGNORECASE))
+    send(page, "Is there a circle?")
+    expect(answer(page, 2)).to_contain_text(re.compile("no", re.IGNORECASE))
+    receipt = page.locator("#thread .answer .receipt").nth(1)
+    for part in ("s to first token", "tokens/s", "prompt tokens reused"):
+        expect(receipt).to_contain_text(part)
+
+
+def test_a_chinese_browser_gets_a_chinese_page_and_a_chinese_answer(serve: Serve, visit: Visit) -> None:
+    page = visit(serve().url, locale="zh-CN")
+    expect(page.get_by_role("button", name="新对话")).to_be_visible()
+    assert page.evaluate("document.documentElement.lang") == "zh"
+    add_by_drop(page, drawing("red"))
+    send(page, "圆形是什么颜色？")
+    expect(answer(page, 1)).to_contain_text("红")
+
+
+def test_the_demo_model_is_called_one(serve: Serve, visit: Visit) -> None:
+    page = visit(serve().url)
+    expect(page.locator("#banner")).to_contain_text("Demo model")
+    expect(page.locator("#top")).to_contain_text("imp-demo-196")
+    page.get_by_role("button", name="Hide").click()
+    expect(page.locator("#banner")).to_be_hidden()
+    page.reload()
+    page.wait_for_selector("body.ready")
+    expect(page.locator("#banner")).to_be_hidden()
+
+
+def test_a_sample_picture_and_a_suggested_question_give_an_answer(serve: Serve, visit: Visit) -> None:
+    page = visit(serve().url)
+    page.locator(".sample").first.click()
+    expect(page.locator("#chips .chip")).to_have_count(1)
+    page.get_by_role("button", name="What is in the picture?").click()
+    expect(answer(page, 1)).not_to_be_empty()
+
+
+def test_a_restarted_server_shows_the_conversation_again(serve: Serve, visit: Visit) -> None:
+    site = serve()
+    page = visit(site.url)
+    add_by_click(page, drawing("green"))
+    send(page, "What colour is the circle?")
+    told = answer(page, 1).inner_text()
+    uuid = conversation(page)
+    site.close()
+    page.close()
+
+    page = visit(f"{serve().url}/?c={uuid}")
+    assert answer(page, 1).inner_text() == told
+    send(page, "Is there a circle?")
+    expect(answer(page, 2)).to_contain_text(re.compile("yes", re.IGNORECASE))
+
+
+def test_a_new_chat_is_empty_and_the_old_one_is_found_in_the_list(serve: Serve, visit: Visit) -> None:
+    page = visit(serve().url)
+    send(page, "Hello")
+    first = answer(page, 1).inner_text()
+    uuid = conversation(page)
+    page.get_by_role("button", name="New chat").click()
+    expect(page.get_by_role("heading", name="Ask about a picture")).to_be_visible()
+    expect(page.locator("#thread .turn")).to_have_count(0)
+    assert conversation_of(page) == ""
+
+    page.get_by_role("link", name="Hello").click()
+    assert answer(page, 1).inner_text() == first
+    assert conversation(page) == uuid
+    expect(page.get_by_role("link", name="Hello")).to_have_attribute("aria-current", "page")
+
+    page.go_back()
+    expect(page.locator("#thread .turn")).to_have_count(0)
+
+
+def conversation_of(page: Page) -> str:
+    page.wait_for_url(re.compile(r"/$"))
+    return page.evaluate("new URLSearchParams(location.search).get('c') ?? ''")
+
+
+def test_a_conversation_is_renamed(serve: Serve, visit: Visit) -> None:
+    page = visit(serve().url)
+    send(page, "Hello")
+    answer(page, 1)
+    entry = page.locator("#history li")
+    entry.hover()
+    entry.get_by_role("button", name="Rename").click()
+    page.keyboard.type("我的 <b>图片</b>")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("link")).to_have_text("我的 <b>图片</b>")
+    expect(page.locator("#title")).to_have_text("我的 <b>图片</b>")
+
+
+def test_a_deleted_conversation_comes_back_with_undo(serve: Serve, visit: Visit) -> None:
+    page = visit(serve().url)
+    send(page, "Hello")
+    answer(page, 1)
+    uuid = conversation(page)
+    entry = page.locator("#history li")
+    entry.hover()
+    entry.get_by_role("button", name="Delete").click()
+    expect(entry).to_have_count(0)
+    expect(page.locator("#thread .turn")).to_have_count(0)
+
+    page.get_by_role("button", name="Undo").click()
+    expect(entry).to_have_count(1)
+    answer(page, 1)
+    assert conversation(page) == uuid
+
+
+def test_a_draft_survives_a_reload(serve: Serve, visit: Visit) -> None:
+    page = visit(serve().url)
+    add_by_click(page, drawing())
+    conversation(page)
+    with page.expect_response(re.compile("/draft")):
+        page.locator(QUESTION).press_sequentially("What is")
+    page.reload()
+    page.wait_for_selector("body.ready")
+    expect(page.locator(QUESTION)).to_have_value("What is")
+    expect(page.locator("#chips .chip")).to_have_count(1)
+    page.get_by_role("button", name="Remove the picture").click()
+    expect(page.locator("#chips .chip")).to_have_count(0)
+
+
+def test_a_narrow_window_keeps_the_history_in_a_drawer(serve: Serve, visit: Visit) -> None:
+    page = visit(serve().url, viewport={"width": 390, "height": 844})
+    send(page, "Hello")
+    answer(page, 1)
+    expect(page.locator("#side")).to_be_hidden()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.get_by_role("button", name="Chats").click()
+    expect(page.get_by_role("link", name="Hello")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("#side")).to_be_hidden()
+
+
+def test_a_click_shows_a_picture_large(serve: Serve, visit: Visit) -> None:
+    page = visit(serve().url)
+    add_by_click(page, drawing(size=(900, 600)))
+    send(page, "What is in the picture?")
+    page.locator("#thread .picture").click()
+    large = page.locator("#viewer img")
+    expect(large).to_be_visible()
+    page.wait_for_function("document.querySelector('#viewer img').naturalWidth === 900")
+    page.keyboard.press("Escape")
+    expect(large).to_be_hidden()

@@ -1,0 +1,159 @@
+"""What goes on while an answer is being written, at a pace that the test sets: reload, stop, change of conversation."""
+
+from __future__ import annotations
+
+from playwright.sync_api import expect
+
+from impchat.errors import EngineError
+from impchat.messages import Encoding, Reading, Ready, Stats
+from tests.core.scripted import ScriptedEngine
+from tests.web.conftest import Serve, Visit, drawing
+from tests.web.hands import QUESTION, add_by_click, answer, conversation, send
+
+LEAVING = ("AbortError", "Connection errored out")  # what Gradio's client logs where a page is left while it reads
+
+
+def test_an_answer_goes_on_over_a_reload(serve: Serve, visit: Visit) -> None:
+    engine = ScriptedEngine()
+    page = visit(serve(engine).url, may_log=LEAVING)
+    send(page, "Tell me")
+    script = engine.next()
+    script.say("One, ", "two, ")
+    expect(page.locator("#live .words")).to_have_text("One, two,")
+    page.reload()
+    expect(page.locator("#live .words")).to_have_text("One, two,")
+    script.say("three, ")
+    expect(page.locator("#live .words")).to_have_text("One, two, three,")
+    script.finish("four.")
+    expect(answer(page, 1)).to_have_text("One, two, three, four.")
+    expect(page.locator("#live .answer")).to_have_count(0)
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+
+
+def test_a_stopped_answer_keeps_what_it_said(serve: Serve, visit: Visit) -> None:
+    engine = ScriptedEngine()
+    page = visit(serve(engine).url)
+    send(page, "Tell me")
+    script = engine.next()
+    script.say("One, ", "two")
+    expect(page.locator("#live .words")).to_have_text("One, two")
+    page.get_by_role("button", name="Stop").click()
+    expect(answer(page, 1)).to_have_text("One, two")
+    assert script.stopped
+    expect(page.locator("#thread")).to_contain_text("Stopped here.")
+    send(page, "Go on")
+    engine.next().finish("three")
+    expect(answer(page, 2)).to_have_text("three")
+
+
+def test_an_answer_goes_on_while_another_conversation_is_open(serve: Serve, visit: Visit) -> None:
+    engine = ScriptedEngine()
+    page = visit(serve(engine).url)
+    send(page, "First")
+    first = engine.next()
+    first.say("Slowly ")
+    expect(page.locator("#live .words")).to_have_text("Slowly")
+    page.get_by_role("button", name="New chat").click()
+    expect(page.locator("#live .words")).to_have_count(0)
+    send(page, "Second")
+    first.say("spoken ")
+    engine.next().finish("Quick.")
+    expect(answer(page, 1)).to_have_text("Quick.")
+
+    page.get_by_role("link", name="First").click()
+    expect(page.locator("#live .words")).to_have_text("Slowly spoken")
+    first.finish("words.")
+    expect(answer(page, 1)).to_have_text("Slowly spoken words.")
+
+
+def test_two_pages_read_one_answer(serve: Serve, visit: Visit) -> None:
+    engine = ScriptedEngine()
+    site = serve(engine)
+    page = visit(site.url)
+    send(page, "Tell me")
+    script = engine.next()
+    script.say("Together ")
+    other = visit(f"{site.url}/?c={conversation(page)}")
+    script.say("we ")
+    for each in (page, other):
+        expect(each.locator("#live .words")).to_have_text("Together we")
+    script.finish("read.")
+    for each in (page, other):
+        expect(answer(each, 1)).to_have_text("Together we read.")
+
+
+def test_a_question_during_an_answer_is_refused_and_kept(serve: Serve, visit: Visit) -> None:
+    engine = ScriptedEngine()
+    page = visit(serve(engine).url)
+    send(page, "First")
+    script = engine.next()
+    script.say("Wait")
+    expect(page.locator("#live .words")).to_have_text("Wait")
+    send(page, "Second")
+    expect(page.get_by_role("alert")).not_to_be_empty()
+    expect(page.locator(QUESTION)).to_have_value("Second")
+    script.finish(" for me.")
+    expect(answer(page, 1)).to_have_text("Wait for me.")
+    page.press(QUESTION, "Enter")
+    engine.next().finish("Now.")
+    expect(answer(page, 2)).to_have_text("Now.")
+
+
+def test_the_page_tells_how_far_the_picture_is_read(serve: Serve, visit: Visit) -> None:
+    engine = ScriptedEngine()
+    page = visit(serve(engine).url)
+    add_by_click(page, drawing())
+    reading = engine.next()
+    reading.say(Encoding(""), Reading(50, 200))
+    expect(page.locator("#chips")).to_contain_text("25 %")
+    reading.say(Ready(Stats()))
+    expect(page.locator("#chips")).to_contain_text("Ready, ask anything")
+
+
+def test_a_question_may_be_sent_before_its_picture_is_read(serve: Serve, visit: Visit) -> None:
+    engine = ScriptedEngine()
+    page = visit(serve(engine).url)
+    add_by_click(page, drawing())
+    send(page, "What is it?")
+    reading = engine.next()
+    reading.say(Reading(100, 200))
+    expect(page.locator("#live")).to_contain_text("Reading 50 %")
+    reading.say(Ready(Stats()))
+    engine.next().finish("A circle.")
+    expect(answer(page, 1)).to_have_text("A circle.")
+
+
+def test_an_engine_that_fails_is_told_in_one_sentence_and_the_next_question_works(serve: Serve, visit: Visit) -> None:
+    engine = ScriptedEngine()
+    page = visit(serve(engine).url)
+    send(page, "First")
+    error = EngineError("answer.no_end")
+    script = engine.next()
+    script.say("Half an")
+    script.crash(error)
+    expect(answer(page, 1)).to_have_text("Half an")
+    expect(page.locator("#thread .note.error")).to_have_text(str(error))
+    send(page, "Again")
+    engine.next().finish("Whole.")
+    expect(answer(page, 2)).to_have_text("Whole.")
+
+
+def test_the_page_stays_at_the_end_unless_the_reader_goes_up(serve: Serve, visit: Visit) -> None:
+    engine = ScriptedEngine()
+    page = visit(serve(engine).url)
+    send(page, "A long one")
+    script = engine.next()
+    distance = (
+        "() => { const s = document.querySelector('#scroll'); return s.scrollHeight - s.scrollTop - s.clientHeight }"
+    )
+    script.say(*(f"{n}\n\n" for n in range(60)))
+    expect(page.locator("#live")).to_contain_text("59")
+    page.wait_for_function(f"({distance})() < 5")
+    page.evaluate("document.querySelector('#scroll').scrollTop = 0")
+    expect(page.get_by_role("button", name="To the latest words")).to_be_visible()
+    script.say("the end")
+    expect(page.locator("#live")).to_contain_text("the end")
+    assert page.evaluate("document.querySelector('#scroll').scrollTop") == 0
+    page.get_by_role("button", name="To the latest words").click()
+    page.wait_for_function(f"({distance})() < 5")
+    script.finish()
