@@ -123,6 +123,7 @@ def test_sending_costs_only_the_question_once_its_picture_was_read(engine: Engin
 
 def test_a_question_sent_while_its_picture_is_read_joins_the_reading(engine: Engine, draw: Draw) -> None:
     reading = engine.prefill(typing(draw("red"), key="a"))
+    until(reading.events(), Encoding)
     stats = finished(run(engine.start(ask("What is it?", draw("red"), key="a"), GREEDY))).stats
     end = run(reading)[-1]
     assert isinstance(end, Ready)
