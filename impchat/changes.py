@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Literal
@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from impchat import rows, search, settings
 from impchat.errors import HistoryError
-from impchat.messages import Conversation, Message, Role, State
+from impchat.messages import Conversation, Image, Message, Role, State
 
 
 def insert_conversation(db: sqlite3.Connection, new: Conversation) -> int:
@@ -74,6 +74,21 @@ def set_images(
         if not rows.is_owned(db, owner, sha256):
             raise HistoryError("history.no_image", image=sha256)
         db.execute(f"insert into {table} ({column}, place, image) values (?, ?, ?)", (of, place, sha256))
+
+
+def forget_unshown(db: sqlite3.Connection, owner: str, images: Iterable[str]) -> list[Image]:
+    """Take from `owner` those of the pictures that no conversation of theirs shows.
+
+    Gives back those that nobody has any more: their rows are gone, their files may go."""
+    gone = []
+    for sha256 in images:
+        if rows.is_shown(db, owner, sha256):
+            continue
+        db.execute("delete from image_owners where owner = ? and image = ?", (owner, sha256))
+        if db.execute("select 1 from image_owners where image = ?", (sha256,)).fetchone() is None:
+            gone.append(rows.image(db, sha256))
+            db.execute("delete from images where sha256 = ?", (sha256,))
+    return gone
 
 
 def end(db: sqlite3.Connection, message: int) -> None:

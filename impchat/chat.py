@@ -270,12 +270,8 @@ class Chat:
         pictures = old.images if images is None else tuple(images)
         self._check(text, pictures, sampling)
         with self._core.answers.turn(old.conversation):
-            before = self._row()
             question = self._history.add_question(
-                old.conversation, self._owner, parent=old.parent, text=text, images=pictures
-            )
-            self._history.update_conversation(
-                old.conversation, self._owner, draft=before.draft, draft_images=before.draft_images
+                old.conversation, self._owner, parent=old.parent, text=text, images=pictures, keep_draft=True
             )
             return self._answer(question, sampling)
 

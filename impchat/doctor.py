@@ -31,7 +31,6 @@ _CORE = (  # distribution -> the module whose import proves that it works here
     ("httpx", "httpx"),
     ("httpx-sse", "httpx_sse"),
     ("platformdirs", "platformdirs"),
-    ("filelock", "filelock"),
     ("rich", "rich"),
     ("onnxruntime", "onnxruntime"),
     ("llama-cpp-python", "llama_cpp"),

@@ -82,8 +82,10 @@ class History:
         leaf: str | None = None,
     ) -> Conversation:
         """Change what is given and leave the rest. `leaf` is the message at which the shown branch ends.
+        A picture that leaves the draft and is shown nowhere else is forgotten.
 
         Raises HistoryError "history.no_conversation", "history.no_message" (leaf), "history.no_image" (draft)."""
+        gone: list[Image] = []
         with self._database.write() as db:
             key = rows.conversation_id(db, uuid, owner)
             if title is not None:
@@ -98,8 +100,12 @@ class History:
             if tags is not None:
                 changes.set_tags(db, key, tags)
             if draft_images is not None:
+                before = rows.conversation(db, key).draft_images
                 changes.set_images(db, "draft_images", key, draft_images, owner)
-            return rows.conversation(db, key)
+                gone = changes.forget_unshown(db, owner, set(before) - set(draft_images))
+            after = rows.conversation(db, key)
+        self._remove_files(gone)
+        return after
 
     def delete_conversation(self, uuid: str, owner: str) -> None:
         """Move it to the deleted ones: no longer listed or found, but nothing is lost."""
@@ -113,13 +119,10 @@ class History:
         """Remove it for good, with the pictures that no other conversation of its owner shows."""
         with self._database.write() as db:
             key = rows.conversation_id(db, uuid, owner)
-            images = [rows.image(db, sha256) for sha256 in rows.images_of_conversation(db, key)]
+            images = rows.images_of_conversation(db, key)
             db.execute("delete from conversations where id = ?", (key,))
-            for image in images:
-                if not rows.is_shown(db, owner, image.sha256):
-                    db.execute("delete from image_owners where owner = ? and image = ?", (owner, image.sha256))
-            db.execute("delete from images where sha256 not in (select image from image_owners)")
-        self._remove_files(images)
+            gone = changes.forget_unshown(db, owner, images)
+        self._remove_files(gone)
 
     # Writing: pictures and messages
 
@@ -130,24 +133,38 @@ class History:
         return prepared.image
 
     def add_question(
-        self, conversation: str, owner: str, *, parent: str | None, text: str, images: Sequence[str] = ()
+        self,
+        conversation: str,
+        owner: str,
+        *,
+        parent: str | None,
+        text: str,
+        images: Sequence[str] = (),
+        keep_draft: bool = False,
     ) -> Message:
         """Save a question below the answer `parent`, or as a first one where that is None.
 
-        The shown branch ends at it, the draft is empty again, and an untitled conversation takes its title from it.
+        The shown branch ends at it, an untitled conversation takes its title from it, and the draft is empty again,
+        unless it is another text that is to be kept; pictures of the draft that were not sent are forgotten.
         Raises HistoryError "history.no_conversation", "history.no_message" (parent), "history.no_image"."""
         text = rows.clean(text)
+        gone: list[Image] = []
         with self._database.write() as db:
             key = rows.conversation_id(db, conversation, owner)
             place = rows.message_id(db, parent, key) if parent else None
             uuid, message = changes.add_message(db, key, place, "user", text, "done")
             changes.set_images(db, "message_images", message, images, owner)
             changes.index(db, message)
-            if not rows.conversation(db, key).title:
+            before = rows.conversation(db, key)
+            if not before.title:
                 changes.set_title(db, key, changes.title_from(text))
-            db.execute("update conversations set draft = '' where id = ?", (key,))
-            db.execute("delete from draft_images where conversation = ?", (key,))
-            return rows.message(db, uuid, owner)
+            if not keep_draft:
+                db.execute("update conversations set draft = '' where id = ?", (key,))
+                db.execute("delete from draft_images where conversation = ?", (key,))
+                gone = changes.forget_unshown(db, owner, before.draft_images)
+            question = rows.message(db, uuid, owner)
+        self._remove_files(gone)
+        return question
 
     def start_answer(self, conversation: str, owner: str, *, parent: str, model: str) -> Message:
         """Save an empty answer below the question `parent`, in state "streaming": this process will write it.
@@ -224,6 +241,7 @@ class History:
         disk may not be seen here: its writer counts as dead after `settings.HEARTBEAT_DEAD_S` of silence."""
         silent_since = changes.utc(datetime.now(UTC) - timedelta(seconds=settings.HEARTBEAT_DEAD_S))
         with self._database.write_after_deaths() as (db, living):
+            self._files.sweep()
             streaming = db.execute(
                 "select messages.id, lock, host, heartbeat_utc from messages"
                 " left join writers on writers.message = messages.id where state = 'streaming'"
@@ -359,6 +377,8 @@ class History:
 
     def _remove_files(self, images: Sequence[Image]) -> None:
         """Remove the files of those `images` that have no row; a file too many does no harm, so that errors pass."""
+        if not images:
+            return
         with suppress(HistoryError), self._database.write() as db:  # alone, so that nobody adds one of them meanwhile
             for image in images:
                 if db.execute("select 1 from images where sha256 = ?", (image.sha256,)).fetchone() is None:

@@ -1,6 +1,7 @@
 """The files of stored pictures: `images/ab/abcd….jpg` beside the database, each named by the hash of its bytes.
 
-In: prepared bytes and their `Image`. Out: files, whole or not there at all. This file does not know who may see them.
+In: prepared bytes and their `Image`. Out: files, whole or not there at all. Whoever writes here holds the database's
+write lock, so that there is one writer at a time. This file does not know who may see the pictures.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class ImageFiles:
             if file.is_file() and file.stat().st_size == image.size_bytes:
                 return False
             file.parent.mkdir(parents=True, exist_ok=True)
-            beside = file.with_name(f"{file.name}.{os.getpid()}.part")
+            beside = self._folder / f"{file.name}.part"
             try:
                 with open(beside, "wb") as out:
                     out.write(data)
@@ -51,6 +52,11 @@ class ImageFiles:
     def remove(self, image: Image) -> None:
         """Forget the file; nothing where it is gone already."""
         self._path(image).unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Remove what writers left behind that were killed in mid-write."""
+        for half in self._folder.glob("*.part"):
+            half.unlink(missing_ok=True)
 
     def _path(self, image: Image) -> Path:
         suffix = {"image/png": "png", "image/jpeg": "jpg"}[image.mime]

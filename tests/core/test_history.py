@@ -391,6 +391,42 @@ def test_purging_removes_the_pictures_that_nothing_else_of_the_owner_shows(histo
     assert is_whole(file)
 
 
+def test_a_picture_taken_out_of_the_draft_is_forgotten_unless_it_is_shown(history: History, file: Path) -> None:
+    red, blue = history.add_image(picture("red"), ME), history.add_image(picture("blue"), ME)
+    one, two = history.create_conversation(ME).uuid, history.create_conversation(ME).uuid
+    history.update_conversation(one, ME, draft_images=[red.sha256, blue.sha256])
+    history.update_conversation(two, ME, draft_images=[blue.sha256])
+    history.update_conversation(one, ME, draft_images=[])
+    assert image_files(file) == [f"{blue.sha256}.png"]
+    assert not history.image_of(ME, red.sha256) and history.image_of(ME, blue.sha256)
+
+
+def test_pictures_of_the_draft_that_were_not_sent_are_forgotten(history: History, file: Path) -> None:
+    red, blue = history.add_image(picture("red"), ME), history.add_image(picture("blue"), ME)
+    uuid = history.create_conversation(ME).uuid
+    history.update_conversation(uuid, ME, draft_images=[red.sha256, blue.sha256])
+    history.add_question(uuid, ME, parent=None, text="Q", images=[blue.sha256])
+    assert image_files(file) == [f"{blue.sha256}.png"]
+
+
+def test_an_edited_question_can_leave_the_draft_as_it_is(history: History, file: Path) -> None:
+    red = history.add_image(picture("red"), ME)
+    uuid = history.create_conversation(ME).uuid
+    before = history.update_conversation(uuid, ME, draft="And", draft_images=[red.sha256])
+    history.add_question(uuid, ME, parent=None, text="Q", keep_draft=True)
+    after = history.conversation(uuid, ME)
+    assert (after.draft, after.draft_images) == (before.draft, before.draft_images)
+    assert image_files(file) == [f"{red.sha256}.png"]
+
+
+def test_a_picture_half_written_by_a_killed_process_is_swept_away(history: History, file: Path) -> None:
+    history.add_image(picture("red"), ME)
+    half = file.parent / "images" / ("0" * 64 + ".png.part")
+    half.write_bytes(b"half")
+    History(file).close()
+    assert not half.exists() and len(image_files(file)) == 1
+
+
 def test_a_writer_learns_that_its_conversation_was_purged(history: History, file: Path) -> None:
     conversation, question = asked(history)
     answer = history.start_answer(conversation.uuid, ME, parent=question.uuid, model="m")
