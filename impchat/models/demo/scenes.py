@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from random import Random
 
@@ -111,6 +111,7 @@ class Style:
     papers: tuple[tuple[int, int, int], ...]
     patterns: tuple[str, ...]
     photos: tuple[str, ...]
+    radii: tuple[float, float] | None = None  # of things, as shares of the shorter side; None: as large as fits
 
 
 TRAIN = Style(
@@ -135,6 +136,8 @@ TRAIN = Style(
     patterns=("plain", "plain", "plain", "gradient", "noise", "lines"),
     photos=("clouds", "noise", "texture", "blobs", "landscape"),
 )
+# Undistorted, and each thing two to four patches wide: what a shape is is learned from these first.
+EASY = replace(TRAIN, name="easy", sides=(196,), aspects=(1.0,), radii=(0.085, 0.15))
 HELD_OUT = Style(
     name="held-out",
     sides=(240, 320, 480, 640, 900),
@@ -271,7 +274,9 @@ def _mixed(rng: Random, colour: str) -> tuple[int, int, int]:
     return tuple(max(0, min(255, c + rng.randint(-spread, spread))) for c in (r, g, b))  # type: ignore[return-value]
 
 
-def _places(rng: Random, size: tuple[int, int], count: int) -> list[tuple[float, float, float]]:
+def _places(
+    rng: Random, size: tuple[int, int], count: int, radii: tuple[float, float] | None
+) -> list[tuple[float, float, float]]:
     """`count` circles (x, y, radius in pixels) that do not touch each other, the border or the lines between ninths:
     where a thing lies is never a matter of taste."""
     width, height = size
@@ -282,7 +287,7 @@ def _places(rng: Random, size: tuple[int, int], count: int) -> list[tuple[float,
         places: list[tuple[float, float, float]] = []
         for _ in range(count * 30):
             most = short * (0.34, 0.34, 0.24, 0.2, 0.17, 0.14, 0.13)[count]
-            radius = rng.uniform(least, max(least, most))
+            radius = rng.uniform(*(r * short for r in radii)) if radii else rng.uniform(least, max(least, most))
             if 2 * radius + 8 > short:
                 continue
             x, y = rng.uniform(radius + 3, width - radius - 3), rng.uniform(radius + 3, height - radius - 3)
@@ -305,7 +310,7 @@ def drawn(rng: Random, style: Style = TRAIN, count: int | None = None) -> Scene:
     """A picture of `count` coloured things (at random where None, mostly one to four)."""
     side, aspect = rng.choice(style.sides), rng.choice(style.aspects) * rng.uniform(0.97, 1.03)
     size = (side, max(96, round(side / aspect))) if aspect >= 1 else (max(96, round(side * aspect)), side)
-    places = _places(rng, size, _count(rng) if count is None else count)
+    places = _places(rng, size, _count(rng) if count is None else count, style.radii)
     digit_at = rng.randrange(len(places)) if 0 < len(places) <= MOST_COUNTED and rng.random() < 0.16 else -1
     few = rng.sample(list(COLOURS), rng.choice((2, 3, 10)))  # so that colours and shapes also repeat in a picture
     paper = rng.choice(style.papers) if rng.random() < 0.85 else tuple(rng.randint(175, 255) for _ in range(3))

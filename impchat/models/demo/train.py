@@ -56,8 +56,9 @@ class Learner:
     """Parameters and their optimisers: Muon for the matrices inside the layers, AdamW for all else. With several
     workers, gradients are averaged and each worker computes its share of Muon's updates."""
 
-    def __init__(self, groups: list[tuple[dict[str, nn.Parameter], float]], fast: float = 2e-3) -> None:
+    def __init__(self, groups: list[tuple[dict[str, nn.Parameter], float]]) -> None:
         """`groups`: parameters by name, with the factor on their learning rates."""
+        fast, orthogonal = 2e-3, 0.006  # peak learning rates of AdamW and Muon
         self.parameters = [p for named, _ in groups for p in named.values()]
         muon: list[dict[str, Any]] = []
         adam: list[dict[str, Any]] = []
@@ -68,11 +69,12 @@ class Learner:
                 inside = parameter.ndim == 2 and ("layers." in name or "mm_projector" in name)
                 (matrices if inside else rest).append(parameter)
             if matrices:
-                muon.append({"params": matrices, "lr": 0.02 * factor, "peak": 0.02 * factor})
-            adam.append({"params": rest, "lr": fast * factor, "peak": fast * factor})
+                muon.append({"params": matrices, "lr": orthogonal * factor})
+            adam.append({"params": rest, "lr": fast * factor})
         self.optimisers: list[torch.optim.Optimizer] = [torch.optim.AdamW(adam, betas=(0.9, 0.98), weight_decay=0.01)]
         if muon:
             self.optimisers.append(Muon(muon))
+        self.peaks = [[group["lr"] for group in optimiser.param_groups] for optimiser in self.optimisers]
 
     def step(self, share: float) -> None:
         """One update at `share` (0 to 1) of the peak learning rates, from the gradients that stand."""
@@ -84,9 +86,9 @@ class Learner:
             for gradient, mean in zip(live, flat.split([g.numel() for g in live]), strict=True):
                 gradient.copy_(mean.view_as(gradient))
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        for optimiser in self.optimisers:
-            for group in optimiser.param_groups:
-                group["lr"] = group["peak"] * share
+        for optimiser, peaks in zip(self.optimisers, self.peaks, strict=True):
+            for group, peak in zip(optimiser.param_groups, peaks, strict=True):
+                group["lr"] = peak * share
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
 
@@ -99,11 +101,11 @@ def share(step: int, steps: int, warm: int = 40, floor: float = 0.02) -> float:
 def eyes_batch(plan: Plan, step: int, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     """Pixels (n, 3, 196, 196) in -1..1, classes and measures for this worker's part of a step.
 
-    At first most pictures hold one or two things, which are larger: shapes are learned from them sooner."""
+    At first most pictures are easy ones: shapes are learned from them sooner."""
     rng = Random(f"{plan.seed} eyes {step} {rank}")
     easy = max(0.1, 0.9 - 2 * step / plan.eyes_steps)
     drawings = [
-        scenes.drawn(rng, count=rng.choice((1, 2))) if rng.random() < easy else scenes.scene(rng)
+        scenes.drawn(rng, scenes.EASY) if rng.random() < easy else scenes.scene(rng)
         for _ in range(plan.eyes_batch // plan.workers)
     ]
     taught = [eyes.targets(s) for s in drawings]
@@ -178,7 +180,7 @@ def teach_language(run: Run, tokenizer: Tokenizer) -> None:
     eyes_named = {n: p for n, p in model.named_parameters() if "vision_tower" in n}
     language_named = {n: p for n, p in model.named_parameters() if "vision_tower" not in n}
     teacher_named = dict(run.teacher.named_parameters())
-    learner = Learner([(language_named, 1.0), (eyes_named, 0.12), (teacher_named, 0.12)])
+    learner = Learner([(language_named, 1.6), (eyes_named, 0.2), (teacher_named, 0.2)])
     teaching = Lessons(tokenizer)
     look = torch.compile(model.eyes, dynamic=False)
     fast = torch.compile(model.decode, dynamic=False)
@@ -298,11 +300,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=usual.out)
     parser.add_argument("--eyes-steps", type=int, default=usual.eyes_steps)
     parser.add_argument("--language-steps", type=int, default=usual.language_steps)
+    parser.add_argument("--eyes-batch", type=int, default=usual.eyes_batch, help="pictures in a step")
+    parser.add_argument("--language-batch", type=int, default=usual.language_batch, help="conversations' rows in a step")
     parser.add_argument("--seed", type=int, default=usual.seed)
     given = parser.parse_args(argv)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     workers = 1 if device == "cuda" else min(2, os.cpu_count() or 1)
-    plan = Plan(given.out, given.eyes_steps, given.language_steps, seed=given.seed, workers=workers, device=device)
+    plan = Plan(**vars(given), workers=workers, device=device)
     plan.out.mkdir(parents=True, exist_ok=True)
     (plan.out / "meeting").unlink(missing_ok=True)
     if workers == 1:

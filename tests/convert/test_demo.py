@@ -1,0 +1,162 @@
+"""How the demo model is made: its lessons are the app's own prompts, its answers are right, a run goes on where it was
+cut off and ends in a checkpoint that becomes a bundle that answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+from PIL import Image
+from tokenizers import Tokenizer
+
+from impchat import prompts, settings
+from impchat.engines.local import LocalEngine
+from impchat.messages import Finished, Picture, Prompt, Sampling, Turn
+from impchat.models.convert import convert
+from impchat.models.demo import eyes, lessons, questions, scenes, words
+from impchat.models.demo.questions import Asker, Exchange
+from impchat.models.demo.scenes import Scene, Thing
+
+RED_CIRCLE = Thing("circle", "red", (0.1, 0.12, 0.3, 0.34), 0)
+BLUE_STAR = Thing("star", "blue", (0.6, 0.6, 0.9, 0.9), 8)
+NOWHERE = Image.new("L", (1, 1))
+
+
+def scene_of(*things: Thing) -> Scene:
+    return Scene(Image.new("RGB", (1, 1)), things, NOWHERE)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return lessons.make_tokenizer()
+
+
+def test_a_lesson_is_the_prompt_that_the_app_renders(tokenizer: Tokenizer) -> None:
+    teaching = lessons.Lessons(tokenizer)
+    layout = next(one for one in lessons.LAYOUTS if one.name == "short")
+    scene = scene_of(RED_CIRCLE, BLUE_STAR)
+    exchanges = [
+        Exchange("What color is the circle?", "The circle is red.", "colour"),
+        Exchange("星形在哪里？", "蓝色星形在右下角。", "where"),
+    ]
+    lesson = lessons.Lesson()
+    lesson.read(teaching.prefix(layout, Random(1)).ids[: -lessons.PICTURE_TOKENS])
+    lesson.show(scene)
+    for exchange, lead in zip(exchanges, ("\n", "USER: "), strict=True):
+        teaching.answer(lesson, exchange, lead, _AsTyped())
+    picture = Picture("hash", b"")
+    turns = [
+        Turn("user", exchanges[0].question, (picture,)),
+        Turn("assistant", exchanges[0].answer),
+        Turn("user", exchanges[1].question),
+        Turn("assistant", exchanges[1].answer),
+        Turn("user", "And now?"),
+    ]
+    eos = tokenizer.token_to_id(lessons.EOS)
+
+    def tokenize(text: str, special: bool = False, /) -> list[int]:
+        return list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+    rendered: list[int] = []
+    for piece in prompts.render(Prompt(settings.SYSTEM, tuple(turns)), "phi2", tokenize, eos):
+        rendered += [0] * lessons.PICTURE_TOKENS if isinstance(piece, Picture) else piece.ids
+    assert lesson.ids == rendered[: len(lesson.ids)]
+
+
+class _AsTyped(Random):
+    """Leaves every question as it is written."""
+
+    def random(self) -> float:
+        return 0.999
+
+
+def test_only_answers_are_learned(tokenizer: Tokenizer) -> None:
+    layout = next(one for one in lessons.LAYOUTS if one.name == "short")
+    batch = lessons.Lessons(tokenizer).batch(layout, Random(3), 2)
+    for ids, learned in zip(batch.ids, batch.learned, strict=True):
+        taught = tokenizer.decode([int(i) for i, on in zip(ids, learned, strict=True) if on], skip_special_tokens=False)
+        assert "ASSISTANT" not in taught and "USER" not in taught
+        assert taught.count(lessons.EOS) >= layout.branches
+
+
+@pytest.mark.parametrize("language", questions.LANGUAGES)
+def test_answers_agree_with_the_picture(language: str) -> None:
+    asker = Asker(scene_of(RED_CIRCLE, BLUE_STAR), language, Random(5))
+    names = words.COLOUR_NAMES[language], words.SHAPE_NAMES[language]
+    told = asker.describe().answer
+    assert all(word in told for word in (names[0]["red"], names[1]["circle"], names[0]["blue"], names[1]["star"]))
+    assert asker.count_all().answer == asker.there_are(2, "图形" if language == "zh" else "shape")
+    for _ in range(200):
+        asked = asker.yes_no()
+        assert asked.answer.startswith(("Yes", "No", "是的", "不"))
+        box = asker.box()
+        assert box is not None and box.thing is not None
+        assert [float(n) for n in re.findall(r"\d\.\d+", box.answer)] == list(box.thing.box)
+
+
+def test_a_photograph_is_refused_whatever_is_asked() -> None:
+    scene = scenes.photo(Random(2))
+    for language in questions.LANGUAGES:
+        for exchange in Asker(scene, language, Random(4)).conversation(20):
+            assert exchange.answer == words.REFUSAL[language]
+
+
+def test_the_judging_questions_are_not_taught() -> None:
+    for language in questions.LANGUAGES:
+        taught = {questions.off_topic(language, Random(i)).question for i in range(4000)}
+        assert not taught & set(words.UNSEEN[language])
+
+
+def test_held_out_pictures_share_no_size_paper_or_quality_with_training() -> None:
+    train, held_out = scenes.TRAIN, scenes.HELD_OUT
+    assert not set(train.sides) & set(held_out.sides)
+    assert not set(train.qualities) & set(held_out.qualities)
+    assert not set(train.photos) & set(held_out.photos)
+
+
+def test_a_patch_is_told_the_thing_that_lies_in_it() -> None:
+    scene = scenes.drawn(Random(11), count=1)
+    classes, measures = eyes.targets(scene)
+    thing = scene.things[0]
+    own = classes[:, 2] >= 0
+    assert own.any()
+    assert set(classes[own, 0]) == {1 + scenes.KINDS.index(thing.kind)}
+    assert np.allclose(measures[own, :4], thing.box)
+    x, y = (thing.box[0] + thing.box[2]) / 2, (thing.box[1] + thing.box[3]) / 2
+    middle = int(y * eyes.GRID) * eyes.GRID + int(x * eyes.GRID)
+    near = [middle, middle - 1, middle + 1, middle - eyes.GRID, middle + eyes.GRID]
+    assert any(own[i] for i in near)
+
+
+def test_a_run_that_was_cut_off_goes_on_and_ends_in_a_bundle_that_answers(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+
+    def train(eyes_steps: int, language_steps: int) -> None:
+        steps = ["--eyes-steps", str(eyes_steps), "--language-steps", str(language_steps)]
+        small = ["--eyes-batch", "4", "--language-batch", "2"]
+        subprocess.run(
+            [sys.executable, "-m", "impchat.models.demo.train", "--out", str(out), *small, *steps],
+            env={**os.environ, "TORCH_COMPILE_DISABLE": "1"},  # compiling takes longer than these few steps
+            check=True,
+        )
+
+    train(2, 0)
+    train(3, 2)
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [(line["stage"], line["step"]) for line in lines] == [("eyes", 0), ("language", 0)]
+    with Image.open(out / "loss.png") as plot:
+        assert plot.width > 400
+    made = convert(out / "checkpoint", tmp_path / "made", language="f16", vision="fp32")
+    engine = LocalEngine(made)
+    try:
+        events = list(engine.start(Prompt(settings.SYSTEM, (Turn("user", "Hello"),)), Sampling(max_tokens=4)).events())
+    finally:
+        engine.close()
+    assert isinstance(events[-1], Finished) and events[-1].stats.generated_tokens > 0
