@@ -25,7 +25,7 @@ _MISTAKES = (  # what argparse says -> an error whose sentence is ours, in both 
 )
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """Tells a mistake by SettingsError, and everything in one language."""
 
     def __init__(self, language: str, **how: Any) -> None:
@@ -52,19 +52,25 @@ class _Parser(argparse.ArgumentParser):
         return text.replace("\noptions:\n", f"\n{self.say('options')}\n", 1)
 
 
-def build_parser(language: str) -> argparse.ArgumentParser:
-    """The parser of all commands of the core. Mistakes on the command line raise SettingsError."""
+def common_options(language: str) -> Parser:
+    """The options of every command: data, model, language; also those of commands in other packages."""
     # SUPPRESS: given before the command or behind it, neither hides the other.
-    common = _Parser(language, argument_default=argparse.SUPPRESS)
+    common = Parser(language, argument_default=argparse.SUPPRESS)
     common.option("--data", metavar="DIR", help="data")
     common.option("--model", metavar="ID|DIR", help="model")
     common.option("--language", metavar="en|zh", help="language", type=_language)
-    sampling = _Parser(language)
+    return common
+
+
+def build_parser(language: str) -> argparse.ArgumentParser:
+    """The parser of all commands of the core. Mistakes on the command line raise SettingsError."""
+    common = common_options(language)
+    sampling = Parser(language)
     for name in settings.SAMPLING_RANGES:
         flag = f"--{name.replace('_', '-')}"
         sampling.option(flag, metavar="N", help=f"sampling.{name}", type=partial(_number, flag, name))
 
-    parser = _Parser(language, prog="impchat", description=texts.say("help.impchat", language), parents=[common])
+    parser = Parser(language, prog="impchat", description=texts.say("help.impchat", language), parents=[common])
     parser.option("-h", "--help", action="help", help="help")
     parser.option("--version", action="version", version=f"ImpChat {_version()}", help="version")
     command = _commands(parser, language, "command", "command")
@@ -87,7 +93,7 @@ def build_parser(language: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _history(parser: _Parser, common: _Parser, language: str) -> None:
+def _history(parser: Parser, common: Parser, language: str) -> None:
     action = _commands(parser, language, "action", "command.history", required=True)
     listing = action("list", common)
     listing.option("--folder", metavar="NAME", help="history.folder")
@@ -106,13 +112,13 @@ def _history(parser: _Parser, common: _Parser, language: str) -> None:
             made.option("--yes", action="store_true", help="history.yes")
 
 
-def _commands(parser: _Parser, language: str, dest: str, key: str, **how: Any) -> Callable[..., _Parser]:
+def _commands(parser: Parser, language: str, dest: str, key: str, **how: Any) -> Callable[..., Parser]:
     """A function that adds a command to `parser`: its name, the parsers whose options it shares, argparse's own."""
     made = parser.add_subparsers(dest=dest, metavar=dest.upper(), **how)
 
-    def add(name: str, *parents: _Parser, **how: Any) -> _Parser:
+    def add(name: str, *parents: Parser, **how: Any) -> Parser:
         text = parser.say(f"{key}.{name}")
-        command: _Parser = made.add_parser(name, language=language, help=text, description=text, parents=parents, **how)
+        command: Parser = made.add_parser(name, language=language, help=text, description=text, parents=parents, **how)
         command.option("-h", "--help", action="help", help="help")
         return command
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from impchat_web import server
 from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from impchat.app import App
 from impchat.engines import Engine
+from impchat_web import server
 
 SECONDS = 30.0  # far more than anything here takes; nothing waits so long unless it is broken
 

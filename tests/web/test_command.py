@@ -11,7 +11,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from impchat_web import cli
+
+from impchat.cli import main
 from impchat_web.languages import choose
 
 
@@ -32,22 +33,35 @@ def test_it_prints_its_address_serves_the_page_and_ends_with_ctrl_c(tmp_path: Pa
 def test_a_busy_port_gives_one_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
-        assert cli.run(["--port", port, "--data", str(tmp_path), "--no-open"]) == 2
-        assert port in capsys.readouterr().err
-        assert cli.run(["--port", port, "--data", str(tmp_path), "--no-open", "--language", "zh"]) == 2
+        assert main(["web", "--port", port, "--data", str(tmp_path)]) == 2
+        assert f"Port {port} is in use" in capsys.readouterr().err
+        assert main(["web", "--port", port, "--data", str(tmp_path), "--language", "zh"]) == 2
         assert "占用" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    "options", [["--host", "0.0.0.0"], ["--port", "70000"], ["--port", "0", "--model", "no-such-model"]]
+    ("options", "says"),
+    [
+        (["--host", "0.0.0.0"], "this machine alone"),
+        (["--port", "70000"], "70000"),
+        (["--port", "http"], "http"),
+        (["--port", "0", "--model", "no-such-model"], "no-such-model"),
+        (["--share"], "--share"),
+    ],
 )
 def test_what_cannot_be_served_gives_one_sentence(
-    options: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+    options: list[str], says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert cli.run([*options, "--data", str(tmp_path), "--no-open"]) == 2
+    assert main(["web", *options, "--data", str(tmp_path)]) == 2
     told = capsys.readouterr()
     assert told.out == ""
-    assert len(told.err.strip().splitlines()) == 1
+    assert says in told.err
+
+
+def test_the_help_names_the_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["web", "--help"]) == 0
+    told = capsys.readouterr().out
+    assert all(option in told for option in ("--host", "--port", "--open", "--data", "--model", "--language"))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """The command `impchat web`: opens the core, serves the page on this machine, prints its address.
 
-In: the words behind `impchat web`. Out: an exit code: 0 after Ctrl-C, 2 with one sentence where it cannot run.
+In: the words of the command line without `web`. Out: exit code 0 after Ctrl-C; an ImpChatError where it cannot run.
 This file does not know what the page shows.
 """
 
@@ -14,31 +14,39 @@ from contextlib import suppress
 from pathlib import Path
 
 from impchat import settings
-from impchat.errors import ImpChatError
-from impchat.texts import LANGUAGES, say
+from impchat.cli import choose_language
+from impchat.cli_words import Parser, common_options
+from impchat.errors import SettingsError
+from impchat.texts import say
 
 
 def run(argv: list[str]) -> int:
-    """Serve until Ctrl-C. `argv` holds the options alone."""
-    options = _parser().parse_args(argv)
-    language = options.language or "en"
+    """Serve until Ctrl-C. Raises SettingsError for a wrong option or a port that cannot be had, and what `App.open`
+    raises."""
+    language = choose_language(argv, os.environ)
     try:
-        return _serve(options)
-    except ImpChatError as error:
-        print(error.sentence(language), file=sys.stderr)
-        return 2
+        options, unknown = _parser(language).parse_known_args(argv)
+    except SystemExit as exc:  # --help has printed what it says
+        return int(exc.code or 0)
+    if unknown:
+        raise SettingsError("option.unknown", option=unknown[0])
+    return _serve(options, language)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="impchat web", description=say("web.cli.about"))
-    parser.add_argument("--host", default=settings.HOST, help=say("web.cli.host"))
-    parser.add_argument("--port", type=int, default=settings.PORT, help=say("web.cli.port"))
-    parser.add_argument("--data", type=Path, help=say("web.cli.data"))
-    parser.add_argument("--model", help=say("web.cli.model"))
-    parser.add_argument("--language", choices=sorted(LANGUAGES), help=say("web.cli.language"))
-    shown = argparse.BooleanOptionalAction
-    parser.add_argument("--open", action=shown, default=_has_screen(), help=say("web.cli.open"))
+def _parser(language: str) -> Parser:
+    about = say("help.command.web", language)
+    parser = Parser(language, prog="impchat web", description=about, parents=[common_options(language)])
+    parser.option("-h", "--help", action="help", help="help")
+    parser.option("--host", metavar="ADDRESS", default=settings.HOST, help="web.host")
+    parser.option("--port", metavar="N", default=settings.PORT, type=_port, help="web.port")
+    parser.option("--open", action=argparse.BooleanOptionalAction, default=_has_screen(), help="web.open")
     return parser
+
+
+def _port(value: str) -> int:
+    if not value.isdecimal() or int(value) > 65535:
+        raise SettingsError("web.port", port=value)
+    return int(value)
 
 
 def _has_screen() -> bool:
@@ -47,21 +55,22 @@ def _has_screen() -> bool:
     return screen and sys.stdout.isatty()
 
 
-def _serve(options: argparse.Namespace) -> int:
+def _serve(options: argparse.Namespace, language: str) -> int:
     from impchat.app import App
     from impchat_web import server
 
-    bound = server.bind(options.host, options.port)  # first: a busy port must not cost the loading of a model
-    with bound:
+    with server.bind(options.host, options.port) as bound:  # first: a busy port must not cost opening the rest
         host, port = bound.getsockname()[:2]
         address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
         def ready() -> None:
-            print(say("web.cli.address", options.language or "en", address=address), flush=True)
+            print(say("web.address", language, address=address), flush=True)
             if options.open:
                 webbrowser.open(address)
 
-        web = server.build_app(App.open(options.data, options.model), options.language)
+        data = Path(options.data).expanduser() if "data" in options else None
+        app = App.open(data, options.model if "model" in options else None)
+        web = server.build_app(app, options.language if "language" in options else None)
         with suppress(KeyboardInterrupt):  # how uvicorn passes Ctrl-C on when it has ended
             server.Server(web, ready).run(sockets=[bound])
     return 0

@@ -200,11 +200,9 @@ def _add_files(web: FastAPI) -> None:
 
 def bind(host: str, port: int) -> socket.socket:
     """A listening place on this machine; port 0 takes a free one. Raises SettingsError "web.host" for a host that is
-    not this machine's own, "web.port" for an impossible port, "web.port_busy" and "web.port_refused"."""
+    not this machine's own, "web.port_busy" and "web.port_refused"."""
     if host not in guard.LOOPBACK:
         raise SettingsError("web.host", host=host)
-    if not 0 <= port <= 65535:
-        raise SettingsError("web.port", port=port)
     bound = socket.socket(socket.AF_INET6 if host == "::1" else socket.AF_INET)
     if os.name == "posix":  # elsewhere it would let two servers share a port
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
