@@ -229,10 +229,15 @@ class History:
     ) -> Conversation:
         """Save a conversation from elsewhere, for its `owner`, with its messages (parents before their children) and
         all pictures they show. See `portability.import_zip` for what happens where it is here already."""
+        owner = conversation.owner
         with self._keeping(pictures), self._database.write() as db:
             for prepared in pictures:
-                self._add_image(db, prepared, conversation.owner)
-            return changes.merge(db, conversation, messages)
+                self._add_image(db, prepared, owner)
+            merged = changes.merge(db, conversation, messages)
+            # Those of a draft that was older than the one here.
+            gone = changes.forget_unshown(db, owner, [prepared.image.sha256 for prepared in pictures])
+        self._remove_files(gone)
+        return merged
 
     def mark_interrupted(self) -> int:
         """Mark the streaming answers whose writer has died as "interrupted"; how many there were.

