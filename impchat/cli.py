@@ -1,7 +1,7 @@
 """The command `impchat`: words of a command line -> what they ask for.
 
 In: argv. Out: an exit code: 0 done, 2 an error told in one line on stderr, 130 stopped by Ctrl-C.
-This file does not know how anything is done; commands of other packages (web, mobile) are found by entry point.
+This file does not know how anything is done; commands of other packages (web) are found by entry point.
 """
 
 from __future__ import annotations
@@ -49,11 +49,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def choose_language(argv: Sequence[str], environ: Mapping[str, str]) -> str:
-    """ "en" or "zh": what `--language` says, else the locale of the environment."""
-    for word, following in zip(argv, [*argv[1:], ""], strict=True):
-        chosen = word.partition("=")[2] if word.startswith("--language=") else following
-        if word.startswith("--language") and chosen in texts.LANGUAGES:
-            return chosen
+    """en or zh: what `--language` says, else the locale of the environment."""
+    for at, word in enumerate(argv):
+        if word == "--language" or word.startswith("--language="):
+            chosen = word.partition("=")[2] or "".join(argv[at + 1 : at + 2])
+            if chosen in texts.LANGUAGES:  # behind `convert` it is something else
+                return chosen
     locale = environ.get("LC_ALL") or environ.get("LC_MESSAGES") or environ.get("LANG") or ""
     return "zh" if locale.lower().startswith("zh") else "en"
 

@@ -345,3 +345,20 @@ def test_a_locked_database_in_mid_answer_ends_in_one_sentence(app: App, engine: 
 
     assert stored(app, answer).text == "Good day", "closing tries once more"
     assert is_whole(app)
+
+
+def test_a_locked_database_refuses_the_question_in_one_sentence(app: App, engine: ScriptedEngine) -> None:
+    first = app.chat().send("Hello")
+    engine.next().finish("Good day")
+    first.wait(SECONDS)
+    with closing(sqlite3.connect(paths.history_file(app.data), isolation_level=None)) as other:
+        other.execute("begin immediate")
+        with pytest.raises(HistoryError) as caught:
+            app.chat(first.conversation).send("And now?")
+        assert caught.value.code == "history.locked"
+        other.execute("rollback")
+    assert engine.idle()
+    assert len(app.chat(first.conversation).branch()) == 2
+    second = app.chat(first.conversation).send("And now?")
+    engine.next().finish("Now")
+    assert second.wait(SECONDS).state == "done", "nothing stays locked"

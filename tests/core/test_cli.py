@@ -1,0 +1,449 @@
+"""The command line as a person uses it: what is printed where, exit codes, Ctrl-C, kill, pipes, and bad input."""
+
+from __future__ import annotations
+
+import io
+import re
+import resource
+import signal
+import subprocess
+import sys
+import zipfile
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from impchat import images, paths, settings
+from impchat.cli import choose_language, main
+from impchat.history import History
+from impchat.messages import Message
+from impchat.models.bundle import MANIFEST, Bundle
+from impchat.terminal import printable
+from tests.core.conftest import Draw
+from tests.core.hands import (
+    command,
+    copy_model,
+    endless_model,
+    environment,
+    run,
+    terminal,
+    wait_for_answer_on_disk,
+)
+from tests.core.scripted import SECONDS
+
+ME = settings.OWNER
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def endless(demo: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return endless_model(demo.path, tmp_path_factory.mktemp("models") / "endless")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def circle(tmp_path: Path, draw: Draw) -> Path:
+    path = tmp_path / "circle.png"
+    path.write_bytes(draw("red").data)
+    return path
+
+
+@pytest.fixture
+def told(data: Path, draw: Draw) -> str:
+    """A conversation in the history, without any model: its uuid."""
+    with closing(History(paths.history_file(paths.ensure_data_dir(data)))) as history:
+        row = history.create_conversation(ME)
+        image = history.add_image(images.prepare(draw("red").data), ME)
+        question = history.add_question(row.uuid, ME, parent=None, text="What is it?", images=[image.sha256])
+        answer = history.start_answer(row.uuid, ME, parent=question.uuid, model="imp-test")
+        history.finish_answer(answer.uuid, text="A red circle.\x1b[2J 圆形", state="stopped", finish_reason="stopped")
+    return row.uuid
+
+
+def impchat(data: Path, *words: object) -> int:
+    return main(["--data", str(data), "--language", "en", *map(str, words)])
+
+
+def one_line(text: str) -> str:
+    """The sentence on stderr, which is one line and no traceback."""
+    lines = text.strip().splitlines()
+    assert len(lines) == 1, text
+    return lines[0]
+
+
+def messages(data: Path) -> list[Message]:
+    """The newest conversation, as whoever opens it next finds it."""
+    with closing(History(paths.history_file(data))) as history:
+        return history.branch(history.conversations(ME)[0].uuid, ME)
+
+
+# impchat ask
+
+
+def test_ask_prints_the_answer_and_all_else_beside_it(data: Path, circle: Path, capsys: Capture) -> None:
+    assert impchat(data, "ask", circle, "What colour is the circle?") == 0
+    out, err = capsys.readouterr()
+    question, answer = messages(data)
+
+    assert "red" in out.lower()
+    assert out == printable(answer.text) + "\n"
+    assert len(question.images) == 1
+    assert "demo model" in err
+    assert "tokens/s" in err
+
+
+def test_ask_answers_in_chinese_and_speaks_it(data: Path, circle: Path, capsys: Capture) -> None:
+    assert main(["ask", str(circle), "圆形是什么颜色？", "--data", str(data), "--language", "zh"]) == 0
+    out, err = capsys.readouterr()
+    assert "红" in out
+    assert "演示模型" in err
+
+
+def test_ask_without_a_question_says_how(data: Path, circle: Path, capsys: Capture) -> None:
+    assert impchat(data, "ask", circle) == 2
+    assert "no question" in one_line(capsys.readouterr().err)
+
+
+def test_options_of_sampling_reach_the_model(data: Path, capsys: Capture) -> None:
+    assert impchat(data, "ask", "Hello!", "--max-tokens", "3", "--seed", "1") == 0
+    stats = messages(data)[1].stats
+    assert stats
+    assert stats.generated_tokens == 3
+    assert "greatest length" in capsys.readouterr().err
+
+
+# impchat chat
+
+
+def test_lines_piped_in_are_questions_and_commands(data: Path, circle: Path) -> None:
+    done = run(data, "chat", input=f"/image {circle}\nWhat colour is the circle?\n/nonsense\nIs there a square?\n")
+    history = messages(data)
+
+    assert done.returncode == 2, "one of the lines failed"
+    assert "There is no command /nonsense" in done.stderr
+    assert [m.text for m in history if m.role == "user"] == ["What colour is the circle?", "Is there a square?"]
+    assert done.stdout == "".join(printable(m.text) + "\n" for m in history if m.role == "assistant")
+    assert f"--conversation {history[0].conversation[:8]}" in done.stderr
+
+
+def test_a_conversation_goes_on_by_the_beginning_of_its_uuid(data: Path) -> None:
+    assert run(data, "chat", input="Hello!\n").returncode == 0
+    first = messages(data)
+    done = run(data, "chat", "--conversation", first[0].conversation[:8], input="Hello again!\n/retry\n")
+    assert done.returncode == 0
+    assert [m.text for m in messages(data) if m.role == "user"] == ["Hello!", "Hello again!"]
+    with closing(History(paths.history_file(data))) as history:
+        assert len(history.siblings(messages(data)[-1].uuid, ME)) == 2
+
+
+def test_ctrl_c_stops_the_answer_keeps_it_and_leaves_at_the_prompt(data: Path, endless: Path) -> None:
+    with terminal(data, "chat", "--model", endless) as screen:
+        screen.expect("You> ")
+        screen.type("Tell me a story\n")
+        answer = wait_for_answer_on_disk(data)
+        screen.type("\x03")
+        screen.expect("Stopped")
+        screen.expect("You> ", times=2)
+        screen.type("\x03")
+        assert screen.leave() == 0
+        assert "Traceback" not in screen.seen
+
+    row = messages(data)[-1]
+    assert (row.uuid, row.state) == (answer, "stopped")
+    assert row.text.strip()
+
+
+def test_a_picture_is_attached_by_command_in_the_terminal(data: Path, circle: Path) -> None:
+    quoted = circle.with_name("my circle.png")
+    circle.rename(quoted)
+    with terminal(data, "chat") as screen:
+        screen.expect("You> ")
+        screen.type(f"/image '{quoted}'\n")
+        screen.expect("320 x 240")
+        screen.type("What colour is the circle?\n")
+        screen.expect("tokens/s")
+        screen.type("/quit\n")
+        assert screen.leave() == 0
+    assert len(messages(data)[0].images) == 1
+
+
+def test_a_killed_process_leaves_the_question_and_what_there_was_of_the_answer(data: Path, endless: Path) -> None:
+    with subprocess.Popen(
+        command("ask", "Tell me a story", "--model", endless),
+        env=environment(data),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        answer = wait_for_answer_on_disk(data)
+        process.send_signal(signal.SIGKILL)
+
+    question, row = messages(data)
+    assert question.text == "Tell me a story"
+    assert (row.uuid, row.state) == (answer, "interrupted")
+    assert row.text
+    done = run(data, "history", "show", question.conversation)
+    assert "interrupted" in done.stdout
+
+
+def test_a_reader_that_leaves_is_no_error(data: Path, told: str, endless: Path) -> None:
+    for words in (["history", "list"], ["ask", "Tell me a story", "--model", str(endless)]):
+        with subprocess.Popen(
+            command(*words), env=environment(data), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout and process.stderr
+            process.stdout.close()
+            errors = process.stderr.read()
+        assert "Traceback" not in errors and "Broken" not in errors
+        assert process.returncode == 141
+    assert messages(data)[-1].state == "stopped"
+
+
+# impchat history
+
+
+def test_list_show_and_search(data: Path, told: str, capsys: Capture) -> None:
+    assert impchat(data, "history", "list") == 0
+    assert re.match(rf"{told[:8]}  \d{{4}}-\d\d-\d\d \d\d:\d\d  What is it\?", capsys.readouterr().out)
+    assert impchat(data, "history", "show", told[:6]) == 0
+    shown = capsys.readouterr().out
+    assert "What is it?" in shown and "A red circle." in shown and "320 x 240" in shown and "stopped" in shown
+    assert impchat(data, "history", "search", "red", "circle") == 0
+    assert told[:8] in capsys.readouterr().out
+    assert impchat(data, "history", "search", "圆") == 0
+    assert told[:8] in capsys.readouterr().out
+    assert impchat(data, "history", "search", "nowhere") == 0
+    assert capsys.readouterr() == ("", "Nothing found.\n")
+
+
+def test_what_a_model_wrote_gives_the_terminal_no_orders(data: Path, told: str, capsys: Capture) -> None:
+    assert impchat(data, "history", "show", told) == 0
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_export_and_import_bring_a_conversation_to_another_folder(data: Path, told: str, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.zip", tmp_path / "second.zip"
+    other = tmp_path / "other"
+    assert impchat(data, "history", "export", told, "-o", first) == 0
+    assert impchat(other, "history", "import", first) == 0
+    assert impchat(other, "history", "export", told, "-o", second) == 0
+    assert first.read_bytes() == second.read_bytes()
+    assert "conversation.json" in zipfile.ZipFile(io.BytesIO(first.read_bytes())).namelist()
+
+
+def test_markdown_comes_with_its_pictures_beside_it(data: Path, told: str, tmp_path: Path) -> None:
+    out = tmp_path / "out" / "talk.md"
+    assert impchat(data, "history", "export", told, "--markdown", "-o", out) == 0
+    links = re.findall(r"!\[.*?\]\((.+?)\)", out.read_text())
+    assert len(links) == 1
+    assert (out.parent / links[0]).is_file()
+
+
+def test_an_export_overwrites_nothing(data: Path, told: str, tmp_path: Path, capsys: Capture) -> None:
+    target = tmp_path / "mine.zip"
+    target.write_text("mine")
+    assert impchat(data, "history", "export", told, "-o", target) == 2
+    assert "exists already" in one_line(capsys.readouterr().err)
+    assert target.read_text() == "mine"
+
+
+def test_a_deleted_conversation_can_be_restored(data: Path, told: str, capsys: Capture) -> None:
+    assert impchat(data, "history", "delete", told[:8], "--yes") == 0
+    assert f"restore {told[:8]}" in capsys.readouterr().err
+    assert impchat(data, "history", "list") == 0
+    assert capsys.readouterr().out == ""
+    assert impchat(data, "history", "list", "--deleted") == 0
+    assert told[:8] in capsys.readouterr().out
+    assert impchat(data, "history", "restore", told[:8]) == 0
+    assert told[:8] in capsys.readouterr().out
+
+
+def test_nothing_is_deleted_unasked(data: Path, told: str) -> None:
+    done = run(data, "history", "delete", told)
+    assert done.returncode == 2
+    assert "--yes" in one_line(done.stderr)
+    with terminal(data, "history", "delete", told) as screen:
+        screen.expect("[y/N]")
+        screen.type("n\n")
+        assert screen.leave() == 1
+    with terminal(data, "history", "delete", told) as screen:
+        screen.expect("[y/N]")
+        screen.type("y\n")
+        assert screen.leave() == 0
+    with closing(History(paths.history_file(data))) as history:
+        assert history.conversation(told, ME).deleted_utc
+
+
+def test_a_uuid_that_fits_none_or_several_is_told(data: Path, told: str, capsys: Capture) -> None:
+    with closing(History(paths.history_file(data))) as history:
+        while True:
+            other = history.create_conversation(ME).uuid
+            if other[0] == told[0]:
+                break
+    assert impchat(data, "history", "show", told[0]) == 2
+    assert "conversations begin with" in one_line(capsys.readouterr().err)
+    assert impchat(data, "history", "show", "zzz") == 2
+    assert "no such conversation" in one_line(capsys.readouterr().err)
+
+
+# impchat doctor, convert, web
+
+
+def test_doctor_says_what_would_run(data: Path, capsys: Capture) -> None:
+    assert impchat(data, "doctor") == 0
+    out = capsys.readouterr().out
+    for part in ("Python 3", "llama-cpp-python", "onnxruntime", str(data), settings.DEMO_MODEL, "Free disk", "Engine"):
+        assert part in out
+    assert "✗" not in out
+
+
+def test_doctor_finds_what_prevents_running(data: Path, demo: Bundle, tmp_path: Path, capsys: Capture) -> None:
+    model = copy_model(demo.path, tmp_path / "model")
+    vision = model / demo.files["vision"].name
+    vision.write_bytes(vision.read_bytes()[:-1] + b"?")
+    assert impchat(data, "doctor", "--model", model) == 1
+    assert f"✗ The file {vision.name}" in capsys.readouterr().out
+
+    (tmp_path / "file").touch()
+    assert impchat(tmp_path / "file" / "data", "doctor") == 1
+    assert "✗ The folder" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "extra"), [(["web"], "web"), (["--data", "x", "web"], "web"), (["convert", "from", "to"], "convert")]
+)
+def test_a_command_of_an_extra_names_it_where_it_is_missing(words: list[str], extra: str, data: Path) -> None:
+    heavy = ["gradio", "torch", "transformers", "safetensors", "tokenizers", "gguf", "onnx", "onnxscript"]
+    without = (
+        f"import sys; sys.modules |= dict.fromkeys({heavy}); from impchat.cli import main; sys.exit(main({words}))"
+    )
+    done = subprocess.run([sys.executable, "-c", without], env=environment(data), capture_output=True, text=True)
+    assert done.returncode == 2
+    assert f"pip install 'impchat[{extra}]'" in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+# Bad input: each ends in one sentence and exit code 2, and the history stays whole
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["--foo"], "There is no option --foo"),
+        (["chat", "--foo"], "There is no option --foo"),
+        (["history", "list", "--foo", "x"], "There is no option --foo"),
+        (["frobnicate"], "There is no command frobnicate"),
+        (["history"], "ACTION is missing"),
+        (["history", "frobnicate"], "There is no command frobnicate"),
+        (["history", "show"], "UUID is missing"),
+        (["chat", "--image"], "--image needs a value"),
+        (["ask"], "is missing"),
+        (["ask", "Hi", "--temperature", "hot"], "--temperature takes a number, not hot"),
+        (["ask", "Hi", "--temperature", "9"], "temperature is 9.0, outside 0.0 to 2.0"),
+        (["ask", "Hi", "--top-p", "nan"], "top_p is nan"),
+        (["ask", "Hi", "--max-tokens", "0"], "max_tokens is 0, outside 1"),
+        (["ask", "Hi", "--max-tokens", "1.5"], "--max-tokens takes a number, not 1.5"),
+        (["history", "list", "--count", "-1"], "--count takes a number"),
+        (["chat", "--language", "fr"], "--language fr is unknown: choose one of en, zh"),
+        (["ask", "nowhere.png", "Hi"], "nowhere.png cannot be read"),
+        (["ask", ""], "nothing to answer"),
+        (["chat", "--conversation", "zzz"], "no such conversation"),
+        (["history", "import", "nowhere.zip"], "nowhere.zip cannot be read"),
+        (["ask", "Hi", "--model", "no-such-model"], "There is no model no-such-model"),
+        (["ask", "Hi", "--model", "no/such/model"], "There is no model at no/such/model"),
+    ],
+)
+def test_bad_words_end_in_one_sentence(words: list[str], part: str, data: Path, capsys: Capture) -> None:
+    assert impchat(data, *words) == 2
+    out, err = capsys.readouterr()
+    assert part in err.strip().splitlines()[-1]
+    assert "Traceback" not in err
+    assert out == ""
+    assert no_messages(data)
+
+
+def no_messages(data: Path) -> bool:
+    with closing(History(paths.history_file(data))) as history:
+        return not any(history.messages(c.uuid, ME) for c in history.conversations(ME))
+
+
+def test_a_text_file_named_png_is_no_picture(data: Path, tmp_path: Path, capsys: Capture) -> None:
+    fake = tmp_path / "fake.png"
+    fake.write_text("only text")
+    assert impchat(data, "ask", fake, "What is it?") == 2
+    assert "not a picture" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert no_messages(data)
+
+
+def test_an_unwritable_data_folder(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "file").touch()
+    for words in (["ask", "Hello!"], ["history", "list"], ["chat"]):
+        assert impchat(tmp_path / "file" / "data", *words) == 2
+        assert "cannot be written" in one_line(capsys.readouterr().err)
+
+
+def test_a_broken_manifest(data: Path, demo: Bundle, tmp_path: Path, capsys: Capture) -> None:
+    model = copy_model(demo.path, tmp_path / "model")
+    (model / MANIFEST).write_text("{")
+    assert impchat(data, "ask", "Hello!", "--model", model) == 2
+    assert "manifest" in one_line(capsys.readouterr().err)
+
+
+def test_a_checksum_that_does_not_fit(data: Path, demo: Bundle, tmp_path: Path, capsys: Capture) -> None:
+    model = copy_model(demo.path, tmp_path / "model")
+    language = model / demo.files["language"].name
+    language.write_bytes(language.read_bytes()[:-1] + b"?")
+    assert impchat(data, "ask", "Hello!", "--model", model) == 2
+    out, err = capsys.readouterr()
+    assert f"The file {language.name}" in err.strip().splitlines()[-1]
+    assert out == ""
+    assert [(m.text, m.state) for m in messages(data)] == [("Hello!", "done"), ("", "failed")]
+
+
+def test_a_disk_that_fills_in_mid_answer(data: Path, endless: Path) -> None:
+    with subprocess.Popen(
+        command("ask", "Tell me a story", "--model", endless),
+        env=environment(data),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        answer = wait_for_answer_on_disk(data)
+        size = data.joinpath("history.db-wal").stat().st_size
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, size))  # no file grows any more
+        process.send_signal(signal.SIGINT)  # not to wait for the end of the story
+        out, err = process.communicate(timeout=6 * SECONDS)
+
+    assert process.returncode == 2
+    assert "There is no room" in err
+    assert "Traceback" not in err
+    question, row = messages(data)
+    assert question.text == "Tell me a story"
+    assert (row.uuid, row.state) == (answer, "interrupted")
+    assert row.text and out.startswith(printable(row.text)), "what was saved is kept, and all was shown"
+
+
+# Language
+
+
+def test_sentences_follow_the_option_then_the_locale() -> None:
+    assert choose_language([], {"LANG": "zh_CN.UTF-8"}) == "zh"
+    assert choose_language([], {"LC_ALL": "en_US.UTF-8", "LANG": "zh_CN.UTF-8"}) == "en"
+    assert choose_language(["chat", "--language", "zh"], {}) == "zh"
+    assert choose_language(["--language=en"], {"LANG": "zh_CN.UTF-8"}) == "en"
+    assert choose_language(["convert", "a", "b", "--language", "q8_0"], {}) == "en"
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize(
+    "words", [[], ["--help"], ["ask", "--help"], ["chat", "-h"], ["history", "--help"], ["history", "export", "--help"]]
+)
+def test_help_is_in_one_language(words: list[str], language: str, capsys: Capture) -> None:
+    assert main(["--language", language, *words]) == 0
+    out = capsys.readouterr().out
+    assert ("usage" in out) == (language == "en")
+    assert ("选项" in out) == (language == "zh")
