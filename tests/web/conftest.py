@@ -26,10 +26,11 @@ SECONDS = 30.0  # far more than anything here takes; nothing waits so long unles
 class Site:
     """A running ImpChat-Web."""
 
-    def __init__(self, data: Path, engine: Engine | None = None, language: str | None = None) -> None:
+    def __init__(self, data: Path, engine: Engine | None = None, language: str | None = None, port: int = 0) -> None:
         self.app = App.open(data, engine=engine)
-        bound = server.bind("127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        bound = server.bind("127.0.0.1", port)
+        self.port = bound.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
         started = threading.Event()
         self._server = server.Server(server.build_app(self.app, language), started.set)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [bound]})
@@ -51,8 +52,8 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     """Opens ImpChat-Web on the test's own data folder: with the demo model, or with an engine given."""
     sites: list[Site] = []
 
-    def start(engine: Engine | None = None, language: str | None = None) -> Site:
-        sites.append(Site(tmp_path / "data", engine, language))
+    def start(engine: Engine | None = None, language: str | None = None, port: int = 0) -> Site:
+        sites.append(Site(tmp_path / "data", engine, language, port))
         return sites[-1]
 
     yield start

@@ -55,6 +55,7 @@ def test_an_answer_goes_on_while_another_conversation_is_open(serve: Serve, visi
     expect(page.locator("#live .words")).to_have_text("Slowly")
     page.get_by_role("button", name="New chat").click()
     expect(page.locator("#live .words")).to_have_count(0)
+    expect(page.get_by_role("alert")).to_be_empty()
     send(page, "Second")
     first.say("spoken ")
     engine.next().finish("Quick.")
@@ -64,6 +65,27 @@ def test_an_answer_goes_on_while_another_conversation_is_open(serve: Serve, visi
     expect(page.locator("#live .words")).to_have_text("Slowly spoken")
     first.finish("words.")
     expect(answer(page, 1)).to_have_text("Slowly spoken words.")
+
+
+def test_a_page_that_lost_its_server_says_so_and_comes_back_with_the_typed_words(serve: Serve, visit: Visit) -> None:
+    engine = ScriptedEngine()
+    site = serve(engine)
+    page = visit(site.url, may_log=("ERR_CONNECTION_REFUSED", *LEAVING))
+    send(page, "First")
+    engine.next().finish("Answer.")
+    expect(answer(page, 1)).to_have_text("Answer.")
+    site.close()
+    send(page, "Are you there?")
+    expect(page.get_by_role("alert")).to_contain_text("start it again")
+    expect(page.locator(QUESTION)).to_have_value("Are you there?")
+
+    again = ScriptedEngine()
+    serve(again, port=site.port)
+    expect(page.get_by_role("alert")).to_be_empty()  # the page reloads itself
+    expect(page.locator(QUESTION)).to_have_value("Are you there?")
+    page.press(QUESTION, "Enter")
+    again.next().finish("Yes.")
+    expect(answer(page, 2)).to_have_text("Yes.")
 
 
 def test_two_pages_read_one_answer(serve: Serve, visit: Visit) -> None:

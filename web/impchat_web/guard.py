@@ -23,6 +23,7 @@ _GRADIO = (
     "/theme.css",
     "/config",
     "/gradio_api/queue/",
+    "/gradio_api/app_id",  # asked by a page that lost its server, until it is back
     "/gradio_api/cancel",
     "/gradio_api/reset",
     "/gradio_api/heartbeat/",

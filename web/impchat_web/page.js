@@ -212,7 +212,17 @@ window.impchat = (() => {
     clearTimeout(draftTimer);
     draftTimer = setTimeout(saveDraft, 800);
   });
-  addEventListener("pagehide", saveDraft);
+  // A reload brings the words back at once, also those that the server never saw; Gradio reloads when it lost its server.
+  const kept = () => `impchat.kept.${page.conversation}`;
+  addEventListener("pagehide", () => {
+    sessionStorage.setItem(kept(), question()?.value ?? "");
+    saveDraft();
+  });
+  const restore = () => {
+    const text = sessionStorage.getItem(kept());
+    sessionStorage.removeItem(kept());
+    if (text && !question().value) type(text);
+  };
 
   // --- Scrolling: stay at the end while the answer grows, unless the reader has gone up --------------------------------
 
@@ -356,7 +366,8 @@ window.impchat = (() => {
   // The state came from the server: `event` says what happened there.
   const show = (state, reading = false) => {
     if (!state.stamp || state.stamp === page.seen) {
-      if (!reading) notice("error", say("lost")); // Gradio calls this too where the server could not be reached
+      // Gradio calls this too where nothing came from the server.
+      if (!reading || state.answer) notice("error", say("lost"));
       return;
     }
     page.seen = state.stamp;
@@ -371,6 +382,7 @@ window.impchat = (() => {
       clearChips();
       for (const image of state.pictures) chip(`/thumbnail/${image}`, image);
       if (document.body.classList.contains("menu")) menu(false);
+      if (state.words) restore();
     }
     if (event === "sent") {
       clearTimeout(draftTimer);
