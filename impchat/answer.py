@@ -131,6 +131,11 @@ class Answer:
         self.log.wait(timeout_s)
         return self.snapshot()
 
+    def end(self, event: End) -> None:
+        """Add the last event, and let go of the engine's handle with the pictures it holds; for the core alone."""
+        self._stop = _nothing
+        self.log.add(event)
+
     def snapshot(self) -> Message:
         """The message as it stands now."""
         return _with_events(self._row, self.log.so_far())
@@ -153,12 +158,16 @@ def _with_events(row: Message, events: tuple[Event, ...]) -> Message:
             return row
 
 
+def _nothing() -> None:
+    """What there is to stop in an answer that has ended."""
+
+
 def rebuilt(row: Message) -> Answer:
     """The answer of a row that has ended: its whole text in one event, and how it ended."""
-    answer = Answer(row, stop=lambda: None)
+    answer = Answer(row, stop=_nothing)
     if row.text:
         answer.log.add(Text(row.text))
-    answer.log.add(_end_of(row))
+    answer.end(_end_of(row))
     return answer
 
 
@@ -203,7 +212,7 @@ class _Writer:
             self.save()
         finally:
             self._leave(self)  # before the last event: whoever sees that may ask the next question
-            self.answer.log.add(self._end)
+            self.answer.end(self._end)
 
     def _flush_until_drained(self) -> None:
         flushed, at = "", time.monotonic()
@@ -335,7 +344,7 @@ class Answers:
         except HistoryError as exc:
             end = Failed(exc.code, exc.values)
         finally:
-            answer.log.add(end)
+            answer.end(end)
 
     def save_again(self) -> None:
         """Bring answers to the history that a full disk or a lock kept out of it."""

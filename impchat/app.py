@@ -28,7 +28,7 @@ def choose_bundle(data: Path, model: str | Path | None = None) -> Bundle:
     A string is the id of a model in the data folder `data` or of the demo model, or the path of a bundle's folder.
     Raises ModelError "model.unknown" for an id that is not there, and those of `bundle.load`."""
     wanted = model or os.environ.get("IMPCHAT_MODEL") or settings.DEMO_MODEL
-    if isinstance(wanted, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", wanted):
+    if isinstance(wanted, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", wanted):
         installed = paths.models_dir(data) / wanted
         if installed.is_dir():
             return bundles.load(installed)
@@ -36,7 +36,7 @@ def choose_bundle(data: Path, model: str | Path | None = None) -> Bundle:
             return bundles.load(paths.demo_bundle())
         if not Path(wanted).is_dir():
             raise ModelError("model.unknown", model=wanted, folder=str(paths.models_dir(data)))
-    return bundles.load(Path(wanted).expanduser())
+    return bundles.load(Path(os.path.expanduser(wanted)))
 
 
 class App:

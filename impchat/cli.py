@@ -7,6 +7,7 @@ This file does not know how anything is done; commands of other packages (web) a
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,9 @@ EXIT_PIPE = 141  # what shells report of a command whose reader left
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit code. Never raises ImpChatError."""
     argv = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # no character that a terminal or a pipe cannot carry ends a command
+            stream.reconfigure(errors="replace")
     language = choose_language(argv, os.environ)
     screen = Screen(language)
     try:
@@ -72,7 +76,7 @@ def _run(argv: list[str], screen: Screen) -> int:
     if not args.command:
         parser.print_help()
         return 0
-    data = Path(args.data).expanduser() if "data" in args else paths.data_dir()
+    data = Path(os.path.expanduser(args.data)) if "data" in args else paths.data_dir()
     model = args.model if "model" in args else None
     match args.command:
         case "ask":
@@ -90,7 +94,7 @@ def _run(argv: list[str], screen: Screen) -> int:
 
 def _ask(data: Path, model: str | None, screen: Screen, args: argparse.Namespace) -> int:
     *files, question = args.words
-    if Path(question).is_file():
+    if os.path.isfile(question):  # Path.is_file() fails on a question longer than a file name may be
         raise SettingsError("ask.no_question", path=question)
     pictures = [terminal.read_file(f) for f in files]
     with App.open(data, model) as app:
@@ -118,9 +122,8 @@ def _convert(screen: Screen, args: argparse.Namespace) -> int:
         from impchat.models.convert import convert
 
         screen.note("convert.running")
-        bundle = convert(
-            Path(args.source).expanduser(), Path(args.target).expanduser(), language=args.type, vision=args.vision
-        )
+        source, target = (Path(os.path.expanduser(p)) for p in (args.source, args.target))
+        bundle = convert(source, target, language=args.type, vision=args.vision)
     except ModuleNotFoundError as exc:
         raise _missing("impchat convert", exc, "convert") from exc
     screen.note("convert.done", path=bundle.path, size=f"{bundle.size_bytes / 1e6:.1f}")

@@ -7,6 +7,7 @@ This file does not know models: old conversations can be read where none runs.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -95,7 +96,8 @@ def _search(history: History, screen: Screen, args: argparse.Namespace) -> int:
 
 def _export(history: History, screen: Screen, args: argparse.Namespace) -> int:
     row = find(history, args.conversation)
-    target = Path(args.output or f"impchat-{row.uuid[:SHORT]}{'.md' if args.markdown else '.zip'}").expanduser()
+    name = f"impchat-{row.uuid[:SHORT]}{'.md' if args.markdown else '.zip'}"
+    target = Path(os.path.expanduser(args.output or name))
     if args.markdown:
         _write(target, portability.export_markdown(history, row.uuid, _OWNER, screen.language).encode())
         for name, data in portability.image_files(history, row.uuid, _OWNER).items():

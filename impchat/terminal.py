@@ -36,9 +36,9 @@ def printable(text: str) -> str:
 def read_file(path: str) -> bytes:
     """The bytes of a file. Raises SettingsError "file.unreadable"."""
     try:
-        return Path(path).expanduser().read_bytes()
-    except OSError as exc:
-        raise SettingsError("file.unreadable", path=path, detail=exc.strerror or str(exc)) from exc
+        return Path(os.path.expanduser(path)).read_bytes()
+    except (OSError, ValueError) as exc:  # ValueError: a null byte
+        raise SettingsError("file.unreadable", path=path, detail=getattr(exc, "strerror", None) or exc) from exc
 
 
 class Screen:

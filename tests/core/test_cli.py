@@ -351,6 +351,7 @@ def test_a_command_of_an_extra_names_it_where_it_is_missing(words: list[str], ex
         (["chat", "--language", "fr"], "--language fr is unknown: choose one of en, zh"),
         (["ask", "nowhere.png", "Hi"], "nowhere.png cannot be read"),
         (["ask", ""], "nothing to answer"),
+        (["ask", "why? " * 4000], "The question has 20000 characters"),
         (["chat", "--conversation", "zzz"], "no such conversation"),
         (["history", "import", "nowhere.zip"], "nowhere.zip cannot be read"),
         (["ask", "Hi", "--model", "no-such-model"], "There is no model no-such-model"),
@@ -369,6 +370,18 @@ def test_bad_words_end_in_one_sentence(words: list[str], part: str, data: Path, 
 def no_messages(data: Path) -> bool:
     with closing(History(paths.history_file(data))) as history:
         return not any(history.messages(c.uuid, ME) for c in history.conversations(ME))
+
+
+def test_bytes_that_are_no_text_are_no_crash(data: Path) -> None:
+    done = subprocess.run(
+        command("chat"),
+        input=b"/image a\0b\n/image ~nobody-here/x\n\xff\xfe\n",
+        env=environment(data),
+        capture_output=True,
+    )
+    assert done.returncode == 2
+    assert b"Traceback" not in done.stderr
+    assert messages(data)[0].text == "\ufffd\ufffd"
 
 
 def test_a_text_file_named_png_is_no_picture(data: Path, tmp_path: Path, capsys: Capture) -> None:
