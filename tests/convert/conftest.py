@@ -173,6 +173,14 @@ def to_older(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return older
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Models this small only lose time when torch's threads wait for each other."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
     return train_tokenizer()

@@ -33,7 +33,7 @@ class EightBits:
 
 # Trained towers have a few channels with values 100 times larger than the others. Scales for small blocks keep these
 # channels' neighbours in 8 bits apart from them; `python -m impchat.bench.eyes` compares the schemes.
-TYPES: dict[str, EightBits | None] = {"fp32": None, "int8": EightBits(block=32, accuracy_level=4)}
+TYPES: dict[str, EightBits | None] = {"fp32": None, "int8": EightBits(block=16, accuracy_level=4)}
 OPSET = 17  # the phone's onnxruntime reads these
 IR = 10
 MICROSOFT = "com.microsoft"
