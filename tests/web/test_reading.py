@@ -104,6 +104,22 @@ def test_two_pages_read_one_answer(serve: Serve, visit: Visit) -> None:
         expect(answer(each, 1)).to_have_text("Together we read.")
 
 
+def test_two_people_read_two_answers_at_once(serve: Serve, visit: Visit) -> None:
+    engine = ScriptedEngine()
+    site = serve(engine)
+    pages = [visit(site.url), visit(site.url)]
+    scripts = []
+    for page, text in zip(pages, ("One", "Two"), strict=True):
+        send(page, text)
+        scripts.append(engine.next())
+        scripts[-1].say(f"{text} is ")
+    for page, text in zip(pages, ("One", "Two"), strict=True):
+        expect(page.locator("#live .words")).to_have_text(f"{text} is")
+    for page, script in zip(pages, scripts, strict=True):
+        script.finish("told.")
+        expect(answer(page, 1)).to_contain_text("is told.")
+
+
 def test_a_question_during_an_answer_is_refused_and_kept(serve: Serve, visit: Visit) -> None:
     engine = ScriptedEngine()
     page = visit(serve(engine).url)

@@ -111,6 +111,7 @@ def test_the_page_answers_only_to_its_own_name_and_its_own_page(serve: Serve) ->
     site = serve(ScriptedEngine())
     assert ask(site, "GET", "/").status == 200
     assert ask(site, "GET", "/", Host="impchat.example:80").status == 403
+    assert ask(site, "GET", "/", Host="[::1").status == 403
     assert ask(site, "POST", "/attach", drawing(), Origin="http://elsewhere.example").status == 403
     assert ask(site, "POST", "/attach", drawing(), Origin="null").status == 403
     assert ask(site, "POST", "/gradio_api/queue/join", b"{}", Origin="http://localhost:1").status == 403

@@ -81,7 +81,10 @@ class Guard:
 def _from_here(headers: Headers) -> bool:
     """Whether the request names this machine and comes from no other site's page."""
     host = headers.get("host", "")
-    if urlsplit(f"//{host}").hostname not in LOOPBACK:
+    try:
+        if urlsplit(f"//{host}").hostname not in LOOPBACK:
+            return False
+    except ValueError:  # half an IPv6 address
         return False
     origin = headers.get("origin")  # absent on a plain GET and from programs that are no browser
     if origin is not None and origin != f"http://{host}":

@@ -368,6 +368,7 @@ window.impchat = (() => {
     if (!state.stamp || state.stamp === page.seen) {
       // Gradio calls this too where nothing came from the server.
       if (!reading || state.answer) notice("error", say("lost"));
+      document.body.classList.add("ready");
       return;
     }
     page.seen = state.stamp;
@@ -391,7 +392,7 @@ window.impchat = (() => {
       clearChips();
       announce(say("answering"));
     }
-    if (event === "ended") announce(find("#thread .turn:last-child .body")?.innerText ?? "");
+    if (event === "ended") announce(find("#thread .turn:last-child .words")?.innerText ?? "");
     if (event === "gone") {
       page.gone = state.conversation;
       open("");

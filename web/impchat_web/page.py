@@ -32,6 +32,8 @@ State = dict[str, Any]
 """What the browser keeps: conversation, title, answer (the uuid of the one being written, or ""), pictures (sha256 of
 the draft's), and what just happened: event, notice (a sentence to show), and stamp, which no two states share."""
 
+_NOWHERE: State = {"conversation": "", "title": "", "answer": "", "pictures": []}
+
 
 def sample_names() -> list[str]:
     """The file names of the bundled sample pictures."""
@@ -68,8 +70,8 @@ class View:
         conversations = self.app.history.conversations(owner_of(request))
         return render.history(conversations, selected, self.language(request), date.today())
 
-    def _state(self, conversation: str, event: str, request: gr.Request, **more: Any) -> State:
-        state: State = {"conversation": "", "title": "", "answer": "", "pictures": []}
+    def _state(self, conversation: str, event: str, request: gr.Request, notice: dict[str, str] | None = None) -> State:
+        state = dict(_NOWHERE)
         if conversation:
             row = self.app.history.conversation(conversation, owner_of(request))
             branch = self.app.history.branch(conversation, owner_of(request))
@@ -78,7 +80,7 @@ class View:
             state["pictures"] = list(row.draft_images)
             if branch and branch[-1].state == "streaming":
                 state["answer"] = branch[-1].uuid
-        return _marked(state | more, event, more.get("notice"))
+        return _marked(state, event, notice)
 
     def _notice(self, error: ImpChatError, request: gr.Request) -> dict[str, str]:
         return {"kind": "error", "text": error.sentence(self.language(request))}
@@ -86,20 +88,22 @@ class View:
     def _refused(self, state: State, error: ImpChatError, request: gr.Request) -> State:
         return _marked(state, "refused", self._notice(error, request))
 
-    def _opened(self, conversation: str, request: gr.Request) -> tuple[Any, ...]:
+    def _opened(self, conversation: str, request: gr.Request, notice: dict[str, str] | None = None) -> tuple[Any, ...]:
         """All of a conversation, for `thread, live, history, question, state`; the empty page for ""."""
-        more: State = {}
         try:
-            row = self.app.history.conversation(conversation, owner_of(request)) if conversation else None
-        except ImpChatError as error:  # an old bookmark
-            conversation, row, more = "", None, {"notice": self._notice(error, request)}
-        return (
-            self._thread(conversation, request),
-            "",
-            self._history(conversation, request),
-            row.draft if row else "",
-            self._state(conversation, "opened", request, **more),
-        )
+            return (
+                self._thread(conversation, request),
+                "",
+                self._history(conversation, request),
+                self.app.history.conversation(conversation, owner_of(request)).draft if conversation else "",
+                self._state(conversation, "opened", request, notice),
+            )
+        except ImpChatError as error:
+            notice = self._notice(error, request)
+            if conversation:  # an old bookmark
+                return self._opened("", request, notice)
+            welcome = render.welcome(sample_names(), self.language(request))
+            return welcome, "", gr.skip(), gr.skip(), _marked(_NOWHERE, "opened", notice)
 
     # What a person does
 
@@ -122,7 +126,7 @@ class View:
         return self._opened("", request)
 
     def navigate(self, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
-        return self._opened(str(event._data.get("conversation", "")), request)
+        return self._opened(event.conversation, request)
 
     def send(self, text: str, state: State, request: gr.Request) -> tuple[Any, ...]:
         """For `thread, live, history, question, state`. Where the core refuses, the text stays as it is."""
@@ -137,7 +141,7 @@ class View:
                 render.writing(render.Writing(answer.message), self.language(request)),
                 self._history(answer.conversation, request),
                 "",
-                self._state(answer.conversation, "sent", request, answer=answer.message),
+                self._state(answer.conversation, "sent", request) | {"answer": answer.message},
             )
         except ImpChatError as error:
             return gr.skip(), gr.skip(), gr.skip(), gr.skip(), self._refused(state, error, request)
@@ -159,9 +163,9 @@ class View:
                 self._history(conversation, request),
                 self._state(conversation, "ended", request),
             )
-        except ImpChatError as error:  # deleted meanwhile in another tab
-            ended = self._state("", "ended", request, notice=self._notice(error, request))
-            yield self._thread("", request), "", self._history("", request), ended
+        except ImpChatError as error:  # deleted meanwhile in another tab, or the history cannot be read
+            ended = _marked(state | {"answer": ""}, "ended", self._notice(error, request))
+            yield gr.skip(), "", gr.skip(), ended
 
     def _frames(self, message: str, request: gr.Request) -> Iterator[render.Writing | None]:
         """The answer at most every FRAME_S, None at least every IDLE_S where nothing is new; ends when it ends."""
@@ -189,30 +193,29 @@ class View:
             return self._refused(state, error, request)
         return _marked(state, "stopping")
 
-    def manage(self, state: State, request: gr.Request, event: gr.EventData) -> tuple[str, State]:
+    def manage(self, state: State, request: gr.Request, event: gr.EventData) -> tuple[Any, State]:
         """Rename, delete or restore a conversation, for `history, state`."""
-        conversation = str(event._data.get("conversation", ""))
-        here = state.get("conversation", "")
+        conversation, here = event.conversation, state.get("conversation", "")
         history, owner, language = self.app.history, owner_of(request), self.language(request)
+        notice = None
         try:
-            row = history.conversation(conversation, owner)
-            notice: dict[str, str] | None = None
-            match event._data.get("do"):
+            match event.do:
                 case "rename":
-                    title = str(event._data.get("title", "")).strip()[: settings.TITLE_CHARS]
-                    if title:
+                    if title := event.title.strip()[: settings.TITLE_CHARS]:
                         history.update_conversation(conversation, owner, title=title)
                 case "delete":
+                    title = render.title_of(history.conversation(conversation, owner), language)
                     history.delete_conversation(conversation, owner)
-                    text = say("web.deleted", language, title=render.title_of(row, language))
-                    notice = {"kind": "done", "text": text, "undo": conversation}
+                    told = say("web.deleted", language, title=title)
+                    notice = {"kind": "done", "text": told, "undo": conversation}
                 case "restore":
                     history.restore_conversation(conversation, owner)
-            if here == conversation and event._data.get("do") == "delete":
-                return self._history(here, request), _marked(state, "gone", notice)
-            return self._history(here, request), self._state(here, "managed", request, notice=notice)
+            drawn = self._history(here, request)
+            if here == conversation and event.do == "delete":
+                return drawn, _marked(state, "gone", notice)
+            return drawn, self._state(here, "managed", request, notice)
         except ImpChatError as error:
-            return self._history(here, request), self._refused(state, error, request)
+            return gr.skip(), self._refused(state, error, request)
 
 
 def _news(answer: Answer, after: int) -> Iterator[tuple[int, Event]]:
@@ -230,7 +233,8 @@ def _marked(state: State, event: str, notice: dict[str, str] | None = None) -> S
 def build(app: App, language: str | None) -> gr.Blocks:
     """The page for `app`, in `language` or, where None, in each browser's own."""
     view = View(app, language)
-    hidden = {"show_progress": "hidden", "api_visibility": "private"}
+    # No limit: Gradio would let one page wait until another's answer is complete. The core decides what runs at once.
+    hidden = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
     with gr.Blocks(title="ImpChat", analytics_enabled=False, fill_width=True) as page:
         state = gr.JSON({}, visible=False)
         with gr.Row(elem_id="shell"):

@@ -19,6 +19,8 @@ from impchat.messages import Conversation, Failed, Image, Message, Reading, Stat
 from impchat.texts import say
 from impchat_web import markdown
 
+_PICTURE_WIDTH, _PICTURE_HEIGHT = 256, 224  # most that a picture takes of the page, in CSS pixels
+
 MARK = (Path(__file__).parent / "page.svg").read_text(encoding="utf-8").strip()
 
 
@@ -74,11 +76,13 @@ def _question(message: Message, images: Mapping[str, Image], language: str) -> s
 
 
 def _picture(image: Image, name: str, enlarge: str) -> str:
+    scale = min(1.0, _PICTURE_WIDTH / image.width, _PICTURE_HEIGHT / image.height)
     # Width and height keep the place free, so that nothing jumps when the picture comes.
+    width, height = round(image.width * scale), round(image.height * scale)
     return (
         f'<button type="button" class="picture" data-do="enlarge" data-image="{image.sha256}" '
         f'title="{escape(enlarge)}"><img src="/thumbnail/{image.sha256}" alt="{escape(name)}" '
-        f'width="{image.width}" height="{image.height}"></button>'
+        f'width="{width}" height="{height}"></button>'
     )
 
 
