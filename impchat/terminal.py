@@ -11,14 +11,19 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from impchat import texts
 from impchat.answer import Answer
 from impchat.app import App
 from impchat.errors import ChatError, ImpChatError, SettingsError
 from impchat.messages import Dropped, Encoding, Event, Message, Reading, Sampling, Stats, Text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.status import Status
 
 EXIT_ERROR = 2
 EXIT_STOPPED = 130  # what shells report of a command that Ctrl-C ended
@@ -45,11 +50,17 @@ class Screen:
     """Prints answers as they come, and what is to be said about them, in one language."""
 
     def __init__(self, language: str) -> None:
+        self.language = language
+
+    @cached_property
+    def _err(self) -> Console:  # made when there is something to say: the doctor runs where rich is missing
         from rich.console import Console
 
-        self.language = language
-        self._err = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
-        self._status = self._err.status("")  # moves on a terminal only
+        return Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+
+    @cached_property
+    def _status(self) -> Status:  # moves on a terminal only
+        return self._err.status("")
 
     def text(self, key: str, **values: Any) -> str:
         return texts.say(key, self.language, **values)

@@ -327,6 +327,21 @@ def test_a_command_of_an_extra_names_it_where_it_is_missing(words: list[str], ex
     assert "Traceback" not in done.stderr
 
 
+def test_doctor_runs_where_packages_are_missing(data: Path) -> None:
+    code = """
+import sys
+gone = ["rich", "numpy", "onnxruntime", "llama_cpp"]
+sys.modules |= dict.fromkeys(gone)  # an import of what is None here fails
+from impchat.cli import main
+sys.exit(main(["doctor"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=environment(data), capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    for package in ("rich", "numpy", "onnxruntime", "llama-cpp-python"):
+        assert re.search(rf"^✗ {package} .*install it again", done.stdout, re.MULTILINE)
+
+
 # Bad input: each ends in one sentence and exit code 2, and the history stays whole
 
 
