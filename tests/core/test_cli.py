@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tomllib
 import zipfile
 from contextlib import closing
 from pathlib import Path
@@ -22,6 +23,7 @@ from impchat.models.bundle import MANIFEST, Bundle
 from impchat.terminal import printable
 from tests.core.conftest import Draw
 from tests.core.hands import (
+    ROOT,
     command,
     copy_model,
     endless_model,
@@ -299,6 +301,15 @@ def test_doctor_says_what_would_run(data: Path, capsys: Capture) -> None:
     for part in ("Python 3", "llama-cpp-python", "onnxruntime", str(data), settings.DEMO_MODEL, "Free disk", "Engine"):
         assert part in out
     assert "✗" not in out
+
+
+def test_doctor_looks_at_every_package_that_the_core_needs(data: Path, capsys: Capture) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert impchat(data, "doctor") == 0
+    out = capsys.readouterr().out
+    for requirement in project["dependencies"]:
+        name = re.match(r"[a-z-]+", requirement)
+        assert name and re.search(rf"^✓ {name[0]} \d", out, re.MULTILINE), requirement
 
 
 def test_doctor_finds_what_prevents_running(data: Path, demo: Bundle, tmp_path: Path, capsys: Capture) -> None:
