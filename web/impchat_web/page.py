@@ -36,8 +36,9 @@ _NOWHERE: State = {"conversation": "", "title": "", "answer": "", "pictures": []
 
 
 def sample_names() -> list[str]:
-    """The file names of the bundled sample pictures."""
-    return sorted(p.name for p in paths.samples_dir().glob("*") if p.suffix in (".png", ".jpg"))
+    """The file names of the bundled sample pictures, drawings before photographs."""
+    names = [p.name for p in paths.samples_dir().glob("*") if p.suffix in (".png", ".jpg")]
+    return sorted(names, key=lambda name: (not name.endswith(".png"), name))
 
 
 def owner_of(request: gr.Request | None) -> str:
