@@ -53,11 +53,11 @@ def convert(
     weights = layouts.recognise(checkpoint)
     words = vocabulary.read(checkpoint, weights.language.vocab)
     entry = catalog.ENTRIES.get(id) or catalog.Entry(id, id, "", source.absolute().name)
+    described = _describe(checkpoint, weights, words, entry, figures or {})
     kind = language_file.TYPES[language]
     with bundle.place(target) as folder:
         language_file.write(weights, words, folder / LANGUAGE_FILE, name=entry.id, kind=kind)
         vision_file.write(weights.eyes, weights.read, folder / VISION_FILE, scheme=vision_file.TYPES[vision])
-        described = _describe(checkpoint, weights, words, entry, figures or {})
         bundle.seal(folder, described, {"language": (LANGUAGE_FILE, kind), "vision": (VISION_FILE, vision)})
     return bundle.load(target)
 
