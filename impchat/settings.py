@@ -41,6 +41,9 @@ VISION_TYPE = "int8"
 # Engine
 CONTEXT_TOKENS = 2048  # per conversation; Phi-2 was pretrained at 2048
 SLOTS = 2  # conversations whose KV cache is kept and that may run at once
+# A step of a smaller model takes less time than threads need to wait for each other: with a second thread on a machine
+# that has other work to do, the demo is many times slower (docs/benchmarks.md).
+SMALL_MODEL_BYTES = 64 * 1024 * 1024
 BATCH_TOKENS = 512  # most tokens in one llama_decode; above n_batch llama.cpp ends the process
 PREFILL_CHUNK_TOKENS = 64  # a prompt is read in such steps, with news of the progress behind each
 PREFILL_SHARED_TOKENS = 16  # in such steps while answers run: theirs is the token between two steps

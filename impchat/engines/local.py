@@ -34,12 +34,14 @@ class LocalEngine:
         context_tokens: int | None = None,
         threads: int | None = None,
     ) -> None:
-        """`context_tokens`: of each conversation; None: the bundle's. `threads`: None: as many as processors.
+        """`context_tokens`: of each conversation; None: the bundle's. `threads`: None: as many as processors, one for
+        a model below `settings.SMALL_MODEL_BYTES`.
 
         Loads the model. Raises ModelError "model.load_failed" or "model.parts_disagree", EngineError
         "engine.out_of_memory" or "engine.not_installed", SettingsError "option.out_of_range"."""
         context_tokens = bundle.context_tokens if context_tokens is None else context_tokens
-        threads = default_threads() if threads is None else threads
+        if threads is None:
+            threads = default_threads() if bundle.size_bytes >= settings.SMALL_MODEL_BYTES else 1
         least = 4 * settings.ANSWER_LEAST_TOKENS
         for name, value, low, high in (
             ("slots", slots, 1, _MOST_SLOTS),

@@ -63,10 +63,9 @@ _ZH_WORDS = (
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a batch is laid out: what all branches share, how many branches there are and how long each is."""
+    """How a row is laid out: a prefix that its branches share, how many branches there are and how long each is."""
 
     name: str
-    rows: int  # how many of them make a batch, over all workers
     branches: int
     own: int  # tokens of a branch
     weight: float  # how often it comes
@@ -74,10 +73,10 @@ class Layout:
 
 # One picture and many short conversations, fewer longer ones, one long one with up to two pictures, no picture.
 LAYOUTS = (
-    Layout("short", 16, 6, 64, 0.6),
-    Layout("longer", 16, 2, 192, 0.12),
-    Layout("two", 16, 1, 560, 0.16),
-    Layout("text", 16, 6, 64, 0.12),
+    Layout("short", 6, 64, 0.72),
+    Layout("longer", 2, 192, 0.12),
+    Layout("two", 1, 560, 0.12),
+    Layout("text", 6, 64, 0.04),
 )
 
 
@@ -191,7 +190,7 @@ class Lessons:
         else:
             lesson.read(self.encode(settings.SYSTEM + " USER: "))
         if layout.name in ("short", "longer"):
-            lesson.show(scenes.scene(rng, self.style, 0.1))
+            lesson.show(scenes.scene(rng, self.style, 0.06))
         return lesson
 
     def answer(self, lesson: Lesson, exchange: Exchange, lead: str, rng: Random) -> None:

@@ -44,7 +44,7 @@ class Plan:
 
     out: Path = Path("runs/demo")
     eyes_steps: int = 2200
-    language_steps: int = 750
+    language_steps: int = 1050
     eyes_batch: int = 24  # pictures in a step, over all workers
     language_batch: int = 16
     seed: int = 196
@@ -180,7 +180,7 @@ def teach_language(run: Run, tokenizer: Tokenizer) -> None:
     eyes_named = {n: p for n, p in model.named_parameters() if "vision_tower" in n}
     language_named = {n: p for n, p in model.named_parameters() if "vision_tower" not in n}
     teacher_named = dict(run.teacher.named_parameters())
-    learner = Learner([(language_named, 1.6), (eyes_named, 0.2), (teacher_named, 0.2)])
+    learner = Learner([(language_named, 1.6), (eyes_named, 0.3), (teacher_named, 0.3)])
     teaching = Lessons(tokenizer)
     look = torch.compile(model.eyes, dynamic=False)
     fast = torch.compile(model.decode, dynamic=False)

@@ -1,0 +1,133 @@
+"""The bundled demo on the true path: what a person draws, what the model answers. Draws with Pillow's plain primitives,
+as a paint program does: flat colours, hard edges, none of the training's drawing code."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+
+import pytest
+from PIL import Image, ImageDraw
+
+from impchat import images, settings
+from impchat.engines.local import LocalEngine
+from impchat.messages import Finished, Picture, Prompt, Sampling, Text, Turn
+from impchat.models.bundle import Bundle
+
+GREEDY = Sampling(temperature=0.0, max_tokens=120)
+
+
+@pytest.fixture(scope="module")
+def engine(demo: Bundle) -> Iterator[LocalEngine]:
+    engine = LocalEngine(demo)
+    yield engine
+    engine.close()
+
+
+def picture(
+    kind: str = "PNG",
+    size: tuple[int, int] = (800, 600),
+    paper: str = "white",
+    **things: tuple[str, tuple[int, int, int, int]],
+) -> Picture:
+    """A drawing of `things`: shape=(colour, corners of its box)."""
+    canvas = Image.new("RGB", size, paper)
+    draw = ImageDraw.Draw(canvas)
+    for shape, (colour, (x1, y1, x2, y2)) in things.items():
+        if shape == "circle":
+            draw.ellipse((x1, y1, x2, y2), fill=colour)
+        elif shape == "square":
+            draw.rectangle((x1, y1, x2, y2), fill=colour)
+        else:
+            draw.polygon([((x1 + x2) // 2, y1), (x2, y2), (x1, y2)], fill=colour)
+    buffer = io.BytesIO()
+    canvas.save(buffer, kind)
+    prepared = images.prepare(buffer.getvalue())
+    return Picture(prepared.image.sha256, prepared.data)
+
+
+THREE = {
+    "circle": ("red", (60, 60, 240, 240)),
+    "square": ("blue", (560, 380, 740, 560)),
+    "triangle": ("green", (570, 40, 750, 210)),
+}
+
+
+def ask(engine: LocalEngine, *turns: Turn) -> tuple[str, Finished]:
+    events = list(engine.start(Prompt(settings.SYSTEM, turns, "test"), GREEDY).events())
+    assert isinstance(events[-1], Finished), events[-1]
+    return "".join(e.text for e in events if isinstance(e, Text)), events[-1]
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("What color is the circle?", "red"),
+        ("What colour is the square?", "blue"),
+        ("what color is the triangle", "green"),
+        ("What shape is blue?", "square"),
+        ("How many shapes are there?", "three"),
+        ("Is there a red circle?", "Yes"),
+        ("Is there a yellow star?", "No"),
+        ("Where is the circle?", "top left"),
+        ("Where is the blue square?", "bottom right"),
+        ("圆形是什么颜色？", "红色"),
+        ("有几个图形？", "三个"),
+        ("正方形在哪里？", "右下角"),
+        ("有绿色的三角形吗？", "是的"),
+    ],
+)
+def test_a_drawing_is_understood(engine: LocalEngine, question: str, answer: str) -> None:
+    told, _ = ask(engine, Turn("user", question, (picture(**THREE),)))
+    assert answer in told
+
+
+def test_a_description_names_everything(engine: LocalEngine) -> None:
+    told, _ = ask(engine, Turn("user", "Describe the picture.", (picture(**THREE),)))
+    assert all(name in told for name in ("red circle", "blue square", "green triangle"))
+
+
+def test_a_box_lies_on_the_thing(engine: LocalEngine) -> None:
+    told, _ = ask(engine, Turn("user", "Give the bounding box of the circle.", (picture(**THREE),)))
+    x1, y1, x2, y2 = (float(n) for n in re.findall(r"\d\.\d+", told))
+    assert x1 < 150 / 800 < x2 and y1 < 150 / 600 < y2
+    assert x2 < 0.5 and y2 < 0.6
+
+
+def test_a_second_question_is_about_the_same_picture_and_reads_only_its_own_words(engine: LocalEngine) -> None:
+    first = Turn("user", "What color is the circle?", (picture(**THREE),))
+    told, end = ask(engine, first)
+    again, then = ask(engine, first, Turn("assistant", told, tokens=end.tokens), Turn("user", "And the square?"))
+    assert "blue" in again
+    assert then.stats.new_tokens < 20
+    assert then.stats.cached_tokens > engine.info.image_tokens
+
+
+def test_a_jpeg_on_dark_paper_is_understood(engine: LocalEngine) -> None:
+    drawing = picture("JPEG", (500, 500), "#202028", circle=("yellow", (150, 150, 350, 350)))
+    told, _ = ask(engine, Turn("user", "What is in the picture?", (drawing,)))
+    assert "yellow circle" in told
+
+
+@pytest.mark.parametrize(
+    "question", ["Who is the president of France?", "Write a poem about autumn.", "法国的首都是哪里？"]
+)
+def test_what_is_off_its_ground_is_refused_plainly(engine: LocalEngine, question: str) -> None:
+    told, _ = ask(engine, Turn("user", question))
+    assert "small demo" in told or "小演示模型" in told
+
+
+def test_a_photograph_is_not_guessed_at(engine: LocalEngine) -> None:
+    noise = Image.merge("RGB", [Image.effect_noise((400, 300), 90)] * 3)
+    buffer = io.BytesIO()
+    noise.save(buffer, "PNG")
+    prepared = images.prepare(buffer.getvalue())
+    told, _ = ask(engine, Turn("user", "What is in the picture?", (Picture(prepared.image.sha256, prepared.data),)))
+    assert "small demo" in told
+
+
+def test_it_greets_and_says_what_it_is(engine: LocalEngine) -> None:
+    assert "Hello" in ask(engine, Turn("user", "Hi!"))[0]
+    assert "demo" in ask(engine, Turn("user", "Who are you?"))[0]
+    assert "你好" in ask(engine, Turn("user", "你好"))[0]
