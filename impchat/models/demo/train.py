@@ -44,7 +44,7 @@ class Plan:
 
     out: Path = Path("runs/demo")
     eyes_steps: int = 2200
-    language_steps: int = 1050
+    language_steps: int = 1270
     eyes_batch: int = 24  # pictures in a step, over all workers
     language_batch: int = 16
     seed: int = 196
@@ -301,7 +301,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--eyes-steps", type=int, default=usual.eyes_steps)
     parser.add_argument("--language-steps", type=int, default=usual.language_steps)
     parser.add_argument("--eyes-batch", type=int, default=usual.eyes_batch, help="pictures in a step")
-    parser.add_argument("--language-batch", type=int, default=usual.language_batch, help="conversations' rows in a step")
+    parser.add_argument("--language-batch", type=int, default=usual.language_batch, help="rows in a step")
     parser.add_argument("--seed", type=int, default=usual.seed)
     given = parser.parse_args(argv)
     device = "cuda" if torch.cuda.is_available() else "cpu"
