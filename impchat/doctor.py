@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from impchat import app, paths, settings
-from impchat.engines.llama import default_threads
+from impchat.engines.local import threads_for
 from impchat.errors import ImpChatError
 from impchat.history import History
 from impchat.texts import say
@@ -121,7 +121,7 @@ def _model(data: Path, model: str | Path | None) -> Iterator[Finding]:
     yield Finding("ok", "doctor.model", values)
     if bundle.demo:
         yield Finding("note", "demo.label", {})
-    yield Finding("ok", "doctor.engine", {"threads": default_threads()})
+    yield Finding("ok", "doctor.engine", {"threads": threads_for(bundle)})
     if (free := _free_memory()) is not None:
         needed = bundle.size_bytes + settings.MEMORY_BESIDE_MODEL_BYTES
         level: Literal["ok", "warn"] = "ok" if free >= needed else "warn"

@@ -22,6 +22,11 @@ from impchat.models.bundle import Bundle
 _MOST_SLOTS = 64  # llama.cpp's own limit on sequences is not lower in any version
 
 
+def threads_for(bundle: Bundle) -> int:
+    """How many threads a LocalEngine of `bundle` takes: all that it may use, one for a model too small for more."""
+    return default_threads() if bundle.size_bytes >= settings.SMALL_MODEL_BYTES else 1
+
+
 class LocalEngine:
     """The Engine of a bundle. Takes `slots` conversations at a time, others wait; each keeps its KV cache until its
     slot is needed for another one. An engine that nobody holds any more closes itself."""
@@ -41,7 +46,7 @@ class LocalEngine:
         "engine.out_of_memory" or "engine.not_installed", SettingsError "option.out_of_range"."""
         context_tokens = bundle.context_tokens if context_tokens is None else context_tokens
         if threads is None:
-            threads = default_threads() if bundle.size_bytes >= settings.SMALL_MODEL_BYTES else 1
+            threads = threads_for(bundle)
         least = 4 * settings.ANSWER_LEAST_TOKENS
         for name, value, low, high in (
             ("slots", slots, 1, _MOST_SLOTS),

@@ -110,7 +110,7 @@ TEXTS: dict[str, str] = {
     "doctor.disk_warn": "Free disk: {free}, less than {low}: make room before you add models or pictures.",
     "doctor.error": "{error}",
     "doctor.model": "Model: {name} ({id}, {size}) in {path}; its files are as its manifest says.",
-    "doctor.engine": "Engine: local, llama.cpp for the words and onnxruntime for the eyes, on {threads} processor threads.",
+    "doctor.engine": "Engine: local, llama.cpp for the words and onnxruntime for the eyes; processor threads: {threads}.",
     "doctor.memory_ok": "Free memory: {free}; the model needs about {needed}.",
     "doctor.memory_warn": "Free memory: {free}, and the model needs about {needed}: close other programs or choose a smaller model.",
     "help.usage": "usage: ",
