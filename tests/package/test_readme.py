@@ -1,0 +1,33 @@
+"""README's file tree is the map of the repository: it names what is there, and all of it."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def tree() -> list[str]:
+    """The paths of the fenced block under "## Architecture": one a line, two spaces deeper for each folder, a phrase
+    behind it."""
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## Architecture\n", 1)[1]
+    block = section.split("```", 2)[1].split("\n", 1)[1]
+    paths, folders = [], []
+    for indent, name in re.findall(r"^( *)(\S+)", block, re.MULTILINE):
+        del folders[len(indent) // 2 :]
+        folders.append(name)
+        paths.append("".join(folders) if len(indent) % 2 == 0 else f"{name} (odd indentation)")
+    return paths
+
+
+def test_every_path_of_the_tree_exists() -> None:
+    assert [path for path in tree() if not (ROOT / path).exists()] == []
+
+
+def test_the_tree_names_every_module() -> None:
+    # A folder's line stands for its __init__.py.
+    modules = {
+        path.relative_to(ROOT).as_posix().removesuffix("__init__.py")
+        for package in ("impchat", "web/impchat_web")
+        for path in (ROOT / package).rglob("*.py")
+    }
+    assert sorted(modules - set(tree())) == []
