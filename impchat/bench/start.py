@@ -1,7 +1,7 @@
 """How long the core takes to import: `python -m impchat.bench.start`.
 
-In: nothing. Out: on standard output, the median and spread of the seconds that `import impchat.app` (which brings all of
-the core with it) takes in a fresh interpreter, beside those of a bare interpreter.
+In: nothing. Out: on standard output, the median and spread of the seconds that `import impchat.app` (which brings all
+of the core with it) takes in a fresh interpreter, beside those of a bare interpreter.
 """
 
 from __future__ import annotations
