@@ -9,6 +9,8 @@ from playwright.sync_api import Locator, Page, expect
 
 QUESTION = "#question textarea"
 
+LEAVING = ("AbortError", "Connection errored out")  # what Gradio's client logs where a page is left while it reads
+
 
 def add_by_click(page: Page, data: bytes, name: str = "picture.png") -> None:
     with page.expect_file_chooser() as chooser:

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.web.conftest import Serve, Visit, drawing
-from tests.web.hands import QUESTION, add_by_click, add_by_drop, add_by_paste, answer, conversation, send
+from tests.web.hands import LEAVING, QUESTION, add_by_click, add_by_drop, add_by_paste, answer, conversation, send
 
 
 @pytest.mark.parametrize("add", [add_by_click, add_by_drop, add_by_paste])
@@ -83,7 +83,7 @@ def test_a_restarted_server_shows_the_conversation_again(serve: Serve, visit: Vi
 
 
 def test_a_new_chat_is_empty_and_the_old_one_is_found_in_the_list(serve: Serve, visit: Visit) -> None:
-    page = visit(serve().url)
+    page = visit(serve().url, may_log=LEAVING)
     send(page, "Hello")
     first = answer(page, 1).inner_text()
     uuid = conversation(page)

@@ -8,9 +8,7 @@ from impchat.errors import EngineError
 from impchat.messages import Encoding, Reading, Ready, Stats
 from tests.core.scripted import ScriptedEngine
 from tests.web.conftest import Serve, Visit, drawing
-from tests.web.hands import QUESTION, add_by_click, answer, conversation, send
-
-LEAVING = ("AbortError", "Connection errored out")  # what Gradio's client logs where a page is left while it reads
+from tests.web.hands import LEAVING, QUESTION, add_by_click, answer, conversation, send
 
 
 def test_an_answer_goes_on_over_a_reload(serve: Serve, visit: Visit) -> None:

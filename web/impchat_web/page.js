@@ -40,7 +40,11 @@ window.impchat = (() => {
     page.trigger("navigate", { conversation });
   };
 
-  addEventListener("popstate", () => open(inAddress()));
+  // Back and forward load the page anew: Gradio loses an event that comes while the one before it is still being shown.
+  addEventListener("popstate", () => {
+    saveDraft();
+    location.reload();
+  });
 
   // --- Notices -----------------------------------------------------------------------------------------------------
 
