@@ -149,28 +149,55 @@ def place(target: Path) -> Iterator[Path]:
     Where an error ends the block the folder is removed and `target` is as it was. A killed process leaves the folder
     `.<name>.part`, never a half `target`; the next try removes it. An older bundle at `target` is replaced.
     Raises ModelError "model.target_occupied" where `target` is something else, "model.target_unwritable"."""
-    target = target.absolute()
-    _refuse_foreign(target)
-    part = target.with_name(f".{target.name}.part")
-    old = target.with_name(f".{target.name}.old")
-    try:
-        _restore(old, target)
+    part = work_folder(target)
+    make_way(target)
+    with writing(target):
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-    except OSError as exc:
-        raise ModelError("model.target_unwritable", path=str(target), detail=exc.strerror or str(exc)) from exc
+        try:
+            yield part
+            move_in(part, target)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def work_folder(target: Path) -> Path:
+    """Where a bundle that will lie at `target` is made: beside it, under a name that no model has."""
+    target = target.absolute()
+    return target.with_name(f".{target.name}.part")
+
+
+def make_way(target: Path) -> None:
+    """See that a bundle may be put at `target`, and bring back an older one that was just being replaced.
+
+    Raises ModelError "model.target_occupied" where `target` is neither a bundle nor empty, "model.target_unwritable"."""
+    with writing(target):
+        _refuse_foreign(target.absolute())
+        _restore(target.absolute())
+
+
+def move_in(folder: Path, target: Path) -> None:
+    """Move the sealed bundle `folder` to `target`, in place of an older one. However this ends, `target` is one of the
+    two as a whole; at worst `make_way` is needed to bring the older one back."""
+    target = target.absolute()
+    assert (folder / MANIFEST).is_file(), "a bundle is sealed before it is placed"
+    old = _old(target)
     try:
-        yield part
-        assert (part / MANIFEST).is_file(), "a bundle is sealed before it is placed"
         if target.exists():
             target.rename(old)
-        part.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as exc:
-        raise ModelError("model.target_unwritable", path=str(target), detail=exc.strerror or str(exc)) from exc
+        folder.rename(target)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
-        _restore(old, target)
+        _restore(target)
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Errors of the disk become ModelError "model.target_unwritable"."""
+    try:
+        yield
+    except OSError as exc:
+        path = str(target.absolute())
+        raise ModelError("model.target_unwritable", path=path, detail=exc.strerror or str(exc)) from exc
 
 
 def seal(folder: Path, bundle: Bundle, files: Mapping[str, tuple[str, str]]) -> Bundle:
@@ -198,8 +225,13 @@ def _refuse_foreign(target: Path) -> None:
         raise ModelError("model.target_occupied", path=str(target))
 
 
-def _restore(old: Path, target: Path) -> None:
-    """Bring the older bundle back where a replacement ended between its two renames."""
+def _old(target: Path) -> Path:
+    return target.with_name(f".{target.name}.old")
+
+
+def _restore(target: Path) -> None:
+    """Bring the older bundle back where a replacement ended between its two renames, or remove it behind the second."""
+    old = _old(target)
     if old.exists():
         if target.exists():
             shutil.rmtree(old, ignore_errors=True)
