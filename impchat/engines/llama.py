@@ -13,12 +13,12 @@ import os
 import threading
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from impchat import settings
+from impchat.engines import backend
+from impchat.engines.backend import Outcome, Row
 from impchat.errors import EngineError, ModelError
 from impchat.messages import Sampling
 
@@ -118,29 +118,15 @@ class Model:
                 return data.raw[:size]
             room = -size
 
+    def sampler(self, sampling: Sampling, seed: int) -> Sampler:
+        """What chooses the tokens of one answer."""
+        return Sampler(self, sampling, seed)
+
     def free(self) -> None:
         """Give the memory back; nothing of this model may be used afterwards."""
         if self.handle:
             self._llama.llama_model_free(self.handle)
         self.handle = None
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One position of a batch."""
-
-    sequence: int
-    position: int
-    token: int = 0  # not used with embeddings
-    logits: bool = False  # the next token is going to be sampled from this row
-
-
-class Outcome(Enum):
-    """How a decode ended. Where it is not DONE, the rows' positions must be removed from their sequences."""
-
-    DONE = "done"
-    ABORTED = "aborted"
-    FAILED = "failed"
 
 
 class Context:
@@ -252,8 +238,9 @@ class Sampler:
         add(llama.llama_sampler_init_temp(sampling.temperature))
         add(llama.llama_sampler_init_dist(seed))
 
-    def pick(self, context: Context, row: int) -> int:
+    def pick(self, context: backend.Context, row: int) -> int:
         """The next token after row number `row` of the last decode, one with `logits`."""
+        assert isinstance(context, Context)
         assert context.decoded[row].logits, "llama.cpp ends the process where there are no logits"
         return int(self._llama.llama_sampler_sample(self._chain, context.handle, row))
 

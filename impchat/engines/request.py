@@ -1,4 +1,4 @@
-"""A prompt on its way through the local engine, and what its asker holds of it.
+"""A prompt on its way through the scheduler, and what its asker holds of it.
 
 In: a prompt and a sampling. Out: a queue of events, and the receipt (`Stats`) of what was done for it so far.
 This file does not know who does the work.
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from impchat.engines import kv
-from impchat.engines.llama import Sampler
+from impchat.engines.backend import Sampler
 from impchat.engines.words import Words
 from impchat.messages import Event, Failed, Finished, Picture, Prompt, Ready, Sampling, Stats
 
@@ -89,7 +89,7 @@ class Request:
 
 
 class LocalHandle:
-    """A running prefill or answer of a LocalEngine."""
+    """A running prefill or answer of an engine on this machine."""
 
     def __init__(self, request: Request, stop: Callable[[Request], None]) -> None:
         self._request = request

@@ -1,4 +1,4 @@
-"""The thread that owns llama.cpp: prompts in, events out, several at once.
+"""The thread that owns the model: prompts in, events out, several at once.
 
 In: requests, from any thread. Out: their events. In each step it decodes one batch: the latest token of every answer
 that runs, and a chunk of the prompts that are being read; pictures are encoded on another thread meanwhile. So answers
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from impchat import prompts, settings
 from impchat.engines import check_sampling, kv
-from impchat.engines.llama import Context, Model, Outcome, Row, Sampler
+from impchat.engines.backend import Context, Model, Outcome, Row, Vision
 from impchat.engines.request import LocalHandle, Request
-from impchat.engines.vision import Eyes, OnnxVision, Seen
+from impchat.engines.vision import Eyes, Seen
 from impchat.engines.words import Words
 from impchat.errors import EngineError, ImpChatError
 from impchat.messages import (
@@ -54,7 +54,7 @@ class Scheduler:
     """The thread that owns model and context. `submit`, `stop` and `close` may be called from any thread."""
 
     def __init__(
-        self, bundle: Bundle, model: Model, context: Context, vision: OnnxVision, slots: int, context_tokens: int
+        self, bundle: Bundle, model: Model, context: Context, vision: Vision, slots: int, context_tokens: int
     ) -> None:
         self._bundle = bundle
         self._model = model
@@ -239,7 +239,7 @@ class Scheduler:
         if request.sampling:
             request.words = Words((*self._bundle.text.stop, *request.sampling.stop))
             seed = request.sampling.seed
-            request.sampler = Sampler(self._model, request.sampling, random.getrandbits(31) if seed is None else seed)
+            request.sampler = self._model.sampler(request.sampling, random.getrandbits(31) if seed is None else seed)
         new = request.cells[request.cached :]
         for sha256 in dict.fromkeys(cell[0] for cell in new if not isinstance(cell, int)):
             known = self._vision.cached(sha256)
@@ -270,7 +270,7 @@ class Scheduler:
         if readers:  # who was first this time is last next time
             self._active.remove(readers[0])
             self._active.append(readers[0])
-        for parts in (texts, pictures):  # a llama.cpp batch holds either tokens or embeddings
+        for parts in (texts, pictures):  # a batch holds either tokens or embeddings
             if parts:
                 self._decode(parts)
         return bool(texts or pictures)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from impchat import images, settings
+from impchat.engines.backend import Vision
 from impchat.errors import EngineError, ImpChatError, ModelError
 from impchat.messages import Picture
 from impchat.models.bundle import Bundle
@@ -111,7 +112,7 @@ class Seen:
 class Eyes:
     """One thread that encodes pictures in the order in which they were asked for."""
 
-    def __init__(self, vision: OnnxVision, done: Callable[[Seen], None]) -> None:
+    def __init__(self, vision: Vision, done: Callable[[Seen], None]) -> None:
         """`done` is called on that thread."""
         self._vision = vision
         self._done = done
