@@ -1,4 +1,4 @@
-"""`impchat convert`: an Imp checkpoint becomes a bundle.
+"""`impchat convert`: an Imp checkpoint becomes a bundle, all at once or weight file by weight file.
 
 In: a checkpoint folder and the types wanted. Out: a bundle, which appears at its place when it is whole.
 This file does not know tensors, GGUF or ONNX; the modules beside it do.
@@ -6,7 +6,10 @@ This file does not know tensors, GGUF or ONNX; the modules beside it do.
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -15,12 +18,14 @@ from impchat.errors import SettingsError
 from impchat.models import bundle, catalog
 
 if TYPE_CHECKING:
-    from impchat.models.convert.checkpoint import Checkpoint
-    from impchat.models.convert.layouts import Weights
+    from impchat.models.convert.checkpoint import Folder
+    from impchat.models.convert.layouts import Plan
     from impchat.models.convert.vocabulary import Vocabulary
 
 LANGUAGE_FILE = "language.gguf"
 VISION_FILE = "vision.onnx"
+# Of the work file of either part, how much the bundle's file takes at most; 8-bit eyes may turn out to need 16 bits.
+_SHARES = {"f16": 1.0, "q8_0": 0.54, "q4_k_m": 0.36, "q4_0": 0.32, "fp32": 1.01, "fp16": 0.51, "int8": 0.51}
 
 
 def convert(
@@ -32,61 +37,176 @@ def convert(
     id: str | None = None,
     figures: Mapping[str, Any] | None = None,
 ) -> bundle.Bundle:
-    """Convert the checkpoint in `source` to a bundle at `target` (see `bundle.place`) and return it.
+    """Convert the checkpoint in `source` to a bundle at `target` and return it: see Conversion. Where an error ends it,
+    nothing is left behind.
 
-    `language`: "f16", "q8_0" or "q4"; `vision`: "fp32" or "int8". `id` (None: the name of `target`) picks the entry of
-    the catalogue that the manifest's name, licence, source and defaults come from; another id gets plain ones.
-    `figures` go into the manifest as they are.
-    Raises SettingsError: "convert.type" for another type, "convert.id" for a name that is no id; ModelError as
-    `layouts.recognise`, `vocabulary.read`, `bundle.place` and `language.write` do."""
-    from impchat.models.convert import language as language_file
-    from impchat.models.convert import layouts, vocabulary
-    from impchat.models.convert import vision as vision_file
+    Raises as Conversion does, and ModelError "checkpoint.tensor_shape" before anything is written."""
+    from impchat.models.convert import layouts
     from impchat.models.convert.checkpoint import Checkpoint
 
-    _one_of("--language", language, tuple(language_file.TYPES))
-    _one_of("--vision", vision, tuple(vision_file.TYPES))
-    id = target.absolute().name if id is None else id
-    if not bundle.is_id(id):
-        raise SettingsError("convert.id", value=id)
-    checkpoint = Checkpoint(source)
-    weights = layouts.recognise(checkpoint)
-    words = vocabulary.read(checkpoint, weights.language.vocab)
-    entry = catalog.ENTRIES.get(id) or catalog.Entry(id, id, "", source.absolute().name)
-    described = _describe(checkpoint, weights, words, entry, figures or {})
-    kind = language_file.TYPES[language]
-    with bundle.place(target) as folder:
-        language_file.write(weights, words, folder / LANGUAGE_FILE, name=entry.id, kind=kind)
-        vision_file.write(weights.eyes, weights.read, folder / VISION_FILE, scheme=vision_file.TYPES[vision])
-        bundle.seal(folder, described, {"language": (LANGUAGE_FILE, kind), "vision": (VISION_FILE, vision)})
-    return bundle.load(target)
+    layouts.recognise(Checkpoint(source))
+    discard(target)
+    try:
+        conversion = Conversion(source, target, language=language, vision=vision, id=id, figures=figures)
+        for file in conversion.files:
+            conversion.take(source / file)
+        return conversion.finish()
+    finally:
+        discard(target)
 
 
-def _describe(
-    checkpoint: Checkpoint, weights: Weights, words: Vocabulary, entry: catalog.Entry, figures: Mapping[str, Any]
-) -> bundle.Bundle:
-    """The manifest, but for the files."""
-    aspect = checkpoint.config.text("image_aspect_ratio")
+def discard(target: Path) -> None:
+    """Remove what an unfinished conversion to `target` left; nothing where there was none."""
+    shutil.rmtree(bundle.work_folder(target), ignore_errors=True)
+
+
+class Conversion:
+    """A checkpoint on its way to a bundle, weight file by weight file; each may be deleted once it is taken.
+
+    It may be killed at any moment: the next Conversion of the same checkpoint to the same target goes on behind the
+    last file that was taken whole. The bundle's bytes do not depend on that, nor on how the checkpoint is cut into
+    files. One at a time for a target."""
+
+    def __init__(
+        self,
+        source: Path,
+        target: Path,
+        *,
+        language: str = settings.LANGUAGE_TYPE,
+        vision: str = settings.VISION_TYPE,
+        id: str | None = None,
+        revision: str | None = None,
+        figures: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`source`: the checkpoint's folder; of its weight files only a single model.safetensors without an index must
+        be there. `target`: where the bundle will be.
+
+        `language`: "f16", "q8_0", "q4_k_m", "q4_0" or "q4", the 4 bits recommended; `vision`: "fp32", "fp16" or "int8".
+        `id` (None: the name of `target`) picks the entry of the catalogue that the manifest's name, licence, source and
+        defaults come from; another id gets plain ones. `revision`: which version of the checkpoint this is; None: a
+        hash of its content. `figures` go into the manifest as they are.
+        Raises SettingsError: "convert.type" for another type, "convert.id" for a name that is no id; ModelError as
+        `layouts.plan`, `vocabulary.read` and `bundle.make_way` do."""
+        from impchat.models.convert import language as language_file
+        from impchat.models.convert import layouts, vocabulary, work
+        from impchat.models.convert import vision as vision_file
+        from impchat.models.convert.checkpoint import Folder
+
+        _one_of("--language", language, tuple(language_file.TYPES))
+        _one_of("--vision", vision, tuple(vision_file.TYPES))
+        id = target.absolute().name if id is None else id
+        if not bundle.is_id(id):
+            raise SettingsError("convert.id", value=id)
+        self._folder = Folder(source)
+        self._target = target.absolute()
+        self._kinds = (language_file.TYPES[language], vision)
+        self._revision = revision
+        plan = layouts.plan(self._folder)
+        words = vocabulary.read(self._folder, plan.language.vocab)
+        self._described = replace(_described(self._folder, plan, words, id), figures=figures or {})
+        bundle.make_way(target)
+        with bundle.writing(target):
+            self._work = work.Work(
+                bundle.work_folder(target),
+                plan,
+                words,
+                name=id,
+                mark=_hash([id, *_items(self._folder.hashes)]),
+            )
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of the weight files that are still to be taken."""
+        return tuple(file for file in self._folder.weight_files if file not in self._work.taken)
+
+    @property
+    def needs_bytes(self) -> int:
+        """Room on the disk that the conversion takes at most, beside the weight files: its work files and the bundle."""
+        language, vision = self._kinds
+        bundled = self._work.language_bytes * _SHARES[language] + self._work.eyes_bytes * _SHARES[vision]
+        return int(self._work.language_bytes + self._work.eyes_bytes + bundled)
+
+    def take(self, path: Path) -> None:
+        """Take the weight file `path`, whose name is one of `files`. All it holds is on disk when this returns.
+
+        Raises ModelError: "checkpoint.missing", "checkpoint.broken", "checkpoint.tensors_missing",
+        "checkpoint.tensors_unknown", "checkpoint.tensor_shape", "checkpoint.dtype", "checkpoint.overflow" where the
+        file is not what it should be, "model.target_unwritable" where the disk is full."""
+        assert path.name in self.files, f"{path.name} is not wanted"
+        with bundle.writing(self._target):
+            self._work.take(path, {name for name, file in self._folder.where.items() if file == path.name})
+
+    def finish(self) -> bundle.Bundle:
+        """Make the bundle and move it to its place, once all files are taken; the work files are removed.
+
+        Raises ModelError as `language.finish` does, and "model.target_unwritable"."""
+        from impchat.models.convert import language as language_file
+        from impchat.models.convert import vision as vision_file
+
+        assert not self.files, f"{self.files} were not taken"
+        folder = self._work.folder / "bundle"
+        language, vision = self._kinds
+        described = replace(self._described, revision=self._revision or f"sha256:{self._content()}")
+        with bundle.writing(self._target):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            language_file.finish(self._work.language, folder / LANGUAGE_FILE, language)
+            weights = self._work.weights
+            vision_file.write(weights.eyes, weights.read, folder / VISION_FILE, scheme=vision_file.TYPES[vision])
+            bundle.seal(folder, described, {"language": (LANGUAGE_FILE, language), "vision": (VISION_FILE, vision)})
+            bundle.move_in(folder, self._target)
+        discard(self._target)
+        return bundle.load(self._target)
+
+    def _content(self) -> str:
+        """One hash over the tensors and what is said beside them, however they are cut into files."""
+        from impchat.models.convert.checkpoint import INDEX
+
+        told = {name: found for name, found in self._folder.hashes.items() if name != INDEX}
+        tensors = {name: found for file in self._work.taken.values() for name, found in file.items()}
+        return _hash([*_items(told), *_items(tensors)])
+
+
+def describe(folder: Folder, id: str) -> bundle.Bundle:
+    """What a bundle of the checkpoint in `folder` would say, but for its files and revision.
+
+    Raises ModelError as `layouts.plan` and `vocabulary.read` do."""
+    from impchat.models.convert import layouts, vocabulary
+
+    plan = layouts.plan(folder)
+    return _described(folder, plan, vocabulary.read(folder, plan.language.vocab), id)
+
+
+def _described(folder: Folder, plan: Plan, words: Vocabulary, id: str) -> bundle.Bundle:
+    entry = catalog.ENTRIES.get(id) or catalog.Entry(id, id, "", folder.path.absolute().name)
+    aspect = folder.config.text("image_aspect_ratio")
     if aspect not in get_args(bundle.Aspect):
-        raise checkpoint.config.wrong("image_aspect_ratio", aspect)
+        raise folder.config.wrong("image_aspect_ratio", aspect)
     half = (0.5, 0.5, 0.5)
     return bundle.Bundle(
-        path=checkpoint.path,
+        path=folder.path,
         id=entry.id,
         name=entry.name,
-        family=weights.language.family,
-        template=weights.layout.family.template,
-        image=bundle.ImageRule(weights.eyes.image_size, aspect, half, half, "bicubic", weights.eyes.tokens),  # type: ignore[arg-type]
+        family=plan.language.family,
+        template=plan.layout.family.template,
+        image=bundle.ImageRule(plan.eyes.image_size, aspect, half, half, "bicubic", plan.eyes.tokens),  # type: ignore[arg-type]
         text=bundle.TextRule(add_bos=False, eos=(words.eos,)),
         sampling=entry.sampling,
-        context_tokens=min(entry.context_tokens, weights.language.context),
+        context_tokens=min(entry.context_tokens, plan.language.context),
         licence=entry.licence,
         source=entry.source,
-        revision=f"sha256:{checkpoint.sha256()}",
+        revision="",
         demo=entry.demo,
         files={},
-        figures=figures,
     )
+
+
+def _items(values: Mapping[str, str]) -> list[str]:
+    return [f"{name} {value}" for name, value in sorted(values.items())]
+
+
+def _hash(lines: list[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -1,7 +1,7 @@
 """An Imp checkpoint on disk, as its repositories hold it: config.json, safetensors, tokenizer.json.
 
-In: a folder. Out: its configuration, its tensors by name (read one at a time, so that gigabytes never lie in memory
-at once) and its tokenizer file; `write` makes such a folder.
+In: a folder. Out: its configuration and tokenizer files (`Folder`, which does without the weights), its tensors by name
+(read one at a time, so that gigabytes never lie in memory at once); `write` makes such a folder.
 This file does not know which names or shapes a model needs; `layouts` does.
 """
 
@@ -69,72 +69,107 @@ class Config:
         return value
 
 
-class Checkpoint:
-    """An open checkpoint folder.
+class Folder:
+    """A checkpoint folder, whose weight files need not be there yet: what is said beside them.
 
     Raises ModelError: "checkpoint.missing" (a file is not there), "checkpoint.broken" (a file cannot be read)."""
 
     def __init__(self, path: Path) -> None:
-        from safetensors import SafetensorError, safe_open
-
         self.path = path
+        self.hashes: dict[str, str] = {}  # sha256 of each file that was read, by its name
         self.config = Config(self.json(CONFIG), path / CONFIG)
-        self.files = [path / name for name in self._weight_files()]
-        self._where: dict[str, Any] = {}  # tensor name -> the open file that holds it
-        for file in self.files:
-            if not file.is_file():
-                raise ModelError("checkpoint.missing", path=str(path), file=file.name)
-            try:
-                # Never closed by hand: the mapping goes with the last reference.
-                opened: Any = safe_open(file, framework="numpy")
-            except (SafetensorError, OSError) as exc:
-                raise ModelError("checkpoint.broken", path=str(path), file=file.name, detail=str(exc)) from exc
-            self._where.update(dict.fromkeys(opened.keys(), opened))
+        self.where = self._where()  # name of a tensor -> name of its weight file
 
     @property
     def names(self) -> set[str]:
-        return set(self._where)
+        """Of all tensors."""
+        return set(self.where)
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._where[name].get_slice(name).get_shape())
-
-    def read(self, name: str, rows: tuple[int, int] | None = None) -> Array:
-        """The tensor `name`, or its `rows` from the first up to but without the second, as it is stored.
-
-        Raises ModelError "checkpoint.dtype" for a tensor that holds neither float32 nor float16."""
-        part = self._where[name].get_slice(name)
-        if part.get_dtype() not in _DTYPES:
-            raise ModelError("checkpoint.dtype", path=str(self.path), name=name, found=part.get_dtype())
-        array: Array = part[slice(*rows) if rows else slice(None)]
-        return array
+    @property
+    def weight_files(self) -> list[str]:
+        return sorted(set(self.where.values()))
 
     def json(self, name: str) -> dict[str, Any]:
         """The content of a JSON file of the folder."""
         try:
-            values = json.loads((self.path / name).read_text(encoding="utf-8"))
+            data = (self.path / name).read_bytes()
+            values = json.loads(data)
         except (FileNotFoundError, NotADirectoryError) as exc:
             raise ModelError("checkpoint.missing", path=str(self.path), file=name) from exc
         except (OSError, ValueError) as exc:
             raise ModelError("checkpoint.broken", path=str(self.path), file=name, detail=str(exc)) from exc
         if not isinstance(values, dict):
             raise ModelError("checkpoint.broken", path=str(self.path), file=name, detail="not an object")
+        self.hashes[name] = hashlib.sha256(data).hexdigest()
         return values
 
-    def sha256(self) -> str:
-        """One hash over the configuration, the tokenizer and all weights: which checkpoint this was."""
-        digest = hashlib.sha256()
-        for file in [self.path / CONFIG, self.path / TOKENIZER, *self.files]:
-            with file.open("rb") as source:
-                digest.update(hashlib.file_digest(source, "sha256").digest())
-        return digest.hexdigest()
-
-    def _weight_files(self) -> list[str]:
+    def _where(self) -> dict[str, str]:
         if not (self.path / INDEX).is_file():
-            return [WEIGHTS]
-        files = self.json(INDEX).get("weight_map")
-        if not isinstance(files, dict) or not all(isinstance(f, str) and Path(f).name == f for f in files.values()):
+            return dict.fromkeys(WeightFile(self.path / WEIGHTS).names, WEIGHTS)
+        where = self.json(INDEX).get("weight_map")
+        if not isinstance(where, dict) or not all(isinstance(f, str) and Path(f).name == f for f in where.values()):
             raise ModelError("checkpoint.broken", path=str(self.path), file=INDEX, detail="weight_map")
-        return sorted(set(files.values()))
+        return where
+
+
+class WeightFile:
+    """An open safetensors file of a checkpoint.
+
+    Raises ModelError: "checkpoint.missing" where it is not there, "checkpoint.broken" where it cannot be read."""
+
+    def __init__(self, path: Path) -> None:
+        from safetensors import SafetensorError, safe_open
+
+        self.path = path
+        if not path.is_file():
+            raise ModelError("checkpoint.missing", path=str(path.parent), file=path.name)
+        try:
+            # Never closed by hand: the mapping goes with the last reference.
+            self._file: Any = safe_open(path, framework="numpy")
+        except (SafetensorError, OSError) as exc:
+            raise ModelError("checkpoint.broken", path=str(path.parent), file=path.name, detail=str(exc)) from exc
+        self.names: list[str] = sorted(self._file.keys())
+
+    def expect(self, names: Iterable[str]) -> None:
+        """Raises ModelError "checkpoint.tensors_missing" or "checkpoint.tensors_unknown" where the file does not hold
+        the tensors `names`."""
+        expected, path = set(names), str(self.path)
+        if missing := expected - {*self.names}:
+            raise ModelError("checkpoint.tensors_missing", path=path, names=listed(missing))
+        if unknown := {*self.names} - expected:
+            raise ModelError("checkpoint.tensors_unknown", path=path, names=listed(unknown))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._file.get_slice(name).get_shape())
+
+    def read(self, name: str, rows: tuple[int, int] | None = None) -> Array:
+        """The tensor `name`, or its `rows` from the first up to but without the second, as it is stored.
+
+        Raises ModelError "checkpoint.dtype" for a tensor that holds neither float32 nor float16."""
+        part = self._file.get_slice(name)
+        if part.get_dtype() not in _DTYPES:
+            raise ModelError("checkpoint.dtype", path=str(self.path.parent), name=name, found=part.get_dtype())
+        array: Array = part[slice(*rows) if rows else slice(None)]
+        return array
+
+
+class Checkpoint(Folder):
+    """An open checkpoint folder with its weights.
+
+    Raises ModelError as Folder and WeightFile do, also where a weight file holds other tensors than the index says."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._files = {file: WeightFile(path / file) for file in self.weight_files}
+        for name, file in self._files.items():
+            file.expect(tensor for tensor, where in self.where.items() if where == name)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._files[self.where[name]].shape(name)
+
+    def read(self, name: str, rows: tuple[int, int] | None = None) -> Array:
+        """As WeightFile.read."""
+        return self._files[self.where[name]].read(name, rows)
 
 
 def listed(names: Iterable[str]) -> str:

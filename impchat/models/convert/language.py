@@ -1,6 +1,7 @@
 """The language file of a bundle: a GGUF for llama.cpp, in 16, 8 or 4 bits.
 
-In: weights and a vocabulary. Out: a file. Tensors are read, stacked and written one at a time.
+In: the plan of a checkpoint, a vocabulary, tensors in any order. Out: a file. One in 16 bits is begun with its head and
+room for every tensor; what is known of each tensor's place makes its bytes the same however the tensors come.
 This file does not know checkpoints, pictures or manifests.
 """
 
@@ -8,55 +9,39 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator
+import shutil
+from itertools import accumulate
+from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from impchat import settings
 from impchat.errors import ModelError
-from impchat.models.convert.layouts import Weights
+from impchat.models.convert.layouts import Plan
+from impchat.models.convert.parts import Place
 from impchat.models.convert.vocabulary import Vocabulary
 
-if TYPE_CHECKING:
-    from impchat.models.convert.checkpoint import Array
-
-TYPES = {"f16": "f16", "q8_0": "q8_0", "q4": settings.LANGUAGE_4BIT}
+TYPES = {name: name for name in ("f16", "q8_0", "q4_k_m", "q4_0")} | {"q4": settings.LANGUAGE_4BIT}
 _QUANTISERS = {
     "q8_0": "LLAMA_FTYPE_MOSTLY_Q8_0",
     "q4_0": "LLAMA_FTYPE_MOSTLY_Q4_0",
     "q4_k_m": "LLAMA_FTYPE_MOSTLY_Q4_K_M",
 }
+_ALIGNMENT = 32  # GGUF's, of each tensor
 
 
-def write(weights: Weights, vocabulary: Vocabulary, path: Path, *, name: str, kind: str) -> None:
-    """Write the GGUF `path`, whose values are of the type `kind`, one of the values of `TYPES`.
-
-    16 bits hold every matrix in float16 and every vector in float32. The rest is made of that by llama.cpp's own
-    quantiser, which keeps what it thinks needs more bits in more.
-    Raises ModelError "convert.quantise" where llama.cpp refuses, EngineError "engine.not_installed"."""
-    if kind == "f16":
-        _write_f16(weights, vocabulary, path, name=name)
-        return
-    whole = path.with_suffix(".f16")
-    _write_f16(weights, vocabulary, whole, name=name)
-    try:
-        _quantise(whole, path, kind)
-    finally:
-        whole.unlink(missing_ok=True)
-
-
-def _write_f16(weights: Weights, vocabulary: Vocabulary, path: Path, *, name: str) -> None:
+def begin(plan: Plan, vocabulary: Vocabulary, path: Path, *, name: str) -> int:
+    """Write the GGUF `path` in 16 bits but for its tensors, for which there is room; what comes back is where the room
+    begins (see `places`). Every matrix is held in float16 and every vector in float32."""
     import gguf
     import numpy as np
 
-    family = weights.layout.family
-    tensors = family.gguf_tensors(weights.language)
+    family = plan.layout.family
     writer = gguf.GGUFWriter(path, family.arch)
     writer.add_type(gguf.GGUFType.MODEL)
     writer.add_name(name)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    for key, value in family.gguf_keys(weights.language).items():
+    for key, value in family.gguf_keys(plan.language).items():
         add = writer.add_uint32 if isinstance(value, int) else writer.add_float32
         add(f"{family.arch}.{key}", value)  # type: ignore[arg-type]
     writer.add_tokenizer_model("gpt2")
@@ -68,32 +53,46 @@ def _write_f16(weights: Weights, vocabulary: Vocabulary, path: Path, *, name: st
     writer.add_bos_token_id(vocabulary.eos)
     writer.add_eos_token_id(vocabulary.eos)
     writer.add_add_bos_token(False)
-    shapes = family.shapes(weights.language)
-    for theirs, ours in tensors.items():
-        first = shapes[ours[0]]
-        shape = (sum(shapes[name][0] for name in ours), *first[1:])
-        dtype = np.dtype(np.float16 if len(shape) == 2 else np.float32)
-        writer.add_tensor_info(theirs, shape, dtype, int(np.prod(shape)) * dtype.itemsize)
+    for theirs, shape in _shapes(plan).items():
+        dtype = np.dtype(_dtype(shape))
+        writer.add_tensor_info(theirs, shape, dtype, prod(shape) * dtype.itemsize)
     try:
         writer.write_header_to_file(path=path)
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for array in _stacked(weights, tensors):
-            writer.write_tensor_data(array)
     finally:
         writer.close()
+    begins = _padded(path.stat().st_size)
+    os.truncate(path, begins + sum(_padded(_bytes(shape)) for shape in _shapes(plan).values()))
+    return begins
 
 
-def _stacked(weights: Weights, tensors: dict[str, tuple[str, ...]]) -> Iterator[Array]:
-    import numpy as np
+def places(plan: Plan, begins: int) -> dict[str, Place]:
+    """Where each language tensor lies in the file whose room for tensors `begins` there: those of llama.cpp's tensors
+    follow each other, and those that are stacked to make one."""
+    found: dict[str, Place] = {}
+    sizes = [_padded(_bytes(shape)) for shape in _shapes(plan).values()]
+    for ours, at in zip(
+        plan.layout.family.gguf_tensors(plan.language).values(), accumulate(sizes, initial=begins), strict=False
+    ):
+        for name in ours:
+            shape = plan.shapes[name]
+            found[name] = Place(at, shape, _dtype(shape))
+            at += _bytes(shape)
+    return found
 
-    for ours in tensors.values():
-        arrays = [weights.read(name) for name in ours]
-        stacked = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
-        yield np.ascontiguousarray(stacked, dtype=np.float16 if stacked.ndim == 2 else np.float32)
 
+def finish(source: Path, target: Path, kind: str) -> None:
+    """Make the GGUF `target`, whose values are of the type `kind`, one of the values of `TYPES`, of the one in 16 bits
+    in `source`. Fewer bits are made by llama.cpp's own quantiser, which keeps what it thinks needs more bits in more.
 
-def _quantise(source: Path, target: Path, kind: str) -> None:
+    Raises ModelError "convert.quantise" where llama.cpp refuses, EngineError "engine.not_installed"."""
+    if kind == "f16":
+        try:
+            os.link(source, target)
+        except OSError:  # a file system without links
+            shutil.copyfile(source, target)
+        return
     from impchat.engines.llama import binding
 
     llama = binding()
@@ -102,3 +101,24 @@ def _quantise(source: Path, target: Path, kind: str) -> None:
     code = llama.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(params))
     if code != 0:
         raise ModelError("convert.quantise", type=kind, number=code)
+
+
+def _shapes(plan: Plan) -> dict[str, tuple[int, ...]]:
+    """llama.cpp's name -> shape, in the order of the file."""
+    stacked = {}
+    for theirs, ours in plan.layout.family.gguf_tensors(plan.language).items():
+        first = plan.shapes[ours[0]]
+        stacked[theirs] = (sum(plan.shapes[name][0] for name in ours), *first[1:])
+    return stacked
+
+
+def _dtype(shape: tuple[int, ...]) -> str:
+    return "float16" if len(shape) == 2 else "float32"
+
+
+def _bytes(shape: tuple[int, ...]) -> int:
+    return prod(shape) * (2 if len(shape) == 2 else 4)
+
+
+def _padded(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT

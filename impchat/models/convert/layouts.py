@@ -1,7 +1,7 @@
 """Which tensors a model has, and where a checkpoint keeps them.
 
-In: an open checkpoint. Out: `Weights`: what kind of model it is (`Language`, `Eyes`) and each tensor under one name,
-whatever the layout it was saved in. The language tensors have the names of the transformers class of their family
+In: a checkpoint. Out: a `Plan`: what kind of model it is (`Language`, `Eyes`) and where each tensor lies, and `Weights`:
+each tensor under one name, whatever the layout it was saved in. The language tensors have the names of the transformers class of their family
 (`model.layers.0.self_attn.q_proj.weight`), the vision tower's begin with `eyes.`, the projector's with `projector.`.
 Nothing is guessed: a tensor too many, too few or of another shape ends it with its name.
 This file does not know what the tensors are for, nor what is made of them.
@@ -9,13 +9,13 @@ This file does not know what the tensors are for, nor what is made of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from impchat.errors import ModelError
 from impchat.models.convert import phi2
-from impchat.models.convert.checkpoint import Checkpoint, Config, listed
+from impchat.models.convert.checkpoint import Checkpoint, Config, Folder, listed
 from impchat.models.convert.parts import Family, Language, Part, Shape
 
 if TYPE_CHECKING:
@@ -57,55 +57,96 @@ LAYOUTS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a checkpoint is, told by its configuration and the names of its tensors."""
+
+    layout: Layout
+    language: Language
+    eyes: Eyes
+    shapes: Mapping[str, Shape]  # name of a tensor here -> shape
+    parts: Mapping[str, Part]  # name of a tensor here -> where it lies in the checkpoint
+    sources: Mapping[str, Shape]  # name of a tensor of the checkpoint -> shape; some may be there and are not read
+
+
 class Weights:
     """Every tensor of a checkpoint by its name here, all of them present and of the right shape."""
 
-    def __init__(
-        self, checkpoint: Checkpoint, layout: Layout, language: Language, eyes: Eyes, parts: Mapping[str, Part]
-    ) -> None:
-        self.layout = layout
-        self.language = language
-        self.eyes = eyes
-        self._checkpoint = checkpoint
-        self._parts = parts
+    def __init__(self, plan: Plan, read: Callable[[str], Array]) -> None:
+        self.layout = plan.layout
+        self.language = plan.language
+        self.eyes = plan.eyes
+        self._plan = plan
+        self._read = read
 
     def read(self, name: str) -> Array:
-        """The tensor `name` as the checkpoint stores it: float32 or float16."""
-        part = self._parts[name]
-        return self._checkpoint.read(part.name, part.rows)
+        """The tensor `name`: float32 or float16."""
+        return self._read(name)
 
     def names(self, prefix: str) -> Iterator[str]:
-        return (name for name in self._parts if name.startswith(prefix))
+        return (name for name in self._plan.parts if name.startswith(prefix))
 
 
 def recognise(checkpoint: Checkpoint) -> Weights:
     """The weights of an Imp checkpoint.
 
+    Raises ModelError as `plan` does, and "checkpoint.tensor_shape"."""
+    planned = plan(checkpoint)
+    check_shapes(planned, checkpoint.names, checkpoint.shape, str(checkpoint.path))
+
+    def read(name: str) -> Array:
+        part = planned.parts[name]
+        return checkpoint.read(part.name, part.rows)
+
+    return Weights(planned, read)
+
+
+def plan(folder: Folder) -> Plan:
+    """What the checkpoint in `folder` is; its weight files need not be there.
+
     Raises ModelError: "checkpoint.layout" (no layout we know), "checkpoint.config",
-    "checkpoint.tensors_missing", "checkpoint.tensors_unknown", "checkpoint.tensor_shape"."""
-    found = checkpoint.names
+    "checkpoint.tensors_missing", "checkpoint.tensors_unknown"."""
+    found, path = folder.names, str(folder.path)
     layout = next((known for known in LAYOUTS if any(known.mark in name for name in found)), None)
     if layout is None:
-        raise ModelError("checkpoint.layout", path=str(checkpoint.path), names=listed(found))
-    language = layout.family.describe(checkpoint.config)
-    eyes = describe_eyes(checkpoint, language)
+        raise ModelError("checkpoint.layout", path=path, names=listed(found))
+    language = layout.family.describe(folder.config)
+    eyes = describe_eyes(folder, language)
     shapes = layout.family.shapes(language) | eye_shapes(eyes)
     parts = layout.parts(language) | {name: Part(_eye_source(name, layout.prefix)) for name in eye_shapes(eyes)}
-    _check(checkpoint, parts, shapes, unused=_unused(layout, eyes))
-    return Weights(checkpoint, layout, language, eyes, parts)
+    sources: dict[str, Shape] = {}
+    for name, part in parts.items():
+        sources[part.name] = (part.of if part.of is not None else shapes[name][0], *shapes[name][1:])
+    if missing := sources.keys() - found:
+        raise ModelError("checkpoint.tensors_missing", path=path, names=listed(missing))
+    sources |= _unused(layout, eyes)
+    if unknown := found - sources.keys():
+        raise ModelError("checkpoint.tensors_unknown", path=path, names=listed(unknown))
+    return Plan(layout, language, eyes, shapes, parts, sources)
 
 
-def describe_eyes(checkpoint: Checkpoint, language: Language) -> Eyes:
+def check_shapes(plan: Plan, names: Iterable[str], shape: Callable[[str], Shape], path: str) -> None:
+    """Raises ModelError "checkpoint.tensor_shape" for the first of the tensors `names` of the checkpoint that has
+    another shape than it must have. `path`: where they lie."""
+    for name in sorted(names):
+        found, expected = shape(name), plan.sources[name]
+        if found != expected:
+            raise ModelError(
+                "checkpoint.tensor_shape", path=path, name=name, found=list(found), expected=list(expected)
+            )
+
+
+def describe_eyes(folder: Folder, language: Language) -> Eyes:
     """The vision tower that config.json describes: `vision_config` in it, or in the folder that `mm_vision_tower`
     names beside it (as imp-v1.5-3b-196 has it)."""
-    config = checkpoint.config
+    config = folder.config
     if config.values.get("mm_projector_type") != "mlp2x_gelu":
         raise config.wrong("mm_projector_type", config.values.get("mm_projector_type"))
     if "vision_config" in config.values:
         vision = config.inner("vision_config")
     else:
-        folder = config.text("mm_vision_tower").rstrip("/").rsplit("/", 1)[-1]
-        vision = Config(checkpoint.json(f"{folder}/config.json"), checkpoint.path / folder / "config.json")
+        name = config.text("mm_vision_tower").rstrip("/").rsplit("/", 1)[-1] + "/config.json"
+        vision = Config(folder.json(name), folder.path / name)
         if "vision_config" in vision.values:
             vision = vision.inner("vision_config")
     if vision.values.get("hidden_act", "gelu_pytorch_tanh") != "gelu_pytorch_tanh":
@@ -162,30 +203,3 @@ def _unused(layout: Layout, eyes: Eyes) -> dict[str, Shape]:
     there and are not read."""
     name = _eye_source("eyes.post_layernorm", layout.prefix)
     return {f"{name}.weight": (eyes.hidden,), f"{name}.bias": (eyes.hidden,)}
-
-
-def _check(
-    checkpoint: Checkpoint,
-    parts: Mapping[str, Part],
-    shapes: Mapping[str, Shape],
-    unused: Mapping[str, Shape],
-) -> None:
-    path = str(checkpoint.path)
-    expected: dict[str, Shape] = {}
-    for name, part in parts.items():
-        rows = part.of if part.of is not None else shapes[name][0]
-        expected[part.name] = (rows, *shapes[name][1:])
-    if missing := expected.keys() - checkpoint.names:
-        raise ModelError("checkpoint.tensors_missing", path=path, names=listed(missing))
-    if unknown := checkpoint.names - expected.keys() - unused.keys():
-        raise ModelError("checkpoint.tensors_unknown", path=path, names=listed(unknown))
-    expected |= {name: shape for name, shape in unused.items() if name in checkpoint.names}
-    for name, shape in sorted(expected.items()):
-        if checkpoint.shape(name) != shape:
-            raise ModelError(
-                "checkpoint.tensor_shape",
-                path=path,
-                name=name,
-                found=list(checkpoint.shape(name)),
-                expected=list(shape),
-            )

@@ -1,7 +1,7 @@
 """The words that the families of language models share in a conversion.
 
-In: nothing. Out: `Language` (a decoder's sizes), `Part` (where a tensor lies in a checkpoint) and `Family` (what must
-be known of a family to convert it).
+In: nothing. Out: `Language` (a decoder's sizes), `Part` (where a tensor lies in a checkpoint), `Place` (where it lies in
+a file that we write) and `Family` (what must be known of a family to convert it).
 This file does not know any family.
 """
 
@@ -39,6 +39,15 @@ class Part:
     name: str
     rows: tuple[int, int] | None = None  # from the first up to but without the second; None: all
     of: int | None = None  # how many rows the whole tensor has, where `rows` are some of them
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a tensor lies in a file."""
+
+    at: int  # bytes from the beginning
+    shape: Shape
+    dtype: str  # "float16" or "float32"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from impchat.errors import ModelError
-from impchat.models.convert.checkpoint import ADDED_TOKENS, TOKENIZER, Checkpoint
+from impchat.models.convert.checkpoint import ADDED_TOKENS, TOKENIZER, Folder
 
 # llama.cpp's kinds of tokens
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
@@ -26,7 +26,7 @@ class Vocabulary:
     eos: int
 
 
-def read(checkpoint: Checkpoint, size: int) -> Vocabulary:
+def read(checkpoint: Folder, size: int) -> Vocabulary:
     """The tokenizer of `checkpoint`, filled up with unused tokens to `size`, the rows of the embedding.
 
     Raises ModelError "checkpoint.tokenizer" with the reason why it cannot be told to llama.cpp."""
@@ -51,7 +51,7 @@ def read(checkpoint: Checkpoint, size: int) -> Vocabulary:
     return Vocabulary(tuple(text for text, _ in rows), tuple(kind for _, kind in rows), tuple(merges), eos)
 
 
-def _added(checkpoint: Checkpoint, values: dict[str, Any]) -> dict[int, tuple[str, int]]:
+def _added(checkpoint: Folder, values: dict[str, Any]) -> dict[int, tuple[str, int]]:
     """The tokens that are found in a text before it is split. Those that only added_tokens.json knows are special."""
     added: dict[int, tuple[str, int]] = {}
     for token in values.get("added_tokens", []):
@@ -66,5 +66,5 @@ def _added(checkpoint: Checkpoint, values: dict[str, Any]) -> dict[int, tuple[st
     return added
 
 
-def _unusable(checkpoint: Checkpoint, detail: str) -> ModelError:
+def _unusable(checkpoint: Folder, detail: str) -> ModelError:
     return ModelError("checkpoint.tokenizer", path=str(checkpoint.path), detail=detail)

@@ -1,0 +1,145 @@
+"""A conversion on its way: the folder in which the tensors of a checkpoint gather, weight file after weight file.
+
+In: a plan, a vocabulary, and weight files in any order, each of which may be deleted once it is taken. Out: the GGUF in
+16 bits, and every tensor for whoever makes the rest. A process that is killed at any moment leaves a folder that the
+next one goes on with, behind the last file that was taken whole; all files get the same bytes as without a break.
+This file does not know bundles, nor what is made of the tensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from impchat.errors import ModelError
+from impchat.models.convert import language as language_file
+from impchat.models.convert.checkpoint import WeightFile
+from impchat.models.convert.layouts import Plan, Weights, check_shapes, eye_shapes
+from impchat.models.convert.parts import Place
+from impchat.models.convert.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from impchat.models.convert.checkpoint import Array
+
+_STATE = "state.json"
+_LANGUAGE = "language.f16"
+_EYES = "eyes.f32"
+_FORMAT = 1  # raised when the work files are written differently, so that those of an older ImpChat begin anew
+
+
+class Work:
+    """The folder `folder` of the conversion of the checkpoint that `plan` describes."""
+
+    def __init__(self, folder: Path, plan: Plan, vocabulary: Vocabulary, *, name: str, mark: str) -> None:
+        """Go on with what is in `folder`, or begin anew where that has another `mark`: one that stands for the
+        checkpoint and for everything else that the work files depend on. `name`: of the model."""
+        self.folder = folder
+        self.language = folder / _LANGUAGE  # the GGUF in 16 bits, whole when all weight files are taken
+        self._plan = plan
+        state = _read_state(folder / _STATE)
+        if state.get("mark") != [_FORMAT, mark]:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            state = {"mark": [_FORMAT, mark], "taken": {}}
+            state["language_at"] = language_file.begin(plan, vocabulary, self.language, name=name)
+            (folder / _EYES).touch()
+            _sync(self.language)
+            self._write_state(state)
+        self._state = state
+        self._places = {n: (self.language, p) for n, p in language_file.places(plan, state["language_at"]).items()}
+        at = 0
+        for tensor, shape in eye_shapes(plan.eyes).items():
+            self._places[tensor] = (folder / _EYES, Place(at, shape, "float32"))
+            at += 4 * prod(shape)
+        self.eyes_bytes = at  # of the eyes' work file, in 32 bits
+
+    @property
+    def taken(self) -> Mapping[str, Mapping[str, str]]:
+        """Weight file -> its tensors -> sha256 of each."""
+        taken: Mapping[str, Mapping[str, str]] = self._state["taken"]
+        return taken
+
+    @property
+    def weights(self) -> Weights:
+        """The tensors, once all weight files are taken: those of the eyes as they were, those of the language model as
+        its GGUF in 16 bits holds them."""
+        return Weights(self._plan, self._read)
+
+    @property
+    def language_bytes(self) -> int:
+        """Of the GGUF in 16 bits."""
+        return self.language.stat().st_size
+
+    def take(self, path: Path, names: set[str]) -> None:
+        """Take the weight file `path`, which holds the tensors `names`. They are on disk when this returns.
+
+        Raises ModelError as WeightFile and `check_shapes` do, "checkpoint.overflow"."""
+        weights = WeightFile(path)
+        weights.expect(names)
+        check_shapes(self._plan, names, weights.shape, str(path))
+        wanted: dict[str, list[str]] = {}  # name in the checkpoint -> names here
+        for ours, part in self._plan.parts.items():
+            wanted.setdefault(part.name, []).append(ours)
+        hashes = {}
+        for tensor in weights.names:
+            values = weights.read(tensor)
+            hashes[tensor] = hashlib.sha256(f"{values.dtype}".encode() + values.tobytes()).hexdigest()
+            for ours in wanted.get(tensor, ()):
+                rows = self._plan.parts[ours].rows
+                self._write(ours, values[slice(*rows)] if rows else values, path)
+        for file in (self.language, self.folder / _EYES):
+            _sync(file)
+        self._state["taken"][path.name] = hashes
+        self._write_state(self._state)
+
+    def _write(self, name: str, values: Array, path: Path) -> None:
+        import numpy as np
+
+        file, place = self._places[name]
+        with np.errstate(over="ignore"):
+            cast = np.ascontiguousarray(values, dtype=place.dtype)
+        if values.dtype != cast.dtype and np.isinf(cast).any():
+            raise ModelError("checkpoint.overflow", path=str(path), name=name)
+        with file.open("r+b") as out:
+            out.seek(place.at)
+            out.write(cast.data)
+
+    def _read(self, name: str) -> Array:
+        import numpy as np
+
+        file, place = self._places[name]
+        values: Array = np.fromfile(file, place.dtype, prod(place.shape), offset=place.at).reshape(place.shape)
+        return values
+
+    def _write_state(self, state: dict[str, Any]) -> None:
+        new = self.folder / (_STATE + ".new")
+        new.write_text(json.dumps(state), encoding="utf-8")
+        _sync(new)
+        new.replace(self.folder / _STATE)
+        _sync(self.folder)
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """What a killed process left; nothing where it had not begun."""
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def _sync(path: Path) -> None:
+    """See that a file or folder is on disk. Windows cannot open folders, and need not."""
+    if path.is_dir() and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
