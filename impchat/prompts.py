@@ -1,13 +1,14 @@
-"""The three chat templates: a `Prompt` -> pieces of token ids and pictures, and what is left out when it is too long.
+"""Chat templates: a `Prompt` -> pieces of token ids and pictures, and what is left out when it is too long.
 
-In: a prompt, the name of a template, and a way to turn text into token ids. Out: pieces in reading order. A prompt
-only grows: the pieces of a conversation's next turn begin with exactly those of this one, then the answer's own ids,
-then eos, so that an engine never reads anything twice.
+In: a prompt, a template (one of three by name, or another model's own), and a way to turn text into token ids. Out:
+pieces in reading order. A prompt only grows: the pieces of a conversation's next turn begin with exactly those of this
+one, then the answer's own ids, then eos, so that an engine never reads anything twice.
 This file does not know any model, nor where a prompt comes from.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
@@ -37,7 +38,7 @@ class Tokenize(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Template:
+class Template:
     """The fixed strings of a chat template, in the order in which a prompt has them."""
 
     system: str  # before the system text
@@ -45,12 +46,19 @@ class _Template:
     later: str  # between the eos of an answer and the next question
     answer: str  # behind a question
     lead: str  # before the text of an answer whose token ids are not known
-    special: bool  # system, first, later and answer hold markers
+    special: bool = False  # system, first, later and answer hold markers, and are tokenised apart from what is typed
+    # What only other models' own templates say (`models.turns`)
+    markers: tuple[str, ...] = ()  # special tokens in these strings; what stands between them joins what is typed
+    alone: str | None = None  # before the first question where there is no system text; None: `later`, stripped
+    ends: bool = True  # eos stands behind each answer
+    picture_end: str = "\n"  # behind each picture; pictures go first in the turn that carries them
+    before: tuple[int, ...] = ()  # token ids in front of each picture's embeddings
+    after: tuple[int, ...] = ()
 
 
-_TEMPLATES = {
-    "phi2": _Template("", " USER: ", "USER: ", " ASSISTANT:", " ", special=False),
-    "qwen": _Template(
+TEMPLATES = {
+    "phi2": Template("", " USER: ", "USER: ", " ASSISTANT:", " ", special=False),
+    "qwen": Template(
         "<|im_start|>system\n",
         "<|im_end|>\n<|im_start|>user\n",
         "\n<|im_start|>user\n",
@@ -58,21 +66,21 @@ _TEMPLATES = {
         "",
         special=True,
     ),
-    "phi3": _Template(
+    "phi3": Template(
         "<|system|>\n", "<|end|>\n<|user|>\n", "\n<|user|>\n", "<|end|>\n<|assistant|>\n", "", special=True
     ),
 }
 
-_PICTURE_END = "\n"  # behind each picture; pictures go first in the turn that carries them
 
-
-def render(prompt: Prompt, template: str, tokenize: Tokenize, eos: int, bos: int | None = None) -> list[Piece]:
+def render(
+    prompt: Prompt, template: str | Template, tokenize: Tokenize, eos: int, bos: int | None = None
+) -> list[Piece]:
     """`prompt` in reading order. An answer with `tokens` is those ids, one without is tokenised anew; a question that
     was never answered counts as answered by nothing. `bos`: the id that begins a prompt, where the model wants one.
 
     Raises EngineError "prompt.no_question" where the first or the last turn is not the user's."""
     rounds = _rounds(prompt)
-    writer = _Writer(_TEMPLATES[template], tokenize, eos)
+    writer = _Writer(_known(template), tokenize, eos)
     pieces: list[Piece] = [] if bos is None else [Tokens((bos,))]
     pieces += writer.first(prompt.system, rounds[0])
     for before, this in pairwise(rounds):
@@ -83,7 +91,7 @@ def render(prompt: Prompt, template: str, tokenize: Tokenize, eos: int, bos: int
 
 def fit(
     prompt: Prompt,
-    template: str,
+    template: str | Template,
     tokenize: Tokenize,
     eos: int,
     bos: int | None = None,
@@ -100,7 +108,7 @@ def fit(
     Raises EngineError "prompt.no_question" as `render`, and "prompt.too_long" where the last question alone leaves
     fewer than `settings.ANSWER_LEAST_TOKENS` for its answer."""
     rounds = _rounds(prompt)
-    writer = _Writer(_TEMPLATES[template], tokenize, eos)
+    writer = _Writer(_known(template), tokenize, eos)
 
     def size(pieces: Iterable[Piece]) -> int:
         return sum(len(p.ids) if isinstance(p, Tokens) else picture_tokens for p in pieces)
@@ -133,6 +141,10 @@ def fit(
     at = rounds[start].at
     turns = (rounds[start].showing(kept).question, *prompt.turns[at + 1 :])
     return replace(prompt, turns=turns), Dropped(turns=at, tokens=window(0, len(rounds) - 1, ()) - used)
+
+
+def _known(template: str | Template) -> Template:
+    return TEMPLATES[template] if isinstance(template, str) else template
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,21 +184,23 @@ def _latest_picture(rounds: Sequence[_Round], start: int, last: int) -> tuple[Pi
 class _Writer:
     """Writes the parts of a prompt, each on its own: a part's pieces depend on nothing before it."""
 
-    def __init__(self, template: _Template, tokenize: Tokenize, eos: int) -> None:
+    def __init__(self, template: Template, tokenize: Tokenize, eos: int) -> None:
         self._template = template
         self._tokenize = tokenize
         self._eos = eos
+        longest_first = sorted(template.markers, key=len, reverse=True)
+        self._marker = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
 
     def first(self, system: str, this: _Round) -> list[Piece]:
         """From the system text to where the first answer begins."""
         t = self._template
         if not system:
-            return self._asked([(t.later.lstrip(), t.special)], this)
-        return self._asked([(t.system, t.special), (system, False), (t.first, t.special)], this)
+            return self._asked(self._fixed(t.later.lstrip() if t.alone is None else t.alone), this)
+        return self._asked([*self._fixed(t.system), (system, False), *self._fixed(t.first)], this)
 
     def question(self, this: _Round) -> list[Piece]:
         """From behind the eos of an answer to where the next one begins."""
-        return self._asked([(self._template.later, self._template.special)], this)
+        return self._asked(self._fixed(self._template.later), this)
 
     def answer(self, this: _Round) -> list[Piece]:
         """An answer and its eos."""
@@ -197,24 +211,31 @@ class _Writer:
             ids = answer.tokens
         else:
             ids = tuple(self._tokenize(self._template.lead + answer.text)) if answer.text else ()
-        return [*([Tokens(ids)] if ids else []), Tokens((self._eos,))]
+        return [*([Tokens(ids)] if ids else []), *([Tokens((self._eos,))] if self._template.ends else [])]
 
     def _asked(self, head: list[tuple[str, bool]], this: _Round) -> list[Piece]:
         """The question of `this`, with `head` before it. One that is open ends right behind its last picture, or, if
         it has none, without the space that belongs to its first word."""
-        special = self._template.special
-        parts: list[tuple[str, bool] | Picture] = [*head]
+        t = self._template
+        parts: list[tuple[str, bool] | Picture | Tokens] = [*head]
         for picture in this.question.pictures:
-            parts += [picture, (_PICTURE_END, False)]
+            parts += [*_ids(t.before), picture, *_ids(t.after), (t.picture_end, False)]
         if not this.open:
-            parts += [(this.question.text.strip(), False), (self._template.answer, special)]
+            parts += [(this.question.text.strip(), False), *self._fixed(t.answer)]
         elif this.question.pictures:
             parts.pop()
-        elif not special:
+        elif head and not head[-1][1]:
             parts[-1] = (head[-1][0].rstrip(), False)
         return self._pieces(parts)
 
-    def _pieces(self, parts: Iterable[tuple[str, bool] | Picture]) -> list[Piece]:
+    def _fixed(self, text: str) -> list[tuple[str, bool]]:
+        """A string of the template in its parts; each says whether it is a marker."""
+        if not self._template.markers:
+            return [(text, self._template.special)]
+        cut = (part for part in self._marker.split(text) if part)
+        return [(part, self._marker.fullmatch(part) is not None) for part in cut]
+
+    def _pieces(self, parts: Iterable[tuple[str, bool] | Picture | Tokens]) -> list[Piece]:
         """Neighbouring text of one kind is tokenised in one go, as it was when the model was trained."""
         pieces: list[Piece] = []
         text, special = "", False
@@ -224,7 +245,7 @@ class _Writer:
                 pieces.append(Tokens(tuple(self._tokenize(text, True) if special else self._tokenize(text))))
 
         for part in parts:
-            if isinstance(part, Picture):
+            if isinstance(part, Picture | Tokens):
                 cut()
                 pieces.append(part)
                 text = ""
@@ -235,3 +256,7 @@ class _Writer:
                 text += part[0]
         cut()
         return pieces
+
+
+def _ids(ids: tuple[int, ...]) -> list[Tokens]:
+    return [Tokens(ids)] if ids else []

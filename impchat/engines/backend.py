@@ -111,3 +111,7 @@ class Vision(Protocol):
     def close(self) -> None:
         """End the picture that is being encoded, and fail every later one."""
         ...
+
+    def free(self) -> None:
+        """Give the memory back, after `close` and when nobody encodes any more; the model must still be there."""
+        ...

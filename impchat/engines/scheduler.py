@@ -154,6 +154,7 @@ class Scheduler:
                         self._end(request, _failed(EngineError("engine.broken")))
             self._release()
             self._eyes.close()
+            self._vision.free()
             self._context.free()
             self._model.free()
 
@@ -174,7 +175,7 @@ class Scheduler:
         """Render a new request and let it wait for a slot."""
         bundle, tokens = self._bundle, self._bundle.image.tokens
         bos = self._model.bos if bundle.text.add_bos else None
-        writing = (bundle.template, self._model.tokenize, bundle.text.eos[0], bos)
+        writing = (bundle.writing, self._model.tokenize, bundle.text.eos[0], bos)
         try:
             if request.sampling is not None:
                 check_sampling(request.sampling)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,11 +29,48 @@ if TYPE_CHECKING:
 _SILENT = 4  # onnxruntime's log: fatal errors only
 
 
-class OnnxVision:
-    """The eyes of a bundle. All methods may be called from any thread; pictures are encoded one at a time."""
+class CachedVision(ABC):
+    """Eyes that remember the latest pictures. All methods may be called from any thread; pictures are encoded one at a
+    time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # of the cache
+        self._encoding = threading.Lock()
+        self._cache: OrderedDict[str, NDArray[numpy.float32]] = OrderedDict()  # oldest use first
+
+    def cached(self, sha256: str) -> NDArray[numpy.float32] | None:
+        """The embeddings of the picture with this hash, where it was encoded lately."""
+        with self._lock:
+            if sha256 in self._cache:
+                self._cache.move_to_end(sha256)
+            return self._cache.get(sha256)
+
+    def encode(self, picture: Picture) -> NDArray[numpy.float32]:
+        """float32 (tokens, hidden), not to be written to. Raises ImageError for bytes that are no picture,
+        EngineError "engine.vision_failed"."""
+        with self._encoding:
+            known = self.cached(picture.sha256)
+            if known is not None:
+                return known
+            embeddings = self._encode(picture)
+            embeddings.setflags(write=False)
+            with self._lock:
+                self._cache[picture.sha256] = embeddings
+                while len(self._cache) > settings.EMBEDDING_CACHE:
+                    self._cache.popitem(last=False)
+            return embeddings
+
+    @abstractmethod
+    def _encode(self, picture: Picture) -> NDArray[numpy.float32]:
+        """As `encode`, for a picture that is not remembered; an array of its own."""
+
+
+class OnnxVision(CachedVision):
+    """The eyes of a bundle."""
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
         """Raises ModelError "model.load_failed" or "model.parts_disagree", EngineError "engine.not_installed"."""
+        super().__init__()
         try:
             import onnxruntime
             from onnxruntime.capi import onnxruntime_pybind11_state as state
@@ -59,23 +97,6 @@ class OnnxVision:
         self._rule = bundle.image
         self._run_options = onnxruntime.RunOptions()
         self._run_options.log_severity_level = _SILENT
-        self._lock = threading.Lock()  # of the cache
-        self._encoding = threading.Lock()
-        self._cache: OrderedDict[str, NDArray[numpy.float32]] = OrderedDict()  # oldest use first
-
-    def cached(self, sha256: str) -> NDArray[numpy.float32] | None:
-        """The embeddings of the picture with this hash, where it was encoded lately."""
-        with self._lock:
-            if sha256 in self._cache:
-                self._cache.move_to_end(sha256)
-            return self._cache.get(sha256)
-
-    def encode(self, picture: Picture) -> NDArray[numpy.float32]:
-        """float32 (tokens, hidden), not to be written to. Raises ImageError for bytes that are no picture,
-        EngineError "engine.vision_failed"."""
-        with self._encoding:
-            known = self.cached(picture.sha256)
-            return self._encode(picture) if known is None else known
 
     def _encode(self, picture: Picture) -> NDArray[numpy.float32]:
         import numpy as np
@@ -86,17 +107,14 @@ class OnnxVision:
             output = self._session.run(None, {self._input: pixels}, self._run_options)[0][0]
         except self._failures as exc:
             raise EngineError("engine.vision_failed", detail=_short(exc)) from exc
-        embeddings = np.ascontiguousarray(output, dtype=np.float32)
-        embeddings.setflags(write=False)
-        with self._lock:
-            self._cache[picture.sha256] = embeddings
-            while len(self._cache) > settings.EMBEDDING_CACHE:
-                self._cache.popitem(last=False)
-        return embeddings
+        return np.ascontiguousarray(output, dtype=np.float32)
 
     def close(self) -> None:
         """End the picture that is being encoded, and fail every later one."""
         self._run_options.terminate = True
+
+    def free(self) -> None:
+        """onnxruntime's memory goes with the last reference."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -20,12 +20,13 @@ from typing import Any, Literal, get_args
 
 from impchat.errors import ModelError
 from impchat.messages import Sampling
+from impchat.prompts import Template as Turns
 
 MANIFEST = "impchat.json"
 FORMAT = 1  # raised when an older ImpChat could no longer run what a manifest describes
 
-Family = Literal["phi2", "qwen2", "phi3"]
-Template = Literal["phi2", "qwen", "phi3"]
+Family = str  # llama.cpp's name of the architecture
+Template = Literal["phi2", "qwen", "phi3", "own"]  # own: what `Bundle.turns` says
 Aspect = Literal["square", "pad"]
 
 
@@ -78,8 +79,9 @@ class Bundle:
     source: str  # where the checkpoint came from
     revision: str  # which version of it
     demo: bool
-    files: Mapping[str, File]  # "language" and "vision"
+    files: Mapping[str, File]  # "language", and "vision" or "mmproj"
     figures: Mapping[str, Any] = field(default_factory=dict)  # measured when it was made; nothing runs by them
+    turns: Turns | None = None  # the chat template of another family
 
     @property
     def language(self) -> Path:
@@ -90,6 +92,16 @@ class Bundle:
     def vision(self) -> Path:
         """The ONNX of the eyes: pixel_values (n, 3, size, size) float32 -> embeddings (n, tokens, hidden) float32."""
         return self.path / self.files["vision"].name
+
+    @property
+    def mmproj(self) -> Path | None:
+        """The GGUF of the eyes of a model that is not Imp, for llama.cpp's mtmd; None: `vision` is there."""
+        return self.path / self.files["mmproj"].name if "mmproj" in self.files else None
+
+    @property
+    def writing(self) -> str | Turns:
+        """The template, as `prompts.render` takes it."""
+        return self.template if self.turns is None else self.turns
 
     @property
     def size_bytes(self) -> int:
@@ -139,6 +151,8 @@ def to_manifest(bundle: Bundle) -> dict[str, Any]:
         del values["sampling"][unused]
     if bundle.text.system is None:
         del values["text"]["system"]
+    if bundle.turns is None:
+        del values["turns"]
     return {"format": FORMAT} | values
 
 
@@ -170,7 +184,8 @@ def work_folder(target: Path) -> Path:
 def make_way(target: Path) -> None:
     """See that a bundle may be put at `target`, and bring back an older one that was just being replaced.
 
-    Raises ModelError "model.target_occupied" where `target` is neither a bundle nor empty, "model.target_unwritable"."""
+    Raises ModelError "model.target_occupied" where `target` is neither a bundle nor empty,
+    "model.target_unwritable"."""
     with writing(target):
         _refuse_foreign(target.absolute())
         _restore(target.absolute())
@@ -203,7 +218,8 @@ def writing(target: Path) -> Iterator[None]:
 def seal(folder: Path, bundle: Bundle, files: Mapping[str, tuple[str, str]]) -> Bundle:
     """Write the manifest of `folder`: `bundle` with `path` = `folder` and its `files` measured.
 
-    `files`: "language" and "vision" -> (file name in `folder`, type). Everything is on disk when this returns."""
+    `files`: "language", and "vision" or "mmproj" -> (file name in `folder`, type). Everything is on disk when this
+    returns."""
     measured = {}
     for key, (name, kind) in files.items():
         file = folder / name
@@ -241,6 +257,7 @@ def _restore(target: Path) -> None:
 
 def _sha256(path: Path, *, sync: bool = False) -> str:
     digest = hashlib.sha256()
+    sync = sync and os.access(path, os.W_OK)  # a linked file may be somebody else's
     with path.open("r+b" if sync else "rb") as source:
         while block := source.read(1 << 20):
             digest.update(block)
@@ -301,7 +318,7 @@ def _from_manifest(path: Path, values: Any) -> Bundle:
         path=path,
         id=top.text("id"),
         name=top.text("name"),
-        family=top.choice("family", Family),
+        family=top.text("family"),
         template=top.choice("template", Template),
         image=ImageRule(
             size=image.count("size"),
@@ -330,8 +347,30 @@ def _from_manifest(path: Path, values: Any) -> Bundle:
         source=top.text("source"),
         revision=top.text("revision"),
         demo=top.take("demo", bool),
-        files={key: _file(top.inner("files").inner(key)) for key in ("language", "vision")},
+        files={key: _file(top.inner("files").inner(key)) for key in ("language", _eyes(top.inner("files")))},
         figures=top.take("figures", dict),
+        turns=_turns(top.inner("turns")) if top.text("template") == "own" else None,
+    )
+
+
+def _eyes(files: _Fields) -> str:
+    return "mmproj" if "mmproj" in files.values else "vision"
+
+
+def _turns(fields: _Fields) -> Turns:
+    return Turns(
+        system=fields.text("system"),
+        first=fields.text("first"),
+        later=fields.text("later"),
+        answer=fields.text("answer"),
+        lead=fields.text("lead"),
+        special=fields.take("special", bool),
+        markers=fields.list_of("markers", str),
+        alone=fields.text("alone"),
+        ends=fields.take("ends", bool),
+        picture_end=fields.text("picture_end"),
+        before=fields.list_of("before", int),
+        after=fields.list_of("after", int),
     )
 
 

@@ -85,7 +85,7 @@ def test_a_folder_without_a_manifest_is_no_model(tmp_path: Path) -> None:
         ("id", "../etc", "id"),
         ("id", "", "id"),
         ("name", None, "name"),
-        ("family", "gpt", "family"),
+        ("family", 2, "family"),
         ("demo", 1, "demo"),
         ("context_tokens", 0, "context_tokens"),
         ("context_tokens", True, "context_tokens"),
