@@ -143,7 +143,10 @@ def _delete(history: History, screen: Screen, args: argparse.Namespace) -> int:
 
 
 def _restore(history: History, screen: Screen, args: argparse.Namespace) -> int:
-    row = find(history, args.conversation, deleted=True)
-    history.restore_conversation(row.uuid, _OWNER)
+    row = find(history, args.conversation)
+    if row.deleted_utc:
+        history.restore_conversation(row.uuid, _OWNER)
+    else:
+        screen.note("history.not_deleted")
     _line(row)
     return 0

@@ -262,6 +262,15 @@ def test_a_deleted_conversation_can_be_restored(data: Path, told: str, capsys: C
     assert told[:8] in capsys.readouterr().out
     assert impchat(data, "history", "restore", told[:8]) == 0
     assert told[:8] in capsys.readouterr().out
+    assert impchat(data, "history", "list") == 0
+    assert told[:8] in capsys.readouterr().out
+
+
+def test_what_was_never_deleted_needs_no_restoring(data: Path, told: str, capsys: Capture) -> None:
+    assert impchat(data, "history", "restore", told[:8]) == 0, "it is there, as was wished"
+    out, err = capsys.readouterr()
+    assert "is not deleted" in one_line(err)
+    assert told[:8] in out
 
 
 def test_nothing_is_deleted_unasked(data: Path, told: str) -> None:
