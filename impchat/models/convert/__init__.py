@@ -75,6 +75,7 @@ class Conversion:
         language: str = settings.LANGUAGE_TYPE,
         vision: str = settings.VISION_TYPE,
         id: str | None = None,
+        entry: catalog.Entry | None = None,
         revision: str | None = None,
         figures: Mapping[str, Any] | None = None,
     ) -> None:
@@ -83,7 +84,7 @@ class Conversion:
 
         `language`: "f16", "q8_0", "q4_k_m", "q4_0" or "q4", the 4 bits recommended; `vision`: "fp32", "fp16" or "int8".
         `id` (None: the name of `target`) picks the entry of the catalogue that the manifest's name, licence, source and
-        defaults come from; another id gets plain ones. `revision`: which version of the checkpoint this is; None: a
+        defaults come from; another id gets plain ones, or those of `entry`. `revision`: which version of the checkpoint this is; None: a
         hash of its content. `figures` go into the manifest as they are.
         Raises SettingsError: "convert.type" for another type, "convert.id" for a name that is no id; ModelError as
         `layouts.plan`, `vocabulary.read` and `bundle.make_way` do."""
@@ -94,7 +95,7 @@ class Conversion:
 
         _one_of("--language", language, tuple(language_file.TYPES))
         _one_of("--vision", vision, tuple(vision_file.TYPES))
-        id = target.absolute().name if id is None else id
+        id = entry.id if entry else target.absolute().name if id is None else id
         if not bundle.is_id(id):
             raise SettingsError("convert.id", value=id)
         self._folder = Folder(source)
@@ -103,7 +104,9 @@ class Conversion:
         self._revision = revision
         plan = layouts.plan(self._folder)
         words = vocabulary.read(self._folder, plan.language.vocab)
-        self._described = replace(_described(self._folder, plan, words, id), figures=figures or {})
+        self._described = replace(
+            _described(self._folder, plan, words, entry or _entry(self._folder, id)), figures=figures or {}
+        )
         bundle.make_way(target)
         with bundle.writing(target):
             self._work = work.Work(
@@ -121,7 +124,7 @@ class Conversion:
 
     @property
     def needs_bytes(self) -> int:
-        """Room on the disk that the conversion takes at most, beside the weight files: its work files and the bundle."""
+        """Room on the disk that the conversion takes at most beside the weight files: work files and bundle."""
         language, vision = self._kinds
         bundled = self._work.language_bytes * _SHARES[language] + self._work.eyes_bytes * _SHARES[vision]
         return int(self._work.language_bytes + self._work.eyes_bytes + bundled)
@@ -174,11 +177,14 @@ def describe(folder: Folder, id: str) -> bundle.Bundle:
     from impchat.models.convert import layouts, vocabulary
 
     plan = layouts.plan(folder)
-    return _described(folder, plan, vocabulary.read(folder, plan.language.vocab), id)
+    return _described(folder, plan, vocabulary.read(folder, plan.language.vocab), _entry(folder, id))
 
 
-def _described(folder: Folder, plan: Plan, words: Vocabulary, id: str) -> bundle.Bundle:
-    entry = catalog.ENTRIES.get(id) or catalog.Entry(id, id, "", folder.path.absolute().name)
+def _entry(folder: Folder, id: str) -> catalog.Entry:
+    return catalog.ENTRIES.get(id) or catalog.Entry(id, id, "", folder.path.absolute().name)
+
+
+def _described(folder: Folder, plan: Plan, words: Vocabulary, entry: catalog.Entry) -> bundle.Bundle:
     aspect = folder.config.text("image_aspect_ratio")
     if aspect not in get_args(bundle.Aspect):
         raise folder.config.wrong("image_aspect_ratio", aspect)

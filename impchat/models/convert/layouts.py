@@ -1,9 +1,9 @@
 """Which tensors a model has, and where a checkpoint keeps them.
 
-In: a checkpoint. Out: a `Plan`: what kind of model it is (`Language`, `Eyes`) and where each tensor lies, and `Weights`:
-each tensor under one name, whatever the layout it was saved in. The language tensors have the names of the transformers class of their family
-(`model.layers.0.self_attn.q_proj.weight`), the vision tower's begin with `eyes.`, the projector's with `projector.`.
-Nothing is guessed: a tensor too many, too few or of another shape ends it with its name.
+In: a checkpoint. Out: a `Plan`: what kind of model it is (`Language`, `Eyes`) and where each tensor lies; `Weights`: each
+tensor under one name, whatever the layout it was saved in. The language tensors have the names of the transformers
+class of their family (`model.layers.0.self_attn.q_proj.weight`), the vision tower's begin with `eyes.`, the projector's
+with `projector.`. Nothing is guessed: a tensor too many, too few or of another shape ends it with its name.
 This file does not know what the tensors are for, nor what is made of them.
 """
 

@@ -1,7 +1,7 @@
 """The words that the families of language models share in a conversion.
 
-In: nothing. Out: `Language` (a decoder's sizes), `Part` (where a tensor lies in a checkpoint), `Place` (where it lies in
-a file that we write) and `Family` (what must be known of a family to convert it).
+In: nothing. Out: `Language` (a decoder's sizes), `Part` (where a tensor lies in a checkpoint), `Place` (where it lies in a
+file that we write) and `Family` (what must be known of a family to convert it).
 This file does not know any family.
 """
 
