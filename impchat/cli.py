@@ -96,6 +96,8 @@ def _ask(data: Path, model: str | None, screen: Screen, args: argparse.Namespace
     *files, question = args.words
     if os.path.isfile(question):  # Path.is_file() fails on a question longer than a file name may be
         raise SettingsError("ask.no_question", path=question)
+    if not question.strip():
+        raise SettingsError("ask.empty")
     pictures = [terminal.read_file(f) for f in files]
     with App.open(data, model) as app:
         return terminal.ask(app, screen, pictures, question, _sampling(app, args))

@@ -178,7 +178,7 @@ class Talk:
             if line.strip() in ("/quit", "/exit"):
                 break
             try:
-                self._take(line.strip())
+                self._take(line.strip(), interactive)
             except ImpChatError as exc:
                 self._screen.error(exc)
                 self._failed = True
@@ -195,13 +195,13 @@ class Talk:
                 speaker = self._screen.text(f"portability.{message.role}", model=message.model)
                 print(f"{speaker}: {printable(message.text)}", flush=True)
 
-    def _take(self, line: str) -> None:
+    def _take(self, line: str, interactive: bool) -> None:
         word, _, rest = line.partition(" ")
         if word in self._commands:
             self._commands[word](rest.strip())
         elif word.startswith("/") and "/" not in word[1:]:  # more slashes: a question that begins with a path
             raise ChatError("chat.unknown_command", command=word)
-        elif word:
+        elif line or interactive:  # a picture alone is a question too; blank lines of a file are none
             self._answer(self._chat.send(line, sampling=self._sampling))
 
     def _answer(self, answer: Answer) -> None:

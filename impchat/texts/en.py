@@ -60,6 +60,7 @@ TEXTS: dict[str, str] = {
     "error.answer.interrupted": "ImpChat ended in the middle of this answer; what there was is kept: ask again for a whole one.",
     "error.answer.elsewhere": "Another running ImpChat writes this answer: stop it there.",
     "error.ask.no_question": "{path} is a picture and no question follows it: put the question last, in quotes.",
+    "error.ask.empty": "The question is empty: put it last, in quotes.",
     "error.option.unknown": "There is no option {option}: use --help to see those there are.",
     "error.option.wrong": "The command line cannot be understood ({problem}): see {command} --help.",
     "error.option.missing": "{name} is missing: see {command} --help.",

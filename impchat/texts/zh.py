@@ -60,6 +60,7 @@ TEXTS: dict[str, str] = {
     "error.answer.interrupted": "ImpChat 在回答途中退出，已有的内容已保留：请重新提问以获得完整的回答。",
     "error.answer.elsewhere": "这个回答正由另一个运行中的 ImpChat 生成：请在那边停止它。",
     "error.ask.no_question": "{path} 是图片，后面没有问题：请把问题放在最后，并加上引号。",
+    "error.ask.empty": "问题是空的：请把问题放在最后，并加上引号。",
     "error.option.unknown": "没有选项 {option}：用 --help 查看可用的选项。",
     "error.option.wrong": "无法理解命令行（{problem}）：请看 {command} --help。",
     "error.option.missing": "缺少 {name}：请看 {command} --help。",

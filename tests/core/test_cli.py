@@ -111,6 +111,13 @@ def test_ask_without_a_question_says_how(data: Path, circle: Path, capsys: Captu
     assert "no question" in one_line(capsys.readouterr().err)
 
 
+@pytest.mark.parametrize("question", ["", " \n"])
+def test_a_picture_without_words_is_no_question(data: Path, circle: Path, question: str, capsys: Capture) -> None:
+    assert impchat(data, "ask", circle, question) == 2
+    assert "The question is empty" in one_line(capsys.readouterr().err)
+    assert not data.exists(), "nothing is stored"
+
+
 def test_options_of_sampling_reach_the_model(data: Path, capsys: Capture) -> None:
     assert impchat(data, "ask", "Hello!", "--max-tokens", "3", "--seed", "1") == 0
     stats = messages(data)[1].stats
@@ -158,6 +165,25 @@ def test_ctrl_c_stops_the_answer_keeps_it_and_leaves_at_the_prompt(data: Path, e
     row = messages(data)[-1]
     assert (row.uuid, row.state) == (answer, "stopped")
     assert row.text.strip()
+
+
+def test_an_empty_line_is_no_question_but_a_picture_alone_is(data: Path, circle: Path) -> None:
+    with terminal(data, "chat") as screen:
+        screen.expect("You> ")
+        screen.type(" \n")
+        screen.expect("There is nothing to answer")
+        screen.expect("You> ", times=2)
+        assert no_messages(data)
+        screen.type(f"/image {circle}\n\n")
+        screen.expect("tokens/s")
+        screen.type("/quit\n")
+        assert screen.leave() == 0
+    assert [(m.text, len(m.images)) for m in messages(data)][0] == ("", 1)
+
+
+def test_empty_lines_of_a_file_are_skipped(data: Path) -> None:
+    assert run(data, "chat", input="\n \nHello!\n\n").returncode == 0
+    assert [m.text for m in messages(data) if m.role == "user"] == ["Hello!"]
 
 
 def test_a_picture_is_attached_by_command_in_the_terminal(data: Path, circle: Path) -> None:
@@ -385,7 +411,7 @@ sys.exit(main(["doctor"]))
         (["history", "list", "--count", "-1"], "--count takes a number"),
         (["chat", "--language", "fr"], "--language fr is unknown: choose one of en, zh"),
         (["ask", "nowhere.png", "Hi"], "nowhere.png cannot be read"),
-        (["ask", ""], "nothing to answer"),
+        (["ask", ""], "The question is empty"),
         (["ask", "why? " * 4000], "The question has 20000 characters"),
         (["chat", "--conversation", "zzz"], "no such conversation"),
         (["history", "import", "nowhere.zip"], "nowhere.zip cannot be read"),
