@@ -13,6 +13,7 @@ from random import Random
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tokenizers import Tokenizer
 
@@ -20,7 +21,7 @@ from impchat import prompts, settings
 from impchat.engines.local import LocalEngine
 from impchat.messages import Finished, Picture, Prompt, Sampling, Turn
 from impchat.models.convert import convert
-from impchat.models.demo import eyes, lessons, questions, scenes, words
+from impchat.models.demo import eyes, lessons, questions, scenes, train, words
 from impchat.models.demo.questions import Asker, Exchange
 from impchat.models.demo.scenes import Scene, Thing
 
@@ -86,6 +87,34 @@ def test_only_answers_are_learned(tokenizer: Tokenizer) -> None:
         assert taught.count(lessons.EOS) >= layout.branches
 
 
+def test_each_answer_knows_the_things_it_is_about(tokenizer: Tokenizer) -> None:
+    teaching = lessons.Lessons(tokenizer)
+    scene = scene_of(RED_CIRCLE, BLUE_STAR)
+    lesson = lessons.Lesson()
+    teaching.answer(lesson, Exchange("What is blue?", "It is a star.", "shape", BLUE_STAR), "\n", _AsTyped(), scene)
+    assert lesson.about == [0b10 if learned else 0 for learned in lesson.learned]
+    count = Asker(scene, "en", Random(1)).count_all()
+    assert set(count.meant()) == {RED_CIRCLE, BLUE_STAR}
+
+
+def test_pointing_is_right_when_the_attention_lies_on_the_thing() -> None:
+    ranks = torch.full((1, 4), -1)
+    ranks[0, 2] = 1  # the second thing lies in the third of four patches
+    about = torch.tensor([[0] * 5 + [0, 0b10, 0b10]])  # a prefix of five ids, and an answer of two behind a question
+    scores = torch.zeros(1, 1, 3, 5)
+    assert train.pointing_loss(scores, about, ranks).item() == pytest.approx(np.log(5))
+    scores[..., 1 + 2] = 50
+    assert train.pointing_loss(scores, about, ranks).item() == pytest.approx(0, abs=1e-6)
+    scores[..., 1 + 1] = 100
+    assert train.pointing_loss(scores, about, ranks).item() == pytest.approx(50)
+
+
+def test_overlap_of_boxes() -> None:
+    boxes = torch.tensor([[0.0, 0.0, 0.5, 1.0], [0.0, 0.0, 0.2, 0.2], [0.4, 0.4, 0.6, 0.6]])
+    true = torch.tensor([[0.25, 0.0, 0.75, 1.0], [0.5, 0.5, 0.9, 0.9], [0.4, 0.4, 0.6, 0.6]])
+    assert eyes.overlaps(boxes, true).tolist() == pytest.approx([1 / 3, 0, 1])
+
+
 @pytest.mark.parametrize("language", questions.LANGUAGES)
 def test_answers_agree_with_the_picture(language: str) -> None:
     asker = Asker(scene_of(RED_CIRCLE, BLUE_STAR), language, Random(5))
@@ -127,7 +156,7 @@ def test_a_patch_is_told_the_thing_that_lies_in_it() -> None:
     thing = scene.things[0]
     own = classes[:, 2] >= 0
     assert own.any()
-    assert set(classes[own, 0]) == {1 + scenes.KINDS.index(thing.kind)}
+    assert set(classes[own, 0]) == {1 + scenes.SHAPES.index(thing.kind)}
     assert np.allclose(measures[own, :4], thing.box)
     x, y = (thing.box[0] + thing.box[2]) / 2, (thing.box[1] + thing.box[3]) / 2
     middle = int(y * eyes.GRID) * eyes.GRID + int(x * eyes.GRID)
@@ -138,7 +167,7 @@ def test_a_patch_is_told_the_thing_that_lies_in_it() -> None:
 def test_a_run_that_was_cut_off_goes_on_and_ends_in_a_bundle_that_answers(tmp_path: Path) -> None:
     out = tmp_path / "run"
 
-    def train(eyes_steps: int, language_steps: int) -> None:
+    def teach(eyes_steps: int, language_steps: int) -> None:
         steps = ["--eyes-steps", str(eyes_steps), "--language-steps", str(language_steps)]
         small = ["--eyes-batch", "4", "--language-batch", "2"]
         subprocess.run(
@@ -147,9 +176,11 @@ def test_a_run_that_was_cut_off_goes_on_and_ends_in_a_bundle_that_answers(tmp_pa
             check=True,
         )
 
-    train(2, 0)
-    train(3, 2)
+    teach(2, 0)
+    words_at_first = (out / "tokenizer.json").read_bytes()
+    teach(3, 2)
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert (out / "tokenizer.json").read_bytes() == words_at_first
     assert [(line["stage"], line["step"]) for line in lines] == [("eyes", 0), ("language", 0)]
     with Image.open(out / "loss.png") as plot:
         assert plot.width > 400

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from impchat.models.demo.scenes import COLOURS, KINDS, Scene
+from impchat.models.demo.scenes import COLOURS, SHAPES, Scene
 
 GRID = 14
-NOTHING, PHOTO = 0, len(KINDS) + 1  # kinds of a patch beside the drawn ones
+NOTHING, PHOTO = 0, len(SHAPES) + 1  # kinds of a patch beside the drawn ones
 COUNTS = 7
 PARTS = 49  # of a patch, 7x7
 _COLOUR_NAMES = tuple(COLOURS)
@@ -31,7 +31,7 @@ _COLOUR_NAMES = tuple(COLOURS)
 class Heads:
     """How many classes each head has, in the order in which `targets` lists them."""
 
-    kind: int = len(KINDS) + 2
+    kind: int = len(SHAPES) + 2
     count: int = COUNTS
     colour: int = len(COLOURS)
     cell: int = 9
@@ -63,7 +63,7 @@ def targets(scene: Scene) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         share = (shares == rank + 1).mean(1)
         own = share > best
         best[own] = share[own]
-        classes[own, 0] = 1 + KINDS.index(thing.kind)
+        classes[own, 0] = 1 + SHAPES.index(thing.kind)
         classes[own, 2] = _COLOUR_NAMES.index(thing.colour)
         classes[own, 3] = thing.cell
         classes[own, 4] = min(rank, HEADS.rank - 1)
@@ -97,14 +97,25 @@ class Teacher(nn.Module):
         total = total + 0.3 * F.cross_entropy(logits[1], classes[:, 1])
         right = {"count": (logits[1].argmax(-1) == classes[:, 1]).float().mean().item()}
         others = (("kind", 0, 0.0), ("colour", 2, 0.7), ("cell", 3, 0.4), ("rank", 4, 0.4))
-        for name, i, share in (*others, *((f"digit{i - 4}", i, 0.1) for i in range(5, 13))):
+        for name, i, share in (*others, *((f"digit{i - 4}", i, 0.15) for i in range(5, 13))):
             picked, wanted = logits[i][things], classes[things, i]
             if share:
                 total = total + share * F.cross_entropy(picked, wanted)
             if i < 7:
                 right[name] = (picked.argmax(-1) == wanted).float().mean().item()
         told = self.measures(x)
-        error = (told[things, :5].sigmoid() - measures[things, :5]).abs().mean(0)
-        right["box_error"] = error[:4].mean().item()
+        boxes, true = told[things, :4].sigmoid(), measures[things, :4]
+        error = (boxes - true).abs().mean()
+        filled = (told[things, 4].sigmoid() - measures[things, 4]).abs().mean()
         drawn_on = F.binary_cross_entropy_with_logits(told[:, 5:], measures[:, 5:])
-        return total + 6 * error[:4].mean() + 2 * error[4] + drawn_on, right
+        missed = 1 - overlaps(boxes, true).mean()
+        right |= {"box_error": error.item(), "box_iou": 1 - missed.item()}
+        return total + 6 * error + 3 * missed + 2 * filled + drawn_on, right
+
+
+def overlaps(boxes: Tensor, true: Tensor) -> Tensor:
+    """Intersection over union (n,) of boxes (n, 4) given as x1, y1, x2, y2."""
+    low, high = torch.maximum(boxes[:, :2], true[:, :2]), torch.minimum(boxes[:, 2:], true[:, 2:])
+    both = (high - low).clamp(min=0).prod(-1)
+    either = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(-1) + (true[:, 2:] - true[:, :2]).prod(-1) - both
+    return both / either.clamp(min=1e-6)

@@ -35,7 +35,6 @@ _ZH_WORDS = (
     "多少",
     "几个",
     "边界框",
-    "数字",
     "图片",
     "一个",
     "两个",
@@ -86,13 +85,15 @@ class Lesson:
 
     ids: list[int] = field(default_factory=list)
     learned: list[bool] = field(default_factory=list)  # this id is the right answer's
+    about: list[int] = field(default_factory=list)  # the things that the answer is about, one bit each
     pictures: list[Scene] = field(default_factory=list)
     shown: list[bool] = field(default_factory=list)  # a picture's embedding stands here
 
-    def read(self, ids: list[int], learned: bool = False) -> None:
+    def read(self, ids: list[int], learned: bool = False, about: int = 0) -> None:
         """Add text."""
         self.ids += ids
         self.learned += [learned] * len(ids)
+        self.about += [about] * len(ids)
         self.shown += [False] * len(ids)
 
     def show(self, scene: Scene) -> None:
@@ -100,6 +101,7 @@ class Lesson:
         self.pictures.append(scene)
         self.ids += [0] * PICTURE_TOKENS
         self.learned += [False] * PICTURE_TOKENS
+        self.about += [0] * PICTURE_TOKENS
         self.shown += [True] * PICTURE_TOKENS
 
     def pad(self, length: int) -> None:
@@ -107,6 +109,7 @@ class Lesson:
         missing = length - len(self.ids)
         self.ids = self.ids[:length] + [0] * missing
         self.learned = self.learned[:length] + [False] * missing
+        self.about = self.about[:length] + [0] * missing
         self.shown = self.shown[:length] + [False] * missing
 
 
@@ -116,6 +119,7 @@ class Batch:
 
     ids: NDArray[np.int64]
     learned: NDArray[np.bool_]
+    about: NDArray[np.int64]
     shown: NDArray[np.bool_]
     pictures: list[Scene]  # of all rows, in the order in which they stand there
     prefix: int
@@ -193,15 +197,24 @@ class Lessons:
             lesson.show(scenes.scene(rng, self.style, 0.06))
         return lesson
 
-    def answer(self, lesson: Lesson, exchange: Exchange, lead: str, rng: Random) -> None:
-        """One exchange behind `lead`, its answer to be learned."""
+    def answer(self, lesson: Lesson, exchange: Exchange, lead: str, rng: Random, scene: Scene | None = None) -> None:
+        """One exchange behind `lead`, its answer to be learned; `scene`: the prefix's picture, if it is about that."""
         lesson.read(self.encode(f"{lead}{questions.typed(exchange.question, rng)} ASSISTANT:"))
-        lesson.read(self.encode(f" {exchange.answer}{EOS}"), learned=True)
+        about = sum(1 << scene.things.index(thing) for thing in exchange.meant()) if scene else 0
+        lesson.read(self.encode(f" {exchange.answer}{EOS}"), learned=True, about=about)
 
-    def talk(self, lesson: Lesson, exchanges: Iterator[Exchange], lead: str, rng: Random, length: int) -> None:
+    def talk(
+        self,
+        lesson: Lesson,
+        exchanges: Iterator[Exchange],
+        lead: str,
+        rng: Random,
+        length: int,
+        scene: Scene | None = None,
+    ) -> None:
         """Exchanges for as long as there is room for `length` ids."""
         while len(lesson.ids) < length:
-            self.answer(lesson, next(exchanges), lead, rng)
+            self.answer(lesson, next(exchanges), lead, rng, scene)
             lead = "USER: "
 
     def branch(self, layout: Layout, pictures: list[Scene], rng: Random) -> Lesson:
@@ -213,7 +226,7 @@ class Lessons:
         elif layout.name == "text":
             self.talk(lesson, _about_nothing(language, rng), " ", rng, layout.own)
         else:
-            self.talk(lesson, _about(pictures[0], language, rng), "\n", rng, layout.own)
+            self.talk(lesson, _about(pictures[0], language, rng), "\n", rng, layout.own, pictures[0])
         lesson.pad(layout.own)
         return lesson
 
@@ -248,12 +261,14 @@ class Lessons:
                 branch = self.branch(layout, whole.pictures, rng)
                 whole.ids += branch.ids
                 whole.learned += branch.learned
+                whole.about += branch.about
                 whole.shown += branch.shown
                 whole.pictures += branch.pictures
             lessons.append(whole)
         return Batch(
             np.array([one.ids for one in lessons]),
             np.array([one.learned for one in lessons]),
+            np.array([one.about for one in lessons]),
             np.array([one.shown for one in lessons]),
             [scene for one in lessons for scene in one.pictures],
             prefix,
@@ -267,7 +282,7 @@ def _about(scene: Scene, language: str, rng: Random) -> Iterator[Exchange]:
         chance = rng.random()
         if chance < 0.05:
             yield questions.small_talk(language, rng)
-        elif chance < 0.16:
+        elif chance < 0.18:
             yield questions.off_topic(language, rng)
         else:
             yield from asker.conversation(rng.choice((1, 1, 2)))

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+POINTING, POINTERS = (2, 3), 2  # the decoder layers with pointing heads, and how many each has
+
 
 @dataclass(frozen=True, slots=True)
 class Size:
@@ -113,12 +115,16 @@ class _PhiAttention(nn.Module):
         self.q_proj, self.k_proj, self.v_proj, self.dense = (nn.Linear(width, width) for _ in range(4))
         self.head = head
 
-    def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], prefix: int, branches: int) -> Tensor:
+    def forward(
+        self, x: Tensor, turn: tuple[Tensor, Tensor], prefix: int, branches: int, pointing: list[Tensor] | None
+    ) -> Tensor:
         batch, length, width = x.shape
         q, k, v = (
             p(x).view(batch, length, -1, self.head).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj)
         )
         q, k = _rotate(q, *turn), _rotate(k, *turn)
+        if pointing is not None:
+            pointing.append(q[:, :POINTERS, prefix:] @ k[:, :POINTERS, :prefix].transpose(-1, -2) * self.head**-0.5)
         first = [t[:, :, :prefix] for t in (q, k, v)]
         seen = F.scaled_dot_product_attention(first[0], first[1], first[2], is_causal=True)
         own = (length - prefix) // branches
@@ -150,9 +156,11 @@ class _PhiLayer(nn.Module):
         self.self_attn = _PhiAttention(size.language, size.head)
         self.mlp = _Mlp(size.language, size.language_mlp)
 
-    def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], prefix: int, branches: int) -> Tensor:
+    def forward(
+        self, x: Tensor, turn: tuple[Tensor, Tensor], prefix: int, branches: int, pointing: list[Tensor] | None
+    ) -> Tensor:
         y = self.input_layernorm(x)
-        out: Tensor = x + self.self_attn(y, turn, prefix, branches) + self.mlp(y)
+        out: Tensor = x + self.self_attn(y, turn, prefix, branches, pointing) + self.mlp(y)
         return out
 
 
@@ -203,8 +211,9 @@ class Imp(nn.Module):
             x[pictures] = self.model.mm_projector(features).flatten(0, 1)
         return x
 
-    def decode(self, x: Tensor, prefix: int, branches: int) -> Tensor:
-        """The decoder's last states (B, prefix + branches * own, width), ready for `lm_head`.
+    def decode(self, x: Tensor, prefix: int, branches: int) -> tuple[Tensor, Tensor]:
+        """The decoder's last states (B, prefix + branches * own, width), ready for `lm_head`, and the scores
+        (B, pointing heads, branches * own, prefix) with which its pointing heads look at the prefix.
 
         `x` holds `prefix` shared positions (system text and picture) and then `branches` conversations of equal length
         that all go on from the prefix and do not see each other, so a picture is paid for once for many questions."""
@@ -214,7 +223,8 @@ class Imp(nn.Module):
         at = torch.cat([torch.arange(prefix), torch.arange(prefix, prefix + own).repeat(branches)]).to(x.device)
         angle = at[:, None] * (10000.0 ** (-torch.arange(half, device=x.device) / half)).repeat(2)
         turn = (angle.cos(), angle.sin())
-        for layer in self.model.layers:
-            x = layer(x, turn, prefix, branches)
+        pointing: list[Tensor] = []
+        for i, layer in enumerate(self.model.layers):
+            x = layer(x, turn, prefix, branches, pointing if i in POINTING else None)
         out: Tensor = self.model.final_layernorm(x)
-        return out
+        return out, torch.cat(pointing, 1)

@@ -12,19 +12,25 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from impchat.models.demo import words
-from impchat.models.demo.scenes import CELLS, COLOURS, DIGITS, MOST_COUNTED, SHAPES, Scene, Thing
+from impchat.models.demo.scenes import CELLS, COLOURS, MOST_COUNTED, SHAPES, Scene, Thing
 
 LANGUAGES = ("en", "zh")
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One question and its right answer. `thing`: the single thing it is about, for follow-up questions and boxes."""
+    """One question and its right answer. `thing`: the single thing it is about, for follow-up questions and boxes;
+    `about`: all things that the question means."""
 
     question: str
     answer: str
     kind: str
     thing: Thing | None = None
+    about: Sequence[Thing] = ()
+
+    def meant(self) -> Sequence[Thing]:
+        """The things to look at for the answer."""
+        return (self.thing,) if self.thing else self.about
 
 
 class Asker:
@@ -39,18 +45,12 @@ class Asker:
     # names
 
     def kind_name(self, kind: str, plural: bool = False) -> str:
-        """ "circle", "circles", "digit 7"; 圆形, 数字7."""
-        if kind in DIGITS:
-            return f"数字{kind}" if self.zh else f"digit {kind}"
+        """ "circle", "circles"; 圆形."""
         name = words.SHAPE_NAMES[self.language][kind]
         return name + "s" if plural and not self.zh else name
 
     def asked_kind(self, kind: str, plural: bool = False) -> str:
         """A kind as a person may call it."""
-        if kind in DIGITS:
-            return self.rng.choice(
-                ("数字", f"数字{kind}") if self.zh else ("digit", "number", f"digit {kind}", f"number {kind}")
-            )
         names = [self.kind_name(kind, plural)] * 4
         names += [n + "s" if plural and not self.zh else n for n in words.SHAPE_SYNONYMS[self.language].get(kind, ())]
         return self.rng.choice(names)
@@ -97,13 +97,8 @@ class Asker:
     # the things a question may be about
 
     def matching(self, kind: str | None = None, colour: str | None = None) -> list[Thing]:
-        """The things of a kind ("digit": any digit) and a colour."""
-        return [
-            t
-            for t in self.things
-            if (kind is None or t.kind == kind or (kind == "digit" and t.kind in DIGITS))
-            and (colour is None or t.colour == colour)
-        ]
+        """The things of a kind and a colour."""
+        return [t for t in self.things if (kind is None or t.kind == kind) and (colour is None or t.colour == colour)]
 
     def some_kind(self, present: float = 0.85) -> str:
         """A kind, with probability `present` one that is in the picture."""
@@ -158,15 +153,15 @@ class Asker:
 
     def colour_of(self, question: str, kind: str, asked: str) -> Exchange:
         """The answer to the colour of a kind, however it was asked."""
-        found = self.matching("digit" if kind in DIGITS else kind)
+        found = self.matching(kind)
         if not found:
             return Exchange(question, self.absent(self.kind_name(kind)), "colour")
         if len(found) == 1:
             return Exchange(question, self.is_colour(found[0]), "colour", found[0])
         colours = list(dict.fromkeys(self.colour_name(t.colour) for t in found))
         if self.zh:
-            return Exchange(question, f"{self.kind_name(kind)}是{self.join(colours)}的。", "colour")
-        return Exchange(question, f"The {self.kind_name(kind, True)} are {self.join(colours)}.", "colour")
+            return Exchange(question, f"{self.kind_name(kind)}是{self.join(colours)}的。", "colour", about=found)
+        return Exchange(question, f"The {self.kind_name(kind, True)} are {self.join(colours)}.", "colour", about=found)
 
     def is_colour(self, thing: Thing) -> str:
         """The circle is red."""
@@ -202,6 +197,7 @@ class Asker:
             question,
             f"是{self.join(names)}。" if self.zh else f"They are {self.join([self.article(n) for n in names])}.",
             "shape",
+            about=found,
         )
 
     def at(self, cell: int) -> Exchange:
@@ -217,16 +213,21 @@ class Asker:
             if self.zh
             else f"{'It is' if len(names) == 1 else 'They are'} {self.join([self.article(n) for n in names])}."
         )
-        return Exchange(question, answer, "shape", found[0] if len(found) == 1 else None)
+        return Exchange(question, answer, "shape", found[0] if len(found) == 1 else None, found)
 
     def it_is(self, thing: Thing) -> str:
         """It is a circle."""
         name = self.kind_name(thing.kind)
-        return f"是{name}。" if self.zh else f"It is {'the ' + name if thing.kind in DIGITS else self.article(name)}."
+        return f"是{name}。" if self.zh else f"It is {self.article(name)}."
 
     def count_all(self) -> Exchange:
         """How many things there are."""
-        return Exchange(self.pick("count"), self.there_are(len(self.things), "图形" if self.zh else "shape"), "count")
+        return Exchange(
+            self.pick("count"),
+            self.there_are(len(self.things), "图形" if self.zh else "shape"),
+            "count",
+            about=self.things,
+        )
 
     def count(self) -> Exchange:
         """How many there are, of all or of some."""
@@ -234,7 +235,6 @@ class Asker:
             return self.count_all()
         which = self.rng.random()
         kind = self.rng.choice(SHAPES) if self.rng.random() < 0.3 else self.some_kind()
-        kind = self.rng.choice(SHAPES) if kind in DIGITS else kind
         if which < 0.5:
             asked, name, found = self.asked_kind(kind, True), self.kind_name(kind), self.matching(kind)
         elif which < 0.85:
@@ -249,7 +249,7 @@ class Asker:
                 self.colour_name(colour) + ("" if self.zh else " ") + self.kind_name(kind),
                 self.matching(kind, colour),
             )
-        return Exchange(self.pick("count_of", n=asked), self.there_are(len(found), name), "count")
+        return Exchange(self.pick("count_of", n=asked), self.there_are(len(found), name), "count", about=found)
 
     def there_are(self, number: int, name: str) -> str:
         """There are two circles."""
@@ -271,7 +271,7 @@ class Asker:
             if not found:
                 return Exchange(self.pick("where", n=asked), absent, "where")
             thing = found[0]
-        alone = len(self.matching("digit" if thing.kind in DIGITS else thing.kind)) == 1
+        alone = len(self.matching(thing.kind)) == 1
         asked = (
             self.asked_kind(thing.kind)
             if alone and self.rng.random() < 0.5
@@ -283,8 +283,8 @@ class Asker:
             return Exchange(question, self.is_at(thing), "where", thing)
         places = list(dict.fromkeys(self.cell(t) for t in found))
         if self.zh:
-            return Exchange(question, f"{self.name(thing)}在{self.join(places)}。", "where")
-        return Exchange(question, f"The {self.name(thing)}s are {self.join(places)}.", "where")
+            return Exchange(question, f"{self.name(thing)}在{self.join(places)}。", "where", about=found)
+        return Exchange(question, f"The {self.name(thing)}s are {self.join(places)}.", "where", about=found)
 
     def is_at(self, thing: Thing) -> str:
         """The red circle is at the top left."""
@@ -337,18 +337,16 @@ class Asker:
         colours = (self.asked_colour(colour) + gap, self.colour_name(colour) + gap) if colour else ("", "")
         kinds = (self.asked_kind(kind), self.kind_name(kind)) if kind else (shape, shape)
         asked, name = colours[0] + kinds[0], colours[1] + kinds[1]
-        digit = kind is not None and kind in DIGITS
-        found = self.matching(kind if not digit or any(c.isdigit() for c in asked) else "digit", colour)
-        if digit and found:  # a digit asked for as "a number" is named
-            name = colours[1] + self.kind_name(found[0].kind)
-        plural = asked + "s" if not self.zh and not asked[-1].isdigit() else asked
-        question = self.pick("is_there", n=asked if self.zh else plural, k=self.article(asked))
+        found = self.matching(kind, colour)
+        question = self.pick("is_there", n=asked if self.zh else asked + "s", k=self.article(asked))
         yes, no = (f"有{name}", f"没有{name}") if self.zh else (f"there is {self.article(name)}", f"there is no {name}")
-        return Exchange(question, self._yes(bool(found), yes, no), "yes/no", found[0] if len(found) == 1 else None)
+        return Exchange(
+            question, self._yes(bool(found), yes, no), "yes/no", found[0] if len(found) == 1 else None, found
+        )
 
     def _lone(self) -> Thing | None:
         """A thing that is the only one of its kind."""
-        alone = [t for t in self.things if len(self.matching(t.kind)) == 1 and t.kind not in DIGITS]
+        alone = [t for t in self.things if len(self.matching(t.kind)) == 1]
         return self.rng.choice(alone) if alone else None
 
     def asks_colour(self) -> Exchange | None:
@@ -368,7 +366,7 @@ class Asker:
         if not alone:
             return None
         thing = self.rng.choice(alone)
-        kind = thing.kind if self.rng.random() < 0.5 and thing.kind not in DIGITS else self.rng.choice(SHAPES)
+        kind = thing.kind if self.rng.random() < 0.5 else self.rng.choice(SHAPES)
         asked = self.asked_kind(kind)
         question = self.pick("is_shape", c=self.asked_colour(thing.colour), n=asked, k=self.article(asked))
         told = self.it_is(thing)[:-1]
@@ -401,27 +399,17 @@ class Asker:
 
     def box(self) -> Exchange | None:
         """Four fractions, as Imp gives them."""
-        alone = [t for t in self.things if len(self.matching("digit" if t.kind in DIGITS else t.kind, t.colour)) == 1]
+        alone = [t for t in self.things if len(self.matching(t.kind, t.colour)) == 1]
         if not alone:
             return None
         thing = self.rng.choice(alone)
-        only = len(self.matching("digit" if thing.kind in DIGITS else thing.kind)) == 1
+        only = len(self.matching(thing.kind)) == 1
         asked = (
             self.asked_kind(thing.kind)
             if only and self.rng.random() < 0.4
             else self.asked_name(thing.colour, thing.kind)
         )
         return Exchange(self.pick("box", n=asked), box_text(thing.box), "box", thing)
-
-    def digit(self) -> Exchange | None:
-        """A digit read aloud."""
-        found = self.matching("digit")
-        if not found:
-            if self.rng.random() < 0.9:
-                return None
-            return Exchange(self.pick("digit"), self.absent("数字" if self.zh else "digit"), "digit")
-        answer = f"数字是{found[0].kind}。" if self.zh else f"The digit is {found[0].kind}."
-        return Exchange(self.pick("digit"), answer, "digit", found[0])
 
     def follow_up(self, before: Exchange) -> Exchange | None:
         """A short question that only makes sense after `before`."""
@@ -453,7 +441,6 @@ class Asker:
             (self.where, 0.16),
             (self.yes_no, 0.16),
             (self.box, 0.12),
-            (self.digit, 0.06),
         )
 
     def one(self) -> Exchange:
@@ -491,13 +478,58 @@ def small_talk(language: str, rng: Random) -> Exchange:
 
 
 def off_topic(language: str, rng: Random) -> Exchange:
-    """A question that the demo must refuse."""
-    if rng.random() < 0.2:
-        return Exchange(rng.choice(words.OFF_PLAIN[language]), words.REFUSAL[language], "off-topic")
-    topic = rng.choice(words.OFF_TOPICS[language])
-    if language == "en" and rng.random() < 0.3:
+    """A question that the demo must refuse: plain ones, frames with a topic, its own questions about things that it
+    does not know, and sentences of random words, since whatever is unknown is to be refused."""
+    chance = rng.random()
+    if chance < 0.15:
+        question = rng.choice(words.OFF_PLAIN[language])
+    elif chance < 0.55:
+        question = rng.choice(words.OFF_FRAMES[language]).format(t=_topic(language, rng))
+    elif chance < 0.75:
+        form = rng.choice(("colour", "count_of", "where", "is_there", "box", "and_colour"))
+        topic = _topic(language, rng)
+        question = rng.choice(words.ASK[language][form]).format(n=topic, k=topic)
+    else:
+        question = _salad(language, rng)
+    return Exchange(question, words.REFUSAL[language], "off-topic")
+
+
+def _topic(language: str, rng: Random) -> str:
+    topic = rng.choice(words.OFF_TOPICS[language]) if rng.random() < 0.7 else _unknown(language, rng)
+    if language == "en" and rng.random() < 0.15:
         topic = f"{rng.choice(words.OFF_TOPICS['en'])} and {topic}"
-    return Exchange(rng.choice(words.OFF_FRAMES[language]).format(t=topic), words.REFUSAL[language], "off-topic")
+    return topic
+
+
+def _unknown(language: str, rng: Random) -> str:
+    """A word that nobody taught: one or two of the 3,755 common characters of GB 2312, or syllables."""
+    if language == "zh":
+        return "".join(_common_character(rng) for _ in range(rng.randint(1, 3)))
+    starts, middles, ends = (part.split() for part in words.SYLLABLES)
+    word = "".join(rng.choice(starts) + rng.choice(middles) for _ in range(rng.randint(1, 2))) + rng.choice(ends)
+    return word + rng.choice(("", "", "", "s", "er", "ing", "ed", "tion", "ly", "al"))
+
+
+def _common_character(rng: Random) -> str:
+    row = rng.randint(0xB0, 0xD7)
+    return bytes((row, rng.randint(0xA1, 0xF9 if row == 0xD7 else 0xFE))).decode("gb2312")
+
+
+def _salad(language: str, rng: Random) -> str:
+    """Words put together at random into what looks like a question or a wish."""
+    begin, between, end = (rng.choice(part) for part in words.OFF_SALAD[language])
+    if language == "zh":
+        middle = "".join(
+            _topic("zh", rng) if rng.random() < 0.5 else _unknown("zh", rng) for _ in range(rng.randint(1, 4))
+        )
+        return begin + (middle if rng.random() < 0.5 else middle + between + _unknown("zh", rng)) + end
+    said = [begin]
+    for _ in range(rng.randint(1, 4)):
+        if rng.random() < 0.5:
+            said.append(rng.choice(words.OFF_SALAD["en"][1]))
+        said.append(rng.choice(words.OFF_TOPICS["en"]) if rng.random() < 0.4 else _unknown("en", rng))
+    question = " ".join(part for part in said if part)
+    return question[0].upper() + question[1:] + end
 
 
 def two_pictures(first: Scene, second: Scene, language: str, rng: Random) -> Exchange:
@@ -515,7 +547,7 @@ def two_pictures(first: Scene, second: Scene, language: str, rng: Random) -> Exc
     elif form == "which":
         thing = asker.rng.choice(asker.things) if asker.things else Thing("circle", "red", (0, 0, 1, 1), 0)
         question = rng.choice(words.TWO[language]["which"]).format(n=asker.asked_name(thing.colour, thing.kind))
-        held = [bool(a.matching("digit" if thing.kind in DIGITS else thing.kind, thing.colour)) for a in askers]
+        held = [bool(a.matching(thing.kind, thing.colour)) for a in askers]
         answer = words.TWO[language]["holders"][3 if not any(held) else 2 if all(held) else int(held[1])]
     elif form == "describe":
         question, answer = rng.choice(words.TWO[language]["describe"]).format(w=where), asker.describe().answer

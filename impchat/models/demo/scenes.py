@@ -10,14 +10,11 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from random import Random
 
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFilter
 
 SHAPES = ("circle", "square", "triangle", "star", "diamond", "heart")
-DIGITS = tuple("123456789")  # no 0: it is a circle's outline
-KINDS = SHAPES + DIGITS
 
 # Each colour as paint programs and CSS mix it, so that a person's own drawing is familiar ground.
 COLOURS: dict[str, tuple[tuple[int, int, int], ...]] = {
@@ -35,53 +32,10 @@ COLOURS: dict[str, tuple[tuple[int, int, int], ...]] = {
 CELLS = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
 MOST_COUNTED = 4  # more things than this are "more than four"
 
-# A digit as strokes in a unit square (x right, y down), for the half of the digits that look hand-drawn.
-_STROKES: dict[str, tuple[tuple[tuple[float, float], ...], ...]] = {
-    "1": (((0.25, 0.22), (0.55, 0.0), (0.55, 1.0)),),
-    "2": (((0.15, 0.25), (0.25, 0.06), (0.5, 0.0), (0.75, 0.08), (0.82, 0.28), (0.6, 0.58), (0.15, 1.0), (0.85, 1.0)),),
-    "3": (
-        ((0.18, 0.1), (0.5, 0.0), (0.78, 0.12), (0.76, 0.36), (0.45, 0.47)),
-        ((0.45, 0.47), (0.8, 0.6), (0.8, 0.88), (0.5, 1.0), (0.15, 0.9)),
-    ),
-    "4": (((0.65, 1.0), (0.65, 0.0), (0.1, 0.68), (0.9, 0.68)),),
-    "5": (((0.8, 0.0), (0.25, 0.0), (0.2, 0.45), (0.55, 0.38), (0.82, 0.6), (0.75, 0.9), (0.45, 1.0), (0.15, 0.9)),),
-    "6": (
-        (
-            (0.75, 0.05),
-            (0.4, 0.2),
-            (0.2, 0.6),
-            (0.25, 0.9),
-            (0.5, 1.0),
-            (0.78, 0.85),
-            (0.75, 0.58),
-            (0.5, 0.48),
-            (0.22, 0.65),
-        ),
-    ),
-    "7": (((0.12, 0.0), (0.88, 0.0), (0.4, 1.0)),),
-    "8": (
-        tuple((0.5 + 0.26 * math.sin(a * math.pi / 6), 0.24 - 0.24 * math.cos(a * math.pi / 6)) for a in range(13)),
-        tuple((0.5 + 0.32 * math.sin(a * math.pi / 6), 0.74 - 0.26 * math.cos(a * math.pi / 6)) for a in range(13)),
-    ),
-    "9": (
-        (
-            (0.78, 0.35),
-            (0.5, 0.52),
-            (0.25, 0.42),
-            (0.22, 0.15),
-            (0.5, 0.0),
-            (0.75, 0.1),
-            (0.8, 0.4),
-            (0.6, 0.8),
-            (0.3, 1.0),
-        ),
-    ),
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """One drawn thing: its kind (a shape or a digit), colour, the tight box and the ninth of the picture it lies in."""
+    """One drawn thing: its kind (one of `SHAPES`), colour, the tight box and the ninth of the picture it lies in."""
 
     kind: str
     colour: str
@@ -206,35 +160,6 @@ def outline(kind: str, rng: Random) -> list[tuple[float, float]]:
     return [(x * cos - y * sin, x * sin + y * cos) for x, y in points]
 
 
-@lru_cache(maxsize=64)
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
-
-
-def _digit_mask(
-    size: tuple[int, int], digit: str, centre: tuple[float, float], radius: float, rng: Random
-) -> Image.Image:
-    mask = Image.new("L", size, 0)
-    draw = ImageDraw.Draw(mask)
-    x, y = centre
-    if rng.random() < 0.5:
-        draw.text((x, y), digit, fill=255, font=_font(max(8, round(radius * 2.6))), anchor="mm")
-        return mask
-    width = max(3, round(radius * rng.uniform(0.18, 0.34)))
-    turn = math.radians(rng.uniform(-8, 8))
-    for stroke in _STROKES[digit]:
-        points = []
-        for u, v in stroke:
-            dx, dy = (u - 0.5) * 1.3 * radius, (v - 0.5) * 1.9 * radius
-            points.append(
-                (x + dx * math.cos(turn) - dy * math.sin(turn), y + dx * math.sin(turn) + dy * math.cos(turn))
-            )
-        draw.line(points, fill=255, width=width, joint="curve")
-        for px, py in (points[0], points[-1]):
-            draw.ellipse((px - width / 2, py - width / 2, px + width / 2, py + width / 2), fill=255)
-    return mask
-
-
 def _paper(rng: Random, style: Style, size: tuple[int, int], colour: tuple[int, int, int]) -> Image.Image:
     """The background: `colour` with one of the style's patterns so faint that it is clearly no thing."""
     pattern = rng.choice(style.patterns)
@@ -311,45 +236,38 @@ def drawn(rng: Random, style: Style = TRAIN, count: int | None = None) -> Scene:
     side, aspect = rng.choice(style.sides), rng.choice(style.aspects) * rng.uniform(0.97, 1.03)
     size = (side, max(96, round(side / aspect))) if aspect >= 1 else (max(96, round(side * aspect)), side)
     places = _places(rng, size, _count(rng) if count is None else count, style.radii)
-    digit_at = rng.randrange(len(places)) if 0 < len(places) <= MOST_COUNTED and rng.random() < 0.16 else -1
     few = rng.sample(list(COLOURS), rng.choice((2, 3, 10)))  # so that colours and shapes also repeat in a picture
     paper = rng.choice(style.papers) if rng.random() < 0.85 else tuple(rng.randint(175, 255) for _ in range(3))
     canvas = _paper(rng, style, size, paper)  # type: ignore[arg-type]
     factor = rng.choice((1, 1, 2))  # 2: edges are smooth, 1: as a paint program without antialiasing
     things: list[tuple[Thing, Image.Image]] = []
     edge = rng.random()
-    for i, (x, y, radius) in enumerate(places):
+    for x, y, radius in places:
         for _ in range(60):
             colour = rng.choice(few)
             mixed = _mixed(rng, colour)
             if _distance(mixed, paper) > 140:  # type: ignore[arg-type]
                 break
             few = list(COLOURS)
-        kind = rng.choice(DIGITS) if i == digit_at else rng.choice(SHAPES)
-        if kind in DIGITS:
-            mask = _digit_mask(size, kind, (x, y), radius, rng)
-            body = mask
-        else:
-            big = (size[0] * factor, size[1] * factor)
-            points = [((x + radius * u) * factor, (y + radius * v) * factor) for u, v in outline(kind, rng)]
-            mask = Image.new("L", big, 0)
-            ImageDraw.Draw(mask).polygon(points, fill=255)
-            body = mask
-            line = max(2, round(radius * factor * rng.uniform(0.12, 0.22)))
-            if edge < 0.12 and radius > 0.1 * min(size):  # hollow: the outline alone is coloured
-                body = Image.new("L", big, 0)
-                ImageDraw.Draw(body).line([*points, points[0], points[1]], fill=255, width=line, joint="curve")
-                body = Image.composite(body, Image.new("L", big, 0), mask)
-            elif edge > 0.85 and colour != "black":  # a dark line around
-                rim = Image.new("L", big, 0)
-                ImageDraw.Draw(rim).line(
-                    [*points, points[0], points[1]], fill=255, width=max(1, line // 3), joint="curve"
-                )
-                canvas.paste((25, 25, 25), mask=rim.resize(size, Image.Resampling.BOX) if factor > 1 else rim)
-                rim_inside = Image.composite(Image.new("L", big, 0), mask, rim)
-                body = rim_inside
-            if factor > 1:
-                mask, body = mask.resize(size, Image.Resampling.BOX), body.resize(size, Image.Resampling.BOX)
+        kind = rng.choice(SHAPES)
+        big = (size[0] * factor, size[1] * factor)
+        points = [((x + radius * u) * factor, (y + radius * v) * factor) for u, v in outline(kind, rng)]
+        mask = Image.new("L", big, 0)
+        ImageDraw.Draw(mask).polygon(points, fill=255)
+        body = mask
+        line = max(2, round(radius * factor * rng.uniform(0.12, 0.22)))
+        if edge < 0.12 and radius > 0.1 * min(size):  # hollow: the outline alone is coloured
+            body = Image.new("L", big, 0)
+            ImageDraw.Draw(body).line([*points, points[0], points[1]], fill=255, width=line, joint="curve")
+            body = Image.composite(body, Image.new("L", big, 0), mask)
+        elif edge > 0.85 and colour != "black":  # a dark line around
+            rim = Image.new("L", big, 0)
+            ImageDraw.Draw(rim).line([*points, points[0], points[1]], fill=255, width=max(1, line // 3), joint="curve")
+            canvas.paste((25, 25, 25), mask=rim.resize(size, Image.Resampling.BOX) if factor > 1 else rim)
+            rim_inside = Image.composite(Image.new("L", big, 0), mask, rim)
+            body = rim_inside
+        if factor > 1:
+            mask, body = mask.resize(size, Image.Resampling.BOX), body.resize(size, Image.Resampling.BOX)
         canvas.paste(mixed, mask=body)
         x1, y1, x2, y2 = mask.getbbox() or (0, 0, 1, 1)
         box = (x1 / size[0], y1 / size[1], x2 / size[0], y2 / size[1])
