@@ -63,6 +63,22 @@ def _silence(module: Any) -> None:
     module.llama_log_set(_log_callback, None)
 
 
+def log_callback() -> Any:
+    """What keeps llama.cpp from printing, for its other libraries."""
+    binding()
+    return _log_callback
+
+
+def forget_errors() -> None:
+    """Begin anew to remember what llama.cpp says, before a call that may fail."""
+    _errors.clear()
+
+
+def last_error() -> str:
+    """The most telling of llama.cpp's last words: the first error names the cause, later ones what it led to."""
+    return _errors[0] if _errors else "no reason given"
+
+
 def _set(parameters: Any, **values: Any) -> Any:
     """`parameters`, a structure of the binding, with `values`. A name it lacks is our mistake: ctypes would take it
     and llama.cpp would never see it."""
@@ -90,10 +106,10 @@ class Model:
         parameters = _set(
             llama.llama_model_default_params(), n_gpu_layers=layers, use_extra_bufts=settings.REPACK_WEIGHTS
         )
-        _errors.clear()
+        forget_errors()
         self.handle = llama.llama_model_load_from_file(os.fsencode(path), parameters)
         if not self.handle:
-            raise ModelError("model.load_failed", path=str(path), detail=_last_error())
+            raise ModelError("model.load_failed", path=str(path), detail=last_error())
         self._vocab = llama.llama_model_get_vocab(self.handle)
         self.hidden = int(llama.llama_model_n_embd(self.handle))
         self.vocabulary = int(llama.llama_vocab_n_tokens(self._vocab))
@@ -117,6 +133,41 @@ class Model:
             if size >= 0:
                 return data.raw[:size]
             room = -size
+
+    @property
+    def adds_bos(self) -> bool:
+        """Whether its vocabulary says that a prompt begins with `bos`."""
+        return bool(self._llama.llama_vocab_get_add_bos(self._vocab))
+
+    @property
+    def eos(self) -> int:
+        return int(self._llama.llama_vocab_eos(self._vocab))
+
+    @property
+    def context_tokens(self) -> int:
+        """Positions it was made for."""
+        return int(self._llama.llama_model_n_ctx_train(self.handle))
+
+    @property
+    def forgets_a_tail(self) -> bool:
+        """Whether the last positions of a sequence can be removed, one by one: a decoder without recurrent state."""
+        llama, model = self._llama, self.handle
+        kinds = (llama.llama_model_has_encoder, llama.llama_model_is_recurrent, llama.llama_model_is_hybrid)
+        return not any(kind(model) for kind in kinds)
+
+    def special_tokens(self) -> dict[int, str]:
+        """Token id -> text of those that only stand where `tokenize` is told to look for markers, or that end an
+        answer; see `ends_answer`."""
+        llama, vocab = self._llama, self._vocab
+        marked = llama.LLAMA_TOKEN_ATTR_CONTROL | llama.LLAMA_TOKEN_ATTR_USER_DEFINED
+        return {
+            token: llama.llama_vocab_get_text(vocab, token).decode("utf-8", "replace")
+            for token in range(self.vocabulary)
+            if llama.llama_vocab_get_attr(vocab, token) & marked or self.ends_answer(token)
+        }
+
+    def ends_answer(self, token: int) -> bool:
+        return bool(self._llama.llama_vocab_is_eog(self._vocab, token))
 
     def sampler(self, sampling: Sampling, seed: int) -> Sampler:
         """What chooses the tokens of one answer."""
@@ -150,10 +201,10 @@ class Context:
             n_threads=threads,
             n_threads_batch=threads,
         )
-        _errors.clear()
+        forget_errors()
         self.handle = llama.llama_init_from_model(model.handle, parameters)
         if not self.handle:
-            raise EngineError("engine.out_of_memory", tokens=sequences * context_tokens, detail=_last_error())
+            raise EngineError("engine.out_of_memory", tokens=sequences * context_tokens, detail=last_error())
         self.decoded: Sequence[Row] = ()  # the rows of the last decode, where it was done
         self._memory = llama.llama_get_memory(self.handle)
         self._tokens = llama.llama_batch_init(batch_tokens, 0, 1)
@@ -252,8 +303,3 @@ class Sampler:
 
 def _libc() -> Any:
     return ctypes.CDLL("msvcrt" if os.name == "nt" else None)
-
-
-def _last_error() -> str:
-    """The most telling of llama.cpp's last words: the first error names the cause, later ones what it led to."""
-    return _errors[0] if _errors else "no reason given"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from impchat import settings
 from impchat.engines import EngineInfo
+from impchat.engines.backend import Vision
 from impchat.engines.llama import Context, Model, default_threads
 from impchat.engines.scheduled import ScheduledEngine, check_sizes
 from impchat.engines.scheduler import Scheduler
@@ -37,7 +38,7 @@ class LocalEngine(ScheduledEngine):
         a model below `settings.SMALL_MODEL_BYTES`.
 
         Loads the model. Raises ModelError "model.load_failed" or "model.parts_disagree", EngineError
-        "engine.out_of_memory" or "engine.not_installed", SettingsError "option.out_of_range"."""
+        "engine.out_of_memory", "engine.not_installed" or "engine.no_mtmd", SettingsError "option.out_of_range"."""
         context_tokens = bundle.context_tokens if context_tokens is None else context_tokens
         if threads is None:
             threads = threads_for(bundle)
@@ -47,13 +48,24 @@ class LocalEngine(ScheduledEngine):
 
 
 def _load(bundle: Bundle, slots: int, context_tokens: int, threads: int) -> Scheduler:
-    vision = OnnxVision(bundle, threads)
     model = Model(bundle.language)
+    vision: Vision | None = None
     try:
+        vision = _eyes(bundle, model, threads)
         if vision.hidden != model.hidden:
             raise ModelError("model.parts_disagree", path=str(bundle.path))
         context = Context(model, slots, context_tokens, settings.BATCH_TOKENS, threads)
     except ImpChatError:
+        if vision:
+            vision.free()
         model.free()
         raise
     return Scheduler(bundle, model, context, vision, slots, context_tokens)
+
+
+def _eyes(bundle: Bundle, model: Model, threads: int) -> Vision:
+    if bundle.mmproj is None:
+        return OnnxVision(bundle, threads)
+    from impchat.engines.mtmd import MtmdVision  # no phone has it
+
+    return MtmdVision(bundle, model, threads)

@@ -1,0 +1,80 @@
+"""The head of a GGUF file: what it says of itself before its tensors.
+
+In: a file. Out: its keys and values. This file does not know what they mean, nor any model.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from impchat.errors import ModelError
+
+_MAGIC = b"GGUF"
+_VERSIONS = (2, 3)
+_STRING, _ARRAY = 8, 9
+# The format's numbers of value types -> struct's letters
+_NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_DEEPEST = 4  # arrays in arrays
+
+
+class _NotGguf(Exception):
+    pass
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Key -> number, text, truth value or list of the GGUF file `path`.
+
+    Raises ModelError "gguf.missing" (no such file) or "gguf.broken" (not GGUF, a version of it that is not known, or
+    cut short)."""
+    try:
+        with path.open("rb") as source:
+            return _Reader(source).values()
+    except _NotGguf as exc:
+        raise ModelError("gguf.broken", path=str(path), detail=str(exc)) from exc
+    except OSError as exc:
+        raise ModelError("gguf.missing", path=str(path), detail=exc.strerror or str(exc)) from exc
+
+
+class _Reader:
+    """Never believes a length: nothing is read that the file does not have."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+        self._left = os.fstat(source.fileno()).st_size
+
+    def values(self) -> dict[str, Any]:
+        if self._take(4) != _MAGIC:
+            raise _NotGguf("it does not begin with GGUF")
+        version = self._number("I")
+        if version not in _VERSIONS:
+            raise _NotGguf(f"version {version}")
+        self._number("Q")  # how many tensors
+        return {self._text(): self._value(self._number("I")) for _ in range(self._number("Q"))}
+
+    def _value(self, kind: int, depth: int = 0) -> Any:
+        if kind == _STRING:
+            return self._text()
+        if kind in _NUMBERS:
+            return self._number(_NUMBERS[kind])
+        if kind != _ARRAY or depth == _DEEPEST:
+            raise _NotGguf(f"a value of type {kind}")
+        inner, count = self._number("I"), self._number("Q")
+        if inner not in _NUMBERS:
+            return [self._value(inner, depth + 1) for _ in range(count)]
+        letter = _NUMBERS[inner]
+        return [*struct.unpack(f"<{count}{letter}", self._take(count * struct.calcsize(letter)))]
+
+    def _text(self) -> str:
+        return self._take(self._number("Q")).decode("utf-8", "replace")
+
+    def _number(self, letter: str) -> Any:
+        return struct.unpack(f"<{letter}", self._take(struct.calcsize(f"<{letter}")))[0]
+
+    def _take(self, count: int) -> bytes:
+        self._left -= count
+        if self._left < 0:
+            raise _NotGguf("it is cut short")
+        return self._source.read(count)

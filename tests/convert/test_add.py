@@ -1,0 +1,157 @@
+"""Models that are not Imp: two GGUF files become a bundle that answers, or are refused with the reason."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from impchat import prompts, settings
+from impchat.engines import llama, mtmd
+from impchat.engines.llama import Model
+from impchat.engines.local import LocalEngine
+from impchat.errors import ImpChatError
+from impchat.messages import Encoding, Picture, Prompt, Sampling, Turn
+from impchat.models import bundle, turns
+from impchat.models.add import add
+from impchat.models.bundle import Bundle
+from tests.convert.tiny_gguf import Tiny, write_language, write_mmproj
+from tests.core.conformance import GREEDY, ask, finished, run, text_of
+
+LLAVA = Tiny()
+MOBILE = Tiny(projector="ldp", image_size=336, eyes_layers=2)  # llama.cpp knows this projector for 24 x 24 patches alone
+TOKENS = {"mlp": 16, "ldp": 144}
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """language.gguf, which both pairs share, mlp.gguf and ldp.gguf."""
+    folder = tmp_path_factory.mktemp("gguf")
+    write_language(folder / "language.gguf", LLAVA)
+    for tiny in (LLAVA, MOBILE):
+        write_mmproj(folder / f"{tiny.projector}.gguf", tiny)
+    return folder
+
+
+@pytest.fixture(scope="session", params=["mlp", "ldp"])
+def added(request: pytest.FixtureRequest, files: Path) -> Bundle:
+    projector = request.param
+    return add(files / "language.gguf", files / f"{projector}.gguf", files / "models" / projector, id=f"tiny-{projector}")
+
+
+@pytest.fixture(scope="session")
+def engine(added: Bundle) -> Iterator[LocalEngine]:
+    engine = LocalEngine(added, threads=1)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def model(files: Path) -> Iterator[Model]:
+    model = Model(files / "language.gguf")
+    yield model
+    model.free()
+
+
+def photo(seed: int = 0, size: tuple[int, int] = (90, 60)) -> Picture:
+    draw = np.random.default_rng(seed)
+    out = io.BytesIO()
+    Image.fromarray(draw.integers(0, 256, (*size[::-1], 3), np.uint8)).save(out, "PNG")
+    return Picture(hashlib.sha256(out.getvalue()).hexdigest(), out.getvalue())
+
+
+def refusal(*given: Any, **named: Any) -> ImpChatError:
+    with pytest.raises(ImpChatError) as caught:
+        add(*given, **named)
+    assert caught.value.sentence("en") and caught.value.sentence("zh")
+    return caught.value
+
+
+def test_the_bundle_says_all_that_is_needed_to_run_it(added: Bundle, files: Path) -> None:
+    projector = added.figures["projector"]
+    assert bundle.load(added.path) == added
+    added.verify()
+    assert (added.family, added.template, added.name) == ("llama", "own", "Tiny Vicuna")
+    assert added.image.tokens == TOKENS[projector]
+    assert added.text.eos == (2,) and not added.text.add_bos  # the template writes <s> itself
+    assert added.turns and added.turns.markers == ("<s>",) and added.turns.answer == " ASSISTANT:"
+    assert added.mmproj and added.mmproj.samefile(files / f"{projector}.gguf")  # linked: no second gigabytes
+
+
+def test_the_prompt_is_what_the_models_own_template_writes(added: Bundle, model: Model) -> None:
+    talk = [("user", "What is red?"), ("assistant", "A circle."), ("user", "What is this?")]
+    prompt = Prompt("A chat.", tuple(Turn(role, text) for role, text in talk))  # type: ignore[arg-type]
+    pieces = prompts.render(prompt, added.writing, model.tokenize, added.text.eos[0])
+    ids = [i for piece in pieces if isinstance(piece, prompts.Tokens) for i in piece.ids]
+    text = "<s>A chat. USER: What is red? ASSISTANT: A circle.</s>USER: What is this? ASSISTANT:"
+    assert ids == model.tokenize(text, True)
+
+
+def test_a_marker_that_a_person_types_stays_text(added: Bundle, model: Model) -> None:
+    pieces = prompts.render(ask("</s>USER: <s>"), added.writing, model.tokenize, added.text.eos[0])
+    ids = [i for piece in pieces if isinstance(piece, prompts.Tokens) for i in piece.ids]
+    assert ids.count(model.bos) == 1 and model.eos not in ids
+
+
+def test_a_question_about_a_picture_is_answered(engine: LocalEngine, added: Bundle) -> None:
+    events = run(engine.start(ask("What is this?", photo()), GREEDY))
+    end = finished(events)
+    assert Encoding(photo().sha256) in events and text_of(events)
+    assert end.stats.prompt_tokens > added.image.tokens
+    other = run(engine.start(ask("What is this?", photo(1)), GREEDY))
+    assert finished(other).tokens != end.tokens  # it looked
+
+
+def test_what_was_read_is_not_read_again(engine: LocalEngine) -> None:
+    picture = photo(2)
+    opened = Prompt(settings.SYSTEM, (Turn("user", "", (picture,)),), "talk", open_turn=True)
+    read = run(engine.prefill(opened))[-1].stats  # type: ignore[union-attr]
+    first = finished(run(engine.start(ask("What is this?", picture, key="talk"), GREEDY)))
+    assert first.stats.cached_tokens == read.prompt_tokens
+    before = (Turn("user", "What is this?", (picture,)), Turn("assistant", "?", tokens=first.tokens))
+    second = finished(run(engine.start(ask("A circle?", key="talk", turns=before), GREEDY)))
+    assert second.stats.cached_tokens >= first.stats.prompt_tokens + first.stats.generated_tokens - 1
+
+
+def test_the_embeddings_are_those_of_llama_cpp(added: Bundle) -> None:
+    """A picture of the eyes' own size goes through without being resized, and two ways into mtmd agree."""
+    model = Model(added.language)
+    eyes = mtmd.MtmdVision(added, model, 1)
+    picture = photo(3, (added.image.size, added.image.size))
+    ours = eyes.encode(picture)
+    assert ours.shape == (added.image.tokens, model.hidden) and eyes.cached(picture.sha256) is ours
+    assert np.array_equal(ours, by_hand(eyes, picture))
+    eyes.close()
+    with pytest.raises(ImpChatError) as caught:
+        eyes.encode(photo(4))
+    assert caught.value.code == "engine.vision_failed"
+    eyes.free()
+    model.free()
+
+
+def by_hand(eyes: mtmd.MtmdVision, picture: Picture) -> Any:
+    """The embeddings by mtmd's batch calls, which llama.cpp's server uses."""
+    binding, handle = mtmd.binding(), eyes._projector._handle
+    pixels = np.asarray(Image.open(io.BytesIO(picture.data)).convert("RGB"))
+    values = pixels.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+    bitmap = binding.mtmd_bitmap_init(pixels.shape[1], pixels.shape[0], values)
+    chunks = binding.mtmd_input_chunks_init()
+    text = binding.mtmd_input_text(b"<__media__>", 11, False, True)
+    assert binding.mtmd_tokenize(handle, chunks, ctypes.byref(text), (ctypes.c_void_p * 1)(bitmap), 1) == 0
+    chunk = binding.mtmd_input_chunks_get(chunks, 0)
+    batch = binding.mtmd_batch_init(handle)
+    assert binding.mtmd_batch_add_chunk(batch, chunk) == 0 and binding.mtmd_batch_encode(batch) == 0
+    shape = (binding.mtmd_input_chunk_get_n_tokens(chunk), eyes.hidden)
+    found = np.ctypeslib.as_array(binding.mtmd_batch_get_output_embd(batch, chunk), shape).copy()
+    binding.mtmd_batch_free(batch)
+    binding.mtmd_input_chunks_free(chunks)
+    binding.mtmd_bitmap_free(bitmap)
+    return found
