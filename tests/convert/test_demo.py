@@ -93,8 +93,17 @@ def test_each_answer_knows_the_things_it_is_about(tokenizer: Tokenizer) -> None:
     lesson = lessons.Lesson()
     teaching.answer(lesson, Exchange("What is blue?", "It is a star.", "shape", BLUE_STAR), "\n", _AsTyped(), scene)
     assert lesson.about == [0b10 if learned else 0 for learned in lesson.learned]
-    count = Asker(scene, "en", Random(1)).count_all()
-    assert set(count.meant()) == {RED_CIRCLE, BLUE_STAR}
+    both = Asker(scene, "en", Random(1)).describe()
+    assert both.answer == "There are a red circle at the top left and a blue star at the bottom right."
+    lesson = lessons.Lesson()
+    teaching.answer(lesson, both, "\n", _AsTyped(), scene)
+    said: dict[int, str] = {}
+    for number, things in zip(lesson.ids, lesson.about, strict=True):
+        if things:
+            said[things] = said.get(things, "") + tokenizer.decode([number])
+    assert said[0b01] == " a red circle at the top left"
+    assert said[0b10] == " and a blue star at the bottom right"
+    assert said[0b11].startswith(" There are")
 
 
 def test_pointing_is_right_when_the_attention_lies_on_the_thing() -> None:

@@ -8,7 +8,7 @@ This file does not know the model.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from impchat import settings
 from impchat.models.demo import questions, scenes, words
 from impchat.models.demo.questions import Exchange
-from impchat.models.demo.scenes import Scene, Style
+from impchat.models.demo.scenes import Scene, Style, Thing
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -89,11 +89,11 @@ class Lesson:
     pictures: list[Scene] = field(default_factory=list)
     shown: list[bool] = field(default_factory=list)  # a picture's embedding stands here
 
-    def read(self, ids: list[int], learned: bool = False, about: int = 0) -> None:
+    def read(self, ids: list[int], learned: bool = False) -> None:
         """Add text."""
         self.ids += ids
         self.learned += [learned] * len(ids)
-        self.about += [about] * len(ids)
+        self.about += [0] * len(ids)
         self.shown += [False] * len(ids)
 
     def show(self, scene: Scene) -> None:
@@ -200,8 +200,13 @@ class Lessons:
     def answer(self, lesson: Lesson, exchange: Exchange, lead: str, rng: Random, scene: Scene | None = None) -> None:
         """One exchange behind `lead`, its answer to be learned; `scene`: the prefix's picture, if it is about that."""
         lesson.read(self.encode(f"{lead}{questions.typed(exchange.question, rng)} ASSISTANT:"))
-        about = sum(1 << scene.things.index(thing) for thing in exchange.meant()) if scene else 0
-        lesson.read(self.encode(f" {exchange.answer}{EOS}"), learned=True, about=about)
+        said = self.tokenizer.encode(f" {exchange.answer}{EOS}", add_special_tokens=False)
+        lesson.read(said.ids, learned=True)
+        if scene is not None:
+            looks = [(end + 1, _bits(scene, things)) for end, things in exchange.looks()]  # 1: the space before
+            lesson.about[-len(said.ids) :] = [
+                next((bits for end, bits in looks if stop <= end), looks[-1][1]) for _, stop in said.offsets
+            ]
 
     def talk(
         self,
@@ -273,6 +278,10 @@ class Lessons:
             [scene for one in lessons for scene in one.pictures],
             prefix,
         )
+
+
+def _bits(scene: Scene, things: Sequence[Thing]) -> int:
+    return sum(1 << scene.things.index(thing) for thing in things)
 
 
 def _about(scene: Scene, language: str, rng: Random) -> Iterator[Exchange]:

@@ -20,17 +20,41 @@ LANGUAGES = ("en", "zh")
 @dataclass(frozen=True, slots=True)
 class Exchange:
     """One question and its right answer. `thing`: the single thing it is about, for follow-up questions and boxes;
-    `about`: all things that the question means."""
+    `about`: all things that the question means; `parts`: pieces of the answer in order, each with what it names."""
 
     question: str
     answer: str
     kind: str
     thing: Thing | None = None
     about: Sequence[Thing] = ()
+    parts: Sequence[tuple[str, Sequence[Thing]]] = ()
 
-    def meant(self) -> Sequence[Thing]:
-        """The things to look at for the answer."""
-        return (self.thing,) if self.thing else self.about
+    def looks(self) -> list[tuple[int, Sequence[Thing]]]:
+        """What to look at while the answer is said: up to each place in the answer (an index), the things that the
+        words before it speak of."""
+        meant = (self.thing,) if self.thing else self.about
+        looks: list[tuple[int, Sequence[Thing]]] = []
+        said = 0
+        for text, things in self.parts:
+            begin = self.answer.index(text, said)
+            if not looks:
+                looks.append((begin, meant))
+            said = begin + len(text)
+            looks.append((said, things))
+        return [*looks, (len(self.answer), meant)]
+
+
+def each(texts: Sequence[str], things: Sequence[Thing]) -> list[tuple[str, Sequence[Thing]]]:
+    """Parts of an answer, one for each thing."""
+    return [(text, (thing,)) for text, thing in zip(texts, things, strict=False)]
+
+
+def alike(named: Sequence[tuple[str, Thing]]) -> list[tuple[str, Sequence[Thing]]]:
+    """Parts of an answer, one for each name, in the order in which the names come first."""
+    groups: dict[str, list[Thing]] = {}
+    for name, thing in named:
+        groups.setdefault(name, []).append(thing)
+    return list(groups.items())
 
 
 class Asker:
@@ -120,16 +144,19 @@ class Asker:
 
     def describe(self) -> Exchange:
         """Everything in reading order."""
+        parts: list[str] = []
         if not self.things:
             answer = "图片是空白的。" if self.zh else "The picture is empty."
         elif len(self.things) > MOST_COUNTED:
             answer = self.many()
         elif self.zh:
-            answer = "，".join(f"{self.cell(t)}有一个{self.name(t)}" for t in self.things) + "。"
+            parts = [f"{self.cell(t)}有一个{self.name(t)}" for t in self.things]
+            answer = "，".join(parts) + "。"
         else:
             parts = [f"{self.article(self.name(t))} {self.cell(t)}" for t in self.things]
             answer = f"There {'is' if len(parts) == 1 else 'are'} {self.join(parts)}."
-        return Exchange(self.pick("describe"), answer, "describe", self.things[0] if len(self.things) == 1 else None)
+        only = self.things[0] if len(self.things) == 1 else None
+        return Exchange(self.pick("describe"), answer, "describe", only, self.things, each(parts, self.things))
 
     def many(self) -> str:
         """More than can be counted."""
@@ -138,12 +165,13 @@ class Asker:
     def colour(self) -> Exchange:
         """The colour of a thing, or of all."""
         if self.rng.random() < 0.15 and self.things:
-            colours = list(dict.fromkeys(self.colour_name(t.colour) for t in self.things))
+            colours = alike([(self.colour_name(t.colour), t) for t in self.things])
+            names = self.join([name for name, _ in colours])
             if len(colours) == 1:
-                answer = f"颜色是{colours[0]}。" if self.zh else f"The color is {colours[0]}."
+                answer = f"颜色是{names}。" if self.zh else f"The color is {names}."
             else:
-                answer = f"颜色有{self.join(colours)}。" if self.zh else f"The colors are {self.join(colours)}."
-            return Exchange(self.pick("colours"), answer, "colour")
+                answer = f"颜色有{names}。" if self.zh else f"The colors are {names}."
+            return Exchange(self.pick("colours"), answer, "colour", None, self.things, colours)
         if len(self.things) == 1 and self.rng.random() < 0.3:
             thing = self.things[0]
             return Exchange(self.pick("colour_one"), self.is_colour(thing), "colour", thing)
@@ -158,10 +186,10 @@ class Asker:
             return Exchange(question, self.absent(self.kind_name(kind)), "colour")
         if len(found) == 1:
             return Exchange(question, self.is_colour(found[0]), "colour", found[0])
-        colours = list(dict.fromkeys(self.colour_name(t.colour) for t in found))
-        if self.zh:
-            return Exchange(question, f"{self.kind_name(kind)}是{self.join(colours)}的。", "colour", about=found)
-        return Exchange(question, f"The {self.kind_name(kind, True)} are {self.join(colours)}.", "colour", about=found)
+        colours = alike([(self.colour_name(t.colour), t) for t in found])
+        names = self.join([name for name, _ in colours])
+        answer = f"{self.kind_name(kind)}是{names}的。" if self.zh else f"The {self.kind_name(kind, True)} are {names}."
+        return Exchange(question, answer, "colour", None, found, colours)
 
     def is_colour(self, thing: Thing) -> str:
         """The circle is red."""
@@ -192,13 +220,9 @@ class Asker:
             )
         if len(found) == 1:
             return Exchange(question, self.it_is(found[0]), "shape", found[0])
-        names = [self.kind_name(t.kind) for t in found]
-        return Exchange(
-            question,
-            f"是{self.join(names)}。" if self.zh else f"They are {self.join([self.article(n) for n in names])}.",
-            "shape",
-            about=found,
-        )
+        names = [self.kind_name(t.kind) if self.zh else self.article(self.kind_name(t.kind)) for t in found]
+        answer = f"是{self.join(names)}。" if self.zh else f"They are {self.join(names)}."
+        return Exchange(question, answer, "shape", None, found, each(names, found))
 
     def at(self, cell: int) -> Exchange:
         """What lies in a ninth of the picture."""
@@ -207,13 +231,10 @@ class Asker:
         found = [t for t in self.things if t.cell == cell]
         if not found:
             return Exchange(question, f"{place}没有图形。" if self.zh else f"There is nothing {place}.", "shape")
-        names = [self.name(t) for t in found]
-        answer = (
-            f"是{self.join(names)}。"
-            if self.zh
-            else f"{'It is' if len(names) == 1 else 'They are'} {self.join([self.article(n) for n in names])}."
-        )
-        return Exchange(question, answer, "shape", found[0] if len(found) == 1 else None, found)
+        names = [self.name(t) if self.zh else self.article(self.name(t)) for t in found]
+        they = "是" if self.zh else "It is " if len(names) == 1 else "They are "
+        answer = they + self.join(names) + ("。" if self.zh else ".")
+        return Exchange(question, answer, "shape", found[0] if len(found) == 1 else None, found, each(names, found))
 
     def it_is(self, thing: Thing) -> str:
         """It is a circle."""
@@ -281,10 +302,10 @@ class Asker:
         question = self.pick("where", n=asked)
         if len(found) == 1:
             return Exchange(question, self.is_at(thing), "where", thing)
-        places = list(dict.fromkeys(self.cell(t) for t in found))
-        if self.zh:
-            return Exchange(question, f"{self.name(thing)}在{self.join(places)}。", "where", about=found)
-        return Exchange(question, f"The {self.name(thing)}s are {self.join(places)}.", "where", about=found)
+        places = alike([(self.cell(t), t) for t in found])
+        names = self.join([place for place, _ in places])
+        answer = f"{self.name(thing)}在{names}。" if self.zh else f"The {self.name(thing)}s are {names}."
+        return Exchange(question, answer, "where", None, found, places)
 
     def is_at(self, thing: Thing) -> str:
         """The red circle is at the top left."""
