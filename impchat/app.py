@@ -7,7 +7,6 @@ This file does not know what is said in a conversation, nor who shows it.
 from __future__ import annotations
 
 import os
-import re
 import threading
 from pathlib import Path
 
@@ -15,28 +14,20 @@ from impchat import paths, settings
 from impchat.answer import Answer, Answers, rebuilt
 from impchat.chat import Chat, Core
 from impchat.engines import Engine
-from impchat.errors import ChatError, EngineError, ModelError
+from impchat.errors import ChatError, EngineError
 from impchat.history import History
 from impchat.messages import Sampling
-from impchat.models import bundle as bundles
+from impchat.models import library
 from impchat.models.bundle import Bundle
 
 
 def choose_bundle(data: Path, model: str | Path | None = None) -> Bundle:
-    """The bundle to run: `model`, else the environment variable IMPCHAT_MODEL, else the bundled demo model.
+    """The bundle to run: `model`, else the environment variable IMPCHAT_MODEL, else the one that was chosen in the data
+    folder `data`, else the bundled demo model.
 
-    A string is the id of a model in the data folder `data` or of the demo model, or the path of a bundle's folder.
-    Raises ModelError "model.unknown" for an id that is not there, and those of `bundle.load`."""
-    wanted = model or os.environ.get("IMPCHAT_MODEL") or settings.DEMO_MODEL
-    if isinstance(wanted, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", wanted):
-        installed = paths.models_dir(data) / wanted
-        if installed.is_dir():
-            return bundles.load(installed)
-        if wanted == settings.DEMO_MODEL:
-            return bundles.load(paths.demo_bundle())
-        if not Path(wanted).is_dir():
-            raise ModelError("model.unknown", model=wanted, folder=str(paths.models_dir(data)))
-    return bundles.load(Path(os.path.expanduser(wanted)))
+    Raises ModelError as `library.resolve` and `library.default` do."""
+    wanted = model or os.environ.get("IMPCHAT_MODEL")
+    return library.resolve(data, wanted) if wanted else library.default(data)
 
 
 class App:
@@ -51,7 +42,8 @@ class App:
         self._opening = threading.Lock()
         self._closed = False
         if bundle:
-            self.model, system = bundle.id, bundle.text.system or settings.SYSTEM
+            self.model = bundle.id
+            system = settings.SYSTEM if bundle.text.system is None else bundle.text.system
         else:
             assert engine, "an App runs a bundle or an engine"
             self.model, system = engine.info.model, settings.SYSTEM

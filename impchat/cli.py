@@ -16,11 +16,11 @@ from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
-from impchat import cli_history, doctor, paths, settings, terminal, texts
+from impchat import cli_history, cli_models, doctor, paths, settings, terminal, texts
 from impchat.app import App
 from impchat.cli_words import ELSEWHERE, build_parser
 from impchat.engines import check_sampling
-from impchat.errors import ImpChatError, SettingsError
+from impchat.errors import ImpChatError, ModelError, SettingsError
 from impchat.history import History
 from impchat.messages import Sampling
 from impchat.terminal import EXIT_ERROR, EXIT_STOPPED, Screen
@@ -86,6 +86,11 @@ def _run(argv: list[str], screen: Screen) -> int:
         case "history":
             with closing(History(paths.history_file(paths.ensure_data_dir(data)))) as history:
                 return cli_history.run(history, screen, args)
+        case "models":
+            try:
+                return cli_models.run(data, model, screen, args)
+            except ModuleNotFoundError as exc:
+                raise _missing(f"impchat models {args.action}", exc, "convert") from exc
         case "convert":
             return _convert(screen, args)
         case _:
@@ -120,12 +125,17 @@ def _sampling(app: App, args: argparse.Namespace) -> Sampling | None:
 
 
 def _convert(screen: Screen, args: argparse.Namespace) -> int:
+    source, target = (Path(os.path.expanduser(p)) for p in (args.source, args.target))
+    if not source.is_dir():
+        raise ModelError("checkpoint.no_folder", path=args.source)
+
+    def begun() -> None:
+        screen.note("convert.running")
+
     try:
         from impchat.models.convert import convert
 
-        screen.note("convert.running")
-        source, target = (Path(os.path.expanduser(p)) for p in (args.source, args.target))
-        bundle = convert(source, target, language=args.type, vision=args.vision)
+        bundle = convert(source, target, language=args.type, vision=args.vision, begun=begun)
     except ModuleNotFoundError as exc:
         raise _missing("impchat convert", exc, "convert") from exc
     screen.note("convert.done", path=bundle.path, size=f"{bundle.size_bytes / 1e6:.1f}")

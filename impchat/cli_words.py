@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from importlib import metadata
 from typing import Any, NoReturn
@@ -58,7 +58,7 @@ def common_options(language: str) -> Parser:
     common = Parser(language, argument_default=argparse.SUPPRESS)
     common.option("--data", metavar="DIR", help="data")
     common.option("--model", metavar="ID|DIR", help="model")
-    common.option("--language", metavar="en|zh", help="language", type=_language)
+    common.option("--language", metavar="en|zh", help="language", type=partial(_one_of, "--language", texts.LANGUAGES))
     return common
 
 
@@ -81,12 +81,13 @@ def build_parser(language: str) -> argparse.ArgumentParser:
     chat.option("--image", action="append", default=[], metavar="FILE", help="chat.image")
     chat.option("--conversation", metavar="UUID", help="chat.conversation")
     _history(command("history", common), common, language)
+    _models(command("models", common), common, language)
     convert = command("convert")  # its --language is a number type, so the common options would be misread
     convert.option("source", metavar="CHECKPOINT_DIR", help="convert.source")
     convert.option("target", metavar="OUT_DIR", help="convert.target")
-    words, eyes = settings.LANGUAGE_TYPE, settings.VISION_TYPE
-    convert.option("--language", dest="type", default=words, metavar="f16|q8_0|q4", help="convert.language")
-    convert.option("--vision", default=eyes, metavar="fp32|int8", help="convert.vision")
+    words, eyes = "|".join(settings.LANGUAGE_TYPES), "|".join(settings.VISION_TYPES)
+    convert.option("--language", dest="type", default=settings.LANGUAGE_TYPE, metavar=words, help="convert.language")
+    convert.option("--vision", default=settings.VISION_TYPE, metavar=eyes, help="convert.vision")
     command("doctor", common)
     for name in ELSEWHERE:
         command(name)
@@ -110,6 +111,33 @@ def _history(parser: Parser, common: Parser, language: str) -> None:
             made.option("-o", "--output", metavar="FILE", help="history.output")
         if name == "delete":
             made.option("--yes", action="store_true", help="history.yes")
+
+
+def _models(parser: Parser, common: Parser, language: str) -> None:
+    action = _commands(parser, language, "action", "command.models", required=True)
+    action("list", common)
+    pull = action("pull", common)
+    pull.option("id", metavar="ID|OWNER/NAME", nargs="?", default=settings.DEFAULT_MODEL, help="models.pull")
+    for flag, key, kinds in (
+        ("--type", "language", settings.LANGUAGE_TYPES),
+        ("--vision", "vision", settings.VISION_TYPES),
+    ):
+        pull.option(flag, metavar="|".join(kinds), type=partial(_one_of, flag, kinds), help=f"convert.{key}")
+    pull.option("--keep-source", action="store_true", help="models.keep_source")
+    pull.option("--accept-licence", action="store_true", help="models.accept_licence")
+    add = action("add", common)
+    add.option("gguf", metavar="LANGUAGE.gguf", help="models.gguf")
+    add.option("--mmproj", metavar="MMPROJ.gguf", required=True, help="models.mmproj")
+    add.option("--id", metavar="ID", help="models.as")
+    add.option("--template", metavar="NAME", help="models.template")
+    for name, key in (("use", "use"), ("rm", "id"), ("verify", "use"), ("info", "id")):
+        made = action(name, common)
+        made.option("id", metavar="ID|DIR" if key == "use" else "ID", help=f"models.{key}")
+        if name == "rm":
+            made.option("--yes", action="store_true", help="history.yes")
+            made.option("--in-use", action="store_true", help="models.in_use")
+        if name == "verify":
+            made.option("--source", metavar="CHECKPOINT_DIR", help="models.source")
 
 
 def _commands(parser: Parser, language: str, dest: str, key: str, **how: Any) -> Callable[..., Parser]:
@@ -139,9 +167,9 @@ def _count(value: str) -> int:
     return int(value)
 
 
-def _language(value: str) -> str:
-    if value not in texts.LANGUAGES:
-        raise SettingsError("option.choice", option="--language", value=value, allowed=", ".join(texts.LANGUAGES))
+def _one_of(flag: str, allowed: Collection[str], value: str) -> str:
+    if value not in allowed:
+        raise SettingsError("option.choice", option=flag, value=value, allowed=", ".join(allowed))
     return value
 
 

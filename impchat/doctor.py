@@ -22,7 +22,8 @@ from impchat import app, paths, settings
 from impchat.engines.local import threads_for
 from impchat.errors import ImpChatError
 from impchat.history import History
-from impchat.texts import say
+from impchat.models import catalog, library
+from impchat.texts import say, size
 
 _CORE = (  # distribution -> the module whose import proves that it works here
     ("numpy", "numpy"),
@@ -34,8 +35,15 @@ _CORE = (  # distribution -> the module whose import proves that it works here
     ("rich", "rich"),
     ("onnxruntime", "onnxruntime"),
     ("llama-cpp-python", "llama_cpp"),
+    ("jinja2", "jinja2"),
 )
-_EXTRAS = (("gradio", "web"), ("pillow-heif", "web"), ("torch", "convert"), ("transformers", "convert"))
+_EXTRAS = (
+    ("gradio", "web"),
+    ("pillow-heif", "web"),
+    ("torch", "convert"),
+    ("transformers", "convert"),
+    ("huggingface-hub", "convert"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +115,7 @@ def _data(data: Path) -> Iterator[Finding]:
         return
     free = shutil.disk_usage(data).free
     level: Literal["ok", "warn"] = "ok" if free >= settings.DISK_LOW_BYTES else "warn"
-    yield Finding(level, f"doctor.disk_{level}", {"free": _size(free), "low": _size(settings.DISK_LOW_BYTES)})
+    yield Finding(level, f"doctor.disk_{level}", {"free": size(free), "low": size(settings.DISK_LOW_BYTES)})
 
 
 def _model(data: Path, model: str | Path | None) -> Iterator[Finding]:
@@ -117,28 +125,15 @@ def _model(data: Path, model: str | Path | None) -> Iterator[Finding]:
     except ImpChatError as exc:
         yield Finding("bad", "doctor.error", {"error": exc})
         return
-    values = {"name": bundle.name, "id": bundle.id, "path": bundle.path, "size": _size(bundle.size_bytes)}
+    values = {"name": bundle.name, "id": bundle.id, "path": bundle.path, "size": size(bundle.size_bytes)}
     yield Finding("ok", "doctor.model", values)
     if bundle.demo:
         yield Finding("note", "demo.label", {})
     yield Finding("ok", "doctor.engine", {"threads": threads_for(bundle)})
-    if (free := _free_memory()) is not None:
-        needed = bundle.size_bytes + settings.MEMORY_BESIDE_MODEL_BYTES
-        level: Literal["ok", "warn"] = "ok" if free >= needed else "warn"
-        yield Finding(level, f"doctor.memory_{level}", {"free": _size(free), "needed": _size(needed)})
-
-
-def _free_memory() -> int | None:
-    """Bytes that programs can still take without swapping; None where the system does not tell."""
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return None
-
-
-def _size(count: int) -> str:
-    """A number of bytes for people, in decimal units as disks and system monitors show them."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+    if memory := library.memory():
+        needed = catalog.memory_bytes(catalog.ENTRIES.get(bundle.id), bundle.size_bytes, bundle.context_tokens)
+        level: Literal["ok", "warn"] = "ok" if memory.free >= needed else "warn"
+        yield Finding(level, f"doctor.memory_{level}", {"free": size(memory.free), "needed": size(needed)})
+    for row in library.models(data):
+        if row.unfinished:
+            yield Finding("note", "doctor.unfinished", {"model": row.id, "size": size(row.disk_bytes)})

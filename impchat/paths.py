@@ -44,6 +44,11 @@ def models_dir(data: Path) -> Path:
     return data / "models"
 
 
+def checkpoints_dir(data: Path) -> Path:
+    """The folder of the checkpoints that models in the data folder `data` are made from, while they are needed."""
+    return data / "checkpoints"
+
+
 def cache_dir() -> Path:
     """The folder for what can be made again: `cache` in a chosen data folder, else the platform's cache."""
     from platformdirs import user_cache_dir

@@ -34,9 +34,16 @@ SYSTEM = (
 )
 
 # Bundles that `impchat convert` makes
+LANGUAGE_TYPES = ("f16", "q8_0", "q4_k_m", "q4_0", "q4")
+VISION_TYPES = ("fp32", "fp16", "int8")
 LANGUAGE_TYPE = "q4"  # of the language file, where nobody asks for another
 LANGUAGE_4BIT = "q4_k_m"  # what "q4" means: an eighth larger than q4_0, and nearer to the source
 VISION_TYPE = "int8"
+
+# Downloads
+DOWNLOAD_TIMEOUT_S = 30.0  # without a single byte
+DOWNLOAD_RETRIES = 5  # connections in a row that break before any byte comes
+DOWNLOAD_RETRY_S = 1.0  # between two of them
 
 # Engine
 CONTEXT_TOKENS = 2048  # per conversation; Phi-2 was pretrained at 2048
@@ -77,4 +84,4 @@ IMPORT_INDEX_BYTES = 64 * 1024 * 1024  # of these, without the pictures
 
 # Doctor
 DISK_LOW_BYTES = 1_000_000_000  # less free disk than this is worth a warning
-MEMORY_BESIDE_MODEL_BYTES = 600_000_000  # KV cache, the eyes' work space and the program itself
+MEMORY_BESIDE_MODEL_BYTES = 600_000_000  # the eyes' work space and the program itself

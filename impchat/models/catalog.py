@@ -1,6 +1,6 @@
-"""What is known of each model before it is on this machine.
+"""What is known of each model before it is on this machine: the Imp family and the demo.
 
-In: a model's id. Out: an `Entry`: its name, licence, source and the defaults that go into its bundle's manifest.
+In: a model's id. Out: an `Entry`: its name, licence, source, sizes and the defaults that go into its bundle's manifest.
 This file does not know which models are on disk.
 """
 
@@ -9,20 +9,34 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from impchat import settings
+from impchat.errors import ModelError
 from impchat.messages import Sampling
+from impchat.models.bundle import is_id
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A model by its id."""
+    """A model by its id. The sizes are computed from the published shapes; 0: not known."""
 
     id: str
     name: str  # for people
     licence: str
-    source: str  # where its checkpoint comes from
+    source: str  # where its checkpoint comes from; a repository of the hub where `download_bytes` is above 0
     sampling: Sampling = field(default_factory=Sampling)
     context_tokens: int = settings.CONTEXT_TOKENS
     demo: bool = False
+    family: str = ""  # of the language model
+    template: str = ""  # of the prompt
+    image_size: int = 0  # pixels, both sides
+    parameters: int = 0  # language model, eyes and projector
+    download_bytes: int = 0  # of the checkpoint, in 16 bits
+    bundle_bytes: int = 0  # of the bundle in the default types, about
+    cache_bytes: int = 0  # of the KV cache for one token of context, in 16 bits
+
+
+def _licence(language: str) -> str:
+    """The terms of a model whose language part comes from `language`. The text is what a person accepts."""
+    return f"research use only: CC BY NC 4.0 data; LLaVA, SigLIP, {language} and GPT-4 terms"
 
 
 ENTRIES = {
@@ -40,8 +54,93 @@ ENTRIES = {
         Entry(
             settings.DEFAULT_MODEL,
             "Imp-v1.5-3B @196",
-            "research use only: CC BY NC 4.0 data; LLaVA, SigLIP, Phi-2 and GPT-4 terms",
+            _licence("Phi-2"),
             "MILVLG/Imp-v1.5-3B-196",
+            family="phi2",
+            template="phi2",
+            image_size=196,
+            parameters=3_186_323_104,
+            download_bytes=6_373_000_000,
+            bundle_bytes=2_310_000_000,
+            cache_bytes=32 * 2 * 2560 * 2,
+        ),
+        Entry(
+            "imp-v1.5-3b",
+            "Imp-v1.5-3B @384",
+            _licence("Phi-2"),
+            "MILVLG/Imp-v1.5-3B-Phi2",
+            family="phi2",
+            template="phi2",
+            image_size=384,
+            parameters=3_186_937_120,
+            download_bytes=6_374_000_000,
+            bundle_bytes=2_310_000_000,
+            cache_bytes=32 * 2 * 2560 * 2,
+        ),
+        Entry(
+            "imp-v1-3b",
+            "Imp-v1-3B @384",
+            _licence("Phi-2"),
+            "MILVLG/imp-v1-3b",
+            family="phi2",
+            template="phi2",
+            image_size=384,
+            parameters=3_186_937_120,
+            download_bytes=6_374_000_000,
+            bundle_bytes=2_310_000_000,
+            cache_bytes=32 * 2 * 2560 * 2,
+        ),
+        Entry(
+            "imp-v1.5-2b",
+            "Imp-v1.5-2B @384",
+            _licence("Qwen1.5"),
+            "MILVLG/Imp-v1.5-2B-Qwen1.5",
+            context_tokens=2560,  # a picture takes 729 of them; it was trained with so many
+            family="qwen2",
+            template="qwen",
+            image_size=384,
+            parameters=2_241_131_808,
+            download_bytes=4_482_000_000,
+            bundle_bytes=1_740_000_000,
+            cache_bytes=24 * 2 * 2048 * 2,
+        ),
+        Entry(
+            "imp-v1.5-4b",
+            "Imp-v1.5-4B @384",
+            _licence("Phi-3"),
+            "MILVLG/Imp-v1.5-4B-Phi3",
+            context_tokens=2560,
+            family="phi3",
+            template="phi3",
+            image_size=384,
+            parameters=4_231_807_264,
+            download_bytes=8_464_000_000,
+            bundle_bytes=2_920_000_000,
+            cache_bytes=32 * 2 * 3072 * 2,
         ),
     )
 }
+
+
+def memory_bytes(entry: Entry | None, bundle_bytes: int, context_tokens: int) -> int:
+    """About how much memory a bundle of this size takes while it runs: its files, the KV cache of all slots at this
+    context, and the rest of the program."""
+    cache = entry.cache_bytes if entry else 0
+    return bundle_bytes + cache * context_tokens * settings.SLOTS + settings.MEMORY_BESIDE_MODEL_BYTES
+
+
+def find(text: str) -> Entry:
+    """The entry with this id; of `OWNER/NAME`, a repository of the hub, one with plain defaults.
+
+    Raises ModelError "model.not_in_catalogue" where it is neither, or the demo, which nobody needs to get."""
+    if text in ENTRIES and not ENTRIES[text].demo:
+        return ENTRIES[text]
+    known = next((entry for entry in ENTRIES.values() if entry.source == text), None)
+    if known:
+        return known
+    owner, _, name = text.partition("/")
+    if is_id(owner) and is_id(name):
+        id = f"{owner}-{name}" if name in ENTRIES else name  # a copy of somebody else never takes a known name
+        return Entry(id, name, f"the terms on the page of {text}", text)
+    known_ids = ", ".join(entry.id for entry in ENTRIES.values() if not entry.demo)
+    raise ModelError("model.not_in_catalogue", model=text, known=known_ids)

@@ -18,3 +18,8 @@ def say(key: str, language: str = "en", **values: Any) -> str:
 
     Raises KeyError for an unknown key or a missing value: both are our own mistakes."""
     return LANGUAGES.get(language, en.TEXTS)[key].format(**values)
+
+
+def size(count: int) -> str:
+    """A number of bytes for people, in decimal units as disks and system monitors show them."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

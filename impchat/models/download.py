@@ -1,0 +1,438 @@
+"""`impchat models pull`: a model of the family from the hub, as a bundle.
+
+In: an entry of the catalogue and the data folder. Out: a bundle, which appears at its place when it is whole; on the
+way there the checkpoint's files, each converted and deleted before the next one is fetched, so that checkpoint and
+bundle never need the disk together.
+A pull stays with the commit of the repository that it began with, and whatever ends it, the next pull goes on where it
+was: the checkpoint's folder holds what was fetched, down to the part of a file, and `Conversion` what was converted.
+This file does not know tensors; and of the hub's client it takes the session (proxies, HF_ENDPOINT, HF_TOKEN,
+HF_HUB_OFFLINE), the description of a repository and of a file, and the errors. The client's own downloads begin a file
+anew after a kill, and it writes to the terminal by itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from impchat import paths, settings
+from impchat.errors import ModelError
+from impchat.models import bundle as bundles
+from impchat.models import library
+from impchat.models.bundle import Bundle
+from impchat.models.catalog import Entry
+from impchat.texts import size
+
+_BLOCK_BYTES = 1 << 20
+_WEIGHTS, _INDEX = ".safetensors", "model.safetensors.index.json"
+# Configuration, tokenizer, index and weights; in folders configuration alone (siglip-so400m-patch14-196 has the eyes').
+_WANTED = re.compile(r"[\w-][^/\\]*\.(json|txt|model|safetensors)|[\w-][^/\\]*/[\w-][^/\\]*\.json")
+_PARTIAL = ".partial"  # behind the name of a file that is being fetched
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a pull is. "fetch": `done` of `total` bytes of the whole checkpoint are here or already converted;
+    "convert" and "finish" say only what is done now."""
+
+    stage: Literal["fetch", "convert", "finish"]
+    file: str  # of the checkpoint; empty at "finish"
+    done: int
+    total: int
+
+
+Watch = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file of the repository."""
+
+    name: str
+    bytes: int
+    etag: str  # sha256 of the content where the hub keeps it as a large file, else git's sha1
+
+    @property
+    def is_weights(self) -> bool:
+        return self.name.endswith(_WEIGHTS)
+
+    @property
+    def digest(self) -> hashlib._Hash | None:
+        """What the content is to be fed to, for the etag to come out; None where the etag is no hash, or weights would
+        be checked by sha1."""
+        if re.fullmatch(r"[0-9a-f]{64}", self.etag):
+            return hashlib.sha256()
+        if re.fullmatch(r"[0-9a-f]{40}", self.etag) and not self.is_weights:
+            return hashlib.sha1(f"blob {self.bytes}\0".encode(), usedforsecurity=False)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What a pull began with and stays with."""
+
+    source: str
+    commit: str
+    language: str  # types, exact ones
+    vision: str
+    files: tuple[_File, ...]
+    finishing: bool = False  # everything has been taken; what is left is `Conversion.finish`
+
+    @property
+    def is_single(self) -> bool:
+        """Whether the weights are one file without an index."""
+        return not any(file.name == _INDEX for file in self.files)
+
+
+def pull(
+    entry: Entry,
+    data: Path,
+    *,
+    language: str | None = None,
+    vision: str | None = None,
+    keep_source: bool = False,
+    watch: Watch = lambda _: None,
+) -> Bundle:
+    """Download `entry` into the data folder `data`, or go on with a download of it, and return its bundle.
+
+    `language` and `vision`: as `convert` takes them; None: those of the unfinished download, or the defaults. A bundle
+    that is there already, of the hub's current commit and of these types, is returned as it is. `keep_source`: leave
+    the checkpoint in `paths.checkpoints_dir`. `watch` is told the progress, from the thread of this call.
+    Raises ModelError "download.…" and "model.busy", one sentence for each thing that can go wrong on the way; as
+    `Conversion` does for a checkpoint that cannot be converted."""
+    # Read when the client is imported: what it tells the hub is its own and Python's version, no more.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    with library.busy(data, entry.id):
+        return _Pull(entry, data, keep_source, watch).run(language, vision)
+
+
+class _Pull:
+    def __init__(self, entry: Entry, data: Path, keep_source: bool, watch: Watch) -> None:
+        self._entry = entry
+        self._target = paths.models_dir(data) / entry.id
+        self._folder = paths.checkpoints_dir(data) / entry.id
+        self._keep = keep_source
+        self._watch = watch
+        self._done = self._total = 0
+
+    def run(self, language: str | None, vision: str | None) -> Bundle:
+        plan = self._resume(language, vision)
+        if plan and plan.finishing and not bundles.work_folder(self._target).exists() and (made := self._there(plan)):
+            self._clean()  # the process ended just behind the last step
+            return made
+        if plan is None:
+            plan = self._begin(language, vision)
+            if there := self._there(plan):
+                return there
+            self._make_folder(plan)
+        self._total = sum(file.bytes for file in plan.files)
+        made = self._convert(plan)
+        self._clean()
+        return made
+
+    def _convert(self, plan: _Plan) -> Bundle:
+        from impchat.models.convert import Conversion
+
+        for file in plan.files:
+            if not file.is_weights or plan.is_single:  # the names of tensors stand in the index or in the one file
+                self._fetch(plan, file)
+        conversion = Conversion(
+            self._folder,
+            self._target,
+            language=plan.language,
+            vision=plan.vision,
+            entry=self._entry,
+            revision=plan.commit,
+        )
+        left, weights = set(conversion.files), [file for file in plan.files if file.is_weights]
+        if strange := left - {file.name for file in weights}:
+            raise ModelError("download.file_missing", source=plan.source, file=min(strange))
+        work = conversion.needs_bytes - library.disk_bytes(bundles.work_folder(self._target))
+        self._check_disk([f for f in weights if f.name in left or self._keep], work)
+        for file in weights:
+            place = self._folder / file.name
+            if file.name in left or self._keep:
+                self._fetch(plan, file)
+            elif not plan.is_single:
+                self._done += file.bytes
+            if file.name in left:
+                self._watch(Progress("convert", file.name, self._done, self._total))
+                conversion.take(place)
+            if not self._keep:
+                place.unlink(missing_ok=True)
+        self._write(replace(plan, finishing=True))
+        self._watch(Progress("finish", "", self._total, self._total))
+        return conversion.finish()
+
+    # The plan
+
+    def _resume(self, language: str | None, vision: str | None) -> _Plan | None:
+        """What an unfinished download began with. Raises ModelError "download.other_types" for other types than its."""
+        try:
+            values = json.loads((self._folder / library.PULL).read_text(encoding="utf-8"))
+            plan = _Plan(**values | {"files": tuple(_File(**file) for file in values["files"])})
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+        if plan.source != self._entry.source:
+            return None
+        if (_exact(language or plan.language), vision or plan.vision) != (plan.language, plan.vision):
+            raise ModelError("download.other_types", model=self._entry.id, types=f"{plan.language}, {plan.vision}")
+        return plan
+
+    def _begin(self, language: str | None, vision: str | None) -> _Plan:
+        """Ask the hub for the current commit and its files."""
+        source = self._entry.source
+        with _told(source):
+            commit, names = _look(source)
+            files = tuple(_describe(source, commit, name) for name in sorted(filter(_is_wanted, names)))
+        if not any(file.is_weights for file in files):
+            raise ModelError("download.file_missing", source=source, file=f"*{_WEIGHTS}")
+        old = self._old()
+        language = _exact(language or (old.files["language"].type if old else settings.LANGUAGE_TYPE))
+        vision = vision or (old.files["vision"].type if old else settings.VISION_TYPE)
+        return _Plan(source, commit, language, vision, files)
+
+    def _old(self) -> Bundle | None:
+        """A bundle that an earlier pull from the same repository made."""
+        try:
+            old = bundles.load(self._target)
+        except ModelError:
+            return None
+        return old if old.source == self._entry.source else None
+
+    def _there(self, plan: _Plan) -> Bundle | None:
+        """The bundle that `plan` would make, where it is at its place already."""
+        old = self._old()
+        if old is None or old.revision != plan.commit or old.files["language"].type != plan.language:
+            return None
+        # Eyes that lose too much in 8 bits are written in 16: those would come out again.
+        return old if old.files["vision"].type in (plan.vision, {"int8": "fp16"}.get(plan.vision)) else None
+
+    def _make_folder(self, plan: _Plan) -> None:
+        """Begin: what another commit left is taken away, whole files that were kept stay; `_fetch` reads them again."""
+        names = {file.name for file in plan.files}
+        with _room(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for path in [*self._folder.rglob("*")]:
+                if path.is_file() and path.relative_to(self._folder).as_posix() not in names:
+                    path.unlink()
+        self._write(plan)
+
+    def _write(self, plan: _Plan) -> None:
+        with _room(self._folder):
+            beside = self._folder / f"{library.PULL}.new"
+            with beside.open("w", encoding="utf-8") as out:
+                json.dump(asdict(plan), out, indent=1)
+                out.flush()
+                os.fsync(out.fileno())
+            beside.replace(self._folder / library.PULL)
+
+    def _clean(self) -> None:
+        """The bundle is at its place: the plan is done, and the checkpoint goes unless it is to be kept."""
+        if not self._keep:
+            for path in self._folder.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.name != library.PULL:
+                    path.unlink()
+        (self._folder / library.PULL).unlink()  # last: a kill before this comes back here
+        if not self._keep:
+            self._folder.rmdir()
+
+    def _check_disk(self, files: list[_File], work_bytes: int) -> None:
+        """Raises ModelError "download.no_space" where the rest does not fit beside what is already here."""
+        missing = [max(0, file.bytes - self._have(file)) for file in files]
+        needed = work_bytes + (sum(missing) if self._keep else max(missing, default=0))
+        _check_room(self._target, needed)
+
+    def _have(self, file: _File) -> int:
+        place = self._folder / file.name
+        return max(p.stat().st_size if p.exists() else 0 for p in (place, _partial(place)))
+
+    # Files
+
+    def _fetch(self, plan: _Plan, file: _File) -> None:
+        """Bring the file to its place, going on with a part of it. Raises ModelError "download.…"."""
+        place = self._folder / file.name
+        with _told(plan.source), _room(self._folder):
+            if not (place.is_file() and _is_whole(place, file)):
+                place.unlink(missing_ok=True)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                partial = _partial(place)
+                self._stream(plan, file, partial)
+                if not _is_whole(partial, file):
+                    partial.unlink()
+                    raise ModelError("download.corrupt", file=file.name, model=self._entry.id)
+                partial.replace(place)
+        self._done += file.bytes
+        self._watch(Progress("fetch", file.name, self._done, self._total))
+
+    def _stream(self, plan: _Plan, file: _File, partial: Path) -> None:
+        """Fetch what `partial` lacks of the file; a connection that breaks is made again as long as bytes come."""
+        import httpx2
+
+        failures = 0
+        with partial.open("ab") as out:
+            if out.tell() > file.bytes:
+                out.seek(0)
+                out.truncate()
+            while out.tell() < file.bytes:
+                before = out.tell()
+                try:
+                    self._read(plan, file, out)
+                except httpx2.TransportError:
+                    failures = failures + 1 if out.tell() == before else 1
+                    if failures > settings.DOWNLOAD_RETRIES:
+                        raise
+                else:
+                    if out.tell() <= before:  # an answer without any of the bytes asked for
+                        raise ModelError("download.no_hub", endpoint=_endpoint(), detail=file.name)
+                    failures = 0
+                if out.tell() < file.bytes:
+                    time.sleep(settings.DOWNLOAD_RETRY_S)
+            out.flush()
+            os.fsync(out.fileno())
+
+    def _read(self, plan: _Plan, file: _File, out: BinaryIO) -> None:
+        """One request: the rest of the file, or all of it where the server knows no ranges, behind what `out` holds."""
+        from huggingface_hub import get_session, hf_hub_url
+        from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+
+        url = hf_hub_url(plan.source, file.name, revision=plan.commit, endpoint=_endpoint())
+        headers = build_hf_headers() | {"accept-encoding": "identity"}  # compressed parts do not join
+        if start := out.tell():
+            headers["range"] = f"bytes={start}-"
+        timeout = settings.DOWNLOAD_TIMEOUT_S
+        with get_session().stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as response:
+            hf_raise_for_status(response)
+            if start and response.headers.get("content-range", "").partition("-")[0] != f"bytes {start}":
+                out.seek(0)
+                out.truncate()
+            for block in response.iter_bytes(_BLOCK_BYTES):
+                out.write(block[: file.bytes - out.tell()])
+                out.flush()
+                self._watch(Progress("fetch", file.name, self._done + out.tell(), self._total))
+                if out.tell() == file.bytes:
+                    return
+
+
+# The hub
+
+
+def _exact(language: str) -> str:
+    return settings.LANGUAGE_4BIT if language == "q4" else language
+
+
+def _endpoint() -> str:
+    from huggingface_hub import constants
+
+    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or constants.ENDPOINT
+
+
+def _look(source: str) -> tuple[str, list[str]]:
+    """The current commit of the repository and the names of its files."""
+    from huggingface_hub import HfApi
+
+    try:
+        info = HfApi(endpoint=_endpoint()).model_info(source, revision="main", timeout=settings.DOWNLOAD_TIMEOUT_S)
+    except (KeyError, TypeError, json.JSONDecodeError) as exc:  # some page that answers to everything
+        raise ModelError("download.no_hub", endpoint=_endpoint(), detail=type(exc).__name__) from exc
+    return info.sha or "", [file.rfilename for file in info.siblings or ()]
+
+
+def _describe(source: str, commit: str, name: str) -> _File:
+    """Size and hash of a file. Raises ModelError "download.no_hub" where the answer has none to rely on."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    url = hf_hub_url(source, name, revision=commit, endpoint=_endpoint())
+    found = get_hf_file_metadata(url, timeout=settings.DOWNLOAD_TIMEOUT_S)
+    file = _File(name, found.size or 0, found.etag or "")
+    if found.commit_hash != commit or found.size is None or file.digest is None:
+        raise ModelError("download.no_hub", endpoint=_endpoint(), detail=name)
+    return file
+
+
+def _is_wanted(name: str) -> bool:
+    """Whether a conversion may read this file; what the repository's own code or pages need is left there."""
+    return _WANTED.fullmatch(name) is not None
+
+
+@contextmanager
+def _told(source: str) -> Iterator[None]:
+    """Errors of the hub's client and of the network as ModelError "download.…"."""
+    import httpx2
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled
+
+    try:
+        yield
+    except OfflineModeIsEnabled as exc:
+        raise ModelError("download.offline", model=source) from exc
+    except GatedRepoError as exc:
+        raise ModelError("download.forbidden", page=f"{_endpoint()}/{source}") from exc
+    except HfHubHTTPError as exc:
+        raise _refused(exc.response.status_code, source) from exc
+    except httpx2.HTTPError as exc:
+        detail = str(exc) or type(exc).__name__
+        raise ModelError("download.no_network", endpoint=_endpoint(), detail=detail) from exc
+
+
+def _refused(status: int, source: str) -> ModelError:
+    page = f"{_endpoint()}/{source}"
+    match status:
+        case 401:
+            return ModelError("download.unauthorised", page=page)
+        case 403:
+            return ModelError("download.forbidden", page=page)
+        case 404:
+            return ModelError("download.not_found", page=page)
+        case _:
+            return ModelError("download.refused", endpoint=_endpoint(), status=status)
+
+
+# The disk
+
+
+def _partial(place: Path) -> Path:
+    return place.with_name(place.name + _PARTIAL)
+
+
+def _is_whole(path: Path, file: _File) -> bool:
+    """Whether the file at `path` has the size and the hash that the hub names."""
+    if path.stat().st_size != file.bytes:
+        return False
+    digest = file.digest
+    assert digest is not None, "checked when the plan was made"
+    with path.open("rb") as source:
+        while block := source.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest() == file.etag
+
+
+def _check_room(target: Path, needed: int) -> None:
+    place = next(path for path in (target, *target.parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise ModelError("download.no_space", path=str(place), needed=size(needed), free=size(free))
+
+
+@contextmanager
+def _room(place: Path) -> Iterator[None]:
+    """A full disk, and a place that cannot be written, as ModelError."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ModelError("download.disk_full", path=str(place)) from exc
+        if isinstance(exc, (PermissionError, FileExistsError, NotADirectoryError)) or exc.errno == errno.EROFS:
+            raise ModelError("model.target_unwritable", path=str(place), detail=exc.strerror or str(exc)) from exc
+        raise

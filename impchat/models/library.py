@@ -1,0 +1,275 @@
+"""The models of this machine: which are there, which one runs by default, and taking one away.
+
+In: the data folder. Out: `Model`s, each with what the catalogue knows, what is on disk and what is wrong with it; the
+remembered choice and the accepted licences.
+This file does not know how a model gets here or how it is run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from impchat import paths, settings
+from impchat.errors import ImpChatError, ModelError
+from impchat.locks import FileLock
+from impchat.models import bundle as bundles
+from impchat.models import catalog
+from impchat.models.bundle import Bundle
+from impchat.models.catalog import Entry
+
+PULL = ".pull.json"  # in a checkpoint's folder: what its download began with, as long as it is not finished
+_CHOICE = "chosen-model"
+_LICENCES = "licences.json"
+_WORDS = Literal["fits", "tight", "too_large", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model of the catalogue or of the disk."""
+
+    id: str
+    entry: Entry | None  # None: the catalogue does not know it
+    bundle: Bundle | None  # None: not here, or broken
+    problem: ImpChatError | None  # what is wrong with the bundle on disk
+    unfinished: bool  # a download was begun and not ended
+    disk_bytes: int  # bundle, unfinished work and kept checkpoint together
+
+    @property
+    def name(self) -> str:
+        known = self.bundle or self.entry
+        return known.name if known else self.id
+
+    @property
+    def memory_bytes(self) -> int:
+        """About what it takes to run; 0: not known."""
+        if self.bundle:
+            return catalog.memory_bytes(self.entry, self.bundle.size_bytes, self.bundle.context_tokens)
+        if self.entry and self.entry.bundle_bytes:
+            return catalog.memory_bytes(self.entry, self.entry.bundle_bytes, self.entry.context_tokens)
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Of this machine, in bytes."""
+
+    free: int  # that programs can still take without swapping
+    total: int
+
+    def fits(self, needed: int) -> _WORDS:
+        """ "fits": now; "tight": once other programs are closed; "too_large" for this machine."""
+        if not needed:
+            return "unknown"
+        return "fits" if needed <= self.free else "tight" if needed <= self.total else "too_large"
+
+
+def memory() -> Memory | None:
+    """None where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
+    if not {"MemAvailable", "MemTotal"} <= found.keys():
+        return None
+    return Memory(found["MemAvailable"], found["MemTotal"])
+
+
+# What is here
+
+
+def models(data: Path) -> list[Model]:
+    """The demo, the catalogue in its order, then whatever else lies in the data folder `data`. Work in progress and
+    half bundles are no models."""
+    here = {path.name for path in _folders(paths.models_dir(data)) if bundles.is_id(path.name)}
+    return [_look(data, id) for id in (*catalog.ENTRIES, *sorted(here - catalog.ENTRIES.keys()))]
+
+
+def find(data: Path, id: str) -> Model:
+    """The model with this id. Raises ModelError "model.unknown" where neither catalogue nor disk has it."""
+    if id in catalog.ENTRIES or (bundles.is_id(id) and (paths.models_dir(data) / id).is_dir()):
+        return _look(data, id)
+    raise ModelError("model.unknown", model=id, folder=str(paths.models_dir(data)))
+
+
+def resolve(data: Path, model: str | Path) -> Bundle:
+    """The bundle that `model` names: the id of one in the data folder `data` or of the demo, or a bundle's folder.
+
+    Raises ModelError "model.unknown" for an id that is not there, "model.not_here" for one that could be downloaded,
+    and those of `bundle.load`."""
+    if isinstance(model, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", model):
+        installed = paths.models_dir(data) / model
+        if installed.is_dir():
+            return bundles.load(installed)
+        if model == settings.DEMO_MODEL:
+            return bundles.load(paths.demo_bundle())
+        if not Path(model).is_dir():
+            if model in catalog.ENTRIES:
+                raise ModelError("model.not_here", model=model)
+            raise ModelError("model.unknown", model=model, folder=str(paths.models_dir(data)))
+    return bundles.load(Path(os.path.expanduser(model)))
+
+
+def _look(data: Path, id: str) -> Model:
+    entry, bundle, problem = catalog.ENTRIES.get(id), None, None
+    folder, source = paths.models_dir(data) / id, paths.checkpoints_dir(data) / id
+    if id == settings.DEMO_MODEL and not folder.is_dir():
+        folder = paths.demo_bundle()
+    if folder.is_dir():
+        try:
+            bundle = bundles.load(folder)
+        except ModelError as exc:
+            problem = exc
+    used = sum(map(disk_bytes, (folder, bundles.work_folder(paths.models_dir(data) / id), source)))
+    return Model(id, entry, bundle, problem, (source / PULL).is_file(), used)
+
+
+def _folders(path: Path) -> Iterator[Path]:
+    return (p for p in path.iterdir() if p.is_dir()) if path.is_dir() else iter(())
+
+
+def disk_bytes(folder: Path) -> int:
+    """Bytes that the files below `folder` take; 0 where it is missing."""
+    total = 0
+    for where, _, names in os.walk(folder):
+        for name in names:
+            try:
+                found = os.stat(os.path.join(where, name), follow_symlinks=False)
+            except FileNotFoundError:  # a download is just moving it
+                continue
+            blocks = getattr(found, "st_blocks", None)  # a file that was only reserved takes no room yet
+            total += found.st_size if blocks is None else min(found.st_size, blocks * 512)
+    return total
+
+
+# The choice
+
+
+def choose(data: Path, model: str | Path) -> Bundle:
+    """Remember `model`, as `resolve` takes it, as the one that runs by default. The bundle is opened first: what cannot
+    run is not remembered. Raises as `resolve` does, and ModelError "model.choice_unwritable"."""
+    bundle = resolve(data, model)
+    place = bundle.path.absolute()
+    inside = place in (paths.models_dir(data).absolute() / place.name, paths.demo_bundle().absolute())
+    _write(data / _CHOICE, place.name if inside else str(place))
+    return bundle
+
+
+def chosen(data: Path) -> str | None:
+    """What `choose` remembered: an id, or the path of a folder elsewhere; None: nothing."""
+    try:
+        return (data / _CHOICE).read_text(encoding="utf-8", errors="surrogateescape").strip() or None
+    except OSError:
+        return None
+
+
+def forget(data: Path) -> None:
+    """Remember no choice: the demo runs by default."""
+    (data / _CHOICE).unlink(missing_ok=True)
+
+
+def default(data: Path) -> Bundle:
+    """The remembered choice, or the demo where there is none.
+
+    Raises ModelError "model.choice_gone" where the chosen model is no longer there, and those of `bundle.load`."""
+    wanted = chosen(data)
+    if wanted is None:
+        return resolve(data, settings.DEMO_MODEL)
+    try:
+        return resolve(data, wanted if bundles.is_id(wanted) else Path(wanted))
+    except ModelError as exc:
+        if exc.code in ("model.unknown", "model.missing", "model.not_here"):
+            raise ModelError("model.choice_gone", model=wanted) from exc
+        raise
+
+
+# Taking away
+
+
+@contextmanager
+def busy(data: Path, id: str) -> Iterator[None]:
+    """Keep other processes from downloading or removing this model. Raises ModelError "model.busy" where one does."""
+    folder = paths.models_dir(data)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / f".{id}.lock")
+        held = lock.acquire()
+    except OSError as exc:
+        raise ModelError("model.target_unwritable", path=str(folder), detail=exc.strerror or str(exc)) from exc
+    if not held:
+        raise ModelError("model.busy", model=id)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def remove(data: Path, id: str, *, chosen_too: bool = False) -> int:
+    """Delete the model, an unfinished download of it and its kept checkpoint; how many bytes that frees.
+
+    `chosen_too`: also where it is the remembered choice, which is then forgotten.
+    Raises ModelError: "model.in_use" (it is the choice), "model.bundled" (the demo, which ships with ImpChat),
+    "model.unknown" or "model.not_here" (nothing to delete), "model.busy", "model.not_removed"."""
+    folder = paths.models_dir(data) / id
+    gone = folder.with_name(f".{id}.gone")
+    places = [folder, gone, bundles.work_folder(folder), paths.checkpoints_dir(data) / id]
+    found = find(data, id)
+    if not any(place.exists() for place in places):
+        raise ModelError("model.bundled" if id == settings.DEMO_MODEL else "model.not_here", model=id)
+    if chosen(data) == id and not chosen_too:
+        raise ModelError("model.in_use", model=id)
+    with busy(data, id):
+        try:
+            if folder.exists():  # first no model, then no files: a kill in between leaves no half bundle
+                shutil.rmtree(gone, ignore_errors=True)
+                folder.rename(gone)
+            if chosen(data) == id:
+                forget(data)
+            for place in places:
+                if place.exists():
+                    shutil.rmtree(place)
+        except OSError as exc:
+            raise ModelError("model.not_removed", model=id, detail=exc.strerror or str(exc)) from exc
+    return found.disk_bytes
+
+
+# Licences
+
+
+def is_accepted(data: Path, licence: str) -> bool:
+    """Whether the owner of the data folder has accepted this text."""
+    return licence in _licences(data)
+
+
+def accept(data: Path, licence: str) -> None:
+    """Remember that it was accepted, and when."""
+    accepted = _licences(data) | {licence: datetime.now(UTC).isoformat(timespec="seconds")}
+    _write(data / _LICENCES, json.dumps(accepted, ensure_ascii=False, indent=1))
+
+
+def _licences(data: Path) -> dict[str, str]:
+    try:
+        values = json.loads((data / _LICENCES).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # asked again is better than not asked
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _write(path: Path, text: str) -> None:
+    """Put a small file at its place, whole. Raises ModelError "model.choice_unwritable"."""
+    beside = path.with_name(f".{path.name}.new")
+    try:
+        paths.ensure_data_dir(path.parent)
+        beside.write_text(text + "\n", encoding="utf-8", errors="surrogateescape")
+        beside.replace(path)
+    except OSError as exc:
+        raise ModelError("model.choice_unwritable", path=str(path), detail=exc.strerror or str(exc)) from exc
