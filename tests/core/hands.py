@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,19 @@ def run(data: Path, *words: object, input: str = "") -> subprocess.CompletedProc
     """Run `impchat` in a process of its own to its end."""
     return subprocess.run(
         command(*words), input=input, env=environment(data), capture_output=True, text=True, timeout=6 * SECONDS
+    )
+
+
+def run_without(packages: Sequence[str], data: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    """Run `impchat` to its end where `packages` are not installed."""
+    code = f"""
+import sys
+sys.modules |= dict.fromkeys({packages!r})  # an import of what is None here fails
+from impchat.cli import main
+sys.exit(main({[str(word) for word in words]!r}))
+"""
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment(data), capture_output=True, text=True, timeout=6 * SECONDS
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -36,11 +36,15 @@ def convert(
     vision: str = settings.VISION_TYPE,
     id: str | None = None,
     figures: Mapping[str, Any] | None = None,
+    begun: Callable[[], object] = lambda: None,
 ) -> bundle.Bundle:
     """Convert the checkpoint in `source` to a bundle at `target` and return it: see Conversion. Where an error ends it,
-    nothing is left behind.
+    nothing is left behind. `begun` is called when all that can be seen beforehand is in order.
 
     Raises as Conversion does, and ModelError "checkpoint.tensor_shape" before anything is written."""
+    import gguf  # noqa: F401  # one that is missing is told before the work, not after minutes of it
+    import onnx  # noqa: F401
+
     from impchat.models.convert import layouts
     from impchat.models.convert.checkpoint import Checkpoint
 
@@ -48,6 +52,7 @@ def convert(
     discard(target)
     try:
         conversion = Conversion(source, target, language=language, vision=vision, id=id, figures=figures)
+        begun()
         for file in conversion.files:
             conversion.take(source / file)
         return conversion.finish()
