@@ -8,6 +8,7 @@ its samplers belong to one thread, only `Context.abort` may come from another.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import threading
@@ -45,10 +46,19 @@ def binding() -> Any:
                 import llama_cpp.llama_cpp as module
             except (ImportError, OSError, RuntimeError) as exc:
                 raise EngineError("engine.not_installed", package="llama-cpp-python", detail=str(exc)) from exc
+            atexit.register(_close_its_files)
             _silence(module)
             module.llama_backend_init()
             _binding = module
     return _binding
+
+
+def _close_its_files() -> None:
+    """The package opens /dev/null twice and leaves it open, which Python tells where warnings are shown."""
+    from llama_cpp import _utils
+
+    _utils.outnull_file.close()
+    _utils.errnull_file.close()
 
 
 def _silence(module: Any) -> None:

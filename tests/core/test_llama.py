@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +42,12 @@ def test_the_core_uses_only_names_of_the_binding_that_the_phone_has_too() -> Non
     assert {"llama_decode", "llama_model_params.n_gpu_layers"} <= {name for _, name in uses}
     assert {use for use in uses if use[1] not in PHONE} == set()
     assert {file for file, _ in uses} == {"llama.py"}  # the one module that touches it
+
+
+def test_the_binding_leaves_no_file_open() -> None:
+    code = "from impchat.engines.llama import binding; binding()"
+    done = subprocess.run([sys.executable, "-X", "dev", "-c", code], capture_output=True, text=True, cwd=CORE.parent)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.fixture(scope="module")
