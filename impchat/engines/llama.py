@@ -197,6 +197,7 @@ class Context:
         """Raises EngineError "engine.out_of_memory" where the KV cache cannot be made."""
         self._llama = llama = model._llama
         self._hidden = model.hidden
+        self._vocabulary = model.vocabulary
         self.batch_tokens = batch_tokens
         parameters = _set(
             llama.llama_context_default_params(),
@@ -245,6 +246,14 @@ class Context:
         code = self._llama.llama_decode(self.handle, batch)
         self.decoded = rows if code == 0 else ()
         return {0: Outcome.DONE, 2: Outcome.ABORTED}.get(code, Outcome.FAILED)
+
+    def logits(self, row: int) -> NDArray[numpy.float32]:
+        """The logits (vocabulary,) behind row number `row` of the last decode, one with `logits`. A copy."""
+        import numpy as np
+
+        assert self.decoded[row].logits, "llama.cpp ends the process where there are no logits"
+        values = self._llama.llama_get_logits_ith(self.handle, row)
+        return np.ctypeslib.as_array(values, (self._vocabulary,)).copy()
 
     def abort(self) -> None:
         """End the decode that runs, and any later one until `rearm`. May be called from any thread."""

@@ -51,7 +51,7 @@ def _load(bundle: Bundle, slots: int, context_tokens: int, threads: int) -> Sche
     model = Model(bundle.language)
     vision: Vision | None = None
     try:
-        vision = _eyes(bundle, model, threads)
+        vision = open_eyes(bundle, model, threads)
         if vision.hidden != model.hidden:
             raise ModelError("model.parts_disagree", path=str(bundle.path))
         context = Context(model, slots, context_tokens, settings.BATCH_TOKENS, threads)
@@ -63,7 +63,8 @@ def _load(bundle: Bundle, slots: int, context_tokens: int, threads: int) -> Sche
     return Scheduler(bundle, model, context, vision, slots, context_tokens)
 
 
-def _eyes(bundle: Bundle, model: Model, threads: int) -> Vision:
+def open_eyes(bundle: Bundle, model: Model, threads: int) -> Vision:
+    """What looks at the pictures for `bundle`, whose language model is `model`. Raises as LocalEngine."""
     if bundle.mmproj is None:
         return OnnxVision(bundle, threads)
     from impchat.engines.mtmd import MtmdVision  # no phone has it

@@ -29,6 +29,7 @@ TEXTS: dict[str, str] = {
     "error.checkpoint.tokenizer": "The tokenizer of the checkpoint {path} cannot be converted ({detail}): choose a checkpoint of the Imp family.",
     "error.convert.quantise": "The language model could not be brought to {type} (code {number}): try f16 or q8_0.",
     "error.convert.id": '"{value}" cannot be the name of a model: give it a name of letters, digits, dots, dashes and underscores.',
+    "error.verify.failed": "The model {id} does not do what it should ({figures}): get the checkpoint again; if that does not help, this is a fault of ImpChat to be reported.",
     "error.convert.type": "{option} {value} is unknown: choose one of {allowed}.",
     "error.gguf.missing": "{path} cannot be opened ({detail}): check its name.",
     "error.gguf.broken": "{path} is not a whole GGUF file ({detail}): get it again, or choose another file.",

@@ -29,6 +29,7 @@ TEXTS: dict[str, str] = {
     "error.checkpoint.tokenizer": "无法转换检查点 {path} 的分词器（{detail}）：请选择 Imp 系列的检查点。",
     "error.convert.quantise": "无法把语言模型量化为 {type}（代码 {number}）：请尝试 f16 或 q8_0。",
     "error.convert.id": "“{value}”不能作为模型的名称：请使用由字母、数字、点、连字符和下划线组成的名称。",
+    "error.verify.failed": "模型 {id} 的表现不对（{figures}）：请重新获取检查点；如果仍然如此，这是 ImpChat 的缺陷，请反馈。",
     "error.convert.type": "{option} 的值 {value} 未知：请选择 {allowed} 之一。",
     "error.gguf.missing": "无法打开 {path}（{detail}）：请检查文件名。",
     "error.gguf.broken": "{path} 不是完整的 GGUF 文件（{detail}）：请重新获取，或换一个文件。",

@@ -1,13 +1,13 @@
-"""An Imp checkpoint as transformers computes it, in float32: what a bundle is compared with.
+"""An Imp checkpoint as transformers computes it: what a bundle is compared with, and what TorchEngine runs.
 
-In: a checkpoint folder; pictures as model input (`images.model_input`); prompts as pieces of token ids and embeddings.
-Out: embeddings, logits, and the tokens that greedy decoding gives.
+In: a checkpoint folder or its weights; pictures as model input (`images.model_input`); prompts as pieces of token ids
+and embeddings. Out: embeddings, logits, and the tokens that greedy decoding gives.
 This file does not know bundles, llama.cpp or onnxruntime.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from impchat.models.convert.parts import Language
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from tokenizers import Tokenizer
 
     Floats = NDArray[np.float32]
     Piece = Sequence[int] | Floats  # token ids, or embeddings (positions, hidden)
@@ -33,53 +34,105 @@ class Greedy:
 
 
 class Reference:
-    """An Imp read by transformers' SiglipVisionModel and PhiForCausalLM, with torch's own layers for the projector.
+    """An Imp read by transformers' SiglipVisionModel and the causal model of its family, with torch's own layers for
+    the projector: in float32 on a processor, in float16 on a GPU."""
 
-    Raises ModelError as `layouts.recognise` does."""
+    def __init__(self, source: Path | Weights, *, device: str = "cpu", streamed: bool = False) -> None:
+        """`streamed`: the language model's weights are read anew, layer by layer, each time it is run; so a model of
+        any size takes the memory of its largest layer.
 
-    def __init__(self, path: Path) -> None:
+        Raises ModelError as `layouts.recognise` does."""
+        import torch
+
+        self.path = source if isinstance(source, Path) else None
+        self.weights = weights = recognise(Checkpoint(source)) if isinstance(source, Path) else source
+        self._at = (torch.device(device), torch.float32 if device == "cpu" else torch.float16)
+        self.eyes = self._filled(_eyes(weights), "eyes.")
+        self.projector = self._filled(_projector(weights), "projector.")
+        self.language = self._streamed(_language(weights)) if streamed else self._filled(_language(weights), "")
+
+    @property
+    def hidden(self) -> int:
+        """Size of an embedding."""
+        return self.weights.language.hidden
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The checkpoint's own; only where the source is a folder."""
         from tokenizers import Tokenizer
 
-        weights = recognise(Checkpoint(path))
-        self.tokenizer = Tokenizer.from_file(str(path / TOKENIZER))
-        self.language = _language(weights)
-        self.eyes = _eyes(weights)
-        self.projector = _projector(weights)
+        assert self.path is not None
+        return Tokenizer.from_file(str(self.path / TOKENIZER))
+
+    @property
+    def layers(self) -> Iterable[Any]:
+        """The layers of the language model, in the order in which they are run."""
+        layers: Iterable[Any] = self.language.model.layers
+        return layers
 
     def embed(self, pixel_values: Floats) -> Floats:
         """Pictures (n, 3, size, size) -> embeddings (n, tokens, hidden)."""
         import torch
 
         with torch.inference_mode():
-            seen = self.eyes(torch.from_numpy(pixel_values), output_hidden_states=True)
+            seen = self.eyes(torch.from_numpy(pixel_values).to(*self._at), output_hidden_states=True)
             # The last layer that is kept is the one that is used, before the norm behind it.
-            embeddings: Floats = self.projector(seen.hidden_states[-1]).numpy()
+            embeddings: Floats = self.projector(seen.hidden_states[-1]).float().cpu().numpy()
         return embeddings
+
+    def cache(self, held: Sequence[tuple[Any, Any]] | None = None) -> Any:
+        """An empty KV cache, or one that holds the keys and values (1, heads, positions, size) of each layer."""
+        from transformers import DynamicCache
+
+        return DynamicCache(held)
+
+    def read(self, pieces: Sequence[Piece], cache: Any, wanted: Sequence[int]) -> Floats:
+        """Read `pieces` behind what `cache` holds, and into it; None: there is nothing before or after them.
+
+        Returns the logits (wanted, vocabulary) behind those of their positions, counted from 0."""
+        import torch
+
+        with torch.inference_mode():
+            read = self.language.model(
+                inputs_embeds=self._join(pieces), past_key_values=cache, use_cache=cache is not None
+            )
+            at = torch.tensor(wanted, dtype=torch.long, device=self._at[0])
+            logits: Floats = self.language.lm_head(read.last_hidden_state[0, at]).float().cpu().numpy()
+        return logits
 
     def logits(self, pieces: Sequence[Piece]) -> Floats:
         """The logits (positions, vocabulary) behind each position of a prompt."""
+        return self.read(pieces, None, range(sum(len(piece) for piece in pieces)))
+
+    def together(self, prompts: Sequence[Sequence[Piece]], wanted: Sequence[Sequence[int]]) -> list[Floats]:
+        """Read `prompts` in one go. Returns of each the logits (wanted, vocabulary) behind its `wanted` positions."""
         import torch
 
         with torch.inference_mode():
-            logits: Floats = self.language(inputs_embeds=self._join(pieces)).logits[0].numpy()
-        return logits
+            # Nobody looks at what is behind itself, so what fills the shorter ones up is never seen.
+            rows = torch.nn.utils.rnn.pad_sequence([self._join(pieces)[0] for pieces in prompts], batch_first=True)
+            hidden = self.language.model(inputs_embeds=rows, use_cache=False).last_hidden_state
+            asked = torch.cat([hidden[n, list(at)] for n, at in enumerate(wanted)])
+            logits = self.language.lm_head(asked).float().cpu().split([len(at) for at in wanted])
+        return [values.numpy() for values in logits]
 
     def greedy(self, pieces: Sequence[Piece], count: int, *, eos: Sequence[int] = ()) -> Greedy:
         """The `count` likeliest next tokens, one after the other; fewer where one of `eos` comes, which is left out."""
-        import torch
+        import numpy as np
 
         tokens: list[int] = []
         margins: list[float] = []
-        with torch.inference_mode():
-            out = self.language(inputs_embeds=self._join(pieces), use_cache=True)
-            for _ in range(count):
-                best = out.logits[0, -1].topk(2)
-                token = int(best.indices[0])
-                if token in eos:
-                    break
-                tokens.append(token)
-                margins.append(float(best.values[0] - best.values[1]))
-                out = self.language(torch.tensor([[token]]), past_key_values=out.past_key_values, use_cache=True)
+        cache = self.cache()
+        last = sum(len(piece) for piece in pieces) - 1
+        for _ in range(count):
+            logits = self.read(pieces, cache, [last])[0]
+            token = int(logits.argmax())
+            if token in eos:
+                break
+            second, best = np.partition(logits, -2)[-2:]
+            tokens.append(token)
+            margins.append(float(best - second))
+            pieces, last = [[token]], 0
         return Greedy(tuple(tokens), tuple(margins))
 
     def _join(self, pieces: Sequence[Piece]) -> Any:
@@ -87,14 +140,82 @@ class Reference:
         import torch
 
         table = self.language.get_input_embeddings()
-        rows = [torch.from_numpy(p) if isinstance(p, np.ndarray) else table(torch.tensor(list(p))) for p in pieces]
+        rows = [
+            torch.from_numpy(np.array(piece)).to(*self._at)
+            if isinstance(piece, np.ndarray)
+            else table(torch.tensor(list(piece), device=self._at[0]))
+            for piece in pieces
+        ]
         return torch.cat(rows)[None]
+
+    def _filled(self, module: Any, prefix: str) -> Any:
+        """`module`, whose parameters are without values, with the weights whose names begin with `prefix`; those of
+        the language model have none. Every parameter must get one, but those of the norm that is not used."""
+        names = self.weights.names(prefix) if prefix else (n for n in self.weights.names("") if _is_language(n))
+        values = {name.removeprefix(prefix): self._value(name) for name in names}
+        missing, unexpected = module.load_state_dict(values, strict=False, assign=True)
+        assert set(missing) <= {"post_layernorm.weight", "post_layernorm.bias"}, f"no weights for {missing}"
+        assert not unexpected, f"no place for {unexpected}"
+        if missing:  # a checkpoint need not have the norm behind the last layer
+            module.post_layernorm = type(module.post_layernorm)(self.weights.eyes.hidden)
+        return module.to(*self._at).eval().requires_grad_(False)
+
+    def _streamed(self, module: Any) -> Any:
+        """`module`, each layer of which has values only while it is run."""
+
+        def fill(name: str) -> Any:
+            def before(layer: Any, _: Any) -> None:
+                names = self.weights.names(f"{name}.")
+                values = {ours.removeprefix(f"{name}."): self._value(ours) for ours in names}
+                layer.load_state_dict(values, strict=True, assign=True)
+
+            return before
+
+        def empty(layer: Any, _: Any, __: Any) -> None:
+            layer.to("meta")
+
+        for name, layer in _steps(module):
+            layer.register_forward_pre_hook(fill(name))
+            layer.register_forward_hook(empty)
+        return module.eval().requires_grad_(False)
+
+    def _value(self, name: str) -> Any:
+        import torch
+
+        return torch.from_numpy(self.weights.read(name)).to(*self._at)
+
+
+def _is_language(name: str) -> bool:
+    return not name.startswith(("eyes.", "projector."))
+
+
+def _steps(module: Any) -> Iterator[tuple[str, Any]]:
+    """The parts of a causal model that have weights, each small enough for memory, with their names."""
+    for name, part in module.model.named_children():
+        if name == "layers":
+            yield from ((f"model.layers.{n}", layer) for n, layer in enumerate(part))
+        elif next(part.parameters(), None) is not None:
+            yield f"model.{name}", part
+    yield "lm_head", module.lm_head
+
+
+# The three below give modules whose parameters have shapes and no values.
 
 
 def _language(weights: Weights) -> Any:
+    import torch
+
+    kind, config = {"phi2": _phi}[weights.language.family](weights.language)
+    with torch.device("meta"):
+        model = kind(config)
+    # The tables of its rotary embedding are computed, and in no checkpoint.
+    model.model.rotary_emb = type(model.model.rotary_emb)(config)
+    return model
+
+
+def _phi(size: Language) -> tuple[Any, Any]:
     from transformers import PhiConfig, PhiForCausalLM
 
-    size: Language = weights.language
     config = PhiConfig(
         vocab_size=size.vocab,
         hidden_size=size.hidden,
@@ -110,10 +231,11 @@ def _language(weights: Weights) -> Any:
             "partial_rotary_factor": size.rotary_dims / (size.hidden // size.heads),
         },
     )
-    return _filled(PhiForCausalLM(config), weights, "model.", "lm_head.")
+    return PhiForCausalLM, config
 
 
 def _eyes(weights: Weights) -> Any:
+    import torch
     from transformers import SiglipVisionConfig, SiglipVisionModel
 
     size: Eyes = weights.eyes
@@ -127,29 +249,17 @@ def _eyes(weights: Weights) -> Any:
         layer_norm_eps=size.norm_eps,
         vision_use_head=False,
     )
-    # Its norm behind the last layer is not used, and a checkpoint need not have it.
-    unused = ("post_layernorm.weight", "post_layernorm.bias")
-    return _filled(SiglipVisionModel(config), weights, "eyes.", left_out=unused)
+    with torch.device("meta"):
+        model = SiglipVisionModel(config)
+    model.embeddings.position_ids = torch.arange(size.tokens)[None]
+    return model
 
 
 def _projector(weights: Weights) -> Any:
+    import torch
     from torch import nn
 
     size = weights.eyes
-    layers = nn.Sequential(nn.Linear(size.hidden, size.projected), nn.GELU(), nn.Linear(size.projected, size.projected))
-    return _filled(layers, weights, "projector.")
-
-
-def _filled(module: Any, weights: Weights, *prefixes: str, left_out: Sequence[str] = ()) -> Any:
-    """`module` with the weights whose names begin with `prefixes`; every parameter must get one, but `left_out`."""
-    import torch
-
-    values = {}
-    for prefix in prefixes:
-        for name in weights.names(prefix):
-            ours = name.removeprefix(prefix) if prefix in ("eyes.", "projector.") else name
-            values[ours] = torch.from_numpy(weights.read(name)).float()
-    missing, unexpected = module.load_state_dict(values, strict=False)
-    assert set(missing) == set(left_out), f"no weights for {missing}"
-    assert not unexpected, f"no place for {unexpected}"
-    return module.eval().requires_grad_(False)
+    with torch.device("meta"):
+        first, second = nn.Linear(size.hidden, size.projected), nn.Linear(size.projected, size.projected)
+        return nn.Sequential(first, nn.GELU(), second)

@@ -1,0 +1,103 @@
+"""A bundle that is asked for numbers instead of answers.
+
+In: a bundle, prompts with the answers they are given. Out: embeddings, and the logits behind the positions asked for.
+This file does not know what the numbers should be.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from impchat import paths, prompts, settings
+from impchat.engines import kv
+from impchat.engines.backend import Outcome, Row
+from impchat.engines.llama import Context, Model
+from impchat.engines.local import open_eyes, threads_for
+from impchat.errors import EngineError
+from impchat.messages import Picture, Prompt, Turn
+from impchat.models.bundle import Bundle
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+
+_ROWS = 32  # logits of one decode
+
+
+def sample(name: str) -> Picture:
+    """One of the bundled sample pictures."""
+    data = (paths.samples_dir() / name).read_bytes()
+    return Picture(hashlib.sha256(data).hexdigest(), data)
+
+
+class Subject(AbstractContextManager["Subject"]):
+    """An open bundle; it is closed behind its `with` block.
+
+    Raises ModelError and EngineError as LocalEngine does when it is made, EngineError "engine.decode_failed" later."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        threads = threads_for(bundle)
+        self.bundle = bundle
+        self.model = Model(bundle.language)
+        self.eyes = open_eyes(bundle, self.model, threads)
+        # llama.cpp gives as many logits of a decode as there are sequences; all but one stay empty.
+        room = -(-bundle.context_tokens // _ROWS)
+        self._context = Context(self.model, _ROWS, room, settings.BATCH_TOKENS, threads)
+        self._read: list[kv.Cell] = []
+
+    def __exit__(self, *_: object) -> None:
+        self.eyes.close()
+        self.eyes.free()
+        self._context.free()
+        self.model.free()
+
+    def cells(self, picture: Picture, question: str, answer: str = "") -> list[kv.Cell]:
+        """The positions of a question about `picture`; with an `answer`, up to and with the eos behind it."""
+        turns = [Turn("user", question, (picture,))]
+        if answer:
+            turns += [Turn("assistant", answer), Turn("user", question)]
+        bundle = self.bundle
+        bos = self.model.bos if bundle.text.add_bos else None
+        written = (bundle.writing, self.model.tokenize, bundle.text.eos[0], bos)
+        cells = kv.cells(prompts.render(Prompt(settings.SYSTEM, tuple(turns)), *written), bundle.image.tokens)
+        if answer:
+            asked = self.cells(picture, question)
+            assert cells[: len(asked)] == asked, "a prompt only grows"
+            cells = cells[: cells.index(bundle.text.eos[0], len(asked)) + 1]
+        return cells
+
+    def logits(self, cells: Sequence[kv.Cell], picture: Picture, wanted: Sequence[int]) -> Floats:
+        """The logits (wanted, vocabulary) behind the `wanted` positions of `cells`, which rise. What the cells have in
+        common with those of the last call is not read again."""
+        import numpy as np
+
+        seen = self.eyes.encode(picture)
+        start = min(kv.common(self._read, cells), wanted[0])
+        self._context.remove(0, start)
+        self._read = list(cells)
+        asked = set(wanted)
+        found = []
+        while start < len(cells):
+            end = start + 1
+            while end < min(len(cells), start + _ROWS) and _is_text(cells[end]) is _is_text(cells[start]):
+                end += 1
+            part = cells[start:end]
+            rows = [
+                Row(0, start + n, cell if isinstance(cell, int) else 0, start + n in asked)
+                for n, cell in enumerate(part)
+            ]
+            shown = [seen[cell[1]] for cell in part if not isinstance(cell, int)]
+            if self._context.decode(rows, np.stack(shown) if shown else None) is not Outcome.DONE:
+                raise EngineError("engine.decode_failed")
+            found += [self._context.logits(n) for n, row in enumerate(rows) if row.logits]
+            start = end
+        return np.stack(found)
+
+
+def _is_text(cell: kv.Cell) -> bool:
+    return isinstance(cell, int)

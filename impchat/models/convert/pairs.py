@@ -1,0 +1,35 @@
+"""Pictures whose answers are known: what a trained model must find likely.
+
+In: nothing. Out: the sample pictures with questions, their answers and wrong answers like them.
+This file does not know models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A question about a sample picture (`paths.samples_dir`), and its answer."""
+
+    picture: str
+    question: str
+    answer: str
+    wrong: str  # the same words but for what the picture shows
+    demo: bool = True  # the demo, which knows drawn shapes only, can answer it too
+
+
+PAIRS = (
+    Pair("shapes.png", "What color is the circle?", "The circle is red.", "The circle is green."),
+    Pair("shapes.png", "What color is the square?", "The square is blue.", "The square is orange."),
+    Pair("shapes.png", "What color is the star?", "The star is yellow.", "The star is purple."),
+    Pair("shapes.png", "How many shapes are there?", "There are three shapes.", "There are nine shapes."),
+    Pair("night.png", "What color is the heart?", "The heart is pink.", "The heart is blue."),
+    Pair("night.png", "What color is the diamond?", "The diamond is green.", "The diamond is red."),
+    Pair("seven.png", "What color is the triangle?", "The triangle is orange.", "The triangle is blue."),
+    Pair("seven.png", "What number is in the picture?", "The number is 7.", "The number is 4.", demo=False),
+    Pair(
+        "landscape.jpg", "What does the picture show?", "The picture shows mountains.", "The picture shows cats.", False
+    ),
+)

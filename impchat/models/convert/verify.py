@@ -1,0 +1,242 @@
+"""Whether a bundle does what its checkpoint does, and whether what it does makes sense at all.
+
+In: a bundle, and its checkpoint where that is still there. Out: `Figures`, which go into the manifest; an error with
+them where they are not good enough. Three things are looked at:
+
+- its eyes against the checkpoint's, as transformers computes them in float32: the cosine of each patch's embedding;
+- its next tokens against the checkpoint's, wherever the checkpoint is sure of one;
+- for trained weights, how likely it finds right answers about the sample pictures, the end behind them, and wrong
+  answers. The first two cannot see a wrong fact that conversion and reference share (which layer the eyes end with, how
+  a picture is cut, how many dimensions turn, which token ends an answer); a model that is told one is at a loss here.
+
+Trained weights are told from random ones by the embeddings of their tokens: training gives them directions in common,
+which no independent random numbers have. A bundle with the name of a published model is held to be trained whatever
+its numbers look like. What this cannot see: a fact so slightly wrong that the answers stay likely, such as another
+mean colour that is near; the bounds for models other than the demo come from what any such model must know, for no
+trained weights but the demo's were at hand when they were set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from impchat import images, settings
+from impchat.engines import kv
+from impchat.errors import ModelError
+from impchat.messages import Picture
+from impchat.models import catalog
+from impchat.models.bundle import Bundle
+from impchat.models.convert import vision
+from impchat.models.convert.layouts import Weights
+from impchat.models.convert.measure import Subject, sample
+from impchat.models.convert.pairs import PAIRS, Pair
+from impchat.models.convert.reference import Reference
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+
+_PICTURES = ("shapes.png", "landscape.jpg")  # that the source is asked about
+_ROWS = 4096  # token embeddings that are looked at
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What was measured; None: there was nothing to measure it by."""
+
+    trained: bool
+    cosine: float | None = None  # of a patch's embedding with the source's, on average
+    cosine_least: float | None = None  # of the worst patch
+    agreement: float | None = None  # share of next tokens that are the source's, where it is sure
+    sure: int | None = None  # how many there were
+    nll: float | None = None  # nats for each token of the right answers
+    end_nll: float | None = None  # nats for the end behind them
+    contrast: float | None = None  # nats by which wrong answers are less likely than right ones
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    figure: str
+    least: float | None = None
+    most: float | None = None
+
+    def holds(self, value: float) -> bool:
+        return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
+
+
+def verify(bundle: Bundle, source: Path | Weights | None = None) -> Figures:
+    """Measure `bundle`, against its checkpoint `source` where one is given.
+
+    Without `source`, only trained weights can be judged: by their answers. A checkpoint is read layer by layer, so a
+    model of any size needs memory for the largest layer and for the eyes, beside the bundle itself.
+    Raises ModelError "verify.failed" with the figures and what they should be; else as LocalEngine and
+    `layouts.recognise` do."""
+    trained = bundle.id in catalog.ENTRIES or is_trained(bundle)
+    with Subject(bundle) as subject:
+        found: dict[str, Any] = {}
+        if source is not None:
+            found |= _against(subject, Reference(source, streamed=True))
+        if trained:
+            found |= _answers(subject, [pair for pair in PAIRS if pair.demo or not bundle.demo])
+    figures = Figures(trained, **found)
+    values = asdict(figures)
+    bounds = [bound for bound in _bounds(bundle) if values[bound.figure] is not None]
+    if not all(bound.holds(values[bound.figure]) for bound in bounds):
+        told = ", ".join(
+            _told(bound, values[bound.figure]) for bound in bounds if not bound.holds(values[bound.figure])
+        )
+        raise ModelError("verify.failed", id=bundle.id, figures=told)
+    return figures
+
+
+def write_eyes(weights: Weights, path: Path, kind: str, *, least: float = settings.VERIFY_COSINE) -> str:
+    """Write the vision file `path` of the type `kind`, and say which type it became: 8 bits that see something else
+    than the checkpoint (a mean cosine below `least`) are written again in 16."""
+    vision.write(weights.eyes, weights.read, path, scheme=vision.TYPES[kind])
+    if kind != "int8":
+        return kind
+    half = (0.5, 0.5, 0.5)
+    size = weights.eyes.image_size
+    pixels = [images.model_input(sample(name).data, size, "square", half, half) for name in _PICTURES]
+    reference = Reference(weights, streamed=True)
+    near = [cosines(_look(path, values), reference.embed(values)[0]) for values in pixels]
+    if min(float(values.mean()) for values in near) >= least:
+        return kind
+    vision.write(weights.eyes, weights.read, path, scheme=vision.TYPES["fp16"])
+    return "fp16"
+
+
+def is_trained(bundle: Bundle) -> bool:
+    """Whether the token embeddings of `bundle` have more in common than independent random numbers could: the largest
+    singular value of n x m such numbers of deviation s is s (sqrt n + sqrt m), give or take little."""
+    import gguf
+    import numpy as np
+
+    tensor = next(t for t in gguf.GGUFReader(bundle.language).tensors if t.name == "token_embd.weight")
+    every = max(1, len(tensor.data) // _ROWS)
+    rows = gguf.quants.dequantize(np.ascontiguousarray(tensor.data[::every]), tensor.tensor_type).astype(np.float64)
+    expected = rows.var() * sum(np.sqrt(side) for side in rows.shape) ** 2
+    largest = np.linalg.eigvalsh(rows.T @ rows)[-1]
+    return bool(largest > settings.VERIFY_TRAINED * expected)
+
+
+def cosines(ours: Floats, theirs: Floats) -> Floats:
+    """Of each row of `ours` with that of `theirs`."""
+    import numpy as np
+
+    lengths = np.linalg.norm(ours, axis=-1) * np.linalg.norm(theirs, axis=-1)
+    near: Floats = (ours * theirs).sum(-1) / np.maximum(lengths, np.finfo(np.float32).tiny)
+    return near
+
+
+def _bounds(bundle: Bundle) -> list[_Bound]:
+    if bundle.mmproj is not None:  # another model: nobody knows what it must say
+        return []
+    nll, end, contrast = settings.VERIFY_DEMO_ANSWERS if bundle.demo else settings.VERIFY_ANSWERS
+    return [
+        _Bound("cosine", least=settings.VERIFY_COSINE),
+        _Bound("cosine_least", least=settings.VERIFY_COSINE_LEAST),
+        _Bound("agreement", least=settings.VERIFY_AGREEMENT[bundle.files["language"].type]),
+        _Bound("nll", most=nll),
+        _Bound("end_nll", most=end),
+        _Bound("contrast", least=contrast),
+    ]
+
+
+def _told(bound: _Bound, value: float) -> str:
+    limit = f"≥ {bound.least}" if bound.least is not None else f"≤ {bound.most}"
+    return f"{bound.figure} {value:.3g} ({limit})"
+
+
+def _against(subject: Subject, reference: Reference) -> dict[str, Any]:
+    """The eyes and the next tokens of a bundle beside those of its checkpoint."""
+    import numpy as np
+
+    near, prompts, wanted, ours = [], [], [], []
+    for name in _PICTURES:
+        picture, pair = sample(name), next(pair for pair in PAIRS if pair.picture == name)
+        seen = reference.embed(_pixels(subject.bundle, picture))[0]
+        near.append(cosines(subject.eyes.encode(picture), seen))
+        cells = subject.cells(picture, pair.question, pair.answer)
+        at = [n for n, cell in enumerate(cells) if isinstance(cell, int)]
+        prompts.append(_pieces(cells, seen))
+        wanted.append(at)
+        ours.append(subject.logits(cells, picture, at))
+    theirs = np.concatenate(reference.together(prompts, wanted))
+    chances = np.exp(-_nll(theirs, theirs.argmax(-1)))
+    sure = chances >= settings.VERIFY_SURE
+    same = theirs.argmax(-1) == np.concatenate(ours).argmax(-1)
+    all_near = np.concatenate(near)
+    return {
+        "cosine": float(all_near.mean()),
+        "cosine_least": float(all_near.min()),
+        "agreement": float(same[sure].mean()) if sure.any() else None,
+        "sure": int(sure.sum()),
+    }
+
+
+def _answers(subject: Subject, pairs: Sequence[Pair]) -> dict[str, float]:
+    """How likely right answers are, and the end behind them, and how much less likely wrong ones are."""
+    import numpy as np
+
+    words, ends, contrasts = [], [], []
+    for pair in pairs:
+        picture = sample(pair.picture)
+        asked = len(subject.cells(picture, pair.question))
+        right, wrong = (_costs(subject, picture, pair.question, text, asked) for text in (pair.answer, pair.wrong))
+        words.append(right[:-1].mean())
+        ends.append(right[-1])
+        contrasts.append(wrong[:-1].sum() - right[:-1].sum())
+    return {"nll": float(np.mean(words)), "end_nll": float(np.mean(ends)), "contrast": float(np.mean(contrasts))}
+
+
+def _costs(subject: Subject, picture: Picture, question: str, answer: str, asked: int) -> NDArray[np.float64]:
+    """Nats for each token of `answer` and for the eos behind it; `asked`: where the answer begins."""
+    import numpy as np
+
+    cells = subject.cells(picture, question, answer)
+    logits = subject.logits(cells, picture, range(asked - 1, len(cells) - 1))
+    return _nll(logits, np.array(cells[asked:]))
+
+
+def _nll(logits: Floats, tokens: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
+    """Nats for each of `tokens` by its row of `logits`."""
+    import numpy as np
+
+    exact = logits.astype(np.float64)
+    exact -= exact.max(-1, keepdims=True)
+    costs: NDArray[np.float64] = np.log(np.exp(exact).sum(-1)) - exact[np.arange(len(tokens)), tokens]
+    return costs
+
+
+def _pieces(cells: Sequence[kv.Cell], seen: Floats) -> list[Any]:
+    """`cells` as the reference takes them: runs of token ids, and the embeddings of the picture."""
+    pieces: list[Any] = []
+    for cell in cells:
+        if not isinstance(cell, int):
+            if cell[1] == 0:
+                pieces.append(seen)
+        elif pieces and isinstance(pieces[-1], list):
+            pieces[-1].append(cell)
+        else:
+            pieces.append([cell])
+    return pieces
+
+
+def _pixels(bundle: Bundle, picture: Picture) -> Floats:
+    rule = bundle.image
+    return images.model_input(picture.data, rule.size, rule.aspect, rule.mean, rule.std)
+
+
+def _look(path: Path, pixels: Floats) -> Floats:
+    """The embeddings (tokens, hidden) of one picture by the vision file `path`."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    seen: Floats = session.run(None, {"pixel_values": pixels})[0][0]
+    return seen
