@@ -62,7 +62,7 @@ class App:
 
     @property
     def demo(self) -> bool:
-        """Whether the small demo model answers; every front end says so."""
+        """Whether the small demo model answers; every front end tells a person so."""
         return self.bundle is not None and self.bundle.demo
 
     @property

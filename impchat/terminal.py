@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from impchat import texts
+from impchat import settings, texts
 from impchat.answer import Answer
 from impchat.app import App
 from impchat.errors import ChatError, ImpChatError, SettingsError
@@ -68,6 +68,11 @@ class Screen:
     def note(self, key: str, **values: Any) -> None:
         """A line about the answer or the conversation."""
         self._err.print(printable(self.text(key, **values)), style="dim")
+
+    def hint(self, key: str, **values: Any) -> None:
+        """A line for a person who sits at the terminal; scripts and files never get it."""
+        if self._err.is_terminal:
+            self.note(key, **values)
 
     def error(self, error: ImpChatError) -> None:
         self.failure(error.sentence(self.language))
@@ -143,8 +148,8 @@ def exit_code(message: Message) -> int:
 
 def ask(app: App, screen: Screen, pictures: list[bytes], question: str, sampling: Sampling | None) -> int:
     """Print the answer to one question about the pictures, in a conversation of its own; the exit code."""
-    if app.demo:
-        screen.note("demo.label")
+    if app.demo and not app.history.conversations(settings.OWNER, limit=1):  # at the first time only
+        screen.hint("demo.label")
     chat = app.chat()
     for data in pictures:
         chat.attach(data)
@@ -188,7 +193,7 @@ class Talk:
 
     def _greet(self, interactive: bool) -> None:
         if self._app.demo:
-            self._screen.note("demo.label")
+            self._screen.hint("demo.label")
         if interactive:
             self._screen.note("terminal.hello")
             for message in self._chat.branch():

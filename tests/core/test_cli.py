@@ -95,7 +95,6 @@ def test_ask_prints_the_answer_and_all_else_beside_it(data: Path, circle: Path, 
     assert "red" in out.lower()
     assert out == printable(answer.text) + "\n"
     assert len(question.images) == 1
-    assert "demo model" in err
     assert "tokens/s" in err
 
 
@@ -103,7 +102,23 @@ def test_ask_answers_in_chinese_and_speaks_it(data: Path, circle: Path, capsys: 
     assert main(["ask", str(circle), "圆形是什么颜色？", "--data", str(data), "--language", "zh"]) == 0
     out, err = capsys.readouterr()
     assert "红" in out
-    assert "演示模型" in err
+    assert "首个 token" in err
+
+
+def test_a_person_is_told_of_the_demo_model_once_and_a_script_never(data: Path) -> None:
+    seen = []
+    for _ in range(2):
+        with terminal(data, "ask", "Hello!") as screen:
+            screen.expect("tokens/s")
+            assert screen.leave() == 0
+        seen.append("demo model" in screen.seen)
+    assert seen == [True, False]
+    with terminal(data, "chat") as screen:
+        screen.expect("You> ")
+        screen.type("/quit\n")
+        assert screen.leave() == 0
+    assert "demo model" in screen.seen
+    assert "demo model" not in run(data.with_name("other"), "ask", "Hello!").stderr
 
 
 def test_ask_without_a_question_says_how(data: Path, circle: Path, capsys: Capture) -> None:
