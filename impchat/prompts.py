@@ -1,6 +1,6 @@
 """Chat templates: a `Prompt` -> pieces of token ids and pictures, and what is left out when it is too long.
 
-In: a prompt, a template (one of three by name, or another model's own), and a way to turn text into token ids. Out:
+In: a prompt, a template (one of ours by name, or another model's own), and a way to turn text into token ids. Out:
 pieces in reading order. A prompt only grows: the pieces of a conversation's next turn begin with exactly those of this
 one, then the answer's own ids, then eos, so that an engine never reads anything twice.
 This file does not know any model, nor where a prompt comes from.
@@ -9,6 +9,7 @@ This file does not know any model, nor where a prompt comes from.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
@@ -46,9 +47,8 @@ class Template:
     later: str  # between the eos of an answer and the next question
     answer: str  # behind a question
     lead: str  # before the text of an answer whose token ids are not known
-    special: bool = False  # system, first, later and answer hold markers, and are tokenised apart from what is typed
-    # What only other models' own templates say (`models.turns`)
     markers: tuple[str, ...] = ()  # special tokens in these strings; what stands between them joins what is typed
+    # What only other models' own templates say (`models.turns`)
     alone: str | None = None  # before the first question where there is no system text; None: `later`, stripped
     ends: bool = True  # eos stands behind each answer
     picture_end: str = "\n"  # behind each picture; pictures go first in the turn that carries them
@@ -56,20 +56,29 @@ class Template:
     after: tuple[int, ...] = ()
 
 
+_QWEN_MARKERS = ("<|im_start|>", "<|im_end|>")
+_PHI3_MARKERS = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 TEMPLATES = {
-    "phi2": Template("", " USER: ", "USER: ", " ASSISTANT:", " ", special=False),
+    "phi2": Template("", " USER: ", "USER: ", " ASSISTANT:", " "),
     "qwen": Template(
         "<|im_start|>system\n",
         "<|im_end|>\n<|im_start|>user\n",
         "\n<|im_start|>user\n",
         "<|im_end|>\n<|im_start|>assistant\n",
         "",
-        special=True,
+        _QWEN_MARKERS,
     ),
     "phi3": Template(
-        "<|system|>\n", "<|end|>\n<|user|>\n", "\n<|user|>\n", "<|end|>\n<|assistant|>\n", "", special=True
+        "<|system|>\n", "<|end|>\n<|user|>\n", "\n<|user|>\n", "<|end|>\n<|assistant|>\n", "", _PHI3_MARKERS
     ),
+    # Phi-3's for a tokenizer whose markers swallow the line breaks behind them
+    "phi3-tight": Template("<|system|>", "<|end|><|user|>", "<|user|>", "<|end|><|assistant|>", "", _PHI3_MARKERS),
 }
+
+
+def in_nfc(tokenize: Tokenize) -> Tokenize:
+    """`tokenize` of a model whose own tokenizer brings text to Unicode's form NFC first."""
+    return lambda text, special=False, /: tokenize(unicodedata.normalize("NFC", text), special)
 
 
 def render(
@@ -231,7 +240,7 @@ class _Writer:
     def _fixed(self, text: str) -> list[tuple[str, bool]]:
         """A string of the template in its parts; each says whether it is a marker."""
         if not self._template.markers:
-            return [(text, self._template.special)]
+            return [(text, False)]
         cut = (part for part in self._marker.split(text) if part)
         return [(part, self._marker.fullmatch(part) is not None) for part in cut]
 

@@ -175,7 +175,8 @@ class Scheduler:
         """Render a new request and let it wait for a slot."""
         bundle, tokens = self._bundle, self._bundle.image.tokens
         bos = self._model.bos if bundle.text.add_bos else None
-        writing = (bundle.writing, self._model.tokenize, bundle.text.eos[0], bos)
+        tokenize = prompts.in_nfc(self._model.tokenize) if bundle.text.nfc else self._model.tokenize
+        writing = (bundle.writing, tokenize, bundle.text.eos[0], bos)
         try:
             if request.sampling is not None:
                 check_sampling(request.sampling)

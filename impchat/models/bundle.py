@@ -26,7 +26,7 @@ MANIFEST = "impchat.json"
 FORMAT = 1  # raised when an older ImpChat could no longer run what a manifest describes
 
 Family = str  # llama.cpp's name of the architecture
-Template = Literal["phi2", "qwen", "phi3", "own"]  # own: what `Bundle.turns` says
+Template = Literal["phi2", "qwen", "phi3", "phi3-tight", "own"]  # own: what `Bundle.turns` says
 Aspect = Literal["square", "pad"]
 
 
@@ -50,6 +50,7 @@ class TextRule:
     eos: tuple[int, ...]  # token ids, any of which ends an answer; the first one ends earlier answers in a prompt
     stop: tuple[str, ...] = ()  # strings that end an answer and do not belong to it
     system: str | None = None  # None: settings.SYSTEM
+    nfc: bool = False  # text is brought to Unicode's form NFC before it is tokenised
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +152,8 @@ def to_manifest(bundle: Bundle) -> dict[str, Any]:
         del values["sampling"][unused]
     if bundle.text.system is None:
         del values["text"]["system"]
+    if not bundle.text.nfc:
+        del values["text"]["nfc"]
     if bundle.turns is None:
         del values["turns"]
     return {"format": FORMAT} | values
@@ -333,6 +336,7 @@ def _from_manifest(path: Path, values: Any) -> Bundle:
             eos=_not_empty(text, "eos", int),
             stop=text.list_of("stop", str),
             system=text.text("system") if "system" in text.values else None,
+            nfc=text.take("nfc", bool) if "nfc" in text.values else False,
         ),
         sampling=Sampling(
             temperature=sampling.number("temperature"),
@@ -364,7 +368,6 @@ def _turns(fields: _Fields) -> Turns:
         later=fields.text("later"),
         answer=fields.text("answer"),
         lead=fields.text("lead"),
-        special=fields.take("special", bool),
         markers=fields.list_of("markers", str),
         alone=fields.text("alone"),
         ends=fields.take("ends", bool),

@@ -44,7 +44,7 @@ TEXTS: dict[str, str] = {
     "error.add.template_unfit": "The model's vocabulary lacks {marker}, which the chat template {template} needs: choose another template.",
     "error.template.broken": "The model's chat template cannot be run ({detail}): choose one with --template.",
     "error.template.not_fixed": "The model's chat template changes earlier turns when a conversation goes on, which ImpChat cannot follow: choose one with --template.",
-    "error.mmproj.widths": "{path} was made for another language model (its embeddings have {mmproj} values, the model's {language}): give the mmproj that belongs to it.",
+    "error.mmproj.widths": "{path} was made for another language model (its embeddings have {width} values, the model's {wanted}): give the mmproj that belongs to it.",
     "error.mmproj.not_vision": "{path} cannot see pictures: choose an mmproj with a vision encoder.",
     "error.mmproj.positions": "{path} gives pictures positions in two dimensions (M-RoPE), which ImpChat cannot do: choose another model, such as LLaVA-1.5 or MobileVLM.",
     "error.mmproj.slices": "{path} cuts a picture into several slices, which ImpChat cannot do: choose another model, such as LLaVA-1.5 or MobileVLM.",

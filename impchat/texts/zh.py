@@ -44,7 +44,7 @@ TEXTS: dict[str, str] = {
     "error.add.template_unfit": "模型的词表缺少对话模板 {template} 所需的 {marker}：请换一个模板。",
     "error.template.broken": "模型自带的对话模板无法运行（{detail}）：请用 --template 选择一个。",
     "error.template.not_fixed": "模型自带的对话模板会在对话继续时改动之前的轮次，ImpChat 无法照办：请用 --template 选择一个。",
-    "error.mmproj.widths": "{path} 是为另一个语言模型制作的（它的嵌入有 {mmproj} 个值，模型的有 {language} 个）：请给出与模型配套的 mmproj。",
+    "error.mmproj.widths": "{path} 是为另一个语言模型制作的（它的嵌入有 {width} 个值，模型的有 {wanted} 个）：请给出与模型配套的 mmproj。",
     "error.mmproj.not_vision": "{path} 看不了图片：请选择带视觉编码器的 mmproj。",
     "error.mmproj.positions": "{path} 给图片使用二维位置（M-RoPE），ImpChat 不支持：请换一个模型，例如 LLaVA-1.5 或 MobileVLM。",
     "error.mmproj.slices": "{path} 会把一张图片切成多块，ImpChat 不支持：请换一个模型，例如 LLaVA-1.5 或 MobileVLM。",

@@ -92,7 +92,7 @@ def test_a_norm_that_imps_training_leaves_behind_the_tower_is_not_needed_and_not
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("hidden_size", None),
+        ("hidden_size", "wide"),
         ("num_hidden_layers", "four"),
         ("num_attention_heads", 7),
         ("hidden_act", "silu"),

@@ -13,7 +13,7 @@ EOS = 2
 MARKERS = re.compile(r"<\|[a-z_]+\|>")
 MARKER_IDS = 1 << 24  # above every character
 CAT, DOG = Picture("cat", b""), Picture("dog", b"")
-TEMPLATES = ["phi2", "qwen", "phi3"]
+TEMPLATES = ["phi2", "qwen", "phi3", "phi3-tight"]
 
 
 class Tokenizer:
@@ -89,6 +89,21 @@ def test_phi3_is_written_as_imp_was_trained() -> None:
     assert written(ONE_ROUND, "phi3") == begin
     # Its eos is <|end|>.
     assert written(TWO_ROUNDS, "phi3") == begin + "ANSWER</s>\n<|user|>\nMORE<|end|>\n<|assistant|>\n"
+
+
+def test_line_breaks_that_a_tokenizers_markers_swallow_are_left_out() -> None:
+    begin = "<|system|>SYSTEM<|end|><|user|>[cat]\nQUESTION<|end|><|assistant|>"
+    assert written(TWO_ROUNDS, "phi3-tight") == begin + "ANSWER</s><|user|>MORE<|end|><|assistant|>"
+
+
+def test_what_stands_between_markers_is_tokenised_with_what_is_typed() -> None:
+    pieces = prompts.render(ONE_ROUND, "phi3", Tokenizer(), EOS)
+    plain = ["".join(map(chr, p.ids)) for p in pieces if isinstance(p, Tokens) and p.ids[0] < MARKER_IDS]
+    assert plain == ["\nSYSTEM", "\n", "\n", "\nQUESTION", "\n", "\n"]
+
+
+def test_text_is_composed_for_a_tokenizer_that_composes_it() -> None:
+    assert prompts.in_nfc(Tokenizer())("cafe\u0301") == [ord(c) for c in "caf\u00e9"]
 
 
 def test_phi2_text_is_tokenised_in_pieces_around_pictures_and_answers() -> None:
@@ -199,7 +214,7 @@ def test_an_open_turn_ends_right_behind_its_last_picture(template: str, pictures
 def test_an_open_turn_without_pictures_ends_before_its_first_word(template: str, earlier: tuple[Turn, ...]) -> None:
     typing = written(Prompt("S", (*earlier, ask("")), open_turn=True), template)
     asked = written(Prompt("S", (*earlier, ask("WHAT"))), template)
-    assert asked.startswith(typing) and asked.removeprefix(typing).lstrip(" ").startswith("WHAT")
+    assert asked.startswith(typing) and asked.removeprefix(typing).lstrip().startswith("WHAT")
 
 
 @pytest.mark.parametrize("turns", [(), (say("A"),), (ask("Q"), say("A")), (say("A"), ask("Q"))])

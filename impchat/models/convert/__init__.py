@@ -89,12 +89,12 @@ class Conversion:
 
         `language`: "f16", "q8_0", "q4_k_m", "q4_0" or "q4", the 4 bits recommended; `vision`: "fp32", "fp16" or "int8".
         `id` (None: the name of `target`) picks the entry of the catalogue that the manifest's name, licence, source and
-        defaults come from; another id gets plain ones, or those of `entry`. `revision`: which version of the checkpoint this is; None: a
-        hash of its content. `figures` go into the manifest as they are.
+        defaults come from; another id gets plain ones, or those of `entry`. `revision`: which version of the checkpoint
+        this is; None: a hash of its content. `figures` go into the manifest as they are.
         Raises SettingsError: "convert.type" for another type, "convert.id" for a name that is no id; ModelError as
         `layouts.plan`, `vocabulary.read` and `bundle.make_way` do."""
         from impchat.models.convert import language as language_file
-        from impchat.models.convert import layouts, vocabulary, work
+        from impchat.models.convert import layouts, work
         from impchat.models.convert import vision as vision_file
         from impchat.models.convert.checkpoint import Folder
 
@@ -108,18 +108,16 @@ class Conversion:
         self._kinds = (language_file.TYPES[language], vision)
         self._revision = revision
         plan = layouts.plan(self._folder)
-        words = vocabulary.read(self._folder, plan.language.vocab)
-        self._described = replace(
-            _described(self._folder, plan, words, entry or _entry(self._folder, id)), figures=figures or {}
-        )
+        words = _words(self._folder, plan)
+        described = _described(self._folder, plan, words, entry or _entry(self._folder, id))
+        self._described = replace(described, figures=figures or {})
         bundle.make_way(target)
         with bundle.writing(target):
             self._work = work.Work(
                 bundle.work_folder(target),
                 plan,
                 words,
-                name=id,
-                mark=_hash([id, *_items(self._folder.hashes)]),
+                mark=_hash(_items(self._folder.hashes)),
             )
 
     @property
@@ -179,10 +177,16 @@ def describe(folder: Folder, id: str) -> bundle.Bundle:
     """What a bundle of the checkpoint in `folder` would say, but for its files and revision.
 
     Raises ModelError as `layouts.plan` and `vocabulary.read` do."""
-    from impchat.models.convert import layouts, vocabulary
+    from impchat.models.convert import layouts
 
     plan = layouts.plan(folder)
-    return _described(folder, plan, vocabulary.read(folder, plan.language.vocab), _entry(folder, id))
+    return _described(folder, plan, _words(folder, plan), _entry(folder, id))
+
+
+def _words(folder: Folder, plan: Plan) -> Vocabulary:
+    from impchat.models.convert import vocabulary
+
+    return vocabulary.read(folder, plan.language.vocab, plan.layout.family.pre_tokenizer)
 
 
 def _entry(folder: Folder, id: str) -> catalog.Entry:
@@ -199,11 +203,12 @@ def _described(folder: Folder, plan: Plan, words: Vocabulary, entry: catalog.Ent
         id=entry.id,
         name=entry.name,
         family=plan.language.family,
-        template=plan.layout.family.template,
+        template="phi3-tight" if words.tight else plan.layout.family.template,
         image=bundle.ImageRule(plan.eyes.image_size, aspect, half, half, "bicubic", plan.eyes.tokens),  # type: ignore[arg-type]
-        text=bundle.TextRule(add_bos=False, eos=(words.eos,)),
+        text=bundle.TextRule(add_bos=words.add_bos, eos=words.eos, nfc=words.nfc),
         sampling=entry.sampling,
-        context_tokens=min(entry.context_tokens, plan.language.context),
+        # llama.cpp looks back on all positions where the model was made to look back on fewer.
+        context_tokens=min(entry.context_tokens, plan.language.window or plan.language.context),
         licence=entry.licence,
         source=entry.source,
         revision="",

@@ -23,8 +23,12 @@ if TYPE_CHECKING:
     Array = NDArray[np.float32 | np.float16]
 
 CONFIG = "config.json"
+GENERATION = "generation_config.json"
 TOKENIZER = "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 ADDED_TOKENS = "added_tokens.json"
+VOCAB = "vocab.json"  # these two say what tokenizer.json says, in older checkpoints
+MERGES = "merges.txt"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _DTYPES = {"F32": "float32", "F16": "float16"}
@@ -34,26 +38,30 @@ _NAMES_SHOWN = 6
 class Config:
     """config.json, or an object in it, whose fields are taken with their type.
 
-    Fields of older configurations have other names, so each may be asked for by several, the first one found counts.
+    Fields of older configurations have other names, so each may be asked for by several, the first one found counts;
+    `default` is what the configuration's class says where config.json says nothing.
     Raises ModelError "checkpoint.config" naming a field that is missing or of another type."""
 
     def __init__(self, values: Mapping[str, Any], path: Path) -> None:
         self.values = values
         self.path = path
 
-    def integer(self, *names: str) -> int:
-        value = self._take(int, names)
+    def integer(self, *names: str, default: int | None = None) -> int:
+        value = self._take(int, names, default)
         if value < 1:
             raise self.wrong(names[0], value)
         return int(value)
 
     def number(self, *names: str, default: float | None = None) -> float:
-        if default is not None and all(self.values.get(n) is None for n in names):
-            return default
-        return float(self._take((int, float), names))
+        return float(self._take((int, float), names, default))
 
-    def text(self, *names: str) -> str:
-        return str(self._take(str, names))
+    def text(self, *names: str, default: str | None = None) -> str:
+        return str(self._take(str, names, default))
+
+    def only(self, field: str, *allowed: Any) -> None:
+        """Raises unless `field` is one of `allowed`, or is not there."""
+        if field in self.values and self.values[field] not in allowed:
+            raise self.wrong(field, self.values[field])
 
     def inner(self, name: str) -> Config:
         return Config(self._take(dict, (name,)), self.path)
@@ -62,8 +70,8 @@ class Config:
         """The error for a field with a value that is not supported; None: there is none, or not of the right type."""
         return ModelError("checkpoint.config", path=str(self.path), field=field, value=json.dumps(value))
 
-    def _take(self, kind: type | tuple[type, ...], names: tuple[str, ...]) -> Any:
-        value = next((v for n in names if (v := self.values.get(n)) is not None), None)
+    def _take(self, kind: type | tuple[type, ...], names: tuple[str, ...], default: Any = None) -> Any:
+        value = next((v for n in names if (v := self.values.get(n)) is not None), default)
         if not isinstance(value, kind) or isinstance(value, bool):
             raise self.wrong(names[0], value)
         return value
@@ -89,26 +97,41 @@ class Folder:
     def weight_files(self) -> list[str]:
         return sorted(set(self.where.values()))
 
-    def json(self, name: str) -> dict[str, Any]:
-        """The content of a JSON file of the folder."""
+    def has(self, name: str) -> bool:
+        return (self.path / name).is_file()
+
+    def text(self, name: str) -> str:
+        """The content of a text file of the folder."""
         try:
             data = (self.path / name).read_bytes()
-            values = json.loads(data)
+            text = data.decode("utf-8")
         except (FileNotFoundError, NotADirectoryError) as exc:
             raise ModelError("checkpoint.missing", path=str(self.path), file=name) from exc
         except (OSError, ValueError) as exc:
-            raise ModelError("checkpoint.broken", path=str(self.path), file=name, detail=str(exc)) from exc
-        if not isinstance(values, dict):
-            raise ModelError("checkpoint.broken", path=str(self.path), file=name, detail="not an object")
+            raise self.broken(name, str(exc)) from exc
         self.hashes[name] = hashlib.sha256(data).hexdigest()
+        return text
+
+    def json(self, name: str) -> dict[str, Any]:
+        """The content of a JSON file of the folder."""
+        try:
+            values = json.loads(self.text(name))
+        except ValueError as exc:
+            raise self.broken(name, str(exc)) from exc
+        if not isinstance(values, dict):
+            raise self.broken(name, "not an object")
         return values
 
+    def broken(self, name: str, detail: str) -> ModelError:
+        """The error for a file that cannot be read."""
+        return ModelError("checkpoint.broken", path=str(self.path), file=name, detail=detail)
+
     def _where(self) -> dict[str, str]:
-        if not (self.path / INDEX).is_file():
+        if not self.has(INDEX):
             return dict.fromkeys(WeightFile(self.path / WEIGHTS).names, WEIGHTS)
         where = self.json(INDEX).get("weight_map")
         if not isinstance(where, dict) or not all(isinstance(f, str) and Path(f).name == f for f in where.values()):
-            raise ModelError("checkpoint.broken", path=str(self.path), file=INDEX, detail="weight_map")
+            raise self.broken(INDEX, "weight_map")
         return where
 
 
@@ -143,13 +166,21 @@ class WeightFile:
         return tuple(self._file.get_slice(name).get_shape())
 
     def read(self, name: str, rows: tuple[int, int] | None = None) -> Array:
-        """The tensor `name`, or its `rows` from the first up to but without the second, as it is stored.
+        """The tensor `name`, or its `rows` from the first up to but without the second, as it is stored; bfloat16 as
+        float32, since NumPy lacks it.
 
-        Raises ModelError "checkpoint.dtype" for a tensor that holds neither float32 nor float16."""
+        Raises ModelError "checkpoint.dtype" for a tensor that holds none of these."""
         part = self._file.get_slice(name)
+        wanted = slice(*rows) if rows else slice(None)
+        if part.get_dtype() == "BF16":
+            from safetensors import safe_open
+
+            with safe_open(self.path, framework="pt") as opened:
+                widened: Array = opened.get_slice(name)[wanted].float().numpy()
+            return widened
         if part.get_dtype() not in _DTYPES:
             raise ModelError("checkpoint.dtype", path=str(self.path.parent), name=name, found=part.get_dtype())
-        array: Array = part[slice(*rows) if rows else slice(None)]
+        array: Array = part[wanted]
         return array
 
 
@@ -199,9 +230,9 @@ def write(path: Path, tensors: Mapping[str, Any], config: Mapping[str, Any], tok
     # `ensure_ascii` off: the files are read by people as well
     for name, values in {
         CONFIG: config,
-        "generation_config.json": {"eos_token_id": config["eos_token_id"]},
+        GENERATION: {"eos_token_id": config["eos_token_id"]},
         ADDED_TOKENS: {token.content: number for number, token in added.items()},
         "special_tokens_map.json": {"eos_token": eos},
-        "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": eos},
+        TOKENIZER_CONFIG: {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": eos},
     }.items():
         (path / name).write_text(json.dumps(values, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

@@ -13,6 +13,7 @@ import shutil
 from itertools import accumulate
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from impchat import settings
 from impchat.errors import ModelError
@@ -29,7 +30,7 @@ _QUANTISERS = {
 _ALIGNMENT = 32  # GGUF's, of each tensor
 
 
-def begin(plan: Plan, vocabulary: Vocabulary, path: Path, *, name: str) -> int:
+def begin(plan: Plan, vocabulary: Vocabulary, path: Path) -> int:
     """Write the GGUF `path` in 16 bits but for its tensors, for which there is room; what comes back is where the room
     begins (see `places`). Every matrix is held in float16 and every vector in float32."""
     import gguf
@@ -38,21 +39,16 @@ def begin(plan: Plan, vocabulary: Vocabulary, path: Path, *, name: str) -> int:
     family = plan.layout.family
     writer = gguf.GGUFWriter(path, family.arch)
     writer.add_type(gguf.GGUFType.MODEL)
-    writer.add_name(name)
+    # By "phi3" in its name llama.cpp knows that markers swallow the white space behind them.
+    writer.add_name(f"Imp {family.name}" if family.name != "phi3" or vocabulary.tight else "Imp")
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     for key, value in family.gguf_keys(plan.language).items():
         add = writer.add_uint32 if isinstance(value, int) else writer.add_float32
         add(f"{family.arch}.{key}", value)  # type: ignore[arg-type]
-    writer.add_tokenizer_model("gpt2")
+    _add_vocabulary(writer, vocabulary)
     writer.add_tokenizer_pre(family.pre_tokenizer)
-    writer.add_token_list(vocabulary.tokens)
-    writer.add_token_types(vocabulary.kinds)
-    writer.add_token_merges(vocabulary.merges)
-    # A byte-level vocabulary without a bos gets llama.cpp's default, some unrelated token: say eos, as Phi-2 does.
-    writer.add_bos_token_id(vocabulary.eos)
-    writer.add_eos_token_id(vocabulary.eos)
-    writer.add_add_bos_token(False)
+    writer.add_chat_template(family.chat_template)
     for theirs, shape in _shapes(plan).items():
         dtype = np.dtype(_dtype(shape))
         writer.add_tensor_info(theirs, shape, dtype, prod(shape) * dtype.itemsize)
@@ -65,6 +61,23 @@ def begin(plan: Plan, vocabulary: Vocabulary, path: Path, *, name: str) -> int:
     begins = _padded(path.stat().st_size)
     os.truncate(path, begins + sum(_padded(_bytes(shape)) for shape in _shapes(plan).values()))
     return begins
+
+
+def _add_vocabulary(writer: Any, vocabulary: Vocabulary) -> None:
+    writer.add_tokenizer_model(vocabulary.model)
+    writer.add_token_list(vocabulary.tokens)
+    writer.add_token_types(vocabulary.kinds)
+    if vocabulary.scores:
+        writer.add_token_scores(vocabulary.scores)
+        writer.add_add_space_prefix(True)
+    if vocabulary.merges:
+        writer.add_token_merges(vocabulary.merges)
+    # A byte-level vocabulary without a bos gets llama.cpp's default, some unrelated token: say eos, as Phi-2 does.
+    writer.add_bos_token_id(vocabulary.eos[0] if vocabulary.bos is None else vocabulary.bos)
+    writer.add_eos_token_id(vocabulary.eos[0])
+    if vocabulary.unknown is not None:
+        writer.add_unk_token_id(vocabulary.unknown)
+    writer.add_add_bos_token(vocabulary.add_bos)
 
 
 def places(plan: Plan, begins: int) -> dict[str, Place]:

@@ -1,7 +1,7 @@
 """Which tensors a model has, and where a checkpoint keeps them.
 
-In: a checkpoint. Out: a `Plan`: what kind of model it is (`Language`, `Eyes`) and where each tensor lies; `Weights`: each
-tensor under one name, whatever the layout it was saved in. The language tensors have the names of the transformers
+In: a checkpoint. Out: a `Plan`: what kind of model it is (`Language`, `Eyes`) and where each tensor lies; `Weights`:
+each tensor under one name, whatever the layout it was saved in. The language tensors have the names of the transformers
 class of their family (`model.layers.0.self_attn.q_proj.weight`), the vision tower's begin with `eyes.`, the projector's
 with `projector.`. Nothing is guessed: a tensor too many, too few or of another shape ends it with its name.
 This file does not know what the tensors are for, nor what is made of them.
@@ -9,12 +9,13 @@ This file does not know what the tensors are for, nor what is made of them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from impchat.errors import ModelError
-from impchat.models.convert import phi2
+from impchat.models.convert import phi2, phi3, qwen2
 from impchat.models.convert.checkpoint import Checkpoint, Config, Folder, listed
 from impchat.models.convert.parts import Family, Language, Part, Shape
 
@@ -54,7 +55,17 @@ class Layout:
 LAYOUTS = (
     Layout("newer Phi", phi2.FAMILY, ".self_attn.dense.", "model", phi2.newer_parts),
     Layout("older Phi", phi2.FAMILY, ".mixer.Wqkv.", "transformer", phi2.older_parts),
+    Layout("Qwen2", qwen2.FAMILY, ".mlp.gate_proj.", "model", qwen2.parts),
+    Layout("Phi-3", phi3.FAMILY, ".mlp.gate_up_proj.", "model", phi3.parts),
 )
+# SigLIP SO400M/14: what a configuration says that names only the tower
+_SO400M = {
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "num_hidden_layers": 27,
+    "num_attention_heads": 16,
+    "patch_size": 14,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,18 +148,14 @@ def check_shapes(plan: Plan, names: Iterable[str], shape: Callable[[str], Shape]
 
 
 def describe_eyes(folder: Folder, language: Language) -> Eyes:
-    """The vision tower that config.json describes: `vision_config` in it, or in the folder that `mm_vision_tower`
-    names beside it (as imp-v1.5-3b-196 has it)."""
+    """The vision tower of a checkpoint, as config.json describes it (`vision_config`, `vision_tower_config`), as the
+    folder beside it does that `mm_vision_tower` names (imp-v1.5-3b-196), or SigLIP SO400M, where that name says so.
+
+    Raises ModelError "checkpoint.config"."""
     config = folder.config
     if config.values.get("mm_projector_type") != "mlp2x_gelu":
         raise config.wrong("mm_projector_type", config.values.get("mm_projector_type"))
-    if "vision_config" in config.values:
-        vision = config.inner("vision_config")
-    else:
-        name = config.text("mm_vision_tower").rstrip("/").rsplit("/", 1)[-1] + "/config.json"
-        vision = Config(folder.json(name), folder.path / name)
-        if "vision_config" in vision.values:
-            vision = vision.inner("vision_config")
+    vision = _vision_config(folder)
     if vision.values.get("hidden_act", "gelu_pytorch_tanh") != "gelu_pytorch_tanh":
         raise vision.wrong("hidden_act", vision.values["hidden_act"])
     select = config.values.get("mm_vision_select_layer")
@@ -167,6 +174,21 @@ def describe_eyes(folder: Folder, language: Language) -> Eyes:
     if eyes.hidden % eyes.heads:
         raise vision.wrong("num_attention_heads", eyes.heads)
     return eyes
+
+
+def _vision_config(folder: Folder) -> Config:
+    config = folder.config
+    for field in ("vision_config", "vision_tower_config"):
+        if field in config.values:
+            return config.inner(field)
+    tower = config.text("mm_vision_tower").rstrip("/").rsplit("/", 1)[-1]
+    file = f"{tower}/config.json"
+    if folder.has(file):
+        vision = Config(folder.json(file), folder.path / file)
+        return vision.inner("vision_config") if "vision_config" in vision.values else vision
+    if known := re.fullmatch(r"siglip-so400m-patch14-(\d+)", tower):
+        return Config(_SO400M | {"image_size": int(known[1])}, config.path)
+    raise config.wrong("mm_vision_tower", tower)
 
 
 def eye_shapes(eyes: Eyes) -> dict[str, Shape]:

@@ -1,7 +1,7 @@
 """The words that the families of language models share in a conversion.
 
-In: nothing. Out: `Language` (a decoder's sizes), `Part` (where a tensor lies in a checkpoint), `Place` (where it lies in a
-file that we write) and `Family` (what must be known of a family to convert it).
+In: nothing. Out: `Language` (a decoder's sizes), `Part` (where a tensor lies in a checkpoint), `Place` (where it lies
+in a file that we write) and `Family` (what must be known of a family to convert it).
 This file does not know any family.
 """
 
@@ -30,6 +30,7 @@ class Language:
     rotary_dims: int  # of each head, the first ones
     rope_theta: float
     context: int  # positions it was made for
+    window: int | None = None  # positions that each one looks back on at most; None: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class Family:
     template: bundle.Template
     arch: str  # llama.cpp's name
     pre_tokenizer: str  # llama.cpp's name for the way a text is split before it is cut into tokens
+    chat_template: str  # Jinja, for programs that read it from the file; we write prompts ourselves
     describe: Callable[[Config], Language]  # config.json -> sizes
     shapes: Callable[[Language], dict[str, Shape]]  # transformers' name of every tensor -> shape
     gguf_keys: Callable[[Language], dict[str, int | float]]  # what the file's head says, beyond the tokenizer

@@ -7,6 +7,7 @@ This file does not know pictures, tokenizers or files.
 
 from __future__ import annotations
 
+from impchat import settings
 from impchat.models.convert.checkpoint import Config
 from impchat.models.convert.parts import Family, Language, Part, Shape
 
@@ -33,34 +34,33 @@ _GGUF = {
 
 
 def describe(config: Config) -> Language:
-    """The decoder that config.json describes, with the newer or the older names of its fields."""
-    hidden = config.integer("hidden_size", "n_embd")
-    heads = config.integer("num_attention_heads", "n_head")
+    """The decoder that config.json describes, with the newer or the older names of its fields. What it leaves out is
+    as in Phi-2: a configuration that was saved by its class holds only what differs from that."""
+    hidden = config.integer("hidden_size", "n_embd", default=2560)
+    heads = config.integer("num_attention_heads", "n_head", default=32)
     if hidden % heads:
         raise config.wrong("num_attention_heads", heads)
-    if config.values.get("num_key_value_heads", heads) not in (None, heads):  # llama.cpp's phi2 could, no Imp does
-        raise config.wrong("num_key_value_heads", config.values["num_key_value_heads"])
-    if config.text("hidden_act", "activation_function") != "gelu_new":
+    config.only("num_key_value_heads", None, heads)  # llama.cpp's phi2 could, no Imp does
+    config.only("n_head_kv", None, heads)
+    config.only("rope_scaling", None)
+    config.only("qk_layernorm", False)
+    if config.text("hidden_act", "activation_function", default="gelu_new") != "gelu_new":
         raise config.wrong("hidden_act", config.text("hidden_act", "activation_function"))
     if "rotary_dim" in config.values:
         rotary_dims = config.integer("rotary_dim")
     else:
-        rotary_dims = int(config.number("partial_rotary_factor") * (hidden // heads))
-    if config.values.get("intermediate_size") is None and config.values.get("n_inner", 0) is None:
-        mlp = 4 * hidden  # what null means in the older configuration
-    else:
-        mlp = config.integer("intermediate_size", "n_inner")
+        rotary_dims = int(config.number("partial_rotary_factor", default=0.4) * (hidden // heads))
     return Language(
         family="phi2",
-        vocab=config.integer("vocab_size"),
+        vocab=config.integer("vocab_size", default=51200),
         hidden=hidden,
-        layers=config.integer("num_hidden_layers", "n_layer"),
+        layers=config.integer("num_hidden_layers", "n_layer", default=32),
         heads=heads,
-        mlp=mlp,
-        norm_eps=config.number("layer_norm_eps", "layer_norm_epsilon"),
+        mlp=config.integer("intermediate_size", "n_inner", default=4 * hidden),
+        norm_eps=config.number("layer_norm_eps", "layer_norm_epsilon", default=1e-5),
         rotary_dims=rotary_dims,
-        rope_theta=config.number("rope_theta", default=10000.0),  # the older configuration has no such field
-        context=config.integer("max_position_embeddings", "n_positions"),
+        rope_theta=config.number("rope_theta", default=10000.0),
+        context=config.integer("max_position_embeddings", "n_positions", default=2048),
     )
 
 
@@ -131,4 +131,21 @@ def _older_part(name: str, language: Language) -> Part:
     return Part(f"{layer}mixer.Wqkv.{kind}", (start, start + language.hidden), 3 * language.hidden)
 
 
-FAMILY = Family("phi2", "phi2", "phi2", "phi-2", describe, shapes, gguf_keys, gguf_tensors)
+FAMILY = Family(
+    name="phi2",
+    template="phi2",
+    arch="phi2",
+    pre_tokenizer="phi-2",
+    chat_template=(
+        "{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] }} "
+        f"{{% else %}}{settings.SYSTEM} {{% endif %}}"
+        "{% for message in messages %}"
+        "{% if message['role'] == 'user' %}USER: {{ message['content'] }} ASSISTANT:"
+        "{% elif message['role'] == 'assistant' %} {{ message['content'] }}</s>{% endif %}"
+        "{% endfor %}"
+    ),
+    describe=describe,
+    shapes=shapes,
+    gguf_keys=gguf_keys,
+    gguf_tensors=gguf_tensors,
+)

@@ -1,70 +1,234 @@
-"""A checkpoint's tokenizer as llama.cpp wants it told: a list of tokens, their kinds, and the merges.
+"""A checkpoint's tokenizer as llama.cpp wants it told: a list of tokens, their kinds, and the merges or scores.
 
-In: an open checkpoint with a byte-level BPE tokenizer.json. Out: a `Vocabulary`.
-This file does not know models or GGUF files.
+In: a checkpoint's folder with a tokenizer.json, or with a vocab.json and merges.txt: byte-level BPE as Phi-2 and Qwen
+have it, or SentencePiece's BPE with byte fallback, as Phi-3 has it. Out: a `Vocabulary`. Whatever llama.cpp would do in
+another way than the tokenizer does is refused. This file does not know models or GGUF files.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from impchat.errors import ModelError
-from impchat.models.convert.checkpoint import ADDED_TOKENS, TOKENIZER, Folder
+from impchat.models.convert.checkpoint import (
+    ADDED_TOKENS,
+    GENERATION,
+    MERGES,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    VOCAB,
+    Folder,
+)
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 # llama.cpp's kinds of tokens
-NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
+_LOW = -1e6  # a score that loses against every merge's
+_SPACE = "\u2581"  # how SentencePiece writes a space
+_QWEN_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False}
+# How the tokenizers of llama.cpp's name split a text, and what they do to it first
+_SPLITTERS: dict[str, Any] = {
+    "phi-2": _BYTE_LEVEL | {"use_regex": True},
+    "qwen2": {
+        "type": "Sequence",
+        "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": _QWEN_SPLIT}, "behavior": "Isolated", "invert": False},
+            _BYTE_LEVEL | {"use_regex": False},
+        ],
+    },
+    "default": None,
+}
+_NORMALIZERS: dict[str, Any] = {
+    "phi-2": None,
+    "qwen2": {"type": "NFC"},
+    "default": {
+        "type": "Sequence",
+        "normalizers": [
+            {"type": "Prepend", "prepend": _SPACE},
+            {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE},
+        ],
+    },
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """Byte-level BPE."""
+    """A tokenizer."""
 
-    tokens: tuple[str, ...]  # by id; ordinary ones in byte-level letters, added ones as they read
+    model: str  # llama.cpp's name: "gpt2" for byte-level BPE, "llama" for SentencePiece
+    tokens: tuple[str, ...]  # by id; byte-level ones in byte-level letters, added ones as they read
     kinds: tuple[int, ...]
-    merges: tuple[str, ...]  # "left right", the strongest first
-    eos: int
+    merges: tuple[str, ...]  # "left right", the strongest first; SentencePiece: none
+    scores: tuple[float, ...]  # SentencePiece: of what is merged first the highest; byte-level BPE: none
+    eos: tuple[int, ...]  # the first one ends an answer, others may
+    bos: int | None
+    unknown: int | None
+    add_bos: bool  # a prompt begins with bos
+    nfc: bool  # text is brought to Unicode's form NFC first; llama.cpp does not
+    tight: bool  # markers swallow the white space behind them
 
 
-def read(checkpoint: Folder, size: int) -> Vocabulary:
-    """The tokenizer of `checkpoint`, filled up with unused tokens to `size`, the rows of the embedding.
+def read(folder: Folder, size: int, splitter: str) -> Vocabulary:
+    """The tokenizer in `folder`, filled up with unused tokens to `size`, the rows of the embedding. `splitter`:
+    llama.cpp's name for the way a text is split.
 
     Raises ModelError "checkpoint.tokenizer" with the reason why it cannot be told to llama.cpp."""
-    values = checkpoint.json(TOKENIZER)
+    values = _values(folder, splitter)
     model = values.get("model")
-    if not isinstance(model, dict) or model.get("type") != "BPE" or model.get("byte_fallback"):
-        raise _unusable(checkpoint, "not byte-level BPE")
-    splitter = values.get("pre_tokenizer") or {}
-    if splitter.get("type") != "ByteLevel" or splitter.get("add_prefix_space") or not splitter.get("use_regex", True):
-        raise _unusable(checkpoint, "pre_tokenizer")  # llama.cpp's "phi-2" is GPT-2's way to split, nothing else
-    if values.get("normalizer") is not None:
-        raise _unusable(checkpoint, "normalizer")
+    pieces = splitter == "default"
+    if not isinstance(model, dict) or model.get("type") != "BPE" or bool(model.get("byte_fallback")) is not pieces:
+        raise _unusable(folder, "not SentencePiece with byte fallback" if pieces else "not byte-level BPE")
+    for field, expected in (("pre_tokenizer", _SPLITTERS[splitter]), ("normalizer", _NORMALIZERS[splitter])):
+        if not _is_same(values.get(field), expected):
+            raise _unusable(folder, field)
+    merges = [" ".join(merge) if isinstance(merge, list) else str(merge) for merge in model["merges"]]
     tokens = {number: (token, NORMAL) for token, number in model["vocab"].items()}
-    tokens |= _added(checkpoint, values)
+    if pieces:
+        tokens |= _byte_tokens(folder, model["vocab"])
+    tokens |= _added(folder, values, pieces)
+    _name_image(folder, tokens)
     if max(tokens) >= size:
-        raise _unusable(checkpoint, f"token {max(tokens)}, embedding {size}")
+        raise _unusable(folder, f"token {max(tokens)}, embedding {size}")
     rows = [tokens.get(number, (f"[PAD{number}]", UNUSED)) for number in range(size)]
-    eos = checkpoint.config.integer("eos_token_id")
-    if rows[eos][1] != CONTROL:
-        raise _unusable(checkpoint, f"eos_token_id {eos}")
-    merges = (merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"])
-    return Vocabulary(tuple(text for text, _ in rows), tuple(kind for _, kind in rows), tuple(merges), eos)
+    ids = {text: number for number, (text, _) in reversed(tokens.items())}
+    told = folder.json(TOKENIZER_CONFIG) if folder.has(TOKENIZER_CONFIG) else {}
+    bos = folder.config.values.get("bos_token_id")
+    return Vocabulary(
+        model="llama" if pieces else "gpt2",
+        tokens=tuple(text for text, _ in rows),
+        kinds=tuple(kind for _, kind in rows),
+        merges=() if pieces else tuple(merges),
+        scores=_scores(rows, merges) if pieces else (),
+        eos=_eos(folder, rows),
+        bos=bos if isinstance(bos, int) and bos < size and rows[bos][1] == CONTROL else None,
+        unknown=ids.get("<unk>") if pieces else None,
+        # What the classes of these tokenizers do where tokenizer_config.json does not say
+        add_bos=bool(told.get("add_bos_token", pieces)),
+        nfc=_NORMALIZERS[splitter] == {"type": "NFC"},
+        tight=_is_tight(folder, values) if pieces else False,
+    )
 
 
-def _added(checkpoint: Folder, values: dict[str, Any]) -> dict[int, tuple[str, int]]:
+def tokenizer(folder: Folder, splitter: str) -> Tokenizer:
+    """The checkpoint's own tokenizer."""
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_str(json.dumps(_values(folder, splitter)))
+
+
+def _values(folder: Folder, splitter: str) -> dict[str, Any]:
+    """tokenizer.json, or what it would say. Of SentencePiece's there is no other form that has the merges."""
+    if folder.has(TOKENIZER) or splitter == "default" or not folder.has(VOCAB):
+        return folder.json(TOKENIZER)
+    merges = [line for line in folder.text(MERGES).split("\n") if line and not line.startswith("#version")]
+    told = folder.json(TOKENIZER_CONFIG).get("added_tokens_decoder", {}) if folder.has(TOKENIZER_CONFIG) else {}
+    rules = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": int(number)} | rules | token for number, token in told.items()],
+        "normalizer": _NORMALIZERS[splitter],
+        "pre_tokenizer": _SPLITTERS[splitter],
+        "post_processor": None,
+        "decoder": _BYTE_LEVEL | {"use_regex": False},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": False,
+            "vocab": folder.json(VOCAB),
+            "merges": merges,
+        },
+    }
+
+
+def _is_same(found: Any, expected: Any) -> bool:
+    """Whether `found` says what `expected` says. `trim_offsets` changes no token, ours may be left out."""
+    if isinstance(expected, dict):
+        return isinstance(found, dict) and all(
+            _is_same(found.get(key, value if key == "use_regex" else None), value)
+            for key, value in expected.items()
+            if key != "trim_offsets"
+        )
+    if isinstance(expected, list):
+        return isinstance(found, list) and len(found) == len(expected) and all(map(_is_same, found, expected))
+    return bool(found == expected)
+
+
+def _added(folder: Folder, values: Mapping[str, Any], pieces: bool) -> dict[int, tuple[str, int]]:
     """The tokens that are found in a text before it is split. Those that only added_tokens.json knows are special."""
     added: dict[int, tuple[str, int]] = {}
     for token in values.get("added_tokens", []):
-        special = bool(token.get("special"))
+        text, special = token["content"], bool(token.get("special"))
+        if pieces and text in ("<unk>", "<s>", "</s>"):
+            special = True  # SentencePiece's own; nobody types them
         if not special and any(token.get(rule) for rule in ("single_word", "lstrip", "rstrip")):
-            raise _unusable(checkpoint, f"added token {token['content']!r}")  # llama.cpp knows no such rules
-        added[token["id"]] = (token["content"], CONTROL if special else USER_DEFINED)
-    if (checkpoint.path / ADDED_TOKENS).is_file():
-        for text, number in checkpoint.json(ADDED_TOKENS).items():
+            raise _unusable(folder, f"added token {text!r}")  # llama.cpp knows no such rules
+        added[token["id"]] = (text, CONTROL if special else USER_DEFINED)
+        if pieces and text == "<unk>":
+            added[token["id"]] = (text, UNKNOWN)
+    if folder.has(ADDED_TOKENS):
+        for text, number in folder.json(ADDED_TOKENS).items():
             if added.setdefault(number, (text, CONTROL))[0] != text:
-                raise _unusable(checkpoint, f"token {number}")
+                raise _unusable(folder, f"token {number}")
     return added
 
 
-def _unusable(checkpoint: Folder, detail: str) -> ModelError:
-    return ModelError("checkpoint.tokenizer", path=str(checkpoint.path), detail=detail)
+def _name_image(folder: Folder, tokens: dict[int, tuple[str, int]]) -> None:
+    """The token that stands for a picture, where the configuration has one and the tokenizer does not."""
+    text, number = (folder.config.values.get(field) for field in ("image_token", "image_token_index"))
+    if isinstance(text, str) and isinstance(number, int) and tokens.setdefault(number, (text, CONTROL))[0] != text:
+        raise _unusable(folder, f"token {number}")
+
+
+def _byte_tokens(folder: Folder, vocab: Mapping[str, int]) -> dict[int, tuple[str, int]]:
+    """The tokens that stand for single bytes: all 256 must be there."""
+    names = [f"<0x{byte:02X}>" for byte in range(256)]
+    if lacking := [name for name in names if name not in vocab]:
+        raise _unusable(folder, lacking[0])
+    return {vocab[name]: (name, BYTE) for name in names}
+
+
+def _scores(rows: list[tuple[str, int]], merges: list[str]) -> tuple[float, ...]:
+    """llama.cpp joins the neighbours whose joint token has the highest score; here that is the one merged first."""
+    ranks: dict[str, int] = {}
+    for rank, merge in enumerate(merges):
+        ranks.setdefault(merge.replace(" ", ""), rank)
+    return tuple(-float(ranks[text]) if kind == NORMAL and text in ranks else _LOW for text, kind in rows)
+
+
+def _eos(folder: Folder, rows: list[tuple[str, int]]) -> tuple[int, ...]:
+    """The token that ends an answer, then those that generation_config.json adds."""
+    first = folder.config.integer("eos_token_id")
+    if first >= len(rows) or rows[first][1] != CONTROL:
+        raise _unusable(folder, f"eos_token_id {first}")
+    told = folder.json(GENERATION).get("eos_token_id", []) if folder.has(GENERATION) else []
+    more = (n for n in (told if isinstance(told, list) else [told]) if isinstance(n, int) and 0 <= n < len(rows))
+    return tuple(dict.fromkeys((first, *(number for number in more if rows[number][1] == CONTROL))))
+
+
+def _is_tight(folder: Folder, values: Mapping[str, Any]) -> bool:
+    """Whether markers swallow the white space behind them. llama.cpp has that for all of them or for none."""
+    plain = ("<unk>", "<s>", "</s>", "<|endoftext|>")  # no prompt has text behind these
+    markers = [token for token in values.get("added_tokens", []) if token["content"] not in plain]
+    rules = {bool(token.get("rstrip")) for token in markers}
+    if len(rules) > 1 or any(token.get("lstrip") or token.get("single_word") for token in markers):
+        raise _unusable(folder, "added_tokens")
+    return rules == {True}
+
+
+def _unusable(folder: Folder, detail: str) -> ModelError:
+    return ModelError("checkpoint.tokenizer", path=str(folder.path), detail=detail)

@@ -36,9 +36,9 @@ _FORMAT = 1  # raised when the work files are written differently, so that those
 class Work:
     """The folder `folder` of the conversion of the checkpoint that `plan` describes."""
 
-    def __init__(self, folder: Path, plan: Plan, vocabulary: Vocabulary, *, name: str, mark: str) -> None:
+    def __init__(self, folder: Path, plan: Plan, vocabulary: Vocabulary, *, mark: str) -> None:
         """Go on with what is in `folder`, or begin anew where that has another `mark`: one that stands for the
-        checkpoint and for everything else that the work files depend on. `name`: of the model."""
+        checkpoint and for everything else that the work files depend on."""
         self.folder = folder
         self.language = folder / _LANGUAGE  # the GGUF in 16 bits, whole when all weight files are taken
         self._plan = plan
@@ -47,7 +47,7 @@ class Work:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             state = {"mark": [_FORMAT, mark], "taken": {}}
-            state["language_at"] = language_file.begin(plan, vocabulary, self.language, name=name)
+            state["language_at"] = language_file.begin(plan, vocabulary, self.language)
             (folder / _EYES).touch()
             _sync(self.language)
             self._write_state(state)
