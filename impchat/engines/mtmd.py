@@ -82,7 +82,7 @@ class Projector:
         if not self._handle:
             widths = re.findall(r"n_embd = (\d+)", llama.last_error())
             if len(widths) == 2:
-                raise ModelError("mmproj.widths", path=str(path), language=widths[0], mmproj=widths[1])
+                raise ModelError("mmproj.widths", path=str(path), wanted=widths[0], width=widths[1])
             raise ModelError("model.load_failed", path=str(path), detail=llama.last_error())
         code = None
         if not mtmd.mtmd_support_vision(self._handle):

@@ -15,19 +15,21 @@ import pytest
 from PIL import Image
 
 from impchat import prompts, settings
-from impchat.engines import llama, mtmd
+from impchat.engines import mtmd
 from impchat.engines.llama import Model
 from impchat.engines.local import LocalEngine
 from impchat.errors import ImpChatError
-from impchat.messages import Encoding, Picture, Prompt, Sampling, Turn
-from impchat.models import bundle, turns
+from impchat.messages import Encoding, Picture, Prompt, Turn
+from impchat.models import bundle
 from impchat.models.add import add
 from impchat.models.bundle import Bundle
 from tests.convert.tiny_gguf import Tiny, write_language, write_mmproj
 from tests.core.conformance import GREEDY, ask, finished, run, text_of
 
 LLAVA = Tiny()
-MOBILE = Tiny(projector="ldp", image_size=336, eyes_layers=2)  # llama.cpp knows this projector for 24 x 24 patches alone
+MOBILE = Tiny(
+    projector="ldp", image_size=336, eyes_layers=2
+)  # llama.cpp knows this projector for 24 x 24 patches alone
 TOKENS = {"mlp": 16, "ldp": 144}
 
 
@@ -44,7 +46,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session", params=["mlp", "ldp"])
 def added(request: pytest.FixtureRequest, files: Path) -> Bundle:
     projector = request.param
-    return add(files / "language.gguf", files / f"{projector}.gguf", files / "models" / projector, id=f"tiny-{projector}")
+    return add(
+        files / "language.gguf", files / f"{projector}.gguf", files / "models" / projector, id=f"tiny-{projector}"
+    )
 
 
 @pytest.fixture(scope="session")
@@ -155,3 +159,89 @@ def by_hand(eyes: mtmd.MtmdVision, picture: Picture) -> Any:
     binding.mtmd_input_chunks_free(chunks)
     binding.mtmd_bitmap_free(bitmap)
     return found
+
+
+def test_text_tokens_that_a_projector_wants_around_a_picture_are_kept(files: Path, tmp_path: Path) -> None:
+    tiny = Tiny(projector="kimivl", extra_tokens=("<|media_start|>", "<|media_end|>"))
+    model = Model(write_language(tmp_path / "language.gguf", tiny))
+    projector = mtmd.Projector(
+        write_mmproj(tmp_path / "mmproj.gguf", tiny, **{"clip.vision.projector.scale_factor": 2}), model, 1
+    )
+    seen = projector.see(np.zeros((56, 84, 3), np.uint8))
+    start, end = model.vocabulary - 2, model.vocabulary - 1
+    assert (seen.before, seen.after) == ((start,), (end,)) and len(seen.embeddings) > 1
+    projector.free()
+    model.free()
+
+
+def test_a_prompt_has_them_around_each_picture(added: Bundle, model: Model) -> None:
+    assert added.turns
+    around = replace(added, turns=replace(added.turns, before=(5, 6), after=(7,)))
+    prompt = ask("What is this?", photo(), photo(1))
+    pieces = prompts.render(prompt, around.writing, model.tokenize, 2)
+    plain = prompts.render(prompt, added.writing, model.tokenize, 2)
+    assert len(pieces) == len(plain) + 4
+    for picture in (photo(), photo(1)):
+        at = pieces.index(picture)
+        assert (pieces[at - 1], pieces[at + 1]) == (prompts.Tokens((5, 6)), prompts.Tokens((7,)))
+    opened = replace(prompt, open_turn=True, turns=(replace(prompt.turns[0], text=""),))
+    assert prompts.render(opened, around.writing, model.tokenize, 2) == pieces[: pieces.index(photo(1)) + 2]
+
+
+def test_models_that_need_more_than_plain_embeddings_are_refused(files: Path, tmp_path: Path) -> None:
+    plain, made = files / "language.gguf", tmp_path / "mmproj.gguf"
+
+    def code(projector: str, language: Path = plain, **keys: Any) -> str:
+        tiny = Tiny(projector=projector)
+        error = refusal(language, write_mmproj(made, tiny, **keys), tmp_path / "model", id="model")
+        assert str(made) in error.sentence()
+        return error.code
+
+    pinpoints = [56, 112, 112, 56, 112, 112]
+    assert code("mlp", **{"clip.vision.image_grid_pinpoints": pinpoints}) == "mmproj.slices"  # LLaVA-1.6
+    assert code("gemma3") == "mmproj.attention"
+    assert code("kimivl", **{"clip.vision.projector.scale_factor": 2}) == "mmproj.sizes"
+    assert code("ldp") == "add.crashed"  # llama.cpp ends the process over a grid that is not 24 x 24
+    qwen = write_language(tmp_path / "qwen2vl.gguf", replace(LLAVA, arch="qwen2vl"))
+    assert code("mlp", qwen) == "mmproj.positions"
+    assert not (tmp_path / "model").exists()
+
+
+def test_files_that_do_not_belong_together_are_refused(files: Path, tmp_path: Path) -> None:
+    language, eyes, target = files / "language.gguf", files / "mlp.gguf", tmp_path / "model"
+    other = write_mmproj(tmp_path / "other.gguf", replace(LLAVA, projected=48))
+    found = refusal(language, other, target, id="model")
+    assert (found.code, found.values["wanted"], found.values["width"]) == ("mmproj.widths", "64", "48")
+    assert refusal(eyes, eyes, target, id="model").code == "add.not_language"
+    assert refusal(language, language, target, id="model").code == "add.not_mmproj"
+    assert refusal(language, tmp_path / "nothing.gguf", target, id="model").code == "gguf.missing"
+    unknown = write_language(tmp_path / "unknown.gguf", replace(LLAVA, arch="tomorrow"))
+    found = refusal(unknown, eyes, target, id="model")
+    assert (found.code, found.values["architecture"]) == ("add.architecture", "tomorrow")
+    assert refusal(language, eyes, target, id="../model").code == "convert.id"
+    assert [*tmp_path.glob("*model*")] == []
+
+
+def test_a_file_that_is_not_whole_is_refused(files: Path, tmp_path: Path) -> None:
+    whole = (files / "mlp.gguf").read_bytes()
+    cut = tmp_path / "mmproj.gguf"
+    broken = (b"", b"GGML" + whole[4:], whole[:200], b"GGUF\xff\0\0\0" + whole[8:])
+    for data, code in (*((data, "gguf.broken") for data in broken), (whole[:-5000], "model.load_failed")):
+        cut.write_bytes(data)
+        assert refusal(files / "language.gguf", cut, tmp_path / "model", id="model").code == code
+
+
+def test_a_language_model_without_a_chat_template_wants_to_be_told_one(files: Path, tmp_path: Path) -> None:
+    bare = write_language(tmp_path / "bare.gguf", replace(LLAVA, template=None))
+    target = tmp_path / "model"
+    found = refusal(bare, files / "mlp.gguf", target, id="model")
+    assert found.code == "add.no_template" and "vicuna" in found.sentence()
+    assert refusal(bare, files / "mlp.gguf", target, id="model", template="x").code == "add.template_unknown"
+    assert refusal(bare, files / "mlp.gguf", target, id="model", template="qwen").code == "add.template_unfit"
+    made = add(bare, files / "mlp.gguf", target, id="model", template="vicuna", name="My LLaVA")
+    assert made.turns and made.name == "My LLaVA" and made.text.add_bos and made.text.system is None
+    model = Model(made.language)
+    pieces = prompts.render(ask("What is red?"), made.writing, model.tokenize, 2, model.bos)
+    ids = [i for piece in pieces if isinstance(piece, prompts.Tokens) for i in piece.ids]
+    assert ids == [1, *model.tokenize(f"{settings.SYSTEM} USER: What is red? ASSISTANT:")]
+    model.free()

@@ -1,4 +1,6 @@
 """Tiny random models as others write them: a llama decoder, and the mmproj of LLaVA-1.5 (`mlp`) and MobileVLM (`ldp`).
+And what ImpChat refuses: a decoder with positions in two dimensions (`qwen2vl`), eyes that want all of a picture read
+at once (`gemma3`) or give each shape its own number of tokens (`kimivl`).
 
 Keys and tensor names are those that llama.cpp's own converters write.
 """
@@ -83,6 +85,8 @@ def write_language(path: Path, tiny: Tiny) -> Path:
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(wide // tiny.heads)
     writer.add_vocab_size(len(tokens))
+    if tiny.arch == "qwen2vl":
+        writer.add_rope_dimension_sections([4, 6, 6, 0])
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")
@@ -156,10 +160,12 @@ def write_mmproj(path: Path, tiny: Tiny, **keys: Any) -> Path:
         add(f"{name}.bias", size)
 
     patches = (tiny.image_size // tiny.patch_size) ** 2
-    add("v.class_embd", wide)
+    clip = tiny.projector in ("mlp", "ldp")
+    if clip:
+        add("v.class_embd", wide)
+        norm("v.pre_ln")
     add("v.patch_embd.weight", wide, 3, tiny.patch_size, tiny.patch_size, half=True)
-    add("v.position_embd.weight", patches + 1, wide, scale=0.3)
-    norm("v.pre_ln")
+    add("v.position_embd.weight", patches + clip, wide, scale=0.3)
     for i in range(tiny.eyes_layers):
         norm(f"v.blk.{i}.ln1")
         norm(f"v.blk.{i}.ln2")
@@ -171,13 +177,20 @@ def write_mmproj(path: Path, tiny: Tiny, **keys: Any) -> Path:
     if tiny.projector == "mlp":
         linear("mm.0", out, wide)
         linear("mm.2", out, out)
-    else:
+    elif tiny.projector == "ldp":
         _ldp(linear, norm, add, out, wide)
+    elif tiny.projector == "gemma3":
+        add("mm.input_projection.weight", wide, out)
+        add("mm.soft_emb_norm.weight", wide)
+    elif tiny.projector == "kimivl":
+        norm("mm.input_norm")
+        linear("mm.1", out, 4 * wide)
+        linear("mm.2", out, out)
     return _close(writer, path)
 
 
 def _ldp(linear: Any, norm: Any, add: Any, out: int, wide: int) -> None:
-    """MobileVLM's projector: two linear layers, then two blocks of convolutions, the second of which halves the grid."""
+    """MobileVLM's projector: two linear layers, then two blocks of convolutions; the second halves the grid."""
     linear("mm.model.mlp.1", out, wide)
     linear("mm.model.mlp.3", out, out)
     for block in (1, 2):

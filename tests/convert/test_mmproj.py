@@ -1,0 +1,90 @@
+"""The mmproj of an Imp: llama.cpp's own loader takes it beside our GGUF, and sees what our eyes see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from impchat import images, prompts, settings
+from impchat.engines.llama import Model
+from impchat.engines.mtmd import Projector
+from impchat.engines.vision import OnnxVision
+from impchat.errors import ModelError
+from impchat.messages import Prompt, Turn
+from impchat.models.add import add
+from impchat.models.bundle import Bundle
+from impchat.models.convert import convert, mmproj
+from impchat.models.convert.reference import Reference
+from tests.convert.conftest import Tiny
+from tests.convert.test_parity import cosines, picture, pixels
+
+# A third has a feed-forward layer as wide as the tower, which llama.cpp would take for one of an old converter.
+TOWERS = [Tiny(), Tiny(layout="older", eyes_layers=2, image_size=84), Tiny(eyes_mlp=96)]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A checkpoint, its bundle with float32 eyes, and its mmproj in llama.cpp."""
+
+    checkpoint: Path
+    bundle: Bundle
+    mmproj: Path
+    projector: Projector
+    model: Model
+
+
+@pytest.fixture(params=TOWERS, ids=["newer", "older", "square"])
+def pair(request: pytest.FixtureRequest, make_checkpoint: Callable[..., Path], tmp_path: Path) -> Iterator[Pair]:
+    checkpoint = make_checkpoint(request.param)
+    bundle = convert(checkpoint, tmp_path / "model", language="f16", vision="fp32")
+    file = tmp_path / "out" / "mmproj.gguf"
+    mmproj.export(checkpoint, file)
+    model = Model(bundle.language)
+    projector = Projector(file, model, 1)
+    yield Pair(checkpoint, bundle, file, projector, model)
+    projector.free()
+    model.free()
+
+
+def test_llama_cpp_sees_what_our_eyes_see(pair: Pair) -> None:
+    """But for float16 in its layers (cosine above 0.99998 here, 0.02 of values up to 10) and for the tanh form of GELU
+    in its projector, which alone makes 0.001 of these."""
+    size, eyes = pair.bundle.image.size, OnnxVision(pair.bundle, 1)
+    reference = Reference(pair.checkpoint)
+    first, _, last = reference.projector
+    for seed in range(3):
+        shown = picture(seed, size, size)  # of their size: llama.cpp resizes in its own way
+        ours = eyes.encode(shown)
+        theirs = pair.projector.see(np.asarray(images.decode(shown.data)))
+        assert (theirs.before, theirs.after) == ((), ())
+        assert theirs.embeddings.shape == ours.shape == (pair.bundle.image.tokens, pair.model.hidden)
+        assert cosines(ours, theirs.embeddings).min() > 0.99998
+        assert np.abs(ours - theirs.embeddings).max() < 0.03
+        reference.projector = torch.nn.Sequential(first, torch.nn.GELU(approximate="tanh"), last)
+        tanh = reference.embed(pixels(pair.bundle, shown))[0]
+        assert np.abs(ours - tanh).max() < 0.002
+
+
+def test_the_pair_can_be_added_and_reads_the_same_prompt(pair: Pair, tmp_path: Path) -> None:
+    again = add(pair.bundle.language, pair.mmproj, tmp_path / "again", id="again", template="vicuna")
+    assert again.family == "phi2" and again.image.tokens == pair.bundle.image.tokens
+    assert again.text.eos[0] == pair.bundle.text.eos[0] and not again.text.add_bos
+    turns = (Turn("user", "What is this?", (picture(1),)), Turn("assistant", "A circle."), Turn("user", "Is it?"))
+    written = [
+        prompts.render(Prompt(settings.SYSTEM, turns), b.writing, pair.model.tokenize, b.text.eos[0])
+        for b in (pair.bundle, again)
+    ]
+    assert written[0] == written[1]
+
+
+def test_a_file_that_is_there_is_left_as_it_is(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    file = tmp_path / "mmproj.gguf"
+    file.write_bytes(b"mine")
+    with pytest.raises(ModelError) as caught:
+        mmproj.export(make_checkpoint(Tiny()), file)
+    assert caught.value.code == "model.target_occupied" and file.read_bytes() == b"mine"
