@@ -205,7 +205,7 @@ def _steps(module: Any) -> Iterator[tuple[str, Any]]:
 def _language(weights: Weights) -> Any:
     import torch
 
-    kind, config = {"phi2": _phi}[weights.language.family](weights.language)
+    kind, config = {"phi2": _phi, "qwen2": _qwen2, "phi3": _phi3}[weights.language.family](weights.language)
     with torch.device("meta"):
         model = kind(config)
     # The tables of its rotary embedding are computed, and in no checkpoint.
@@ -232,6 +232,36 @@ def _phi(size: Language) -> tuple[Any, Any]:
         },
     )
     return PhiForCausalLM, config
+
+
+def _qwen2(size: Language) -> tuple[Any, Any]:
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    return Qwen2ForCausalLM, Qwen2Config(**_gated(size), use_sliding_window=False)
+
+
+def _phi3(size: Language) -> tuple[Any, Any]:
+    from transformers import Phi3Config, Phi3ForCausalLM
+
+    original = {"original_max_position_embeddings": size.context, "pad_token_id": None}
+    return Phi3ForCausalLM, Phi3Config(**_gated(size), **original, sliding_window=size.window)
+
+
+def _gated(size: Language) -> dict[str, Any]:
+    """What the configurations of decoders with RMS norms and gated MLPs call their sizes."""
+    return {
+        "vocab_size": size.vocab,
+        "hidden_size": size.hidden,
+        "intermediate_size": size.mlp,
+        "num_hidden_layers": size.layers,
+        "num_attention_heads": size.heads,
+        "num_key_value_heads": size.heads,
+        "hidden_act": "silu",
+        "rms_norm_eps": size.norm_eps,
+        "max_position_embeddings": size.context,
+        "tie_word_embeddings": False,
+        "rope_parameters": {"rope_type": "default", "rope_theta": size.rope_theta},
+    }
 
 
 def _eyes(weights: Weights) -> Any:

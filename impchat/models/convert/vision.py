@@ -2,7 +2,7 @@
 
 In: sizes and weights. Out: a file with the input pixel_values (n, 3, size, size) float32 and the output embeddings
 (n, tokens, hidden) float32. The tower is SigLIP's, cut behind the layer whose output is used: no pooling head, no norm
-behind it. Its matrices are held in float32 ("fp32") or in 8 bits ("int8").
+behind it. Its matrices are held in float32 ("fp32"), float16 ("fp16") or 8 bits ("int8"); sums are float32 in all.
 This file does not know checkpoints, language models or manifests.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from impchat.models.convert.layouts import Eyes
 
@@ -31,16 +31,18 @@ class EightBits:
     accuracy_level: int  # 4: inputs are brought to 8 bits as well, block by block; 1: they stay float32
 
 
+Scheme = EightBits | Literal["float16"] | None  # None: float32
+
 # Trained towers have a few channels with values 100 times larger than the others. Scales for small blocks keep these
 # channels' neighbours in 8 bits apart from them; `python -m impchat.bench.eyes` compares the schemes.
-TYPES: dict[str, EightBits | None] = {"fp32": None, "int8": EightBits(block=16, accuracy_level=4)}
+TYPES: dict[str, Scheme] = {"fp32": None, "fp16": "float16", "int8": EightBits(block=16, accuracy_level=4)}
 OPSET = 17  # the phone's onnxruntime reads these
 IR = 10
 MICROSOFT = "com.microsoft"
 
 
-def write(eyes: Eyes, read: Read, path: Path, *, scheme: EightBits | None) -> None:
-    """Write the ONNX file `path` of the tower `eyes`, whose tensors `read` gives; `scheme` None: in float32."""
+def write(eyes: Eyes, read: Read, path: Path, *, scheme: Scheme) -> None:
+    """Write the ONNX file `path` of the tower `eyes`, whose tensors `read` gives."""
     import onnx
 
     graph = _Graph(read, scheme)
@@ -51,7 +53,7 @@ def write(eyes: Eyes, read: Read, path: Path, *, scheme: EightBits | None) -> No
 class _Graph:
     """Nodes and constants as they are added. Methods return the name of what a node gives."""
 
-    def __init__(self, read: Read, scheme: EightBits | None) -> None:
+    def __init__(self, read: Read, scheme: Scheme) -> None:
         self._read = read
         self.scheme = scheme
         self.nodes: list[Any] = []
@@ -83,8 +85,11 @@ class _Graph:
     def linear(self, name: str, values: str) -> str:
         matrix = self.read(f"{name}.weight")
         bias = self.constant(f"{name}.bias", self.read(f"{name}.bias"))
-        if self.scheme is None:
-            product = self.node("MatMul", f"{name}.product", values, self.constant(f"{name}.weight", matrix.T))
+        if not isinstance(self.scheme, EightBits):
+            weight = self.constant(f"{name}.weight", matrix.T.astype(self.scheme or "float32"))
+            if self.scheme:  # onnxruntime does this once, when it opens the file
+                weight = self.node("Cast", f"{name}.wide", weight, to=1)
+            product = self.node("MatMul", f"{name}.product", values, weight)
             return self.node("Add", name, product, bias)
         rows, columns = matrix.shape
         packed, scales = _pack(matrix, self.scheme.block)
