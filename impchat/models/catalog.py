@@ -109,7 +109,7 @@ ENTRIES = {
             "Imp-v1.5-4B @384",
             _licence("Phi-3"),
             "MILVLG/Imp-v1.5-4B-Phi3",
-            context_tokens=2560,
+            context_tokens=2047,  # its sliding window, which llama.cpp does not know
             family="phi3",
             template="phi3",
             image_size=384,

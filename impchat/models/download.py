@@ -318,7 +318,7 @@ class _Pull:
             if start and response.headers.get("content-range", "").partition("-")[0] != f"bytes {start}":
                 out.seek(0)
                 out.truncate()
-            for block in response.iter_bytes(_BLOCK_BYTES):
+            for block in response.iter_bytes():  # as they come: a kill loses nothing that was here
                 out.write(block[: file.bytes - out.tell()])
                 out.flush()
                 self._watch(Progress("fetch", file.name, self._done + out.tell(), self._total))

@@ -88,15 +88,14 @@ def memory() -> Memory | None:
 
 
 def models(data: Path) -> list[Model]:
-    """The demo, the catalogue in its order, then whatever else lies in the data folder `data`. Work in progress and
-    half bundles are no models."""
-    here = {path.name for path in _folders(paths.models_dir(data)) if bundles.is_id(path.name)}
-    return [_look(data, id) for id in (*catalog.ENTRIES, *sorted(here - catalog.ENTRIES.keys()))]
+    """The demo, the catalogue in its order, then whatever else lies in the data folder `data`. Work in progress has no
+    bundle."""
+    return [_look(data, id) for id in (*catalog.ENTRIES, *sorted(_here(data) - catalog.ENTRIES.keys()))]
 
 
 def find(data: Path, id: str) -> Model:
     """The model with this id. Raises ModelError "model.unknown" where neither catalogue nor disk has it."""
-    if id in catalog.ENTRIES or (bundles.is_id(id) and (paths.models_dir(data) / id).is_dir()):
+    if id in catalog.ENTRIES or id in _here(data):
         return _look(data, id)
     raise ModelError("model.unknown", model=id, folder=str(paths.models_dir(data)))
 
@@ -133,8 +132,10 @@ def _look(data: Path, id: str) -> Model:
     return Model(id, entry, bundle, problem, (source / PULL).is_file(), used)
 
 
-def _folders(path: Path) -> Iterator[Path]:
-    return (p for p in path.iterdir() if p.is_dir()) if path.is_dir() else iter(())
+def _here(data: Path) -> set[str]:
+    """The ids of all models on disk, those of unfinished downloads and kept checkpoints included."""
+    parents = [folder for folder in (paths.models_dir(data), paths.checkpoints_dir(data)) if folder.is_dir()]
+    return {path.name for folder in parents for path in folder.iterdir() if path.is_dir() and bundles.is_id(path.name)}
 
 
 def disk_bytes(folder: Path) -> int:
@@ -219,10 +220,10 @@ def remove(data: Path, id: str, *, chosen_too: bool = False) -> int:
     `chosen_too`: also where it is the remembered choice, which is then forgotten.
     Raises ModelError: "model.in_use" (it is the choice), "model.bundled" (the demo, which ships with ImpChat),
     "model.unknown" or "model.not_here" (nothing to delete), "model.busy", "model.not_removed"."""
+    found = find(data, id)
     folder = paths.models_dir(data) / id
     gone = folder.with_name(f".{id}.gone")
     places = [folder, gone, bundles.work_folder(folder), paths.checkpoints_dir(data) / id]
-    found = find(data, id)
     if not any(place.exists() for place in places):
         raise ModelError("model.bundled" if id == settings.DEMO_MODEL else "model.not_here", model=id)
     if chosen(data) == id and not chosen_too:

@@ -1,0 +1,435 @@
+"""`impchat models pull` with the real client against a hub on loopback: whole, interrupted, spoiled, refused."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from impchat import paths
+from impchat.app import choose_bundle
+from impchat.cli import main
+from impchat.errors import ModelError
+from impchat.models import catalog, library
+from impchat.models.bundle import MANIFEST, Bundle
+from impchat.models.convert import convert
+from impchat.models.download import Progress, pull
+from tests.convert.conftest import Tiny, make_config, make_tensors, to_older
+from tests.convert.fake_hub import Hub, running
+from tests.core.hands import ROOT, environment, terminal
+
+REPOSITORY = "somebody/imp-tiny"
+ID = "imp-tiny"
+SHARDS = 3
+TOKEN = "hf_thisIsTheSecretOfThisTest"
+
+
+def write_sharded(folder: Path, tokenizer: Any, seed: int = 0, shards: int = SHARDS) -> Path:
+    """A checkpoint as the hub holds the 196: older layout, weight files with an index, a folder for the eyes."""
+    from safetensors.numpy import save_file
+
+    from impchat.models.convert import checkpoint
+
+    tiny = Tiny(layout="older", seed=seed)
+    config = make_config(tiny, tokenizer)
+    tensors = to_older(make_tensors(tiny, config["vocab_size"]))
+    checkpoint.write(folder, tensors, config, tokenizer)
+    (folder / checkpoint.WEIGHTS).unlink()
+    names = sorted(tensors)
+    where = {
+        name: f"model-{at * shards // len(names) + 1:05}-of-{shards:05}.safetensors" for at, name in enumerate(names)
+    }
+    for file in sorted(set(where.values())):
+        save_file({n: tensors[n] for n in names if where[n] == file}, folder / file, metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": where}
+    (folder / checkpoint.INDEX).write_text(json.dumps(index), encoding="utf-8")
+    eyes = folder / "siglip-so400m-patch14-196"
+    eyes.mkdir()
+    (eyes / "config.json").write_text(json.dumps({"vision_config": config["vision_config"]}), encoding="utf-8")
+    (folder / "README.md").write_text("What people read", encoding="utf-8")
+    (folder / "modeling_imp.py").write_text("raise SystemExit('never run, never fetched')", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sharded(tmp_path_factory.mktemp("hub") / "first", tokenizer)
+
+
+@pytest.fixture(scope="module")
+def expected(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The bundle that `convert` makes of the same files."""
+    return convert(checkpoint, tmp_path_factory.mktemp("converted") / ID)
+
+
+@pytest.fixture
+def hub(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    hub = Hub(REPOSITORY)
+    hub.commit(checkpoint)
+    with running(hub):
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "IMPCHAT_MODEL"):
+            monkeypatch.delenv(name, raising=False)
+        yield hub
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+def fetch(data: Path, **how: Any) -> Bundle:
+    return pull(catalog.find(REPOSITORY), data, **how)
+
+
+def refusal(data: Path, **how: Any) -> ModelError:
+    """The error of a pull that must fail. Nothing is offered to a person behind it, and nothing told is secret."""
+    with pytest.raises(ModelError) as caught:
+        fetch(data, **how)
+    error = caught.value
+    for language in ("en", "zh"):
+        assert TOKEN not in error.sentence(language)
+        assert "\n" not in error.sentence(language)
+    assert not [model for model in library.models(data) if model.id == ID and (model.bundle or model.problem)]
+    with pytest.raises(ModelError):
+        choose_bundle(data, ID)
+    return error
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def shard(number: int) -> str:
+    return f"model-{number:05}-of-{SHARDS:05}.safetensors"
+
+
+# Whole
+
+
+def test_a_pull_gives_the_bundle_that_convert_gives(data: Path, hub: Hub, expected: Bundle) -> None:
+    steps: list[Progress] = []
+    made = fetch(data, watch=steps.append)
+
+    assert made.path == paths.models_dir(data) / ID
+    for name in ("language.gguf", "vision.onnx"):
+        assert (made.path / name).read_bytes() == (expected.path / name).read_bytes()
+    assert (made.source, made.revision) == (REPOSITORY, hub.hash(0))
+    made.verify()
+    assert not (paths.checkpoints_dir(data) / ID).exists()
+    assert [step.file for step in steps if step.stage == "convert"] == [shard(n) for n in (1, 2, 3)]
+    assert steps[-1].stage == "finish"
+    assert [s.done for s in steps] == sorted(s.done for s in steps)
+    assert (
+        steps[-1].done
+        == steps[-1].total
+        == sum(len(content) for name, content in hub.commits[0].items() if not name.endswith((".md", ".py")))
+    )
+    assert not [s for s in hub.seen if s.path.endswith((".md", ".py"))], "only what a conversion reads"
+
+
+def test_each_weight_file_is_gone_before_the_next_one_comes(data: Path, hub: Hub) -> None:
+    most = 0
+
+    def watch(_: Progress) -> None:
+        nonlocal most
+        most = max(most, len([*(paths.checkpoints_dir(data) / ID).glob("model-*")]))
+
+    fetch(data, watch=watch)
+    assert most == 1
+
+
+def test_nothing_is_fetched_twice(data: Path, hub: Hub) -> None:
+    first = fetch(data)
+    hub.seen.clear()
+    assert fetch(data) == first
+    assert not hub.fetched()
+
+
+def test_a_newer_commit_takes_the_place_of_the_older_one(data: Path, hub: Hub, tokenizer: Any, tmp_path: Path) -> None:
+    first = fetch(data, language="q8_0")
+    hub.commit(write_sharded(tmp_path / "second", tokenizer, seed=1))
+    second = fetch(data)
+    assert (first.revision, second.revision) == (hub.hash(0), hub.hash(1))
+    assert second.files["language"].type == "q8_0", "the types stay"
+    assert second.files["language"].sha256 != first.files["language"].sha256
+
+
+def test_a_kept_checkpoint_serves_another_pull(data: Path, hub: Hub, checkpoint: Path) -> None:
+    fetch(data, keep_source=True)
+    kept = paths.checkpoints_dir(data) / ID
+    for name in (shard(1), shard(2), shard(3), "config.json", "siglip-so400m-patch14-196/config.json"):
+        assert (kept / name).read_bytes() == (checkpoint / name).read_bytes()
+    assert not library.find(data, ID).unfinished
+    hub.seen.clear()
+    assert fetch(data, language="f16", keep_source=True).files["language"].type == "f16"
+    assert not hub.fetched()
+
+
+def test_a_checkpoint_of_one_file_needs_no_index(
+    data: Path, hub: Hub, make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = make_checkpoint(Tiny())
+    hub.commit(source)
+    made = fetch(data)
+    again = convert(source, tmp_path / ID)
+    assert made.files["language"].sha256 == again.files["language"].sha256
+
+
+def test_names_that_reach_out_of_the_folder_are_left_where_they_are(data: Path, hub: Hub) -> None:
+    hub.names = ["../evil.json", "/etc/evil.json", "a/../../evil.json", "a\\..\\evil.json", ".pull.json", "..json"]
+    fetch(data)
+    assert not [s for s in hub.seen if "evil" in s.path or "/." in s.path]
+
+
+# Interrupted
+
+
+def test_a_pull_killed_at_any_moment_ends_with_the_same_bytes(data: Path, hub: Hub, tmp_path: Path) -> None:
+    def run(*steps: int) -> list[dict[str, Any]]:
+        command = [sys.executable, "-m", "tests.convert.killed", tmp_path, REPOSITORY, *map(str, steps)]
+        done = subprocess.run(command, cwd=ROOT, env=environment(data), capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    [whole] = run(0)
+    changes = whole["changes"]
+    assert changes > 30
+    steps = [1, 2, *range(5, changes, changes // 8), changes]
+    for told in run(*steps):
+        assert told["killed"], told
+        assert told["offered"] in (None, "whole"), told
+        assert told["files"] == whole["files"], told
+        assert told["left"] == whole["left"], told
+    assert set(whole["files"]) == {MANIFEST, "language.gguf", "vision.onnx"}
+
+
+def test_a_process_killed_within_a_file_goes_on_within_it(data: Path, hub: Hub) -> None:
+    half = len(hub.commits[0][shard(2)]) // 2
+    hub.hold[shard(2)] = half
+    command = [sys.executable, "-m", "impchat.cli", "models", "pull", REPOSITORY, "--accept-licence"]
+    with subprocess.Popen(command, env=environment(data), stderr=subprocess.DEVNULL) as process:
+        assert hub.held.wait(60)
+        part = paths.checkpoints_dir(data) / ID / f"{shard(2)}.partial"
+        while not part.exists() or part.stat().st_size < half:  # another process's write has no event to wait for
+            assert process.poll() is None
+        process.kill()
+    hub.go.set()
+    row = library.find(data, ID)
+    assert row.unfinished and not row.bundle and not row.problem
+    hub.seen.clear()
+    fetch(data).verify()
+    assert [(s.path.rpartition("/")[2], s.start) for s in hub.fetched()] == [(shard(2), half), (shard(3), 0)]
+
+
+def test_a_pull_stays_with_the_commit_that_it_began_with(
+    data: Path, hub: Hub, tokenizer: Any, tmp_path: Path, expected: Bundle
+) -> None:
+    def stop(step: Progress) -> None:
+        if step.stage == "convert" and step.file == shard(2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch(data, watch=stop)
+    hub.commit(write_sharded(tmp_path / "second", tokenizer, seed=1))
+    made = fetch(data)
+    assert made.revision == hub.hash(0)
+    assert made.files["language"].sha256 == expected.files["language"].sha256
+    assert fetch(data).revision == hub.hash(1), "and the next one begins anew"
+
+
+@pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "no ranges"])
+def test_a_connection_that_breaks_is_made_again(data: Path, hub: Hub, expected: Bundle, ranges: bool) -> None:
+    hub.cut[shard(1)] = 100_000
+    hub.ranges = ranges
+    made = fetch(data)
+    assert made.files["language"].sha256 == expected.files["language"].sha256
+    assert [s.start for s in hub.fetched()] == [0, 100_000, 0, 0]
+
+
+def test_other_types_than_those_of_the_unfinished_download_are_refused(data: Path, hub: Hub) -> None:
+    def stop(step: Progress) -> None:
+        if step.stage == "convert":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch(data, language="q8_0", watch=stop)
+    assert refusal(data, language="f16").code == "download.other_types"
+    assert fetch(data).files["language"].type == "q8_0"
+
+
+def test_two_pulls_of_one_model_exclude_each_other(data: Path, hub: Hub) -> None:
+    with library.busy(data, ID):
+        assert refusal(data).code == "model.busy"
+    assert not hub.seen
+
+
+# Spoiled and refused
+
+
+def test_a_spoiled_file_is_named_and_fetched_again(data: Path, hub: Hub, expected: Bundle) -> None:
+    hub.spoiled.add(shard(2))
+    error = refusal(data)
+    assert (error.code, error.values["file"]) == ("download.corrupt", shard(2))
+    hub.spoiled.clear()
+    hub.seen.clear()
+    assert fetch(data).files["language"].sha256 == expected.files["language"].sha256
+    assert [s.path.rpartition("/")[2] for s in hub.fetched()] == [shard(2), shard(3)]
+
+
+def test_a_small_file_is_checked_as_well(data: Path, hub: Hub) -> None:
+    hub.spoiled.add("config.json")
+    assert refusal(data).values["file"] == "config.json"
+
+
+@pytest.mark.parametrize(
+    ("fields", "token", "code"),
+    [
+        ({"token": TOKEN}, "", "download.unauthorised"),
+        ({"token": "another"}, TOKEN, "download.unauthorised"),
+        ({"gated": True}, TOKEN, "download.forbidden"),
+        ({"broken": 403}, TOKEN, "download.forbidden"),
+        ({"repository": "somebody/else", "token": TOKEN}, TOKEN, "download.not_found"),
+        ({"repository": "somebody/else"}, "", "download.unauthorised"),
+        ({"broken": 503}, TOKEN, "download.refused"),
+        ({"portal": True}, TOKEN, "download.no_hub"),
+        ({"commits": [{"config.json": b"{}"}]}, "", "download.file_missing"),
+    ],
+    ids=["no token", "wrong token", "gated", "403", "404", "unknown to a stranger", "503", "portal", "no weights"],
+)
+def test_what_the_hub_refuses_is_told_in_one_sentence(
+    data: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], token: str, code: str
+) -> None:
+    for name, value in fields.items():
+        setattr(hub, name, value)
+    monkeypatch.setenv("HF_TOKEN", token)
+    assert refusal(data).code == code
+
+
+def test_no_network_is_told_in_one_sentence(data: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{free.getsockname()[1]}")
+        error = refusal(data)
+    assert error.code == "download.no_network"
+    assert "HF_ENDPOINT" in str(error)
+    monkeypatch.setenv("HF_ENDPOINT", "no address at all")
+    assert refusal(data).code == "download.no_network"
+
+
+def test_offline_mode_is_respected(data: Path, hub: Hub) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "impchat.cli", "models", "pull", REPOSITORY, "--accept-licence"],
+        env=environment(data) | {"HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "Offline mode is on" in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert not hub.seen
+
+
+def test_too_little_room_is_told_before_gigabytes_are_fetched(data: Path, hub: Hub) -> None:
+    hub.sizes[shard(3)] = 10**15
+    error = refusal(data)
+    assert error.code == "download.no_space"
+    assert "GB" in error.values["needed"]
+    assert not hub.fetched()
+
+
+def test_a_disk_that_fills_up_on_the_way_is_told_and_the_next_pull_goes_on(
+    data: Path, hub: Hub, expected: Bundle
+) -> None:
+    def fill(step: Progress) -> None:
+        if step.stage == "convert" and step.file == shard(1):
+            part = paths.checkpoints_dir(data) / ID / f"{shard(2)}.partial"
+            part.symlink_to("/dev/full")  # every write to it finds no space
+
+    error = refusal(data, watch=fill)
+    assert error.code == "download.disk_full"
+    (paths.checkpoints_dir(data) / ID / f"{shard(2)}.partial").unlink()
+    assert fetch(data).files["language"].sha256 == expected.files["language"].sha256
+
+
+def test_a_folder_that_cannot_be_written_is_told(data: Path, hub: Hub) -> None:
+    data.mkdir()
+    (data / "checkpoints").touch()
+    with pytest.raises(ModelError) as caught:
+        fetch(data)
+    assert caught.value.code == "model.target_unwritable"
+
+
+def test_the_token_goes_to_the_hub_alone(
+    data: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: Any
+) -> None:
+    hub.token = TOKEN
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with caplog.at_level(logging.DEBUG):
+        made = fetch(data)
+    assert {s.authorization for s in hub.seen if s.server == "hub"} == {f"Bearer {TOKEN}"}
+    assert {s.authorization for s in hub.seen if s.server == "content"} == {None}
+    out, err = capfd.readouterr()
+    assert TOKEN not in out + err + caplog.text
+    assert not [path for path in data.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
+    assert made.revision == hub.hash(0)
+
+
+# The command
+
+
+def impchat(data: Path, *words: str) -> int:
+    return main(["--data", str(data), "--language", "en", *words])
+
+
+def test_the_command_pulls_and_the_app_then_runs_the_model(
+    data: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert impchat(data, "models", "pull", REPOSITORY, "--accept-licence") == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"converting {shard(3)}" in err and "runs from now on" in err
+    assert "\r" not in err and "\x1b[2K" not in err, "no moving bar where nobody watches"
+    assert choose_bundle(data).id == ID
+    assert impchat(data, "models", "list") == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert [row for row in rows if row.startswith("▶") and ID in row and "runs now" in row]
+    assert impchat(data, "models", "verify", ID) == 0
+    assert "as the manifest says" in capsys.readouterr().err
+
+
+def test_terms_are_asked_for_once_and_before_anything_is_fetched(
+    data: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert impchat(data, "models", "pull", REPOSITORY) == 2
+    err = capsys.readouterr().err
+    assert "terms" in err and "--accept-licence" in err.splitlines()[-1]
+    assert not hub.seen
+    assert impchat(data, "models", "pull", REPOSITORY, "--accept-licence") == 0
+    assert "under these terms" in capsys.readouterr().err
+    assert impchat(data, "models", "pull", REPOSITORY) == 0
+    assert "under these terms" not in capsys.readouterr().err
+
+
+def test_in_a_terminal_the_speed_is_shown_and_ctrl_c_says_how_to_go_on(data: Path, hub: Hub) -> None:
+    hub.hold[shard(2)] = 1000
+    with terminal(data, "models", "pull", REPOSITORY) as screen:
+        screen.expect("[y/N]")
+        screen.type("y\n")
+        assert hub.held.wait(60)
+        screen.expect("B/s")
+        screen.expect(f"downloading {shard(2)}")
+        screen.type("\x03")
+        screen.expect("goes on from here")
+        assert screen.leave() == 130
+        assert "Traceback" not in screen.seen
+    assert library.is_accepted(data, catalog.find(REPOSITORY).licence)
+    hub.go.set()
+    fetch(data).verify()
