@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from impchat import prompts, settings
-from impchat.engines import mtmd
+from impchat.engines import Engine, mtmd
 from impchat.engines.llama import Model
 from impchat.engines.local import LocalEngine
 from impchat.errors import ImpChatError
@@ -24,7 +24,10 @@ from impchat.models import bundle
 from impchat.models.add import add
 from impchat.models.bundle import Bundle
 from tests.convert.tiny_gguf import Tiny, write_language, write_mmproj
-from tests.core.conformance import GREEDY, ask, finished, run, text_of
+from tests.core.conformance import GREEDY, EngineConformance, ask, finished, run, text_of
+from tests.core.conftest import draw
+
+__all__ = ["draw"]  # a fixture
 
 LLAVA = Tiny()
 MOBILE = Tiny(
@@ -43,12 +46,20 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session", params=["mlp", "ldp"])
-def added(request: pytest.FixtureRequest, files: Path) -> Bundle:
-    projector = request.param
-    return add(
-        files / "language.gguf", files / f"{projector}.gguf", files / "models" / projector, id=f"tiny-{projector}"
-    )
+@pytest.fixture(scope="session")
+def llava(files: Path) -> Bundle:
+    return add(files / "language.gguf", files / "mlp.gguf", files / "models" / "mlp", id="tiny-llava")
+
+
+@pytest.fixture(scope="session")
+def mobile(files: Path) -> Bundle:
+    return add(files / "language.gguf", files / "ldp.gguf", files / "models" / "ldp", id="tiny-mobile")
+
+
+@pytest.fixture(scope="session", params=["llava", "mobile"])
+def added(request: pytest.FixtureRequest) -> Bundle:
+    bundle: Bundle = request.getfixturevalue(request.param)
+    return bundle
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +67,20 @@ def engine(added: Bundle) -> Iterator[LocalEngine]:
     engine = LocalEngine(added, threads=1)
     yield engine
     engine.close()
+
+
+class TestAddedModel(EngineConformance):
+    """What every engine must do, with mtmd for eyes."""
+
+    @pytest.fixture
+    def engine(self, llava: Bundle) -> Iterator[Engine]:
+        engine = LocalEngine(llava, threads=1)
+        yield engine
+        engine.close()
+
+    @pytest.fixture
+    def endless(self, engine: Engine) -> Engine:
+        return engine
 
 
 @pytest.fixture

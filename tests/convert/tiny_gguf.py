@@ -7,6 +7,7 @@ Keys and tensor names are those that llama.cpp's own converters write.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,8 @@ def _ladder(word: str) -> list[str]:
 
 
 def write_language(path: Path, tiny: Tiny) -> Path:
-    """A llama decoder with random float16 weights."""
+    """A llama decoder with random float16 weights. Its answers go on: the first value of every token's embedding is
+    large, and speaks against eos and for nothing else."""
     draw = np.random.default_rng(tiny.seed)
     tokens, scores, types = vocabulary(tiny)
     wide, mlp = tiny.hidden, 2 * tiny.hidden
@@ -100,13 +102,23 @@ def write_language(path: Path, tiny: Tiny) -> Path:
     if tiny.template is not None:
         writer.add_chat_template(tiny.template)
 
-    def matrix(name: str, rows: int, columns: int, scale: float) -> None:
-        writer.add_tensor(name, (scale * draw.standard_normal((rows, columns))).astype(np.float16))
+    def matrix(name: str, rows: int, columns: int, scale: float, change: Callable[[Any], None] | None = None) -> None:
+        values = scale * draw.standard_normal((rows, columns))
+        if change:
+            change(values)
+        writer.add_tensor(name, values.astype(np.float16))
+
+    def lift(values: Any) -> None:
+        values[:, 0] = 8.0
+
+    def go_on(values: Any) -> None:
+        values[:, 0] = 0.0
+        values[2, 0] = -20.0
 
     def norm(name: str) -> None:
         writer.add_tensor(name, (1 + 0.1 * draw.standard_normal(wide)).astype(np.float32))
 
-    matrix("token_embd.weight", len(tokens), wide, 1.0)
+    matrix("token_embd.weight", len(tokens), wide, 1.0, lift)
     for i in range(tiny.layers):
         norm(f"blk.{i}.attn_norm.weight")
         for part in ("attn_q", "attn_k", "attn_v", "attn_output"):
@@ -116,7 +128,7 @@ def write_language(path: Path, tiny: Tiny) -> Path:
         matrix(f"blk.{i}.ffn_up.weight", mlp, wide, wide**-0.5)
         matrix(f"blk.{i}.ffn_down.weight", wide, mlp, mlp**-0.5)
     norm("output_norm.weight")
-    matrix("output.weight", len(tokens), wide, 3 * wide**-0.5)
+    matrix("output.weight", len(tokens), wide, 6 * wide**-0.5, go_on)
     return _close(writer, path)
 
 
