@@ -49,7 +49,9 @@ DOWNLOAD_RETRY_S = 1.0  # between two of them
 VERIFY_COSINE = 0.99  # of a patch's embedding with the checkpoint's, on average; 8-bit eyes below it become 16-bit ones
 VERIFY_COSINE_LEAST = 0.9  # of the worst patch
 VERIFY_SURE = 0.5  # the checkpoint is sure of a token that it finds at least so likely
-VERIFY_AGREEMENT = {"f16": 0.98, "q8_0": 0.95, "q4_k_m": 0.8, "q4_0": 0.8}  # share of these that the bundle gives too
+# Share of these that the bundle gives too. Small random models lose far more by 4 bits than trained ones, which all but
+# keep it (the demo: 1.0); a wrong conversion keeps next to nothing.
+VERIFY_AGREEMENT = {"f16": 0.98, "q8_0": 0.95, "q4_k_m": 0.4, "q4_0": 0.4}
 VERIFY_TRAINED = 1.5  # times the largest singular value that random numbers would have, squared
 # Right answers: most nats for each token, most for the end, least that wrong ones cost more. Random weights: 7 or more.
 VERIFY_ANSWERS = (2.5, 2.5, 1.0)

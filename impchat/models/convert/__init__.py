@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -143,11 +143,12 @@ class Conversion:
             self._work.take(path, {name for name, file in self._folder.where.items() if file == path.name})
 
     def finish(self) -> bundle.Bundle:
-        """Make the bundle and move it to its place, once all files are taken; the work files are removed.
+        """Make the bundle, verify it, and move it to its place, once all files are taken; the work files are removed.
 
-        Raises ModelError as `language.finish` does, and "model.target_unwritable"."""
+        What was measured goes into the manifest, under "verify". Eyes that 8 bits would spoil get 16.
+        Raises ModelError as `language.finish` and `verify.verify` do, and "model.target_unwritable"."""
         from impchat.models.convert import language as language_file
-        from impchat.models.convert import vision as vision_file
+        from impchat.models.convert import verify
 
         assert not self.files, f"{self.files} were not taken"
         folder = self._work.folder / "bundle"
@@ -158,8 +159,11 @@ class Conversion:
             folder.mkdir()
             language_file.finish(self._work.language, folder / LANGUAGE_FILE, language)
             weights = self._work.weights
-            vision_file.write(weights.eyes, weights.read, folder / VISION_FILE, scheme=vision_file.TYPES[vision])
-            bundle.seal(folder, described, {"language": (LANGUAGE_FILE, language), "vision": (VISION_FILE, vision)})
+            vision = verify.write_eyes(weights, folder / VISION_FILE, vision)
+            files = {"language": (LANGUAGE_FILE, language), "vision": (VISION_FILE, vision)}
+            sealed = bundle.seal(folder, described, files)
+            measured = {"verify": asdict(verify.verify(sealed, weights))}
+            bundle.seal(folder, replace(described, figures={**described.figures, **measured}), files)
             bundle.move_in(folder, self._target)
         discard(self._target)
         return bundle.load(self._target)

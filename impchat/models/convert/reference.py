@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from impchat.models.convert.checkpoint import TOKENIZER, Checkpoint
+from impchat.models.convert import vocabulary
+from impchat.models.convert.checkpoint import Checkpoint, Folder
 from impchat.models.convert.layouts import Eyes, Weights, recognise
 from impchat.models.convert.parts import Language
 
@@ -59,10 +60,8 @@ class Reference:
     @property
     def tokenizer(self) -> Tokenizer:
         """The checkpoint's own; only where the source is a folder."""
-        from tokenizers import Tokenizer
-
         assert self.path is not None
-        return Tokenizer.from_file(str(self.path / TOKENIZER))
+        return vocabulary.tokenizer(Folder(self.path), self.weights.layout.family.pre_tokenizer)
 
     @property
     def layers(self) -> Iterable[Any]:
