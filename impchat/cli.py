@@ -128,13 +128,20 @@ def _convert(screen: Screen, args: argparse.Namespace) -> int:
     source, target = (Path(os.path.expanduser(p)) for p in (args.source, args.target))
     if not source.is_dir():
         raise ModelError("checkpoint.no_folder", path=args.source)
+    if args.format not in settings.CONVERT_FORMATS:
+        allowed = ", ".join(settings.CONVERT_FORMATS)
+        raise SettingsError("convert.type", option="--format", value=args.format, allowed=allowed)
 
     def begun() -> None:
         screen.note("convert.running")
 
     try:
-        from impchat.models.convert import convert
+        from impchat.models.convert import convert, mmproj
 
+        if args.format == "mmproj":
+            mmproj.export(source, target, begun=begun)
+            screen.note("convert.mmproj_done", path=target, size=f"{target.stat().st_size / 1e6:.1f}")
+            return 0
         bundle = convert(source, target, language=args.type, vision=args.vision, begun=begun)
     except ModuleNotFoundError as exc:
         raise _missing("impchat convert", exc, "convert") from exc

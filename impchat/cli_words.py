@@ -88,6 +88,8 @@ def build_parser(language: str) -> argparse.ArgumentParser:
     words, eyes = "|".join(settings.LANGUAGE_TYPES), "|".join(settings.VISION_TYPES)
     convert.option("--language", dest="type", default=settings.LANGUAGE_TYPE, metavar=words, help="convert.language")
     convert.option("--vision", default=settings.VISION_TYPE, metavar=eyes, help="convert.vision")
+    formats = settings.CONVERT_FORMATS
+    convert.option("--format", default=formats[0], metavar="|".join(formats), help="convert.format")
     command("doctor", common)
     for name in ELSEWHERE:
         command(name)

@@ -36,6 +36,7 @@ SYSTEM = (
 # Bundles that `impchat convert` makes
 LANGUAGE_TYPES = ("f16", "q8_0", "q4_k_m", "q4_0", "q4")
 VISION_TYPES = ("fp32", "fp16", "int8")
+CONVERT_FORMATS = ("bundle", "mmproj")  # the first one where nobody asks for another
 LANGUAGE_TYPE = "q4"  # of the language file, where nobody asks for another
 LANGUAGE_4BIT = "q4_k_m"  # what "q4" means: an eighth larger than q4_0, and nearer to the source
 VISION_TYPE = "int8"
@@ -55,7 +56,7 @@ VERIFY_AGREEMENT = {"f16": 0.98, "q8_0": 0.95, "q4_k_m": 0.4, "q4_0": 0.4}
 VERIFY_TRAINED = 1.5  # times the largest singular value that random numbers would have, squared
 # Right answers: most nats for each token, most for the end, least that wrong ones cost more. Random weights: 7 or more.
 VERIFY_ANSWERS = (2.5, 2.5, 1.0)
-VERIFY_DEMO_ANSWERS = (0.3, 0.5, 3.0)
+VERIFY_DEMO_ANSWERS = (0.2, 0.5, 3.0)
 
 # Engine
 CONTEXT_TOKENS = 2048  # per conversation; Phi-2 was pretrained at 2048

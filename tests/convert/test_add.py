@@ -5,6 +5,9 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import io
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -184,6 +187,43 @@ def by_hand(eyes: mtmd.MtmdVision, picture: Picture) -> Any:
     binding.mtmd_input_chunks_free(chunks)
     binding.mtmd_bitmap_free(bitmap)
     return found
+
+
+class Impatient(mtmd.Projector):
+    """Is stopped as soon as its first operations are done."""
+
+    def _goes_on(self, operation: int, asking: bool, data: object) -> bool:
+        if not asking:
+            self.stop()
+        return super()._goes_on(operation, asking, data)
+
+
+def test_a_picture_that_is_being_encoded_can_be_given_up(files: Path, model: Model) -> None:
+    patient = mtmd.Projector(files / "ldp.gguf", model, 1)
+    impatient = Impatient(files / "ldp.gguf", model, 1)
+    pixels = np.zeros((336, 336, 3), np.uint8)
+    patient.see(pixels)
+    with pytest.raises(ImpChatError) as caught:
+        impatient.see(pixels)
+    assert caught.value.code == "engine.vision_failed"
+    assert 0 < impatient._asked < patient._asked / 2
+    patient.free()
+    impatient.free()
+
+
+def test_a_build_without_mtmd_is_told_in_a_sentence(llava: Bundle, tmp_path: Path) -> None:
+    """As on phones, whose llama-cpp-python lacks the library."""
+    code = (
+        "import sys; from pathlib import Path; from impchat.engines.local import LocalEngine\n"
+        "from impchat.errors import EngineError; from impchat.models import bundle\n"
+        "try: LocalEngine(bundle.load(Path(sys.argv[1])), threads=1)\n"
+        "except EngineError as exc: print(exc.code, exc)\n"
+    )
+    nowhere = {"MTMD_CPP_LIB": str(tmp_path), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(llava.path)], env=os.environ | nowhere, capture_output=True, text=True
+    )
+    assert done.stdout.startswith("engine.no_mtmd This model's eyes need the mtmd library"), done.stderr
 
 
 def test_text_tokens_that_a_projector_wants_around_a_picture_are_kept(files: Path, tmp_path: Path) -> None:

@@ -11,11 +11,13 @@ import pytest
 import torch
 
 from impchat import images, prompts, settings
+from impchat.cli import main
 from impchat.engines.llama import Model
 from impchat.engines.mtmd import Projector
 from impchat.engines.vision import OnnxVision
 from impchat.errors import ModelError
 from impchat.messages import Prompt, Turn
+from impchat.models import header
 from impchat.models.add import add
 from impchat.models.bundle import Bundle
 from impchat.models.convert import convert, mmproj
@@ -88,3 +90,14 @@ def test_a_file_that_is_there_is_left_as_it_is(make_checkpoint: Callable[..., Pa
     with pytest.raises(ModelError) as caught:
         mmproj.export(make_checkpoint(Tiny()), file)
     assert caught.value.code == "model.target_occupied" and file.read_bytes() == b"mine"
+
+
+def test_the_command_writes_it_and_says_how_it_is_used(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, checkpoint = tmp_path / "mmproj.gguf", make_checkpoint(Tiny())
+    assert main(["convert", str(checkpoint), str(file), "--format", "mmproj"]) == 0
+    assert header.read(file)["general.architecture"] == "clip"
+    assert "--mmproj" in capsys.readouterr().err
+    assert main(["convert", str(checkpoint), str(tmp_path / "x"), "--format", "pdf"]) == 2
+    assert "bundle, mmproj" in capsys.readouterr().err

@@ -8,7 +8,7 @@ This file does not know language models or manifests.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,8 +41,9 @@ _LAYER = {
 _SWAPPED = {"ffn_up": "ffn_down", "ffn_down": "ffn_up"}
 
 
-def export(source: Path, target: Path) -> None:
-    """Write the mmproj file `target` of the checkpoint in the folder `source`; it appears when it is whole.
+def export(source: Path, target: Path, *, begun: Callable[[], object] = lambda: None) -> None:
+    """Write the mmproj file `target` of the checkpoint in the folder `source`; it appears when it is whole. `begun` is
+    called when all that can be seen beforehand is in order.
 
     Raises ModelError as `layouts.recognise` does, "model.target_occupied" where `target` exists,
     "model.target_unwritable"."""
@@ -52,6 +53,7 @@ def export(source: Path, target: Path) -> None:
     weights = layouts.recognise(Checkpoint(source))
     if target.exists():
         raise ModelError("model.target_occupied", path=str(target))
+    begun()
     part = target.with_name(f".{target.name}.part")
     with bundle.writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
