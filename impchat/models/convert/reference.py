@@ -242,8 +242,14 @@ def _qwen2(size: Language) -> tuple[Any, Any]:
 def _phi3(size: Language) -> tuple[Any, Any]:
     from transformers import Phi3Config, Phi3ForCausalLM
 
-    original = {"original_max_position_embeddings": size.context, "pad_token_id": None}
-    return Phi3ForCausalLM, Phi3Config(**_gated(size), **original, sliding_window=size.window)
+    # Its defaults are larger than a small vocabulary, which transformers warns of.
+    no_tokens = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
+    return Phi3ForCausalLM, Phi3Config(
+        **_gated(size),
+        **no_tokens,
+        original_max_position_embeddings=size.context,
+        sliding_window=size.window,
+    )
 
 
 def _gated(size: Language) -> dict[str, Any]:
