@@ -145,7 +145,7 @@ def _describe(said: dict[str, Any], eyes: dict[str, Any], tried: Trial, spoken: 
         context_tokens=min(tried.context_tokens, max(settings.CONTEXT_TOKENS, 3 * tried.tokens)),
         licence=str(said.get("general.license") or "not stated in the files"),
         source="",
-        revision=str(said.get("general.version") or ""),
+        revision=str(said.get("general.version") or "not stated in the files"),
         demo=False,
         files={},
         figures={"projector": projector},
