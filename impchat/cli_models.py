@@ -91,7 +91,7 @@ def _state(row: Model, runs: bool, screen: Screen) -> str:
     if row.problem:
         return screen.text("models.state_broken")
     if row.unfinished:
-        return screen.text("models.state_unfinished", model=row.id)
+        return screen.text("models.state_unfinished", model=row.unfinished)
     if row.bundle:
         return screen.text("models.state_running" if runs else "models.state_here")
     return screen.text("models.state_there", size=size(row.entry.download_bytes if row.entry else 0))

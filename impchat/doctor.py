@@ -136,4 +136,5 @@ def _model(data: Path, model: str | Path | None) -> Iterator[Finding]:
         yield Finding(level, f"doctor.memory_{level}", {"free": size(memory.free), "needed": size(needed)})
     for row in library.models(data):
         if row.unfinished:
-            yield Finding("note", "doctor.unfinished", {"model": row.id, "size": size(row.disk_bytes)})
+            values = {"model": row.id, "word": row.unfinished, "size": size(row.disk_bytes)}
+            yield Finding("note", "doctor.unfinished", values)

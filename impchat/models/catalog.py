@@ -33,6 +33,11 @@ class Entry:
     bundle_bytes: int = 0  # of the bundle in the default types, about
     cache_bytes: int = 0  # of the KV cache for one token of context, in 16 bits
 
+    @property
+    def word(self) -> str:
+        """What `impchat models pull` takes for it."""
+        return self.id if self.id in ENTRIES else self.source
+
 
 def _licence(language: str) -> str:
     """The terms of a model whose language part comes from `language`. The text is what a person accepts."""

@@ -21,7 +21,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -86,7 +86,6 @@ class _Plan:
     language: str  # types, exact ones
     vision: str
     files: tuple[_File, ...]
-    finishing: bool = False  # everything has been taken; what is left is `Conversion.finish`
 
     @property
     def is_single(self) -> bool:
@@ -126,26 +125,27 @@ class _Pull:
         self._done = self._total = 0
 
     def run(self, language: str | None, vision: str | None) -> Bundle:
-        plan = self._resume(language, vision)
-        if plan and plan.finishing and not bundles.work_folder(self._target).exists() and (made := self._there(plan)):
-            self._clean()  # the process ended just behind the last step
-            return made
-        if plan is None:
+        if begun := self._resume(language, vision):
+            # A bundle of just that plan: the process ended right behind the last step.
+            made = self._there(begun) or self._convert(begun)
+        else:
             plan = self._begin(language, vision)
             if there := self._there(plan):
                 return there
             self._make_folder(plan)
-        self._total = sum(file.bytes for file in plan.files)
-        made = self._convert(plan)
+            made = self._convert(plan)
         self._clean()
         return made
 
     def _convert(self, plan: _Plan) -> Bundle:
         from impchat.models.convert import Conversion
 
-        for file in plan.files:
-            if not file.is_weights or plan.is_single:  # the names of tensors stand in the index or in the one file
-                self._fetch(plan, file)
+        self._total = sum(file.bytes for file in plan.files)
+        # The names of tensors stand in the index, or in the one file of weights.
+        first = [file for file in plan.files if not file.is_weights or plan.is_single]
+        _check_room(self._target, sum(map(self._missing, first)))
+        for file in first:
+            self._fetch(plan, file)
         conversion = Conversion(
             self._folder,
             self._target,
@@ -158,19 +158,20 @@ class _Pull:
         if strange := left - {file.name for file in weights}:
             raise ModelError("download.file_missing", source=plan.source, file=min(strange))
         work = conversion.needs_bytes - library.disk_bytes(bundles.work_folder(self._target))
-        self._check_disk([f for f in weights if f.name in left or self._keep], work)
+        missing = [self._missing(file) for file in weights if file.name in left or self._keep]
+        _check_room(self._target, work + (sum(missing) if self._keep else max(missing, default=0)))
         for file in weights:
             place = self._folder / file.name
-            if file.name in left or self._keep:
-                self._fetch(plan, file)
-            elif not plan.is_single:
-                self._done += file.bytes
+            if file not in first:
+                if file.name in left or self._keep:
+                    self._fetch(plan, file)
+                else:
+                    self._done += file.bytes
             if file.name in left:
                 self._watch(Progress("convert", file.name, self._done, self._total))
                 conversion.take(place)
-            if not self._keep:
+            if not self._keep and file not in first:
                 place.unlink(missing_ok=True)
-        self._write(replace(plan, finishing=True))
         self._watch(Progress("finish", "", self._total, self._total))
         return conversion.finish()
 
@@ -239,6 +240,7 @@ class _Pull:
 
     def _clean(self) -> None:
         """The bundle is at its place: the plan is done, and the checkpoint goes unless it is to be kept."""
+        shutil.rmtree(bundles.work_folder(self._target), ignore_errors=True)
         if not self._keep:
             for path in self._folder.iterdir():
                 if path.is_dir():
@@ -249,15 +251,10 @@ class _Pull:
         if not self._keep:
             self._folder.rmdir()
 
-    def _check_disk(self, files: list[_File], work_bytes: int) -> None:
-        """Raises ModelError "download.no_space" where the rest does not fit beside what is already here."""
-        missing = [max(0, file.bytes - self._have(file)) for file in files]
-        needed = work_bytes + (sum(missing) if self._keep else max(missing, default=0))
-        _check_room(self._target, needed)
-
-    def _have(self, file: _File) -> int:
+    def _missing(self, file: _File) -> int:
+        """How many bytes of the file are still to come."""
         place = self._folder / file.name
-        return max(p.stat().st_size if p.exists() else 0 for p in (place, _partial(place)))
+        return file.bytes - max(p.stat().st_size if p.exists() else 0 for p in (place, _partial(place)))
 
     # Files
 
@@ -272,7 +269,7 @@ class _Pull:
                 self._stream(plan, file, partial)
                 if not _is_whole(partial, file):
                     partial.unlink()
-                    raise ModelError("download.corrupt", file=file.name, model=self._entry.id)
+                    raise ModelError("download.corrupt", file=file.name, model=self._entry.word)
                 partial.replace(place)
         self._done += file.bytes
         self._watch(Progress("fetch", file.name, self._done, self._total))
@@ -419,6 +416,7 @@ def _is_whole(path: Path, file: _File) -> bool:
 
 
 def _check_room(target: Path, needed: int) -> None:
+    """Raises ModelError "download.no_space" where so many bytes do not fit beside what is already here."""
     place = next(path for path in (target, *target.parents) if path.exists())
     free = shutil.disk_usage(place).free
     if free < needed:

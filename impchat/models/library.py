@@ -40,7 +40,9 @@ class Model:
     entry: Entry | None  # None: the catalogue does not know it
     bundle: Bundle | None  # None: not here, or broken
     problem: ImpChatError | None  # what is wrong with the bundle on disk
-    unfinished: bool  # a download was begun and not ended
+    unfinished: (
+        str  # what `impchat models pull` takes to go on with a download that was not ended; empty: there is none
+    )
     disk_bytes: int  # bundle, unfinished work and kept checkpoint together
 
     @property
@@ -129,7 +131,17 @@ def _look(data: Path, id: str) -> Model:
         except ModelError as exc:
             problem = exc
     used = sum(map(disk_bytes, (folder, bundles.work_folder(paths.models_dir(data) / id), source)))
-    return Model(id, entry, bundle, problem, (source / PULL).is_file(), used)
+    return Model(id, entry, bundle, problem, _unfinished(source, entry), used)
+
+
+def _unfinished(checkpoint: Path, entry: Entry | None) -> str:
+    try:
+        source = json.loads((checkpoint / PULL).read_text(encoding="utf-8"))["source"]
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError, KeyError, TypeError):
+        source = checkpoint.name
+    return entry.id if entry else str(source)
 
 
 def _here(data: Path) -> set[str]:

@@ -61,9 +61,14 @@ def apart(data: Path, repository: str, step: int) -> tuple[bool, int]:
 
 
 def main(folder: Path, repository: str, steps: list[int]) -> None:
-    import huggingface_hub.utils  # noqa: F401
+    import huggingface_hub.utils
+    import llama_cpp
+    import onnxruntime
+    from transformers import PhiForCausalLM, SiglipVisionModel  # noqa: F401  # with them comes torch
 
+    import impchat.engines.local
     import impchat.models.convert.language
+    import impchat.models.convert.verify
     import impchat.models.convert.vision
     import impchat.models.convert.vocabulary
     import impchat.models.convert.work  # noqa: F401

@@ -178,7 +178,9 @@ def test_a_checkpoint_of_one_file_needs_no_index(
 ) -> None:
     source = make_checkpoint(Tiny())
     hub.commit(source)
-    made = fetch(data)
+    steps: list[Progress] = []
+    made = fetch(data, watch=steps.append)
+    assert steps[-1].done == steps[-1].total == max(step.done for step in steps)
     again = convert(source, tmp_path / ID)
     assert made.files["language"].sha256 == again.files["language"].sha256
 
@@ -223,7 +225,7 @@ def test_a_process_killed_within_a_file_goes_on_within_it(data: Path, hub: Hub) 
         process.kill()
     hub.go.set()
     row = library.find(data, ID)
-    assert row.unfinished and not row.bundle and not row.problem
+    assert row.unfinished == REPOSITORY and not row.bundle and not row.problem
     hub.seen.clear()
     fetch(data).verify()
     assert [(s.path.rpartition("/")[2], s.start) for s in hub.fetched()] == [(shard(2), half), (shard(3), 0)]
