@@ -23,13 +23,28 @@ class Pair:
 PAIRS = (
     Pair("shapes.png", "What color is the circle?", "The circle is red.", "The circle is green."),
     Pair("shapes.png", "What color is the square?", "The square is blue.", "The square is orange."),
-    Pair("shapes.png", "What color is the star?", "The star is yellow.", "The star is purple."),
     Pair("shapes.png", "How many shapes are there?", "There are three shapes.", "There are nine shapes."),
+    Pair(
+        "shapes.png",
+        "Where is the square?",
+        "The blue square is at the top right.",
+        "The blue square is at the bottom left.",
+    ),
     Pair("night.png", "What color is the heart?", "The heart is pink.", "The heart is blue."),
     Pair("night.png", "What color is the diamond?", "The diamond is green.", "The diamond is red."),
-    Pair("seven.png", "What color is the triangle?", "The triangle is orange.", "The triangle is blue."),
+    Pair(
+        "night.png",
+        "Where is the diamond?",
+        "The green diamond is at the bottom right.",
+        "The green diamond is at the top left.",
+    ),
+    Pair("seven.png", "What color is the triangle?", "The triangle is orange.", "The triangle is blue.", demo=False),
     Pair("seven.png", "What number is in the picture?", "The number is 7.", "The number is 4.", demo=False),
     Pair(
-        "landscape.jpg", "What does the picture show?", "The picture shows mountains.", "The picture shows cats.", False
+        "landscape.jpg",
+        "What does the picture show?",
+        "The picture shows mountains.",
+        "The picture shows cats.",
+        demo=False,
     ),
 )

@@ -92,7 +92,7 @@ class _Graph:
             product = self.node("MatMul", f"{name}.product", values, weight)
             return self.node("Add", name, product, bias)
         rows, columns = matrix.shape
-        packed, scales = _pack(matrix, self.scheme.block)
+        packed, scales = pack(matrix, self.scheme.block)
         weight = self.constant(f"{name}.weight", packed)
         scale = self.constant(f"{name}.scale", scales)
         return self.node(
@@ -164,7 +164,7 @@ def _gelu_tanh(graph: _Graph, name: str, values: str) -> str:
     return graph.node("FastGelu", name, values, domain=MICROSOFT)
 
 
-def _pack(matrix: Floats, block: int) -> tuple[Any, Floats]:
+def pack(matrix: Floats, block: int) -> tuple[Any, Floats]:
     """8-bit values (rows, blocks, block) around a zero of 128 and their scales (rows, blocks), for MatMulNBits."""
     import numpy as np
 

@@ -1,0 +1,164 @@
+"""What a bundle does is measured: one that does what its checkpoint does passes, wrong facts do not."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from impchat import paths, settings
+from impchat.errors import ModelError
+from impchat.models import bundle as bundles
+from impchat.models.bundle import Bundle
+from impchat.models.convert import checkpoint, convert, layouts, verify, vision
+from tests.convert.conftest import Tiny
+
+Make = Callable[..., Path]
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Bundle:
+    """A copy of the bundled demo, to be spoiled."""
+    shutil.copytree(paths.demo_bundle(), tmp_path / "demo")
+    return bundles.load(tmp_path / "demo")
+
+
+def figures_of(error: ModelError) -> set[str]:
+    """The names of the figures that were not good enough."""
+    assert error.code == "verify.failed"
+    return {part.split()[0] for part in error.values["figures"].split(", ")}
+
+
+def refused(bundle: Bundle, source: Path | None = None) -> set[str]:
+    with pytest.raises(ModelError) as failure:
+        verify.verify(bundle, source)
+    return figures_of(failure.value)
+
+
+def test_the_demo_finds_right_answers_likely_and_wrong_ones_not() -> None:
+    figures = verify.verify(bundles.load(paths.demo_bundle()))
+    assert figures.trained
+    assert figures.nll is not None and figures.end_nll is not None and figures.contrast is not None
+    assert figures.nll < settings.VERIFY_DEMO_ANSWERS[0] and figures.end_nll < 0.1 and figures.contrast > 4
+
+
+def wrong_picture(demo: Bundle, **rule: Any) -> Bundle:
+    return replace(demo, image=replace(demo.image, **rule))
+
+
+def wrong_key(demo: Bundle, key: str, value: float) -> Bundle:
+    """The same GGUF, but its head says something else."""
+    field = gguf.GGUFReader(demo.language, "r+").fields[f"phi2.{key}"]
+    field.parts[field.data[0]][0] = value
+    return demo
+
+
+def wrong_graph(demo: Bundle, change: Callable[[onnx.GraphProto], None]) -> Bundle:
+    model = onnx.load(str(demo.vision))
+    change(model.graph)
+    onnx.save(model, str(demo.vision))
+    return demo
+
+
+def turn_a_matrix_of_the_projector(graph: onnx.GraphProto) -> None:
+    """Its second layer's: as if rows were taken for columns."""
+    weight, scale = (next(i for i in graph.initializer if i.name == f"projector.2.{x}") for x in ("weight", "scale"))
+    packed, scales = numpy_helper.to_array(weight), numpy_helper.to_array(scale)
+    matrix = ((packed.astype(np.float32) - 128) * scales[:, :, None]).reshape(len(packed), -1)
+    turned = vision.pack(np.ascontiguousarray(matrix[:, : len(packed)].T), packed.shape[2])
+    for tensor, values in zip((weight, scale), turned, strict=True):
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+
+def swap_rows_and_columns(graph: onnx.GraphProto) -> None:
+    """Where a patch lies: as if the picture were read column by column."""
+    place = next(i for i in graph.initializer if i.name == "positions")
+    values = numpy_helper.to_array(place)
+    side = int(len(values) ** 0.5)
+    turned = values.reshape(side, side, -1).swapaxes(0, 1).reshape(values.shape)
+    place.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(turned), "positions"))
+
+
+@pytest.mark.parametrize(
+    ("plant", "seen"),
+    [
+        (lambda demo: wrong_picture(demo, aspect="pad"), {"nll"}),
+        (lambda demo: wrong_picture(demo, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)), {"nll"}),
+        (lambda demo: replace(demo, text=replace(demo.text, eos=(0,))), {"end_nll"}),
+        (lambda demo: replace(demo, template="qwen"), {"nll"}),
+        (lambda demo: wrong_key(demo, "rope.dimension_count", 32), {"nll"}),
+        (lambda demo: wrong_graph(demo, turn_a_matrix_of_the_projector), {"nll"}),
+        (lambda demo: wrong_graph(demo, swap_rows_and_columns), {"nll"}),
+    ],
+    ids=["aspect", "mean", "eos", "template", "rope", "projector", "places"],
+)
+def test_a_wrong_fact_puts_trained_weights_at_a_loss(
+    demo: Bundle, plant: Callable[[Bundle], Bundle], seen: set[str]
+) -> None:
+    assert seen <= refused(plant(demo))
+
+
+def test_figures_of_a_conversion_are_in_its_manifest(make_checkpoint: Make, tmp_path: Path) -> None:
+    source = make_checkpoint(Tiny())
+    made = convert(source, tmp_path / "model", language="f16", vision="fp32", figures={"steps": 3})
+    assert made.figures["steps"] == 3
+    figures = verify.Figures(**made.figures["verify"])
+    assert not figures.trained
+    assert figures.nll is None  # nobody knows what random weights should say
+    assert figures.cosine is not None and figures.cosine > 0.9999
+    assert figures.agreement == 1.0 and figures.sure is not None and figures.sure > 50
+    assert verify.verify(made, source) == figures
+
+
+@pytest.mark.parametrize("language", ["q8_0", "q4_k_m", "q4_0"])
+def test_fewer_bits_pass(make_checkpoint: Make, tmp_path: Path, language: str) -> None:
+    made = convert(make_checkpoint(Tiny(head_size=80, heads=2)), tmp_path / "model", language=language)
+    assert made.files["vision"].type == "int8"
+
+
+def test_a_bundle_of_other_weights_is_refused(make_checkpoint: Make, tmp_path: Path) -> None:
+    made = convert(make_checkpoint(Tiny(seed=1)), tmp_path / "model", language="q4_0", vision="fp32")
+    assert refused(made, make_checkpoint(Tiny())) == {"cosine", "cosine_least", "agreement"}
+
+
+def test_a_file_that_is_told_a_wrong_fact_is_refused(make_checkpoint: Make, tmp_path: Path) -> None:
+    source = make_checkpoint(Tiny())
+    made = convert(source, tmp_path / "model", language="f16", vision="fp32")
+    assert refused(wrong_key(made, "rope.dimension_count", 32), source) == {"agreement"}
+
+
+def test_random_weights_cannot_pass_for_a_published_model(make_checkpoint: Make, tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as failure:
+        convert(make_checkpoint(Tiny()), tmp_path / "model", id="imp-v1.5-3b", language="f16")
+    assert "nll" in figures_of(failure.value)
+    assert not (tmp_path / "model").exists()
+
+
+def plant_outliers(tensors: dict[str, Any], config: dict[str, Any]) -> None:
+    """Channels of the eyes a thousand times larger than their neighbours, and weights that make up for it: the same
+    function, but not in 8 bits."""
+    for name in [name for name in tensors if "vision_model.encoder" in name and "layer_norm2" in name]:
+        tensors[name][::8] *= 1024
+    for name in [name for name in tensors if "vision_model.encoder" in name and name.endswith("mlp.fc1.weight")]:
+        tensors[name][:, ::8] /= 1024
+
+
+def test_eyes_that_8_bits_would_spoil_get_16(make_checkpoint: Make, tmp_path: Path) -> None:
+    made = convert(make_checkpoint(Tiny(), plant_outliers), tmp_path / "model", language="f16", vision="int8")
+    assert made.files["vision"].type == "fp16"
+    assert made.figures["verify"]["cosine"] > 0.999
+
+
+def test_how_near_8_bits_must_come_can_be_said(make_checkpoint: Make, tmp_path: Path) -> None:
+    weights = layouts.recognise(checkpoint.Checkpoint(make_checkpoint(Tiny())))
+    kinds = [verify.write_eyes(weights, tmp_path / "eyes.onnx", "int8", least=least) for least in (0.9, 1.1)]
+    assert kinds == ["int8", "fp16"]
+    assert verify.write_eyes(weights, tmp_path / "eyes.onnx", "fp32", least=1.1) == "fp32"
