@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 from PIL import Image
 
 from impchat import prompts, settings
+from impchat.cli import main
 from impchat.engines import Engine, mtmd
 from impchat.engines.llama import Model
 from impchat.engines.local import LocalEngine
@@ -171,22 +173,43 @@ def test_the_embeddings_are_those_of_llama_cpp(added: Bundle) -> None:
 
 def by_hand(eyes: mtmd.MtmdVision, picture: Picture) -> Any:
     """The embeddings by mtmd's batch calls, which llama.cpp's server uses."""
-    binding, handle = mtmd.binding(), eyes._projector._handle
+    binding = mtmd.binding()
+    with chunks_of(eyes._projector, b"<__media__>", picture) as (chunk,):
+        batch = binding.mtmd_batch_init(eyes._projector._handle)
+        assert binding.mtmd_batch_add_chunk(batch, chunk) == 0 and binding.mtmd_batch_encode(batch) == 0
+        shape = (binding.mtmd_input_chunk_get_n_tokens(chunk), eyes.hidden)
+        found = np.ctypeslib.as_array(binding.mtmd_batch_get_output_embd(batch, chunk), shape).copy()
+        binding.mtmd_batch_free(batch)
+    return found
+
+
+@contextmanager
+def chunks_of(projector: mtmd.Projector, text: bytes, picture: Picture) -> Iterator[list[Any]]:
+    """What llama.cpp itself makes of a text with one picture in it."""
+    binding = mtmd.binding()
     pixels = np.asarray(Image.open(io.BytesIO(picture.data)).convert("RGB"))
     values = pixels.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
     bitmap = binding.mtmd_bitmap_init(pixels.shape[1], pixels.shape[0], values)
     chunks = binding.mtmd_input_chunks_init()
-    text = binding.mtmd_input_text(b"<__media__>", 11, False, True)
-    assert binding.mtmd_tokenize(handle, chunks, ctypes.byref(text), (ctypes.c_void_p * 1)(bitmap), 1) == 0
-    chunk = binding.mtmd_input_chunks_get(chunks, 0)
-    batch = binding.mtmd_batch_init(handle)
-    assert binding.mtmd_batch_add_chunk(batch, chunk) == 0 and binding.mtmd_batch_encode(batch) == 0
-    shape = (binding.mtmd_input_chunk_get_n_tokens(chunk), eyes.hidden)
-    found = np.ctypeslib.as_array(binding.mtmd_batch_get_output_embd(batch, chunk), shape).copy()
-    binding.mtmd_batch_free(batch)
+    given = binding.mtmd_input_text(text, len(text), False, True)
+    bitmaps = (ctypes.c_void_p * 1)(bitmap)
+    assert binding.mtmd_tokenize(projector._handle, chunks, ctypes.byref(given), bitmaps, 1) == 0
+    yield [binding.mtmd_input_chunks_get(chunks, n) for n in range(binding.mtmd_input_chunks_size(chunks))]
     binding.mtmd_input_chunks_free(chunks)
     binding.mtmd_bitmap_free(bitmap)
-    return found
+
+
+def test_the_text_around_a_picture_is_tokenised_as_llama_cpp_does(llava: Bundle, model: Model) -> None:
+    assert llava.mmproj
+    projector = mtmd.Projector(llava.mmproj, model, 1)
+    text = b"<s>A chat. USER: <__media__>\nWhat is red? ASSISTANT:"
+    prompt = Prompt("A chat.", (Turn("user", "What is red?", (photo(),)),))
+    ours = prompts.render(prompt, llava.writing, model.tokenize, 2)
+    at = ours.index(photo())
+    with chunks_of(projector, text, photo()) as (before, _, after):
+        for chunk, pieces in ((before, ours[:at]), (after, ours[at + 1 :])):
+            assert projector._ids(chunk) == [i for p in pieces if isinstance(p, prompts.Tokens) for i in p.ids]
+    projector.free()
 
 
 class Impatient(mtmd.Projector):
@@ -287,6 +310,11 @@ def test_files_that_do_not_belong_together_are_refused(files: Path, tmp_path: Pa
     assert [*tmp_path.glob("*model*")] == []
 
 
+def test_a_language_model_with_a_state_is_refused(files: Path, tmp_path: Path) -> None:
+    mamba = write_language(tmp_path / "mamba.gguf", replace(LLAVA, arch="mamba"))
+    assert refusal(mamba, files / "mlp.gguf", tmp_path / "model", id="model").code == "add.recurrent"
+
+
 def test_a_file_that_is_not_whole_is_refused(files: Path, tmp_path: Path) -> None:
     whole = (files / "mlp.gguf").read_bytes()
     cut = tmp_path / "mmproj.gguf"
@@ -310,3 +338,16 @@ def test_a_language_model_without_a_chat_template_wants_to_be_told_one(files: Pa
     ids = [i for piece in pieces if isinstance(piece, prompts.Tokens) for i in piece.ids]
     assert ids == [1, *model.tokenize(f"{settings.SYSTEM} USER: What is red? ASSISTANT:")]
     model.free()
+
+
+def test_a_model_that_was_added_answers_in_the_terminal(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("IMPCHAT_MODEL", raising=False)
+    (tmp_path / "photo.png").write_bytes(photo().data)
+    gguf = [str(files / "language.gguf"), "--mmproj", str(files / "mlp.gguf")]
+    assert main(["--data", str(tmp_path), "models", "add", *gguf, "--id", "mine"]) == 0
+    capsys.readouterr()
+    words = ["--model", "mine", "--max-tokens", "8", str(tmp_path / "photo.png"), "What is this?"]
+    assert main(["--data", str(tmp_path), "ask", *words]) == 0
+    assert capsys.readouterr().out.strip()

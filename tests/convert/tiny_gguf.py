@@ -1,6 +1,6 @@
 """Tiny random models as others write them: a llama decoder, and the mmproj of LLaVA-1.5 (`mlp`) and MobileVLM (`ldp`).
-And what ImpChat refuses: a decoder with positions in two dimensions (`qwen2vl`), eyes that want all of a picture read
-at once (`gemma3`) or give each shape its own number of tokens (`kimivl`).
+And what ImpChat refuses: a decoder with positions in two dimensions (`qwen2vl`) or with a state (`mamba`), eyes that
+want all of a picture read at once (`gemma3`) or give each shape its own number of tokens (`kimivl`).
 
 Keys and tensor names are those that llama.cpp's own converters write.
 """
@@ -121,15 +121,37 @@ def write_language(path: Path, tiny: Tiny) -> Path:
     matrix("token_embd.weight", len(tokens), wide, 1.0, lift)
     for i in range(tiny.layers):
         norm(f"blk.{i}.attn_norm.weight")
+        if tiny.arch == "mamba":
+            continue
         for part in ("attn_q", "attn_k", "attn_v", "attn_output"):
             matrix(f"blk.{i}.{part}.weight", wide, wide, 2 * wide**-0.5)
         norm(f"blk.{i}.ffn_norm.weight")
         matrix(f"blk.{i}.ffn_gate.weight", mlp, wide, wide**-0.5)
         matrix(f"blk.{i}.ffn_up.weight", mlp, wide, wide**-0.5)
         matrix(f"blk.{i}.ffn_down.weight", wide, mlp, mlp**-0.5)
+    if tiny.arch == "mamba":
+        _recurrent(writer, matrix, wide, tiny.layers)
     norm("output_norm.weight")
     matrix("output.weight", len(tokens), wide, 6 * wide**-0.5, go_on)
     return _close(writer, path)
+
+
+def _recurrent(writer: gguf.GGUFWriter, matrix: Any, wide: int, layers: int) -> None:
+    """What stands in place of attention in Mamba."""
+    inner, state, rank, kernel = 2 * wide, 8, 4, 4
+    writer.add_ssm_conv_kernel(kernel)
+    writer.add_ssm_inner_size(inner)
+    writer.add_ssm_state_size(state)
+    writer.add_ssm_time_step_rank(rank)
+    for i in range(layers):
+        matrix(f"blk.{i}.ssm_in.weight", 2 * inner, wide, 0.1)
+        matrix(f"blk.{i}.ssm_x.weight", rank + 2 * state, inner, 0.1)
+        matrix(f"blk.{i}.ssm_dt.weight", inner, rank, 0.1)
+        matrix(f"blk.{i}.ssm_out.weight", wide, inner, 0.1)
+        for name, shape in (("ssm_conv1d.weight", (inner, kernel)), ("ssm_a", (inner, state))):
+            writer.add_tensor(f"blk.{i}.{name}", np.full(shape, -0.5, np.float32))
+        for name in ("ssm_conv1d.bias", "ssm_dt.bias", "ssm_d"):
+            writer.add_tensor(f"blk.{i}.{name}", np.zeros(inner, np.float32))
 
 
 def write_mmproj(path: Path, tiny: Tiny, **keys: Any) -> Path:
