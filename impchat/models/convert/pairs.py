@@ -38,8 +38,8 @@ PAIRS = (
         "The green diamond is at the bottom right.",
         "The green diamond is at the top left.",
     ),
-    Pair("seven.png", "What color is the triangle?", "The triangle is orange.", "The triangle is blue.", demo=False),
-    Pair("seven.png", "What number is in the picture?", "The number is 7.", "The number is 4.", demo=False),
+    Pair("triangles.png", "What color is the circle?", "The circle is green.", "The circle is black."),
+    Pair("triangles.png", "How many triangles are there?", "There are two triangles.", "There are nine triangles."),
     Pair(
         "landscape.jpg",
         "What does the picture show?",
