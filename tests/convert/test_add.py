@@ -24,7 +24,7 @@ from impchat.engines import Engine, mtmd
 from impchat.engines.llama import Model
 from impchat.engines.local import LocalEngine
 from impchat.errors import ImpChatError
-from impchat.messages import Encoding, Picture, Prompt, Turn
+from impchat.messages import Encoding, Picture, Prompt, Sampling, Turn
 from impchat.models import bundle
 from impchat.models.add import add
 from impchat.models.bundle import Bundle
@@ -114,7 +114,8 @@ def test_the_bundle_says_all_that_is_needed_to_run_it(added: Bundle, files: Path
     assert bundle.load(added.path) == added
     added.verify()
     assert (added.family, added.template, added.name) == ("llama", "own", "Tiny Vicuna")
-    assert added.image.tokens == TOKENS[projector]
+    assert added.image.tokens == TOKENS[projector] and added.context_tokens == 1024
+    assert added.sampling == Sampling(temperature=0.6, top_k=20)  # what the file recommends, where it makes sense
     assert added.text.eos == (2,) and not added.text.add_bos  # the template writes <s> itself
     assert added.turns and added.turns.markers == ("<s>",) and added.turns.answer == " ASSISTANT:"
     assert added.mmproj and added.mmproj.samefile(files / f"{projector}.gguf")  # linked: no second gigabytes

@@ -90,6 +90,9 @@ def write_language(path: Path, tiny: Tiny) -> Path:
     if tiny.arch == "qwen2vl":
         writer.add_rope_dimension_sections([4, 6, 6, 0])
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
+    writer.add_float32(gguf.Keys.General.SAMPLING_TEMP, 0.6)
+    writer.add_int32(gguf.Keys.General.SAMPLING_TOP_K, 20)
+    writer.add_float32(gguf.Keys.General.SAMPLING_TOP_P, 7.0)  # out of all sense
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")
     writer.add_token_list(tokens)
