@@ -10,6 +10,7 @@ of every file of the bundle once it was pulled again. Everything heavy is import
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import signal
@@ -21,6 +22,18 @@ from impchat import paths
 from impchat.models import catalog, library
 from impchat.models.download import pull
 
+HEAVY = (
+    "huggingface_hub.utils",
+    "llama_cpp",
+    "onnxruntime",
+    "transformers.models.phi.modeling_phi",
+    "transformers.models.siglip.modeling_siglip",
+    "impchat.engines.local",
+    "impchat.models.convert.language",
+    "impchat.models.convert.verify",
+    "impchat.models.convert.vocabulary",
+    "impchat.models.convert.work",
+)
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.link", "os.symlink")
 
 
@@ -61,18 +74,8 @@ def apart(data: Path, repository: str, step: int) -> tuple[bool, int]:
 
 
 def main(folder: Path, repository: str, steps: list[int]) -> None:
-    import huggingface_hub.utils
-    import llama_cpp
-    import onnxruntime
-    from transformers import PhiForCausalLM, SiglipVisionModel  # noqa: F401  # with them comes torch
-
-    import impchat.engines.local
-    import impchat.models.convert.language
-    import impchat.models.convert.verify
-    import impchat.models.convert.vision
-    import impchat.models.convert.vocabulary
-    import impchat.models.convert.work  # noqa: F401
-
+    for name in HEAVY:
+        importlib.import_module(name)
     id = catalog.find(repository).id
     for step in steps:
         data = folder / f"killed-{step}"

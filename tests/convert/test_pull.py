@@ -7,7 +7,8 @@ import logging
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,46 +22,30 @@ from impchat.models import catalog, library
 from impchat.models.bundle import MANIFEST, Bundle
 from impchat.models.convert import convert
 from impchat.models.download import Progress, pull
-from tests.convert.conftest import Tiny, make_config, make_tensors, to_older
+from tests.convert import checkpoints
+from tests.convert.checkpoints import Tiny
 from tests.convert.fake_hub import Hub, running
 from tests.core.hands import ROOT, environment, terminal
 
 REPOSITORY = "somebody/imp-tiny"
 ID = "imp-tiny"
 SHARDS = 3
+TINY = Tiny("older", layers=2, eyes_layers=2, eyes_in="siglip-so400m-patch14-196")
 TOKEN = "hf_thisIsTheSecretOfThisTest"
 
 
-def write_sharded(folder: Path, tokenizer: Any, seed: int = 0, shards: int = SHARDS) -> Path:
-    """A checkpoint as the hub holds the 196: older layout, weight files with an index, a folder for the eyes."""
-    from safetensors.numpy import save_file
-
-    from impchat.models.convert import checkpoint
-
-    tiny = Tiny(layout="older", seed=seed)
-    config = make_config(tiny, tokenizer)
-    tensors = to_older(make_tensors(tiny, config["vocab_size"]))
-    checkpoint.write(folder, tensors, config, tokenizer)
-    (folder / checkpoint.WEIGHTS).unlink()
-    names = sorted(tensors)
-    where = {
-        name: f"model-{at * shards // len(names) + 1:05}-of-{shards:05}.safetensors" for at, name in enumerate(names)
-    }
-    for file in sorted(set(where.values())):
-        save_file({n: tensors[n] for n in names if where[n] == file}, folder / file, metadata={"format": "pt"})
-    index = {"metadata": {}, "weight_map": where}
-    (folder / checkpoint.INDEX).write_text(json.dumps(index), encoding="utf-8")
-    eyes = folder / "siglip-so400m-patch14-196"
-    eyes.mkdir()
-    (eyes / "config.json").write_text(json.dumps({"vision_config": config["vision_config"]}), encoding="utf-8")
+def write(folder: Path, seed: int = 0) -> Path:
+    """A checkpoint as the hub holds the 196: older layout, weight files with an index, a folder for the eyes; and what
+    lies beside it there."""
+    checkpoints.write(folder, replace(TINY, seed=seed), shards=SHARDS)
     (folder / "README.md").write_text("What people read", encoding="utf-8")
     (folder / "modeling_imp.py").write_text("raise SystemExit('never run, never fetched')", encoding="utf-8")
     return folder
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_sharded(tmp_path_factory.mktemp("hub") / "first", tokenizer)
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("hub") / "first")
 
 
 @pytest.fixture(scope="module")
@@ -153,9 +138,9 @@ def test_nothing_is_fetched_twice(data: Path, hub: Hub) -> None:
     assert not hub.fetched()
 
 
-def test_a_newer_commit_takes_the_place_of_the_older_one(data: Path, hub: Hub, tokenizer: Any, tmp_path: Path) -> None:
+def test_a_newer_commit_takes_the_place_of_the_older_one(data: Path, hub: Hub, tmp_path: Path) -> None:
     first = fetch(data, language="q8_0")
-    hub.commit(write_sharded(tmp_path / "second", tokenizer, seed=1))
+    hub.commit(write(tmp_path / "second", seed=1))
     second = fetch(data)
     assert (first.revision, second.revision) == (hub.hash(0), hub.hash(1))
     assert second.files["language"].type == "q8_0", "the types stay"
@@ -173,10 +158,8 @@ def test_a_kept_checkpoint_serves_another_pull(data: Path, hub: Hub, checkpoint:
     assert not hub.fetched()
 
 
-def test_a_checkpoint_of_one_file_needs_no_index(
-    data: Path, hub: Hub, make_checkpoint: Callable[..., Path], tmp_path: Path
-) -> None:
-    source = make_checkpoint(Tiny())
+def test_a_checkpoint_of_one_file_needs_no_index(data: Path, hub: Hub, tmp_path: Path) -> None:
+    source = checkpoints.write(tmp_path / "one", TINY)
     hub.commit(source)
     steps: list[Progress] = []
     made = fetch(data, watch=steps.append)
@@ -232,7 +215,7 @@ def test_a_process_killed_within_a_file_goes_on_within_it(data: Path, hub: Hub) 
 
 
 def test_a_pull_stays_with_the_commit_that_it_began_with(
-    data: Path, hub: Hub, tokenizer: Any, tmp_path: Path, expected: Bundle
+    data: Path, hub: Hub, tmp_path: Path, expected: Bundle
 ) -> None:
     def stop(step: Progress) -> None:
         if step.stage == "convert" and step.file == shard(2):
@@ -240,7 +223,7 @@ def test_a_pull_stays_with_the_commit_that_it_began_with(
 
     with pytest.raises(KeyboardInterrupt):
         fetch(data, watch=stop)
-    hub.commit(write_sharded(tmp_path / "second", tokenizer, seed=1))
+    hub.commit(write(tmp_path / "second", seed=1))
     made = fetch(data)
     assert made.revision == hub.hash(0)
     assert made.files["language"].sha256 == expected.files["language"].sha256
