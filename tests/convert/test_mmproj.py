@@ -17,10 +17,11 @@ from impchat.engines.mtmd import Projector
 from impchat.engines.vision import OnnxVision
 from impchat.errors import ModelError
 from impchat.messages import Prompt, Turn
-from impchat.models import header
+from impchat.models import header, turns
 from impchat.models.add import add
 from impchat.models.bundle import Bundle
-from impchat.models.convert import convert, mmproj
+from impchat.models.convert import convert, mmproj, phi2, phi3, qwen2
+from impchat.models.convert.parts import Family
 from impchat.models.convert.reference import Reference
 from tests.convert.conftest import Tiny
 from tests.convert.test_parity import cosines, picture, pixels
@@ -73,15 +74,26 @@ def test_llama_cpp_sees_what_our_eyes_see(pair: Pair) -> None:
 
 
 def test_the_pair_can_be_added_and_reads_the_same_prompt(pair: Pair, tmp_path: Path) -> None:
-    again = add(pair.bundle.language, pair.mmproj, tmp_path / "again", id="again", template="vicuna")
+    again = add(pair.bundle.language, pair.mmproj, tmp_path / "again", id="again")
     assert again.family == "phi2" and again.image.tokens == pair.bundle.image.tokens
     assert again.text.eos[0] == pair.bundle.text.eos[0] and not again.text.add_bos
-    turns = (Turn("user", "What is this?", (picture(1),)), Turn("assistant", "A circle."), Turn("user", "Is it?"))
+    said = (Turn("user", "What is this?", (picture(1),)), Turn("assistant", "A circle."), Turn("user", "Is it?"))
     written = [
-        prompts.render(Prompt(settings.SYSTEM, turns), b.writing, pair.model.tokenize, b.text.eos[0])
+        prompts.render(Prompt(settings.SYSTEM, said), b.writing, pair.model.tokenize, b.text.eos[0])
         for b in (pair.bundle, again)
     ]
     assert written[0] == written[1]
+
+
+@pytest.mark.parametrize("family", [phi2.FAMILY, qwen2.FAMILY, phi3.FAMILY], ids=lambda family: family.name)
+def test_the_chat_templates_in_our_gguf_files_write_our_prompts(family: Family) -> None:
+    known = prompts.TEMPLATES[family.template]
+    end = {"phi2": "</s>", "qwen": "<|im_end|>", "phi3": "<|end|>"}[family.template]
+    found = turns.derive(family.chat_template, bos="", eos=end, markers={end, *known.markers}, ends={end})
+    assert found.end == end and found.template.ends
+    for strings in ("system", "first", "later", "answer", "lead", "picture_end"):
+        assert getattr(found.template, strings) == getattr(known, strings), strings
+    assert settings.SYSTEM in str(found.template.alone)  # stock programs need not say it
 
 
 def test_a_file_that_is_there_is_left_as_it_is(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
