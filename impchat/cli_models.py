@@ -53,7 +53,6 @@ def run(data: Path, model: str | None, screen: Screen, args: argparse.Namespace)
 
 
 def _list(data: Path, model: str | None, screen: Screen) -> int:
-    from rich import box
     from rich.console import Console
     from rich.table import Table
 
@@ -63,15 +62,19 @@ def _list(data: Path, model: str | None, screen: Screen) -> int:
     except ModelError as exc:
         problem = exc
     rows = library.models(data)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in ("", "id", "name", "size", "memory", "state"):
-        table.add_column(screen.text(f"models.{column}") if column else "", no_wrap=True)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for column in ("id", "name", "size", "memory", "state"):
+        wraps = column in ("memory", "state")  # in a narrow terminal
+        title = screen.text(f"models.{column}")
+        table.add_column(f"  {title}" if column == "id" else title, no_wrap=not wraps)
     machine = library.memory()
     for row in rows:
         runs = running is not None and row.bundle is not None and row.bundle.path == running.path
         fits = machine.fits(row.memory_bytes) if machine else "unknown"
         memory = screen.text(f"models.memory_{fits}", size=size(row.memory_bytes))
-        table.add_row("▶" if runs else "", row.id, printable(row.name), _size(row), memory, _state(row, runs, screen))
+        table.add_row(
+            f"{'▶' if runs else ' '} {row.id}", printable(row.name), _size(row), memory, _state(row, runs, screen)
+        )
     # A pipe gets whole lines, however long.
     Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 200).print(table)
     if running and all(row.bundle is None or row.bundle.path != running.path for row in rows):

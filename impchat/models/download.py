@@ -20,7 +20,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -131,6 +131,8 @@ class _Pull:
         else:
             plan = self._begin(language, vision)
             if there := self._there(plan):
+                with suppress(OSError):  # empty where an earlier pull ended in its very last step
+                    self._folder.rmdir()
                 return there
             self._make_folder(plan)
             made = self._convert(plan)

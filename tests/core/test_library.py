@@ -217,7 +217,7 @@ def test_the_table_shows_what_is_here_what_can_be_had_and_what_runs(data: Path, 
     assert "My own runs from now on" in capsys.readouterr().err
     assert impchat(data, "models", "list") == 0
     rows = {
-        line.split()[1] if "▶" in line else line.split()[0]: line for line in capsys.readouterr().out.splitlines()[2:]
+        line.split()[1] if "▶" in line else line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:]
     }
     assert rows.keys() == {*catalog.ENTRIES, "mine"}
     assert "▶" in rows["mine"] and "runs now" in rows["mine"] and "5 MB" in rows["mine"]
