@@ -50,7 +50,8 @@ def add(
         raise SettingsError("convert.id", value=id)
     if template is not None and template not in TEMPLATES:
         raise SettingsError("add.template_unknown", value=template, allowed=", ".join(TEMPLATES))
-    language, mmproj = language.resolve(), mmproj.resolve()  # a download is often a link to its place in a cache
+    names = (language.name, mmproj.name)
+    language, mmproj = language.resolve(), mmproj.resolve()  # a download is often a link into a cache, to a hash
     said, eyes = header.read(language), header.read(mmproj)
     if said.get("general.architecture") == "clip":
         raise ModelError("add.not_language", path=str(language))
@@ -65,9 +66,9 @@ def add(
         described,
         path=target,
         id=id,
-        name=name or str(said.get("general.name") or language.stem),
+        name=name or str(said.get("general.name") or names[0].removesuffix(".gguf")),
         text=replace(described.text, system=default_system),
-        source=f"{language.name}, {mmproj.name}",
+        source=", ".join(names),
     )
     with bundle.place(target) as folder:
         _bring(language, folder / LANGUAGE_FILE)

@@ -58,7 +58,12 @@ def llava(files: Path) -> Bundle:
 
 @pytest.fixture(scope="session")
 def mobile(files: Path) -> Bundle:
-    return add(files / "language.gguf", files / "ldp.gguf", files / "models" / "ldp", id="tiny-mobile")
+    """Through links, as a download cache gives them."""
+    links = files / "links"
+    links.mkdir()
+    for name in ("language.gguf", "ldp.gguf"):
+        (links / name).symlink_to(files / name)
+    return add(links / "language.gguf", links / "ldp.gguf", files / "models" / "ldp", id="tiny-mobile")
 
 
 @pytest.fixture(scope="session", params=["llava", "mobile"])
@@ -114,6 +119,7 @@ def test_the_bundle_says_all_that_is_needed_to_run_it(added: Bundle, files: Path
     assert bundle.load(added.path) == added
     added.verify()
     assert (added.family, added.template, added.name) == ("llama", "own", "Tiny Vicuna")
+    assert added.source == f"language.gguf, {projector}.gguf"
     assert added.image.tokens == TOKENS[projector] and added.context_tokens == 1024
     assert added.sampling == Sampling(temperature=0.6, top_k=20)  # what the file recommends, where it makes sense
     assert added.text.eos == (2,) and not added.text.add_bos  # the template writes <s> itself
