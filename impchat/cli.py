@@ -136,11 +136,15 @@ def _convert(screen: Screen, args: argparse.Namespace) -> int:
         screen.note("convert.running")
 
     try:
-        from impchat.models.convert import convert, mmproj
+        from impchat.models.convert import convert, hf, mmproj
 
         if args.format == "mmproj":
             mmproj.export(source, target, begun=begun)
             screen.note("convert.mmproj_done", path=target, size=f"{target.stat().st_size / 1e6:.1f}")
+            return 0
+        if args.format == "hf":
+            hf.export(source, target, begun=begun)
+            screen.note("convert.hf_done", path=target)
             return 0
         bundle = convert(source, target, language=args.type, vision=args.vision, begun=begun)
     except ModuleNotFoundError as exc:

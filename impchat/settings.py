@@ -36,7 +36,7 @@ SYSTEM = (
 # Bundles that `impchat convert` makes
 LANGUAGE_TYPES = ("f16", "q8_0", "q4_k_m", "q4_0", "q4")
 VISION_TYPES = ("fp32", "fp16", "int8")
-CONVERT_FORMATS = ("bundle", "mmproj")  # the first one where nobody asks for another
+CONVERT_FORMATS = ("bundle", "mmproj", "hf")  # the first one where nobody asks for another
 LANGUAGE_TYPE = "q4"  # of the language file, where nobody asks for another
 LANGUAGE_4BIT = "q4_k_m"  # what "q4" means: an eighth larger than q4_0, and nearer to the source
 VISION_TYPE = "int8"

@@ -204,12 +204,17 @@ def _steps(module: Any) -> Iterator[tuple[str, Any]]:
 def _language(weights: Weights) -> Any:
     import torch
 
-    kind, config = {"phi2": _phi, "qwen2": _qwen2, "phi3": _phi3}[weights.language.family](weights.language)
+    kind, config = decoder(weights.language)
     with torch.device("meta"):
         model = kind(config)
     # The tables of its rotary embedding are computed, and in no checkpoint.
     model.model.rotary_emb = type(model.model.rotary_emb)(config)
     return model
+
+
+def decoder(size: Language) -> tuple[Any, Any]:
+    """transformers' class and configuration of a language model."""
+    return {"phi2": _phi, "qwen2": _qwen2, "phi3": _phi3}[size.family](size)
 
 
 def _phi(size: Language) -> tuple[Any, Any]:
@@ -269,12 +274,11 @@ def _gated(size: Language) -> dict[str, Any]:
     }
 
 
-def _eyes(weights: Weights) -> Any:
-    import torch
-    from transformers import SiglipVisionConfig, SiglipVisionModel
+def tower(size: Eyes) -> Any:
+    """transformers' configuration of a vision tower."""
+    from transformers import SiglipVisionConfig
 
-    size: Eyes = weights.eyes
-    config = SiglipVisionConfig(
+    return SiglipVisionConfig(
         hidden_size=size.hidden,
         intermediate_size=size.mlp,
         num_hidden_layers=size.layers,
@@ -284,9 +288,15 @@ def _eyes(weights: Weights) -> Any:
         layer_norm_eps=size.norm_eps,
         vision_use_head=False,
     )
+
+
+def _eyes(weights: Weights) -> Any:
+    import torch
+    from transformers import SiglipVisionModel
+
     with torch.device("meta"):
-        model = SiglipVisionModel(config)
-    model.embeddings.position_ids = torch.arange(size.tokens)[None]
+        model = SiglipVisionModel(tower(weights.eyes))
+    model.embeddings.position_ids = torch.arange(weights.eyes.tokens)[None]
     return model
 
 
