@@ -285,18 +285,17 @@ class _Pull:
             if out.tell() > file.bytes:
                 out.seek(0)
                 out.truncate()
+            furthest = out.tell()  # a server that knows no ranges sends again what was here
             while out.tell() < file.bytes:
-                before = out.tell()
+                broken = None
                 try:
                     self._read(plan, file, out)
-                except httpx2.TransportError:
-                    failures = failures + 1 if out.tell() == before else 1
-                    if failures > settings.DOWNLOAD_RETRIES:
-                        raise
-                else:
-                    if out.tell() <= before:  # an answer without any of the bytes asked for
-                        raise ModelError("download.no_hub", endpoint=_endpoint(), detail=file.name)
-                    failures = 0
+                except httpx2.TransportError as exc:
+                    broken = exc
+                failures = failures + 1 if out.tell() <= furthest else 0
+                furthest = max(furthest, out.tell())
+                if failures > settings.DOWNLOAD_RETRIES:
+                    raise broken or ModelError("download.no_hub", endpoint=_endpoint(), detail=file.name)
                 if out.tell() < file.bytes:
                     time.sleep(settings.DOWNLOAD_RETRY_S)
             out.flush()
