@@ -124,7 +124,7 @@ def plan(folder: Folder) -> Plan:
     language = layout.family.describe(folder.config)
     eyes = describe_eyes(folder, language)
     shapes = layout.family.shapes(language) | eye_shapes(eyes)
-    parts = layout.parts(language) | {name: Part(_eye_source(name, layout.prefix)) for name in eye_shapes(eyes)}
+    parts = layout.parts(language) | {name: Part(eye_source(name, layout.prefix)) for name in eye_shapes(eyes)}
     sources: dict[str, Shape] = {}
     for name, part in parts.items():
         sources[part.name] = (part.of if part.of is not None else shapes[name][0], *shapes[name][1:])
@@ -213,7 +213,8 @@ def linear(name: str, rows: int, columns: int) -> dict[str, Shape]:
     return {f"{name}.weight": (rows, columns), f"{name}.bias": (rows,)}
 
 
-def _eye_source(name: str, prefix: str) -> str:
+def eye_source(name: str, prefix: str) -> str:
+    """What a checkpoint calls the tensor `name` of the eyes or the projector, in a layout with this prefix."""
     kind, rest = name.split(".", 1)
     return (
         f"{prefix}.vision_tower.vision_tower.vision_model.{rest}" if kind == "eyes" else f"{prefix}.mm_projector.{rest}"
@@ -223,5 +224,5 @@ def _eye_source(name: str, prefix: str) -> str:
 def _unused(layout: Layout, eyes: Eyes) -> dict[str, Shape]:
     """Tensors that Imp's training code keeps in its model although the feature is taken before them: they may be
     there and are not read."""
-    name = _eye_source("eyes.post_layernorm", layout.prefix)
+    name = eye_source("eyes.post_layernorm", layout.prefix)
     return {f"{name}.weight": (eyes.hidden,), f"{name}.bias": (eyes.hidden,)}
