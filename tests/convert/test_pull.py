@@ -7,6 +7,7 @@ import logging
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -206,8 +207,9 @@ def test_a_process_killed_within_a_file_goes_on_within_it(data: Path, hub: Hub) 
     with subprocess.Popen(command, env=environment(data), stderr=subprocess.DEVNULL) as process:
         assert hub.held.wait(60)
         part = paths.checkpoints_dir(data) / ID / f"{shard(2)}.partial"
-        while not part.exists() or part.stat().st_size < half:  # another process's write has no event to wait for
+        while not part.exists() or part.stat().st_size < half:
             assert process.poll() is None
+            threading.Event().wait(0.05)  # another process's write has no event to wait for
         process.kill()
     hub.go.set()
     row = library.find(data, ID)
