@@ -52,13 +52,14 @@ class TorchEngine(ScheduledEngine):
         try:
             import torch
 
-            from impchat.models.convert import describe
+            from impchat.models.convert import describe, vocabulary
             from impchat.models.convert.checkpoint import Folder
             from impchat.models.convert.reference import Reference
             from impchat.models.convert.tokens import Tokens
         except ModuleNotFoundError as exc:
             raise EngineError("engine.not_installed", package="impchat[convert]", detail=str(exc)) from exc
-        bundle = describe(Folder(source), source.absolute().name if id is None else id)
+        folder = Folder(source)
+        bundle = describe(folder, source.absolute().name if id is None else id)
         context_tokens = bundle.context_tokens if context_tokens is None else context_tokens
         check_sizes(slots, context_tokens, 1)
         if device is None:
@@ -68,7 +69,10 @@ class TorchEngine(ScheduledEngine):
         except torch.OutOfMemoryError as exc:
             raise EngineError("engine.out_of_memory", tokens=slots * context_tokens, detail=str(exc)) from exc
         info = EngineInfo("torch", bundle.id, context_tokens, True, bundle.image.tokens, bundle.sampling)
-        model = TorchModel(reference.hidden, bundle.text.eos[0], Tokens(reference.tokenizer))
+        size, family = reference.weights.language, reference.weights.layout.family
+        bos = vocabulary.read(folder, size.vocab, family.pre_tokenizer).bos
+        # Where there is no bos, no prompt asks for it.
+        model = TorchModel(size.hidden, bundle.text.eos[0] if bos is None else bos, Tokens(reference.tokenizer))
         context, vision = TorchContext(reference, slots), TorchVision(reference, bundle)
         super().__init__(info, Scheduler(bundle, model, context, vision, slots, context_tokens))
 

@@ -20,7 +20,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from impchat import prompts, settings
 from impchat.errors import ModelError
@@ -28,9 +28,6 @@ from impchat.models import bundle
 from impchat.models.convert import layouts, vocabulary
 from impchat.models.convert.checkpoint import CONFIG, GENERATION, INDEX, TOKENIZER, TOKENIZER_CONFIG, Checkpoint, Folder
 from impchat.models.convert.layouts import Weights
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 IMAGE = "<image>"
 CLASS_FILE = "llava_imp.py"  # beside this file, and in the folder
@@ -69,8 +66,10 @@ def export(
         part.mkdir(parents=True)
         try:
             tokenizer, image = _tokenizer(source, weights)
+            words = vocabulary.read(Folder(source), weights.language.vocab, weights.layout.family.pre_tokenizer)
+            bos = tokenizer.id_to_token(words.bos) if words.add_bos else ""
             dtype = _write_weights(weights, part, shard_bytes)
-            _write_words(part, described, tokenizer)
+            _write_words(part, described, tokenizer, bos)
             _write_config(part, weights, described, image, dtype)
             part.rename(target)
         finally:
@@ -129,10 +128,13 @@ def _exactly(tensor: Any) -> Any:
     return short if tensor.dtype == torch.float32 and torch.equal(short.float(), tensor) else tensor
 
 
-def _tokenizer(source: Path, weights: Weights) -> tuple[Tokenizer, int]:
-    """The checkpoint's tokenizer, which now knows `<image>`, and the id of that."""
-    folder = Folder(source)
-    tokenizer = vocabulary.tokenizer(folder, weights.layout.family.pre_tokenizer)
+def _tokenizer(source: Path, weights: Weights) -> tuple[Any, int]:
+    """The checkpoint's tokenizer, which now knows `<image>`, and the id of that. It adds nothing to a text by itself:
+    what begins a prompt stands in the chat template."""
+    from tokenizers import Tokenizer
+
+    told = json.loads(vocabulary.tokenizer(Folder(source), weights.layout.family.pre_tokenizer).to_str())
+    tokenizer = Tokenizer.from_str(json.dumps(told | {"post_processor": None}))
     tokenizer.add_special_tokens([IMAGE])
     image = tokenizer.token_to_id(IMAGE)
     if image is None or image >= weights.language.vocab:
@@ -140,7 +142,7 @@ def _tokenizer(source: Path, weights: Weights) -> tuple[Tokenizer, int]:
     return tokenizer, image
 
 
-def _write_words(folder: Path, described: bundle.Bundle, tokenizer: Tokenizer) -> None:
+def _write_words(folder: Path, described: bundle.Bundle, tokenizer: Any, bos: str) -> None:
     """The tokenizer's files and the chat template."""
     template = prompts.TEMPLATES[described.template]
     eos = tokenizer.id_to_token(described.text.eos[0]) or ""
@@ -154,11 +156,11 @@ def _write_words(folder: Path, described: bundle.Bundle, tokenizer: Tokenizer) -
         "model_max_length": described.context_tokens,
     }
     _write(folder / TOKENIZER_CONFIG, told)
-    (folder / "chat_template.jinja").write_text(chat_template(template, eos), encoding="utf-8")
+    (folder / "chat_template.jinja").write_text(chat_template(template, bos, eos), encoding="utf-8")
 
 
-def chat_template(template: prompts.Template, eos: str) -> str:
-    """`template` in Jinja, for messages whose content is a text or a list of pictures and texts."""
+def chat_template(template: prompts.Template, bos: str, eos: str) -> str:
+    """`template` in Jinja, `bos` before it, for messages whose content is a text or a list of pictures and texts."""
 
     def literal(text: str) -> str:
         return json.dumps(text, ensure_ascii=False)
@@ -173,7 +175,7 @@ def chat_template(template: prompts.Template, eos: str) -> str:
             "{%- endif -%}{%- endmacro -%}",
             "{%- set given = messages[0].role == 'system' -%}",
             "{{ ",
-            literal(template.system),
+            literal(bos + template.system),
             " + (words(messages[0].content) if given else ",
             literal(settings.SYSTEM),
             ") }}",

@@ -63,7 +63,8 @@ class Subject(AbstractContextManager["Subject"]):
             turns += [Turn("assistant", answer), Turn("user", question)]
         bundle = self.bundle
         bos = self.model.bos if bundle.text.add_bos else None
-        written = (bundle.writing, self.model.tokenize, bundle.text.eos[0], bos)
+        tokenize = prompts.in_nfc(self.model.tokenize) if bundle.text.nfc else self.model.tokenize
+        written = (bundle.writing, tokenize, bundle.text.eos[0], bos)
         cells = kv.cells(prompts.render(Prompt(settings.SYSTEM, tuple(turns)), *written), bundle.image.tokens)
         if answer:
             asked = self.cells(picture, question)
