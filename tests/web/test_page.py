@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
+from impchat import settings
 from tests.web.conftest import Serve, Visit, drawing
 from tests.web.hands import LEAVING, QUESTION, add_by_click, add_by_drop, add_by_paste, answer, conversation, send
 
@@ -36,6 +37,17 @@ def test_the_chat_goes_on_and_the_receipt_shows_what_was_reused(serve: Serve, vi
     receipt = page.locator("#thread .answer .receipt").nth(1)
     for part in ("s to first token", "tokens/s", "prompt tokens reused"):
         expect(receipt).to_contain_text(part)
+
+
+def test_nothing_at_all_is_no_question(serve: Serve, visit: Visit) -> None:
+    site = serve()
+    page = visit(site.url)
+    for nothing in ("", " "):
+        page.fill(QUESTION, nothing)
+        page.get_by_role("button", name="Send").click()
+        expect(page.get_by_role("alert")).to_contain_text("There is nothing to answer")
+        page.get_by_role("button", name="Hide").last.click()
+    assert site.app.history.conversations(settings.OWNER) == []
 
 
 def test_a_chinese_browser_gets_a_chinese_page_and_a_chinese_answer(serve: Serve, visit: Visit) -> None:

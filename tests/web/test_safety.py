@@ -114,7 +114,7 @@ def test_the_page_answers_only_to_its_own_name_and_its_own_page(serve: Serve) ->
     assert ask(site, "GET", "/", Host="[::1").status == 403
     assert ask(site, "POST", "/attach", drawing(), Origin="http://elsewhere.example").status == 403
     assert ask(site, "POST", "/attach", drawing(), Origin="null").status == 403
-    assert ask(site, "POST", "/gradio_api/queue/join", b"{}", Origin="http://localhost:1").status == 403
+    assert ask(site, "POST", "/gradio_api/run/predict", b"{}", Origin="http://localhost:1").status == 403
     assert ask(site, "GET", "/page.svg", **{"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}).status == 403
     assert ask(site, "POST", "/detach?c=x&image=y", Origin=site.url).status == 422  # known, and refused by the core
 

@@ -22,10 +22,8 @@ _GRADIO = (
     "/static/",
     "/theme.css",
     "/config",
-    "/gradio_api/queue/",
+    "/gradio_api/run/",
     "/gradio_api/app_id",  # asked by a page that lost its server, until it is back
-    "/gradio_api/cancel",
-    "/gradio_api/reset",
     "/gradio_api/heartbeat/",
     "/gradio_api/startup-events",
 )

@@ -4,7 +4,7 @@
 window.impchat = (() => {
   "use strict";
 
-  const page = { conversation: "", words: {}, seen: "", visit: 0, trigger: null, gone: "", reopen: "" };
+  const page = { conversation: "", answer: "", words: {}, seen: 0, visit: 0, trigger: null, gone: "", reopen: "" };
   const find = (selector, within = document) => within.querySelector(selector);
   const say = (key, values = {}) =>
     (page.words[`web.js.${key}`] ?? "").replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
@@ -35,16 +35,37 @@ window.impchat = (() => {
     history[replace ? "replaceState" : "pushState"](null, "", address);
   };
 
+  let wanted = 0; // counts what a person opened: of several things at once, the last is shown
+  let asked = 0;
   const open = (conversation) => {
     saveDraft();
-    page.trigger("navigate", { conversation });
+    const mine = ++wanted;
+    inTurn(() => {
+      if (mine < wanted) return turnEnds();
+      asked = mine;
+      page.trigger("navigate", { conversation });
+    });
   };
+  addEventListener("popstate", () => open(inAddress()));
 
-  // Back and forward load the page anew: Gradio loses an event that comes while the one before it is still being shown.
-  addEventListener("popstate", () => {
-    saveDraft();
-    location.reload();
-  });
+  // --- Gradio's events, one at a time: of two at once, the first might be drawn last -----------------------------------
+
+  const waiting = [];
+  let taken = true; // by the page's loading
+  const nextTurn = () => {
+    if (taken || !waiting.length) return;
+    taken = true;
+    waiting.shift()();
+  };
+  const inTurn = (begin) => {
+    waiting.push(begin);
+    nextTurn();
+  };
+  const turnEnds = () => {
+    taken = false;
+    nextTurn();
+  };
+  const manage = (what) => inTurn(() => page.trigger("manage", what));
 
   // --- Notices -----------------------------------------------------------------------------------------------------
 
@@ -202,6 +223,33 @@ window.impchat = (() => {
     for (const file of files) add(file);
   });
 
+  // --- The answer that is being written ---------------------------------------------------------------------------------
+
+  let reading = new AbortController();
+  const follow = async (answer) => {
+    if (answer === page.answer) return;
+    reading.abort();
+    page.answer = answer;
+    document.body.classList.toggle("answering", Boolean(answer));
+    find("#live").replaceChildren();
+    if (!answer) return;
+    const { conversation } = page;
+    const { signal } = (reading = new AbortController());
+    try {
+      const response = await fetch(`/follow/${answer}`, { signal });
+      if (response.ok) for await (const line of linesOf(response.body)) if (!signal.aborted) find("#live").innerHTML = line.html;
+    } catch {
+      // The page reads something else, or the server has gone: then the event below does not reach it either.
+    }
+    if (signal.aborted) return;
+    inTurn(() => (signal.aborted ? turnEnds() : page.trigger("ended", { conversation })));
+  };
+
+  const stop = async () => {
+    const response = await post(`/stop/${page.answer}`);
+    if (response?.status === 422) notice("error", (await response.json()).error);
+  };
+
   // --- The draft's text ---------------------------------------------------------------------------------------------
 
   let draftTimer = 0;
@@ -243,7 +291,11 @@ window.impchat = (() => {
       atEnd = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 60;
       document.body.classList.toggle("scrolled-up", !atEnd);
     });
-    const grown = () => atEnd && toEnd();
+    const grown = () => {
+      const live = find("#live .answer");
+      if (live && find(`#thread [data-message="${live.dataset.message}"]`)) live.remove(); // never both, not for a moment
+      if (atEnd) toEnd();
+    };
     new MutationObserver(grown).observe(scroll, { childList: true, subtree: true, characterData: true });
     new ResizeObserver(grown).observe(scroll);
   };
@@ -277,7 +329,7 @@ window.impchat = (() => {
       field.replaceWith(link);
       const title = field.value.trim();
       if (save && title && title !== link.textContent) {
-        page.trigger("manage", { do: "rename", conversation: entry.dataset.conversation, title });
+        manage({ do: "rename", conversation: entry.dataset.conversation, title });
       }
       link.focus();
     };
@@ -295,10 +347,10 @@ window.impchat = (() => {
   const actions = {
     open: (button) => open(button.closest("li").dataset.conversation),
     rename: (button) => rename(button.closest("li")),
-    delete: (button) => page.trigger("manage", { do: "delete", conversation: button.closest("li").dataset.conversation }),
+    delete: (button) => manage({ do: "delete", conversation: button.closest("li").dataset.conversation }),
     undo: (button) => {
       page.reopen = page.gone === button.dataset.conversation ? page.gone : "";
-      page.trigger("manage", { do: "restore", conversation: button.dataset.conversation });
+      manage({ do: "restore", conversation: button.dataset.conversation });
     },
     menu: () => menu(!document.body.classList.contains("menu")),
     "hide-notice": () => notice(),
@@ -367,23 +419,16 @@ window.impchat = (() => {
     watchScroll();
   };
 
-  // The state came from the server: `event` says what happened there.
-  const show = (state, reading = false) => {
-    if (!state.stamp || state.stamp === page.seen) {
-      // Gradio calls this too where nothing came from the server.
-      if (!reading || state.answer) notice("error", say("lost"));
-      document.body.classList.add("ready");
-      return;
-    }
+  // What came from the server with a new `state`; its `event` says what happened there.
+  const draw = (state) => {
     page.seen = state.stamp;
     if (state.words) firstTime(state);
-    document.body.classList.add("ready");
     const { event } = state;
     if (event === "cancelled") return;
-    if (event !== "stopping") document.body.classList.toggle("answering", Boolean(state.answer));
     if (event === "opened") {
       page.visit += 1;
-      settle(state.conversation, Boolean(state.words));
+      if (asked === wanted) settle(state.conversation, Boolean(state.words));
+      else page.conversation = state.conversation; // on the way to another one, which the address may name already
       clearChips();
       for (const image of state.pictures) chip(`/thumbnail/${image}`, image);
       if (document.body.classList.contains("menu")) menu(false);
@@ -396,7 +441,11 @@ window.impchat = (() => {
       clearChips();
       announce(say("answering"));
     }
-    if (event === "ended") announce(find("#thread .turn:last-child .words")?.innerText ?? "");
+    if (event === "ended") {
+      page.answer = null;
+      announce(find("#thread .turn:last-child .words")?.innerText ?? "");
+    }
+    if (event !== "managed") follow(state.answer);
     if (event === "gone") {
       page.gone = state.conversation;
       open("");
@@ -410,22 +459,39 @@ window.impchat = (() => {
       notice(state.notice?.kind, state.notice?.text, state.notice?.undo);
     find("#title").textContent = state.title;
     document.title = state.title ? `${state.title} · ImpChat` : "ImpChat";
-    if (byHand.matches && event !== "stopping" && event !== "managed") question().focus({ preventScroll: true });
+    if (byHand.matches && event !== "managed") question().focus({ preventScroll: true });
   };
 
-  const here = ({ words, language, ...state }) => ({ ...state, conversation: page.conversation });
+  // Behind every event of Gradio's, also where nothing came from the server.
+  const show = (state) => {
+    try {
+      if (state.stamp > page.seen) draw(state);
+      else notice("error", say("lost"));
+    } finally {
+      document.body.classList.add("ready");
+      turnEnds();
+    }
+  };
+
+  const here = ({ words, language, ...state }) => ({ ...state, conversation: page.conversation, answer: page.answer });
 
   const sending = async (state) => {
+    const { visit } = page;
+    const from = here(state);
     const before = failures;
     await Promise.all(uploads);
-    return { ...here(state), cancelled: failures > before };
+    await new Promise(inTurn);
+    const to = visit === page.visit ? here(state) : from;
+    return { ...to, cancelled: failures > before };
   };
 
   return {
     bus: (trigger) => (page.trigger = trigger),
     choose: () => picker.click(),
     here,
+    open,
     sending,
     show,
+    stop,
   };
 })();

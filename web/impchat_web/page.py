@@ -2,36 +2,33 @@
 
 In: an open App. Out: a `gr.Blocks` for `server` to mount. The core owns conversations and answers; a handler here asks
 it and draws what it says, so a reload, a second tab or a restarted server loses nothing.
-The browser's address (`?c=UUID`) names the open conversation; `page.js` sends it with every event.
+The browser's address (`?c=UUID`) names the open conversation; `page.js` sends it with every event, and one event at a
+time. An answer that is being written comes by a route of `server`.
 This file does not know HTTP, HTML or how an answer comes to be.
 """
 
 from __future__ import annotations
 
-import secrets
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
+from itertools import count
 from typing import Any
 
 import gradio as gr
 
 from impchat import paths, settings
-from impchat.answer import Answer
 from impchat.app import App
 from impchat.errors import ImpChatError
-from impchat.messages import Event, Failed, Finished, Reading, Text
 from impchat.texts import LANGUAGES, say
 from impchat_web import languages, render
 
-FRAME_S = 0.05  # an answer is drawn at most this often
-IDLE_S = 0.5  # a reader of a silent answer looks this often whether its page has gone
-
 State = dict[str, Any]
 """What the browser keeps: conversation, title, answer (the uuid of the one being written, or ""), pictures (sha256 of
-the draft's), and what just happened: event, notice (a sentence to show), and stamp, which no two states share."""
+the draft's), and what just happened: event, notice (a sentence to show), and stamp, which is larger in each state than
+in those before, also in those before a restart."""
 
+_stamps = count(time.time_ns() // 1000)  # microseconds are exact in JavaScript's numbers
 _NOWHERE: State = {"conversation": "", "title": "", "answer": "", "pictures": []}
 
 
@@ -90,11 +87,10 @@ class View:
         return _marked(state, "refused", self._notice(error, request))
 
     def _opened(self, conversation: str, request: gr.Request, notice: dict[str, str] | None = None) -> tuple[Any, ...]:
-        """All of a conversation, for `thread, live, history, question, state`; the empty page for ""."""
+        """All of a conversation, for `thread, history, question, state`; the empty page for ""."""
         try:
             return (
                 self._thread(conversation, request),
-                "",
                 self._history(conversation, request),
                 self.app.history.conversation(conversation, owner_of(request)).draft if conversation else "",
                 self._state(conversation, "opened", request, notice),
@@ -104,17 +100,16 @@ class View:
             if conversation:  # an old bookmark
                 return self._opened("", request, notice)
             welcome = render.welcome(sample_names(), self.language(request))
-            return welcome, "", gr.skip(), gr.skip(), _marked(_NOWHERE, "opened", notice)
+            return welcome, gr.skip(), gr.skip(), _marked(_NOWHERE, "opened", notice)
 
     # What a person does
 
     def load(self, request: gr.Request) -> tuple[Any, ...]:
         language = self.language(request)
         words = {key: text for key, text in LANGUAGES[language].items() if key.startswith("web.js.")}
-        thread, live, history, draft, state = self._opened(request.query_params.get("c", ""), request)
+        thread, history, draft, state = self._opened(request.query_params.get("c", ""), request)
         return (
             thread,
-            live,
             history,
             gr.update(value=draft, label=say("web.question", language), placeholder=say("web.question_hint", language)),
             state | {"language": language, "words": words},
@@ -123,76 +118,38 @@ class View:
             say("web.local", language),
         )
 
-    def new(self, request: gr.Request) -> tuple[Any, ...]:
-        return self._opened("", request)
-
     def navigate(self, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
         return self._opened(event.conversation, request)
 
     def send(self, text: str, state: State, request: gr.Request) -> tuple[Any, ...]:
-        """For `thread, live, history, question, state`. Where the core refuses, the text stays as it is."""
+        """For `thread, history, question, state`. Where the core refuses, the text stays as it is."""
         conversation = state.get("conversation", "")
         if state.get("cancelled"):  # a picture of this question could not be read, the page says so
-            return gr.skip(), gr.skip(), gr.skip(), gr.skip(), _marked(state, "cancelled")
+            return gr.skip(), gr.skip(), gr.skip(), _marked(state, "cancelled")
         try:
             chat = self.app.chat(conversation or None, owner_of(request))
             answer = chat.send(text)
             return (
                 self._thread(answer.conversation, request),
-                render.writing(render.Writing(answer.message), self.language(request)),
                 self._history(answer.conversation, request),
                 "",
                 self._state(answer.conversation, "sent", request) | {"answer": answer.message},
             )
         except ImpChatError as error:
-            return gr.skip(), gr.skip(), gr.skip(), gr.skip(), self._refused(state, error, request)
+            return gr.skip(), gr.skip(), gr.skip(), self._refused(state, error, request)
 
-    def follow(self, state: State, request: gr.Request) -> Iterator[tuple[Any, ...]]:
-        """The answer that `state` names, as it comes, for `thread, live, history, state`. Gradio ends this when the
-        page goes; the answer goes on in the core, and the page that comes next follows it again."""
-        nothing = (gr.skip(), gr.skip(), gr.skip(), gr.skip())
-        conversation, language = state.get("conversation", ""), self.language(request)
-        if not state.get("answer"):
-            yield nothing
-            return
+    def ended(self, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
+        """The conversation whose answer is complete, for `thread, history, state`."""
+        conversation = event.conversation
         try:
-            for answer in self._frames(state["answer"], request):
-                yield nothing if answer is None else (gr.skip(), render.writing(answer, language), gr.skip(), gr.skip())
-            yield (
+            return (
                 self._thread(conversation, request),
-                "",
                 self._history(conversation, request),
                 self._state(conversation, "ended", request),
             )
-        except ImpChatError as error:  # deleted meanwhile in another tab, or the history cannot be read
-            ended = _marked(state | {"answer": ""}, "ended", self._notice(error, request))
-            yield gr.skip(), "", gr.skip(), ended
-
-    def _frames(self, message: str, request: gr.Request) -> Iterator[render.Writing | None]:
-        """The answer at most every FRAME_S, None at least every IDLE_S where nothing is new; ends when it ends."""
-        answer = self.app.answer(message, owner_of(request))
-        after, text, reading = 0, "", None
-        while True:
-            seen = after
-            for after, event in _news(answer, seen):
-                if after == 1:
-                    text, reading = "", None
-                match event:
-                    case Text(piece):
-                        text += piece
-                    case Reading():
-                        reading = event
-                    case Finished() | Failed():
-                        return
-            yield render.Writing(message, text, reading) if after != seen else None
-            time.sleep(FRAME_S)
-
-    def stop(self, state: State, request: gr.Request) -> State:
-        try:
-            self.app.answer(state["answer"], owner_of(request)).stop()
-        except ImpChatError as error:
-            return self._refused(state, error, request)
-        return _marked(state, "stopping")
+        except ImpChatError as error:  # the history cannot be read
+            state = _NOWHERE | {"conversation": conversation}
+            return gr.skip(), gr.skip(), _marked(state, "ended", self._notice(error, request))
 
     def manage(self, state: State, request: gr.Request, event: gr.EventData) -> tuple[Any, State]:
         """Rename, delete or restore a conversation, for `history, state`."""
@@ -219,30 +176,23 @@ class View:
             return gr.skip(), self._refused(state, error, request)
 
 
-def _news(answer: Answer, after: int) -> Iterator[tuple[int, Event]]:
-    """What has come behind number `after`: waits up to IDLE_S for the first, then takes what is there."""
-    for number, event in answer.events(after, IDLE_S):
-        yield number, event
-        yield from answer.events(number, 0)
-        return
-
-
 def _marked(state: State, event: str, notice: dict[str, str] | None = None) -> State:
-    return state | {"event": event, "notice": notice, "stamp": secrets.token_hex(4)}
+    return state | {"event": event, "notice": notice, "stamp": next(_stamps)}
 
 
 def build(app: App, language: str | None) -> gr.Blocks:
     """The page for `app`, in `language` or, where None, in each browser's own."""
     view = View(app, language)
-    # No limit: Gradio would let one page wait until another's answer is complete. The core decides what runs at once.
-    hidden = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
+    # Plain requests, without Gradio's queue: it loses an event that comes while it closes the stream of another.
+    events = {"show_progress": "hidden", "api_visibility": "private", "queue": False, "trigger_mode": "multiple"}
     with gr.Blocks(title="ImpChat", analytics_enabled=False, fill_width=True) as page:
         state = gr.JSON({}, visible=False)
         with gr.Row(elem_id="shell"):
             with gr.Column(elem_id="side", min_width=0):
                 _html(f'<div class="brand">{render.MARK}<span>ImpChat</span></div>')
                 new = gr.Button("New chat", elem_id="new")
-                history = _html("", elem_id="history", js_on_load="impchat.bus(trigger) // 'navigate', 'manage'")
+                bus = "impchat.bus(trigger) // 'navigate', 'ended', 'manage'"  # Gradio looks for the names here
+                history = _html("", elem_id="history", js_on_load=bus)
             with gr.Column(elem_id="main", min_width=0):
                 _html(
                     '<button type="button" class="tool menu" data-do="menu" aria-expanded="false"></button>'
@@ -252,7 +202,7 @@ def build(app: App, language: str | None) -> gr.Blocks:
                 banner = _html("", elem_id="banner")
                 with gr.Column(elem_id="scroll"):
                     thread = _html("", elem_id="thread")
-                    live = _html("", elem_id="live")
+                    _html('<div id="live"></div>')
                 with gr.Column(elem_id="composer"):
                     _html('<div id="notice" role="alert"></div><div id="chips"></div>')
                     question = gr.Textbox(
@@ -265,32 +215,25 @@ def build(app: App, language: str | None) -> gr.Blocks:
                 local = _html("", elem_id="local")
         _html('<div id="announce" role="status" class="unseen"></div>')
 
-        opened = [thread, live, history, question, state]
-        loaded = page.load(view.load, None, [*opened, new, attach, send, stop, banner, local], **hidden)
-        begun = new.click(view.new, None, opened, **hidden)
-        moved = history.navigate(view.navigate, None, opened, trigger_mode="multiple", **hidden)
-        sent = gr.on(
-            [question.submit, send.click],
-            view.send,
-            [question, state],
-            opened,
-            js="async (text, state) => [text, await impchat.sending(state)]",
-            **hidden,
-        )
-        managed = history.manage(
-            view.manage, state, [history, state], js="state => impchat.here(state)", trigger_mode="multiple", **hidden
-        )
-        stopped = stop.click(view.stop, state, state, js="state => impchat.here(state)", **hidden)
-        followed = []
-        for event in (loaded, begun, moved, sent):
-            shown = event.then(None, state, None, js="state => impchat.show(state)")
-            follow = shown.then(view.follow, state, [thread, live, history, state], trigger_mode="multiple", **hidden)
-            follow.then(None, state, None, js="state => impchat.show(state, true)")
-            followed.append(follow)
-        for event in (managed, stopped):
+        opened = [thread, history, question, state]
+        shown = [
+            page.load(view.load, None, [*opened, new, attach, send, stop, banner, local], **events),
+            history.navigate(view.navigate, None, opened, **events),
+            history.ended(view.ended, None, [thread, history, state], **events),
+            history.manage(view.manage, state, [history, state], js="state => impchat.here(state)", **events),
+            gr.on(
+                [question.submit, send.click],
+                view.send,
+                [question, state],
+                opened,
+                js="async (text, state) => [text, await impchat.sending(state)]",
+                **events,
+            ),
+        ]
+        for event in shown:
             event.then(None, state, None, js="state => impchat.show(state)")
-        for leave in (new.click, history.navigate):
-            leave(None, None, None, cancels=followed)  # only this page's reading ends, the answer goes on
+        new.click(None, None, None, js="() => impchat.open('')")
+        stop.click(None, None, None, js="() => impchat.stop()")
         attach.click(None, None, None, js="() => impchat.choose()")
     return page
 

@@ -1,4 +1,4 @@
-"""The web server: the page, the pictures it shows and takes, and the guard in front of them.
+"""The web server: the page, the pictures it shows and takes, answers as they are written, and the guard before them.
 
 In: an open App and a bound socket. Out: HTTP on this machine alone. Pictures come and go through routes of our own
 with an owner check; Gradio's file cache is never used, and nothing is fetched from elsewhere.
@@ -13,6 +13,7 @@ import json
 import os
 import re
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import lru_cache
@@ -31,19 +32,24 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from impchat import images, paths, settings
+from impchat.answer import Answer
 from impchat.app import App
 from impchat.chat import Attachment
 from impchat.errors import ImageError, ImpChatError, SettingsError
-from impchat.messages import Encoding, Failed, Finished, Reading, Ready
+from impchat.messages import Encoding, Event, Failed, Finished, Reading, Ready, Text
 from impchat_web import guard, languages, page, render
 
 _HERE = Path(__file__).parent
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FOREVER = {"cache-control": "private, max-age=31536000, immutable"}  # for addresses that hold a hash
 _DAY = {"cache-control": "private, max-age=86400"}
-_OURS = ("/image/", "/thumbnail/", "/sample/", "/attach", "/detach", "/draft", "/page.", "/manifest.", "/favicon.")
+_PICTURES = ("/image/", "/thumbnail/", "/sample/")
+_TALK = ("/attach", "/detach", "/draft", "/follow/", "/stop/")
+_OURS = (*_PICTURES, *_TALK, "/page.", "/manifest.", "/favicon.")
 _FILES = {"page.js": "text/javascript", "page.css": "text/css", "page.svg": "image/svg+xml"}
 _THUMBNAILS = 256  # kept in memory
+FRAME_S = 0.05  # an answer is sent at most this often
+IDLE_S = 0.5  # where nothing new comes, the server looks this often whether the page has gone
 
 
 def build_app(app: App, language: str | None = None) -> FastAPI:
@@ -63,6 +69,7 @@ def build_app(app: App, language: str | None = None) -> FastAPI:
 
     _add_pictures(web, app)
     _add_draft(web, app, language)
+    _add_answers(web, app, language)
     _add_files(web)
     gr.mount_gradio_app(
         web,
@@ -148,7 +155,7 @@ def _progress(conversation: str | None, attachment: Attachment, language: str) -
     yield _line(type="attached", conversation=conversation, image=attachment.image.sha256)
     after = 0
     while True:
-        for number, event in attachment.events(after, timeout_s=page.IDLE_S):
+        for number, event in attachment.events(after, timeout_s=IDLE_S):
             after = number
             match event:
                 case Encoding():
@@ -165,6 +172,52 @@ def _progress(conversation: str | None, attachment: Attachment, language: str) -
                     yield _line(type="ended")
                     return
         yield "\n"  # so that the server notices a page that has gone
+
+
+def _add_answers(web: FastAPI, app: App, language: str | None) -> None:
+    """An answer that is being written. It belongs to the core: a page that goes ends its reading, nothing else."""
+
+    @web.get("/follow/{message}")
+    def follow(request: Request, message: str) -> StreamingResponse:
+        answer = app.answer(message, page.owner_of(None))
+        spoken = languages.choose(request.headers.get("accept-language", ""), language)
+        return StreamingResponse(_frames(answer, spoken), media_type="application/x-ndjson")
+
+    @web.post("/stop/{message}")
+    def stop(message: str) -> Response:
+        app.answer(message, page.owner_of(None)).stop()
+        return Response(status_code=204)
+
+
+def _frames(answer: Answer, language: str) -> Iterator[str]:
+    """Lines of JSON: the answer as HTML whenever it has grown; they end when it ends."""
+    after, text, reading, wait_s = 0, "", None, 0.0  # what is there already comes at once
+    while True:
+        seen = after
+        for after, event in _news(answer, seen, wait_s):
+            if after == 1:
+                text, reading = "", None
+            match event:
+                case Text(piece):
+                    text += piece
+                case Reading():
+                    reading = event
+                case Finished() | Failed():
+                    return
+        if after != seen or not wait_s:
+            yield _line(html=render.writing(render.Writing(answer.message, text, reading), language))
+        else:
+            yield "\n"
+        wait_s = IDLE_S
+        time.sleep(FRAME_S)
+
+
+def _news(answer: Answer, after: int, wait_s: float) -> Iterator[tuple[int, Event]]:
+    """What has come behind number `after`: waits for the first, then takes what is there."""
+    for number, event in answer.events(after, wait_s):
+        yield number, event
+        yield from answer.events(number, 0)
+        return
 
 
 def _line(**values: Any) -> str:
