@@ -23,11 +23,15 @@ def test_every_path_of_the_tree_exists() -> None:
     assert [path for path in tree() if not (ROOT / path).exists()] == []
 
 
-def test_the_tree_names_every_module() -> None:
-    # A folder's line stands for its __init__.py.
-    modules = {
-        path.relative_to(ROOT).as_posix().removesuffix("__init__.py")
-        for package in ("impchat", "web/impchat_web")
-        for path in (ROOT / package).rglob("*.py")
+def test_the_tree_names_every_file() -> None:
+    named = set(tree())
+    opened = {path.removesuffix("/").rpartition("/")[0] + "/" for path in named}
+    closed = tuple(path for path in named - opened if path.endswith("/"))  # such a line stands for all within
+    files = {
+        path.relative_to(ROOT).as_posix().removesuffix("__init__.py")  # a folder's line stands for that
+        for folder in named
+        if folder.count("/") == 1 and folder.endswith("/")
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and not path.name.startswith(".")
     }
-    assert sorted(modules - set(tree())) == []
+    assert sorted(path for path in files - named if not path.startswith(closed)) == []
