@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from impchat.errors import ModelError, SettingsError
 from impchat.models import bundle
-from impchat.models.convert import checkpoint, convert, layouts, vision
+from impchat.models.convert import checkpoint, convert, describe, layouts, vision
 from impchat.models.convert.checkpoint import Checkpoint
 from tests.convert.conftest import Tiny
 
@@ -228,15 +228,20 @@ def test_a_failing_conversion_leaves_the_older_bundle_as_it_was(make_checkpoint:
 
 def test_the_manifest_says_what_the_checkpoint_says(make_checkpoint: Make, tmp_path: Path) -> None:
     path = make_checkpoint(Tiny(aspect="pad"))
-    made = convert(path, tmp_path / "imp-demo-196", figures={"colour": 0.97})
+    made = convert(path, tmp_path / "model", figures={"colour": 0.97})
     config = json.loads((path / "config.json").read_text())
-    assert made == bundle.load(tmp_path / "imp-demo-196")
-    assert (made.id, made.demo, made.family, made.template) == ("imp-demo-196", True, "phi2", "phi2")
+    assert made == bundle.load(tmp_path / "model")
+    assert (made.id, made.source, made.family, made.template) == ("model", path.name, "phi2", "phi2")
     assert (made.image.size, made.image.aspect, made.image.tokens) == (56, "pad", 16)
     assert made.text.eos == (config["eos_token_id"],) and not made.text.add_bos
     assert made.context_tokens == config["max_position_embeddings"]
-    assert made.figures == {"colour": 0.97}
+    assert made.figures["colour"] == 0.97 and {*made.figures} == {"colour", "verify"}
     assert {key: file.type for key, file in made.files.items()} == {"language": "q4_k_m", "vision": "int8"}
+
+
+def test_an_id_of_the_catalogue_brings_its_entry_along(make_checkpoint: Make) -> None:
+    described = describe(Checkpoint(make_checkpoint(Tiny())), "imp-demo-196")
+    assert (described.id, described.demo, described.sampling.temperature) == ("imp-demo-196", True, 0.0)
 
 
 @pytest.mark.parametrize("kind", [*vision.TYPES])
