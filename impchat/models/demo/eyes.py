@@ -2,8 +2,7 @@
 
 In: scenes. Out: per-patch targets as integer arrays, and the heads and loss that teach them. Only what is taught
 per patch arrives in the answers, so each patch of a thing knows its kind, colour, ninth, box, its thing's rank in
-reading order, how many things share its kind and its colour; every patch knows how many things there are and which
-parts of itself are drawn on. The heads are
+reading order, and every patch knows how many things there are and which parts of itself are drawn on. The heads are
 left behind after training.
 This file does not know the language.
 """
@@ -37,11 +36,10 @@ class Heads:
     colour: int = len(COLOURS)
     cell: int = 9
     rank: int = 6
-    same: int = 6
 
 
 HEADS = Heads()
-_WIDTHS = (HEADS.kind, HEADS.count, HEADS.colour, HEADS.cell, HEADS.rank, *(11, 10) * 4, HEADS.same, HEADS.same)
+_WIDTHS = (HEADS.kind, HEADS.count, HEADS.colour, HEADS.cell, HEADS.rank, *(11, 10) * 4)
 
 
 def pixels(picture: Image.Image, side: int = 196) -> NDArray[np.uint8]:
@@ -50,8 +48,7 @@ def pixels(picture: Image.Image, side: int = 196) -> NDArray[np.uint8]:
 
 
 def targets(scene: Scene) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Classes (196, 15) in the order kind, count, colour, cell, rank, then tenths and hundredths of x1, y1, x2, y2,
-    then how many other things are of its kind and of its colour;
+    """Classes (196, 13) in the order kind, count, colour, cell, rank, then tenths and hundredths of x1, y1, x2, y2;
     and measures (196, 54): the box, how much of it the thing fills, and which of the patch's 7x7 parts are drawn on.
     Patches without a thing have class -1 in all but kind and count, and measures 0."""
     classes = np.full((GRID * GRID, len(_WIDTHS)), -1, np.int64)
@@ -70,8 +67,6 @@ def targets(scene: Scene) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         classes[own, 2] = _COLOUR_NAMES.index(thing.colour)
         classes[own, 3] = thing.cell
         classes[own, 4] = min(rank, HEADS.rank - 1)
-        classes[own, 13] = min(sum(t.kind == thing.kind for t in scene.things), HEADS.same) - 1
-        classes[own, 14] = min(sum(t.colour == thing.colour for t in scene.things), HEADS.same) - 1
         for i, edge in enumerate(thing.box):
             hundredths = round(edge * 100)
             classes[own, 5 + 2 * i], classes[own, 6 + 2 * i] = divmod(hundredths, 10)
@@ -102,12 +97,11 @@ class Teacher(nn.Module):
         total = total + 0.3 * F.cross_entropy(logits[1], classes[:, 1])
         right = {"count": (logits[1].argmax(-1) == classes[:, 1]).float().mean().item()}
         others = (("kind", 0, 0.0), ("colour", 2, 0.7), ("cell", 3, 0.4), ("rank", 4, 0.4))
-        alike = (("same_kind", 13, 0.4), ("same_colour", 14, 0.4))
-        for name, i, share in (*others, *((f"digit{i - 4}", i, 0.15) for i in range(5, 13)), *alike):
+        for name, i, share in (*others, *((f"digit{i - 4}", i, 0.15) for i in range(5, 13))):
             picked, wanted = logits[i][things], classes[things, i]
             if share:
                 total = total + share * F.cross_entropy(picked, wanted)
-            if not 7 <= i < 13:
+            if i < 7:
                 right[name] = (picked.argmax(-1) == wanted).float().mean().item()
         told = self.measures(x)
         boxes, true = told[things, :4].sigmoid(), measures[things, :4]

@@ -84,12 +84,12 @@ class Lesson:
     """One row of a batch."""
 
     ids: list[int] = field(default_factory=list)
-    learned: list[bool] = field(default_factory=list)  # this id is the right answer's
+    learned: list[float] = field(default_factory=list)  # how much it counts that this id is told; 0: it is not learned
     about: list[int] = field(default_factory=list)  # the things that the answer is about, one bit each
     pictures: list[Scene] = field(default_factory=list)
     shown: list[bool] = field(default_factory=list)  # a picture's embedding stands here
 
-    def read(self, ids: list[int], learned: bool = False) -> None:
+    def read(self, ids: list[int], learned: float = 0.0) -> None:
         """Add text."""
         self.ids += ids
         self.learned += [learned] * len(ids)
@@ -100,7 +100,7 @@ class Lesson:
         """Add a picture."""
         self.pictures.append(scene)
         self.ids += [0] * PICTURE_TOKENS
-        self.learned += [False] * PICTURE_TOKENS
+        self.learned += [0.0] * PICTURE_TOKENS
         self.about += [0] * PICTURE_TOKENS
         self.shown += [True] * PICTURE_TOKENS
 
@@ -108,7 +108,7 @@ class Lesson:
         """Bring it to `length` ids; what is too long is cut."""
         missing = length - len(self.ids)
         self.ids = self.ids[:length] + [0] * missing
-        self.learned = self.learned[:length] + [False] * missing
+        self.learned = self.learned[:length] + [0.0] * missing
         self.about = self.about[:length] + [0] * missing
         self.shown = self.shown[:length] + [False] * missing
 
@@ -118,7 +118,7 @@ class Batch:
     """Rows of one layout; the arrays are (rows, prefix + branches * own)."""
 
     ids: NDArray[np.int64]
-    learned: NDArray[np.bool_]
+    learned: NDArray[np.float32]
     about: NDArray[np.int64]
     shown: NDArray[np.bool_]
     pictures: list[Scene]  # of all rows, in the order in which they stand there
@@ -201,7 +201,9 @@ class Lessons:
         """One exchange behind `lead`, its answer to be learned; `scene`: the prefix's picture, if it is about that."""
         lesson.read(self.encode(f"{lead}{questions.typed(exchange.question, rng)} ASSISTANT:"))
         said = self.tokenizer.encode(f" {exchange.answer}{EOS}", add_special_tokens=False)
-        lesson.read(said.ids, learned=True)
+        lesson.read(said.ids, learned=1.0)
+        if exchange.kind == "box":
+            lesson.learned[-len(said.ids) :] = [_weight(text) for text in _before(said.tokens)]
         if scene is not None:
             looks = [(end + 1, _bits(scene, things)) for end, things in exchange.looks()]  # 1: the space before
             lesson.about[-len(said.ids) :] = [
@@ -272,12 +274,23 @@ class Lessons:
             lessons.append(whole)
         return Batch(
             np.array([one.ids for one in lessons]),
-            np.array([one.learned for one in lessons]),
+            np.array([one.learned for one in lessons], np.float32),
             np.array([one.about for one in lessons]),
             np.array([one.shown for one in lessons]),
             [scene for one in lessons for scene in one.pictures],
             prefix,
         )
+
+
+def _before(tokens: list[str]) -> Iterator[str]:
+    """For each token, what of the answer stands before it."""
+    for i in range(len(tokens)):
+        yield "".join(tokens[:i])
+
+
+def _weight(before: str) -> float:
+    """How much a token of a box counts: hundredths can hardly be known, and drown all else."""
+    return 1.0 if before.endswith(".") else 0.5 if before[-2:-1] == "." else 1.0
 
 
 def _bits(scene: Scene, things: Sequence[Thing]) -> int:
@@ -293,6 +306,8 @@ def _about(scene: Scene, language: str, rng: Random) -> Iterator[Exchange]:
             yield questions.small_talk(language, rng)
         elif chance < 0.18:
             yield questions.off_topic(language, rng)
+        elif chance < 0.34 and not scene.photo and (listed := asker.of_several()):
+            yield listed
         else:
             yield from asker.conversation(rng.choice((1, 1, 2)))
 

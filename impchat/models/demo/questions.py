@@ -472,6 +472,13 @@ class Asker:
             if asked is not None:
                 return asked
 
+    def of_several(self) -> Exchange | None:
+        """A question about colour or shape that several things answer: the hardest ones; None where none was found."""
+        if not 2 <= len(self.things) <= MOST_COUNTED:
+            return None
+        tries = (self.rng.choice((self.colour, self.colour, self.shape))() for _ in range(5))
+        return next((asked for asked in tries if len(asked.about) > 1), None)
+
     def conversation(self, turns: int) -> list[Exchange]:
         """`turns` questions in a row, some of them follow-ups."""
         if self.scene.photo:

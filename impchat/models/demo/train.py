@@ -43,8 +43,8 @@ class Plan:
     """What a run does; equal plans give equal pictures in equal order."""
 
     out: Path = Path("runs/demo")
-    eyes_steps: int = 2200
-    language_steps: int = 1270
+    eyes_steps: int = 2000
+    language_steps: int = 2000
     eyes_batch: int = 24  # pictures in a step, over all workers
     language_batch: int = 16
     seed: int = 196
@@ -205,9 +205,10 @@ def teach_language(run: Run, tokenizer: Tokenizer) -> None:
             seen, _ = run.teacher.loss(features, classes, measures)
         decode = fast if layout.name in ("short", "two") else model.decode  # compiling pays where a layout comes often
         states, scores = decode(model.embed(features, ids, shown), lesson.prefix, layout.branches)
-        wanted = learned[:, 1:]
+        wanted = learned[:, 1:] > 0
         logits = model.lm_head(states[:, :-1][wanted])
-        loss = F.cross_entropy(logits, ids[:, 1:][wanted])
+        weights = learned[:, 1:][wanted]
+        loss = (F.cross_entropy(logits, ids[:, 1:][wanted], reduction="none") * weights).sum() / weights.sum()
         pointed = torch.zeros(())
         if layout.name in ("short", "longer"):
             pointed = pointing_loss(scores, about, classes[..., 4])
