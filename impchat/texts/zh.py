@@ -312,7 +312,7 @@ TEXTS: dict[str, str] = {
     "web.ask_3": "图里有什么颜色？",
     "web.ask_4": "有红色圆形吗？",
     "web.demo": "演示模型",
-    "web.demo_says": "它只认识画出来的图形；遇到别的图片会照实说，图形多时常会出错。",
+    "web.demo_says": "它只认识画出来的图形；遇到别的图片会照实说，偶尔也会看错。",
     "web.thinking": "思考中",
     "web.reading_percent": "已读 {percent}%",
     "web.stopped": "已在此停止。",
