@@ -312,7 +312,7 @@ TEXTS: dict[str, str] = {
     "web.ask_3": "What colours are in the picture?",
     "web.ask_4": "Is there a red circle?",
     "web.demo": "Demo model",
-    "web.demo_says": "It knows drawn shapes, says so about other pictures, and now and then gets one wrong.",
+    "web.demo_says": "It knows drawn shapes, says so about other pictures, and makes mistakes.",
     "web.thinking": "Thinking",
     "web.reading_percent": "Reading {percent} %",
     "web.stopped": "Stopped here.",
