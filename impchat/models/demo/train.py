@@ -44,7 +44,7 @@ class Plan:
 
     out: Path = Path("runs/demo")
     eyes_steps: int = 2000
-    language_steps: int = 2000
+    language_steps: int = 1700
     eyes_batch: int = 24  # pictures in a step, over all workers
     language_batch: int = 16
     seed: int = 196
