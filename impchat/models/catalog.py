@@ -44,6 +44,22 @@ def _licence(language: str) -> str:
     return f"research use only: CC BY NC 4.0 data; LLaVA, SigLIP, {language} and GPT-4 terms"
 
 
+def _phi2(id: str, name: str, source: str, image_size: int, parameters: int) -> Entry:
+    return Entry(
+        id,
+        name,
+        _licence("Phi-2"),
+        source,
+        family="phi2",
+        template="phi2",
+        image_size=image_size,
+        parameters=parameters,
+        download_bytes=round(2 * parameters, -6),
+        bundle_bytes=2_300_000_000,  # python -m impchat.bench.fullsize
+        cache_bytes=32 * 2 * 2560 * 2,
+    )
+
+
 ENTRIES = {
     entry.id: entry
     for entry in (
@@ -56,45 +72,9 @@ ENTRIES = {
             sampling=Sampling(temperature=0.0, max_tokens=256),
             demo=True,
         ),
-        Entry(
-            settings.DEFAULT_MODEL,
-            "Imp-v1.5-3B @196",
-            _licence("Phi-2"),
-            "MILVLG/Imp-v1.5-3B-196",
-            family="phi2",
-            template="phi2",
-            image_size=196,
-            parameters=3_186_323_104,
-            download_bytes=6_373_000_000,
-            bundle_bytes=2_310_000_000,
-            cache_bytes=32 * 2 * 2560 * 2,
-        ),
-        Entry(
-            "imp-v1.5-3b",
-            "Imp-v1.5-3B @384",
-            _licence("Phi-2"),
-            "MILVLG/Imp-v1.5-3B-Phi2",
-            family="phi2",
-            template="phi2",
-            image_size=384,
-            parameters=3_186_937_120,
-            download_bytes=6_374_000_000,
-            bundle_bytes=2_310_000_000,
-            cache_bytes=32 * 2 * 2560 * 2,
-        ),
-        Entry(
-            "imp-v1-3b",
-            "Imp-v1-3B @384",
-            _licence("Phi-2"),
-            "MILVLG/imp-v1-3b",
-            family="phi2",
-            template="phi2",
-            image_size=384,
-            parameters=3_186_937_120,
-            download_bytes=6_374_000_000,
-            bundle_bytes=2_310_000_000,
-            cache_bytes=32 * 2 * 2560 * 2,
-        ),
+        _phi2(settings.DEFAULT_MODEL, "Imp-v1.5-3B @196", "MILVLG/Imp-v1.5-3B-196", 196, 3_186_323_104),
+        _phi2("imp-v1.5-3b", "Imp-v1.5-3B @384", "MILVLG/Imp-v1.5-3B-Phi2", 384, 3_186_937_120),
+        _phi2("imp-v1-3b", "Imp-v1-3B @384", "MILVLG/imp-v1-3b", 384, 3_186_937_120),
         Entry(
             "imp-v1.5-2b",
             "Imp-v1.5-2B @384",

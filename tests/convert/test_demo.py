@@ -21,7 +21,7 @@ from impchat import prompts, settings
 from impchat.engines.local import LocalEngine
 from impchat.messages import Finished, Picture, Prompt, Sampling, Turn
 from impchat.models.convert import convert
-from impchat.models.demo import eyes, lessons, questions, scenes, train, words
+from impchat.models.demo import eyes, lessons, off_topic, questions, scenes, train, words
 from impchat.models.demo.questions import Asker, Exchange
 from impchat.models.demo.scenes import Scene, Thing
 
@@ -148,7 +148,7 @@ def test_a_photograph_is_refused_whatever_is_asked() -> None:
 
 def test_the_judging_questions_are_not_taught() -> None:
     for language in questions.LANGUAGES:
-        taught = {questions.off_topic(language, Random(i)).question for i in range(4000)}
+        taught = {off_topic.ask(language, Random(i)).question for i in range(4000)}
         assert not taught & set(words.UNSEEN[language])
 
 

@@ -49,14 +49,18 @@ class Layout:
     family: Family
     mark: str  # a piece of a tensor name that only this layout has
     prefix: str  # before `.vision_tower` and `.mm_projector`
-    parts: Callable[[Language], dict[str, Part]]  # where each language tensor lies
+    moved: Callable[[Language], dict[str, Part]] | None = None  # None: language tensors have transformers' names
+
+    def parts(self, language: Language) -> dict[str, Part]:
+        """Where each language tensor lies."""
+        return self.moved(language) if self.moved else {name: Part(name) for name in self.family.shapes(language)}
 
 
 LAYOUTS = (
-    Layout("newer Phi", phi2.FAMILY, ".self_attn.dense.", "model", phi2.newer_parts),
+    Layout("newer Phi", phi2.FAMILY, ".self_attn.dense.", "model"),
     Layout("older Phi", phi2.FAMILY, ".mixer.Wqkv.", "transformer", phi2.older_parts),
-    Layout("Qwen2", qwen2.FAMILY, ".mlp.gate_proj.", "model", qwen2.parts),
-    Layout("Phi-3", phi3.FAMILY, ".mlp.gate_up_proj.", "model", phi3.parts),
+    Layout("Qwen2", qwen2.FAMILY, ".mlp.gate_proj.", "model"),
+    Layout("Phi-3", phi3.FAMILY, ".mlp.gate_up_proj.", "model"),
 )
 # SigLIP SO400M/14: what a configuration says that names only the tower
 _SO400M = {

@@ -64,3 +64,17 @@ class Family:
     shapes: Callable[[Language], dict[str, Shape]]  # transformers' name of every tensor -> shape
     gguf_keys: Callable[[Language], dict[str, int | float]]  # what the file's head says, beyond the tokenizer
     gguf_tensors: Callable[[Language], dict[str, tuple[str, ...]]]  # llama.cpp's name -> tensors stacked to make it
+
+
+def common_keys(language: Language) -> dict[str, int | float]:
+    """What every family's GGUF says in its head; `Family.gguf_keys` adds its own."""
+    return {
+        "context_length": language.context,
+        "embedding_length": language.hidden,
+        "feed_forward_length": language.mlp,
+        "block_count": language.layers,
+        "attention.head_count": language.heads,
+        "attention.head_count_kv": language.heads,
+        "rope.freq_base": language.rope_theta,
+        "vocab_size": language.vocab,
+    }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from impchat import settings
 from impchat.models.convert.checkpoint import Config
-from impchat.models.convert.parts import Family, Language, Part, Shape
+from impchat.models.convert.parts import Family, Language, Shape, common_keys
 
 # llama.cpp's name -> transformers'
 _GGUF = {
@@ -69,25 +69,13 @@ def shapes(language: Language) -> dict[str, Shape]:
     return sizes
 
 
-def parts(language: Language) -> dict[str, Part]:
-    return {name: Part(name) for name in shapes(language)}
-
-
 def gguf_keys(language: Language) -> dict[str, int | float]:
     """What llama.cpp reads from the file's head, beyond the tokenizer."""
-    return {
-        "context_length": language.context,
+    return common_keys(language) | {
         "rope.scaling.original_context_length": language.context,
-        "embedding_length": language.hidden,
-        "feed_forward_length": language.mlp,
-        "block_count": language.layers,
-        "attention.head_count": language.heads,
-        "attention.head_count_kv": language.heads,
         "attention.layer_norm_rms_epsilon": language.norm_eps,
         "attention.sliding_window": language.window or 0,  # llama.cpp reads it and looks back on all positions
         "rope.dimension_count": language.rotary_dims,
-        "rope.freq_base": language.rope_theta,
-        "vocab_size": language.vocab,
     }
 
 

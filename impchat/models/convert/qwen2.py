@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from impchat import settings
 from impchat.models.convert.checkpoint import Config
-from impchat.models.convert.parts import Family, Language, Part, Shape
+from impchat.models.convert.parts import Family, Language, Shape, common_keys
 
 # llama.cpp's name -> transformers', and the kinds of tensors that it has
 _GGUF = {
@@ -67,22 +67,10 @@ def shapes(language: Language) -> dict[str, Shape]:
     return sizes
 
 
-def parts(language: Language) -> dict[str, Part]:
-    return {name: Part(name) for name in shapes(language)}
-
-
 def gguf_keys(language: Language) -> dict[str, int | float]:
     """What llama.cpp reads from the file's head, beyond the tokenizer."""
-    return {
-        "context_length": language.context,
-        "embedding_length": language.hidden,
-        "feed_forward_length": language.mlp,
-        "block_count": language.layers,
-        "attention.head_count": language.heads,
-        "attention.head_count_kv": language.heads,
+    return common_keys(language) | {
         "attention.layer_norm_rms_epsilon": language.norm_eps,
-        "rope.freq_base": language.rope_theta,
-        "vocab_size": language.vocab,
     }
 
 

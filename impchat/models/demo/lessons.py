@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impchat import settings
-from impchat.models.demo import questions, scenes, words
+from impchat.models.demo import off_topic, questions, scenes, words
 from impchat.models.demo.questions import Exchange
 from impchat.models.demo.scenes import Scene, Style, Thing
 
@@ -151,7 +151,7 @@ def _corpus(rng: Random) -> Iterator[str]:
             exchange = questions.Asker(scene, language, rng).one()
             lines += [questions.typed(exchange.question, rng), " " + exchange.question, " " + exchange.answer]
         for _ in range(2000):
-            lines += [questions.off_topic(language, rng).question, " " + questions.off_topic(language, rng).question]
+            lines += [off_topic.ask(language, rng).question, " " + off_topic.ask(language, rng).question]
             exchange = questions.small_talk(language, rng)
             lines += [exchange.question, " " + exchange.question, " " + exchange.answer]
         lines += [" " + words.REFUSAL[language], " " + words.NO_PICTURE[language]] * 100
@@ -203,7 +203,9 @@ class Lessons:
         said = self.tokenizer.encode(f" {exchange.answer}{EOS}", add_special_tokens=False)
         lesson.read(said.ids, learned=1.0)
         if exchange.kind == "box":
-            lesson.learned[-len(said.ids) :] = [_weight(text) for text in _before(said.tokens)]
+            lesson.learned[-len(said.ids) :] = [
+                0.5 if behind == "." else 1.0 for behind in ("", "", *said.tokens[:-2])
+            ]  # hundredths can hardly be known, and drown all else
         if scene is not None:
             looks = [(end + 1, _bits(scene, things)) for end, things in exchange.looks()]  # 1: the space before
             lesson.about[-len(said.ids) :] = [
@@ -282,17 +284,6 @@ class Lessons:
         )
 
 
-def _before(tokens: list[str]) -> Iterator[str]:
-    """For each token, what of the answer stands before it."""
-    for i in range(len(tokens)):
-        yield "".join(tokens[:i])
-
-
-def _weight(before: str) -> float:
-    """How much a token of a box counts: hundredths can hardly be known, and drown all else."""
-    return 1.0 if before.endswith(".") else 0.5 if before[-2:-1] == "." else 1.0
-
-
 def _bits(scene: Scene, things: Sequence[Thing]) -> int:
     return sum(1 << scene.things.index(thing) for thing in things)
 
@@ -305,7 +296,7 @@ def _about(scene: Scene, language: str, rng: Random) -> Iterator[Exchange]:
         if chance < 0.05:
             yield questions.small_talk(language, rng)
         elif chance < 0.18:
-            yield questions.off_topic(language, rng)
+            yield off_topic.ask(language, rng)
         elif chance < 0.34 and not scene.photo and (listed := asker.of_several()):
             yield listed
         else:
@@ -320,5 +311,5 @@ def _about_two(first: Scene, second: Scene, language: str, rng: Random) -> Itera
 def _about_nothing(language: str, rng: Random) -> Iterator[Exchange]:
     """What is said before there is a picture."""
     while True:
-        make = rng.choices((questions.small_talk, questions.off_topic, questions.without_picture), (0.3, 0.45, 0.25))[0]
+        make = rng.choices((questions.small_talk, off_topic.ask, questions.without_picture), (0.3, 0.45, 0.25))[0]
         yield make(language, rng)
