@@ -1,7 +1,7 @@
 """Where ImpChat's data, models and shipped files lie on this machine.
 
-In: the environment variable IMPCHAT_DATA, or the platform's own place for an application's data. Out: paths; only
-`ensure_data_dir` touches the disk. This file does not know what the files in them hold.
+In: the environment variable IMPCHAT_DATA, or the platform's own place for an application's data. Out: paths;
+`ensure_data_dir` alone writes to the disk. This file does not know what the files in them hold.
 """
 
 from __future__ import annotations
@@ -65,6 +65,12 @@ def demo_bundle() -> Path:
 def samples_dir() -> Path:
     """The bundled sample pictures."""
     return _assets() / "samples"
+
+
+def samples() -> list[Path]:
+    """The files of the bundled sample pictures, drawings before photographs."""
+    files = [path for path in samples_dir().glob("*") if path.suffix in (".png", ".jpg")]
+    return sorted(files, key=lambda path: (path.suffix != ".png", path.name))
 
 
 def _assets() -> Path:

@@ -17,7 +17,7 @@ from typing import Any
 
 import gradio as gr
 
-from impchat import paths, settings
+from impchat import paths, remarks, settings
 from impchat.app import App
 from impchat.errors import ImpChatError
 from impchat.texts import LANGUAGES, say
@@ -30,12 +30,6 @@ in those before, also in those before a restart."""
 
 _stamps = count(time.time_ns() // 1000)  # microseconds are exact in JavaScript's numbers
 _NOWHERE: State = {"conversation": "", "title": "", "answer": "", "pictures": []}
-
-
-def sample_names() -> list[str]:
-    """The file names of the bundled sample pictures, drawings before photographs."""
-    names = [p.name for p in paths.samples_dir().glob("*") if p.suffix in (".png", ".jpg")]
-    return sorted(names, key=lambda name: (not name.endswith(".png"), name))
 
 
 def owner_of(request: gr.Request | None) -> str:
@@ -60,7 +54,7 @@ class View:
         history, owner = self.app.history, owner_of(request)
         messages = history.branch(conversation, owner) if conversation else []
         if not messages:
-            return render.welcome(sample_names(), language)
+            return render.welcome([file.name for file in paths.samples()], language)
         images = {sha: history.image(sha) for m in messages for sha in m.images}
         return render.thread(messages, images, language)
 
@@ -74,7 +68,7 @@ class View:
             row = self.app.history.conversation(conversation, owner_of(request))
             branch = self.app.history.branch(conversation, owner_of(request))
             state["conversation"] = conversation
-            state["title"] = render.title_of(row, self.language(request))
+            state["title"] = remarks.title_of(row, self.language(request))
             state["pictures"] = list(row.draft_images)
             if branch and branch[-1].state == "streaming":
                 state["answer"] = branch[-1].uuid
@@ -99,7 +93,7 @@ class View:
             notice = self._notice(error, request)
             if conversation:  # an old bookmark
                 return self._opened("", request, notice)
-            welcome = render.welcome(sample_names(), self.language(request))
+            welcome = render.welcome([file.name for file in paths.samples()], self.language(request))
             return welcome, gr.skip(), gr.skip(), _marked(_NOWHERE, "opened", notice)
 
     # What a person does
@@ -111,9 +105,11 @@ class View:
         return (
             thread,
             history,
-            gr.update(value=draft, label=say("web.question", language), placeholder=say("web.question_hint", language)),
+            gr.update(
+                value=draft, label=say("chat.question", language), placeholder=say("chat.question_hint", language)
+            ),
             state | {"language": language, "words": words},
-            *(say(f"web.{name}", language) for name in ("new", "attach", "send", "stop")),
+            *(say(f"chat.{name}", language) for name in ("new", "attach", "send", "stop")),
             render.banner(language) if self.app.demo else "",
             say("web.local", language),
         )
@@ -162,9 +158,9 @@ class View:
                     if title := event.title.strip()[: settings.TITLE_CHARS]:
                         history.update_conversation(conversation, owner, title=title)
                 case "delete":
-                    title = render.title_of(history.conversation(conversation, owner), language)
+                    title = remarks.title_of(history.conversation(conversation, owner), language)
                     history.delete_conversation(conversation, owner)
-                    told = say("web.deleted", language, title=title)
+                    told = say("chat.deleted", language, title=title)
                     notice = {"kind": "done", "text": told, "undo": conversation}
                 case "restore":
                     history.restore_conversation(conversation, owner)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from html import escape
 from itertools import groupby
 from pathlib import Path
 
-from impchat.errors import ImpChatError
-from impchat.messages import Conversation, Failed, Image, Message, Reading, Stats
+from impchat import remarks
+from impchat.messages import Conversation, Image, Message, Reading
 from impchat.texts import say
 from impchat_web import markdown
 
@@ -47,16 +47,11 @@ def thread(messages: Iterable[Message], images: Mapping[str, Image], language: s
 def writing(answer: Writing, language: str) -> str:
     """The answer that is being written."""
     if answer.text:
-        body = f'<div class="words growing" dir="auto">{markdown.to_html(answer.text, say("web.copy", language))}</div>'
+        words = markdown.to_html(answer.text, say("chat.copy", language))
+        body = f'<div class="words growing" dir="auto">{words}</div>'
     else:
-        body = f'<p class="waiting">{_dots()}<span>{escape(_progress(answer.reading, language))}</span></p>'
+        body = f'<p class="waiting">{_dots()}<span>{escape(remarks.progress(answer.reading, language))}</span></p>'
     return _assistant(answer.message, body)
-
-
-def _progress(reading: Reading | None, language: str) -> str:
-    if reading is None or reading.total == 0:
-        return say("web.thinking", language)
-    return say("web.reading_percent", language, percent=100 * reading.done // reading.total)
 
 
 def _dots() -> str:
@@ -65,13 +60,13 @@ def _dots() -> str:
 
 def _question(message: Message, images: Mapping[str, Image], language: str) -> str:
     pictures = "".join(
-        _picture(images[sha], say("web.picture", language, number=number), say("web.enlarge", language))
+        _picture(images[sha], say("chat.picture", language, number=number), say("chat.enlarge", language))
         for number, sha in enumerate(message.images, 1)
         if sha in images
     )
     pictures = f'<div class="pictures">{pictures}</div>' if pictures else ""
     text = f'<div class="bubble" dir="auto">{escape(message.text)}</div>' if message.text else ""
-    label = escape(say("web.you", language))
+    label = escape(say("chat.you", language))
     return f'<article class="turn question" aria-label="{label}">{pictures}{text}</article>'
 
 
@@ -89,8 +84,8 @@ def _picture(image: Image, name: str, enlarge: str) -> str:
 def _answer(message: Message, language: str) -> str:
     body = ""
     if message.text:
-        body = f'<div class="words" dir="auto">{markdown.to_html(message.text, say("web.copy", language))}</div>'
-    body += "".join(f'<p class="note {kind}">{escape(text)}</p>' for kind, text in _notes(message, language))
+        body = f'<div class="words" dir="auto">{markdown.to_html(message.text, say("chat.copy", language))}</div>'
+    body += "".join(f'<p class="note {kind}">{escape(text)}</p>' for kind, text in remarks.notes(message, language))
     return _assistant(message.uuid, body + _receipt(message, language))
 
 
@@ -101,72 +96,35 @@ def _assistant(uuid: str, body: str) -> str:
     )
 
 
-def _notes(message: Message, language: str) -> Iterable[tuple[str, str]]:
-    """What a person should know of an answer beside its text."""
-    if message.error is not None:
-        yield "error", sentence(message.error, language)
-    elif message.state == "interrupted":
-        yield "error", say("web.interrupted", language)
-    elif message.state == "stopped":
-        yield "hint", say("web.stopped", language)
-    elif message.finish_reason == "length":
-        yield "hint", say("web.cut", language)
-    if message.dropped_turns:
-        yield "hint", say("web.dropped", language, turns=message.dropped_turns)
-
-
-def sentence(error: Failed, language: str) -> str:
-    """The one sentence of an error that came as an event."""
-    return ImpChatError(error.code, **error.values).sentence(language)
-
-
 def _receipt(message: Message, language: str) -> str:
     copy = (
-        f'<button type="button" class="quiet" data-do="copy-answer">{escape(say("web.copy", language))}</button>'
+        f'<button type="button" class="quiet" data-do="copy-answer">{escape(say("chat.copy", language))}</button>'
         if message.text
         else ""
     )
     stats = message.stats
-    figures = "".join(f"<span>{escape(part)}</span>" for part in _figures(stats, language)) if stats else ""
+    figures = "".join(f"<span>{escape(part)}</span>" for part in remarks.receipt(stats, language)) if stats else ""
     return f'<footer class="receipt">{copy}<span class="figures">{figures}</span></footer>'
-
-
-def _figures(stats: Stats, language: str) -> Iterable[str]:
-    if stats.generated_tokens:
-        yield say("web.first_token", language, seconds=f"{stats.first_token_s:.2f}")
-    if stats.generated_tokens_per_s:
-        yield say("web.speed", language, speed=f"{stats.generated_tokens_per_s:.0f}")
-    if stats.cached_tokens:
-        yield say("web.reused", language, reused=stats.cached_tokens, total=stats.prompt_tokens)
 
 
 def history(conversations: Sequence[Conversation], selected: str, language: str, today: date) -> str:
     """The history list in groups by age; `today` is the date on the reader's clock."""
     if not conversations:
-        return f'<p class="nothing">{escape(say("web.history_empty", language))}</p>'
+        return f'<p class="nothing">{escape(say("chat.history_empty", language))}</p>'
     parts = []
-    for group, members in groupby(conversations, key=lambda c: "pinned" if c.pinned else _age(c.updated_utc, today)):
+    for group, members in groupby(conversations, key=lambda c: remarks.group_of(c, today)):
         entries = "".join(_entry(c, c.uuid == selected, language) for c in members)
-        parts.append(f"<h2>{escape(say(f'web.history_{group}', language))}</h2><ul>{entries}</ul>")
+        parts.append(f"<h2>{escape(say(f'chat.history_{group}', language))}</h2><ul>{entries}</ul>")
     return "".join(parts)
-
-
-def _age(utc: str, today: date) -> str:
-    day = datetime.fromisoformat(utc).replace(tzinfo=UTC).astimezone().date()
-    if day >= today:
-        return "today"
-    if day == today - timedelta(days=1):
-        return "yesterday"
-    return "week" if day > today - timedelta(days=7) else "older"
 
 
 def _entry(conversation: Conversation, selected: bool, language: str) -> str:
     uuid = escape(conversation.uuid)
-    title = title_of(conversation, language)
+    title = remarks.title_of(conversation, language)
     current = ' aria-current="page"' if selected else ""
     tools = "".join(
-        f'<button type="button" class="tool {do}" data-do="{do}" title="{escape(say(f"web.{do}", language))}" '
-        f'aria-label="{escape(say(f"web.{do}", language))}: {escape(title)}"></button>'
+        f'<button type="button" class="tool {do}" data-do="{do}" title="{escape(say(f"chat.{do}", language))}" '
+        f'aria-label="{escape(say(f"chat.{do}", language))}: {escape(title)}"></button>'
         for do in ("rename", "delete")
     )
     return (
@@ -175,39 +133,33 @@ def _entry(conversation: Conversation, selected: bool, language: str) -> str:
     )
 
 
-def title_of(conversation: Conversation, language: str) -> str:
-    """The conversation's title, or a word for one that has none yet."""
-    return conversation.title or say("web.untitled", language)
-
-
 def welcome(samples: Sequence[str], language: str) -> str:
     """The page before the first question: what this is, pictures to try, questions to ask."""
     cards = "".join(
         f'<button type="button" class="sample" data-do="sample" data-sample="{escape(name)}">'
-        f'<img src="/sample/{escape(name)}" alt="{escape(say("web.sample", language, number=number))}"></button>'
+        f'<img src="/sample/{escape(name)}" alt="{escape(say("chat.sample", language, number=number))}"></button>'
         for number, name in enumerate(samples, 1)
     )
     if cards:
-        cards = (
-            f'<div class="pick"><h2>{escape(say("web.samples", language))}</h2><div class="samples">{cards}</div></div>'
-        )
+        heading = escape(say("chat.samples", language))
+        cards = f'<div class="pick"><h2>{heading}</h2><div class="samples">{cards}</div></div>'
     asks = "".join(
-        f'<button type="button" class="ask" data-do="ask">{escape(say(f"web.ask_{number}", language))}</button>'
+        f'<button type="button" class="ask" data-do="ask">{escape(say(f"chat.ask_{number}", language))}</button>'
         for number in range(1, 5)
     )
     return (
         f'<section class="welcome"><span class="face" aria-hidden="true">{MARK}</span>'
-        f"<h1>{escape(say('web.welcome', language))}</h1><p>{escape(say('web.welcome_lead', language))}</p>"
-        f'{cards}<h2>{escape(say("web.asks", language))}</h2><div class="asks">{asks}</div></section>'
+        f"<h1>{escape(say('chat.welcome', language))}</h1><p>{escape(say('web.welcome_lead', language))}</p>"
+        f'{cards}<h2>{escape(say("chat.asks", language))}</h2><div class="asks">{asks}</div></section>'
     )
 
 
 def banner(language: str) -> str:
     """What a person must know of the demo model."""
-    hide = escape(say("web.hide", language))
+    hide = escape(say("chat.hide", language))
     return (
-        f'<div class="banner" role="note"><b>{escape(say("web.demo", language))}</b>'
-        f"<span>{escape(say('web.demo_says', language))}</span>"
+        f'<div class="banner" role="note"><b>{escape(say("chat.demo", language))}</b>'
+        f"<span>{escape(say('chat.demo_says', language))}</span>"
         f'<button type="button" class="tool close" data-do="hide-banner" aria-label="{hide}" title="{hide}">'
         "</button></div>"
     )

@@ -31,7 +31,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from impchat import images, paths, settings
+from impchat import images, paths, remarks, settings
 from impchat.answer import Answer
 from impchat.app import App
 from impchat.chat import Attachment
@@ -110,7 +110,7 @@ def _add_pictures(web: FastAPI, app: App) -> None:
 
     @web.get("/sample/{name}")
     def sample(name: str) -> Response:
-        if name not in page.sample_names():
+        if name not in [file.name for file in paths.samples()]:
             return Response(status_code=404)
         mime = "image/png" if name.endswith(".png") else "image/jpeg"
         return Response((paths.samples_dir() / name).read_bytes(), media_type=mime, headers=_DAY)
@@ -166,7 +166,7 @@ def _progress(conversation: str | None, attachment: Attachment, language: str) -
                     yield _line(type="ready")
                     return
                 case Failed():
-                    yield _line(type="failed", error=render.sentence(event, language))
+                    yield _line(type="failed", error=remarks.sentence(event, language))
                     return
                 case Finished():
                     yield _line(type="ended")

@@ -1,0 +1,78 @@
+"""What every front end says beside a conversation: an answer's receipt and notes, titles, the groups of the list.
+
+In: values of the history and a language. Out: sentences of the catalogue, ready to be shown.
+This file does not know how or where they are shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Literal
+
+from impchat.errors import ImpChatError
+from impchat.messages import Conversation, Failed, Message, Reading, Stats
+from impchat.texts import say
+
+Kind = Literal["error", "hint"]
+
+
+def sentence(error: Failed, language: str) -> str:
+    """The one sentence of an error that came as an event."""
+    return ImpChatError(error.code, **error.values).sentence(language)
+
+
+def notes(message: Message, language: str) -> Iterator[tuple[Kind, str]]:
+    """What a person should know of an answer beside its text."""
+    if message.error is not None:
+        yield "error", sentence(message.error, language)
+    elif message.state == "interrupted":
+        yield "error", say("chat.interrupted", language)
+    elif message.state == "stopped":
+        yield "hint", say("chat.stopped", language)
+    elif message.finish_reason == "length":
+        yield "hint", say("chat.cut", language)
+    if message.dropped_turns:
+        yield "hint", say("chat.dropped", language, turns=message.dropped_turns)
+
+
+def receipt(stats: Stats, language: str) -> Iterator[str]:
+    """The figures of an answer, each a short phrase."""
+    if stats.generated_tokens:
+        yield say("chat.first_token", language, seconds=f"{stats.first_token_s:.2f}")
+    if stats.generated_tokens_per_s:
+        yield say("chat.speed", language, speed=f"{stats.generated_tokens_per_s:.0f}")
+    if stats.cached_tokens:
+        yield say("chat.reused", language, reused=stats.cached_tokens, total=stats.prompt_tokens)
+
+
+def progress(reading: Reading | None, language: str) -> str:
+    """How far the reading before an answer is."""
+    if reading is None or reading.total == 0:
+        return say("chat.thinking", language)
+    return say("chat.reading_percent", language, percent=100 * reading.done // reading.total)
+
+
+def context_used(branch: Sequence[Message]) -> int:
+    """The tokens that a branch takes of the context, as its latest answer with a receipt says; 0: none says so."""
+    for message in reversed(branch):
+        if message.stats and message.stats.prompt_tokens:
+            return message.stats.prompt_tokens + message.stats.generated_tokens
+    return 0
+
+
+def title_of(conversation: Conversation, language: str) -> str:
+    """The conversation's title, or a word for one that has none yet."""
+    return conversation.title or say("chat.untitled", language)
+
+
+def group_of(conversation: Conversation, today: date) -> str:
+    """The group of the list that it belongs to, of `say("chat.history_" + group)`; `today` on the reader's clock."""
+    if conversation.pinned:
+        return "pinned"
+    day = datetime.fromisoformat(conversation.updated_utc).replace(tzinfo=UTC).astimezone().date()
+    if day >= today:
+        return "today"
+    if day == today - timedelta(days=1):
+        return "yesterday"
+    return "week" if day > today - timedelta(days=7) else "older"
