@@ -1,0 +1,109 @@
+"""Servers: addresses as people type them, and the file in which they are kept."""
+
+from __future__ import annotations
+
+import json
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from impchat import servers
+from impchat.errors import ImpChatError
+from impchat.servers import Server
+
+HOME = Server("home", "Living room", ("http://127.0.0.1:7861/v1",), "secret-word", "imp", None)
+
+
+@pytest.mark.parametrize(
+    ("typed", "api"),
+    [
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000/v1"),
+        (" http://127.0.0.1:8000/ ", "http://127.0.0.1:8000/v1"),
+        ("https://example.org/v1/", "https://example.org/v1"),
+        ("https://example.org/v1/chat/completions", "https://example.org/v1"),
+        ("https://example.org/api/v3", "https://example.org/api/v3"),
+        ("http://[::1]:8000", "http://[::1]:8000/v1"),
+    ],
+)
+def test_an_address_is_taken_as_people_write_it(typed: str, api: str) -> None:
+    assert servers.at(typed).urls == (api,)
+
+
+@pytest.mark.parametrize(
+    "typed", ["", "127.0.0.1:8000", "ftp://x", "http://", "http://x:99999", "http://me:word@x", "http://x/v1?key=1"]
+)
+def test_what_is_no_address_or_holds_a_password_is_refused(typed: str) -> None:
+    with pytest.raises(ImpChatError) as refused:
+        servers.at(typed)
+    assert refused.value.code == "server.address"
+
+
+def test_servers_are_kept_changed_and_forgotten(tmp_path: Path) -> None:
+    assert servers.load(tmp_path) == []
+    servers.save(tmp_path, HOME)
+    servers.save(tmp_path, servers.at("http://127.0.0.1:1"))
+    changed = Server("home", "Kitchen", HOME.urls, certificate="PEM")
+    servers.save(tmp_path, changed)
+    assert servers.load(tmp_path) == [changed, servers.at("http://127.0.0.1:1")]
+    assert servers.find(tmp_path, "Kitchen") == servers.find(tmp_path, "home") == changed
+    servers.remove(tmp_path, "home")
+    assert [s.id for s in servers.load(tmp_path)] == ["127.0.0.1:1"]
+    for what in (servers.remove, servers.find):
+        with pytest.raises(ImpChatError) as unknown:
+            what(tmp_path, "home")
+        assert unknown.value.code == "server.unknown" and "127.0.0.1:1" in str(unknown.value)
+
+
+def test_nobody_else_can_read_the_keys(tmp_path: Path) -> None:
+    servers.save(tmp_path, HOME)
+    assert stat.S_IMODE((tmp_path / servers.FILE).stat().st_mode) == 0o600
+    assert "secret-word" not in repr(HOME)
+
+
+def test_several_writers_lose_nothing(tmp_path: Path) -> None:
+    writers = [
+        threading.Thread(target=servers.save, args=(tmp_path, servers.at(f"http://127.0.0.1:{n}"))) for n in range(1, 9)
+    ]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert len(servers.load(tmp_path)) == 8
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"servers": [{"id": "x"}]}', json.dumps({"servers": [{"urls": 1}]})])
+def test_a_damaged_file_is_told_and_left_as_it_is(tmp_path: Path, text: str) -> None:
+    (tmp_path / servers.FILE).write_text(text)
+    for action in (lambda: servers.load(tmp_path), lambda: servers.save(tmp_path, HOME)):
+        with pytest.raises(ImpChatError) as broken:
+            action()
+        assert broken.value.code == "server.file_broken"
+    assert (tmp_path / servers.FILE).read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("url", "near", "readable"),
+    [
+        ("http://127.0.0.1:1/v1", True, False),
+        ("http://localhost/v1", True, False),
+        ("http://192.168.1.5/v1", True, True),
+        ("https://192.168.1.5/v1", True, False),
+        ("http://example.org/v1", False, True),
+        ("https://example.org/v1", False, False),
+    ],
+)
+def test_who_can_read_along_is_known(url: str, near: bool, readable: bool) -> None:
+    assert (servers.is_near(url), servers.is_readable(url)) == (near, readable)
+
+
+def test_a_key_is_one_word(tmp_path: Path) -> None:
+    assert servers.key_in(" sk-1_2\n") == "sk-1_2"
+    for wrong in ("two words", "schlüssel", "a\nb"):
+        with pytest.raises(ImpChatError) as refused:
+            servers.key_in(wrong)
+        assert refused.value.code == "server.key"
+    with pytest.raises(ImpChatError) as refused:
+        servers.trust("no PEM")
+    assert refused.value.code == "server.certificate"
