@@ -74,12 +74,15 @@ class Prompt:
 
     The last turn is the user's. With `open_turn` the user is still typing: its pictures are there, its text is
     not, and the prompt ends right behind the last picture (prefill on attach).
-    `key` names the conversation, so that its next prompt finds the KV cache of its last one."""
+    `key` names the conversation, so that its next prompt finds the KV cache of its last one.
+    `begun` is how the answer begins, where another engine of the same model was cut off in it: the answer goes on
+    behind these token ids, and only what follows them is told."""
 
     system: str
     turns: tuple[Turn, ...]
     key: str = ""
     open_turn: bool = False
+    begun: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,7 @@ class Text:
     """A piece of the answer; whole characters only. The answer is the join of all pieces."""
 
     text: str
+    tokens: tuple[int, ...] = ()  # the ids it was made of, behind those of the last piece; empty where none are known
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +182,7 @@ def event_from_dict(data: Mapping[str, Any]) -> Event:
     values = {f.name: data[f.name] for f in fields(kind)}
     if "stats" in values:
         values["stats"] = Stats(**values["stats"])
-    if "tokens" in values and kind is Finished:
+    if "tokens" in values and kind in (Text, Finished):
         values["tokens"] = tuple(values["tokens"])
     event: Event = kind(**values)
     return event

@@ -72,6 +72,10 @@ class Sampler(Protocol):
         """The next token after row number `row` of the last decode, one with `logits`."""
         ...
 
+    def accept(self, token: int) -> None:
+        """Count `token`, which was chosen elsewhere, among those picked."""
+        ...
+
     def free(self) -> None: ...
 
 

@@ -314,6 +314,10 @@ class Sampler:
         assert context.decoded[row].logits, "llama.cpp ends the process where there are no logits"
         return int(self._llama.llama_sampler_sample(self._chain, context.handle, row))
 
+    def accept(self, token: int) -> None:
+        """Count `token`, which was chosen elsewhere, among those picked."""
+        self._llama.llama_sampler_accept(self._chain, token)
+
     def free(self) -> None:
         if self._chain:
             self._llama.llama_sampler_free(self._chain)

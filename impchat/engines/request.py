@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from impchat.engines import kv
 from impchat.engines.backend import Sampler
 from impchat.engines.words import Words
-from impchat.messages import Event, Failed, Finished, Picture, Prompt, Ready, Sampling, Stats
+from impchat.messages import Event, Failed, Finished, Picture, Prompt, Ready, Sampling, Stats, Text
 
 if TYPE_CHECKING:
     import numpy
@@ -46,6 +46,7 @@ class Request:
         self.words = Words()
         self.tokens: list[int] = []
         self.ends: list[int] = []  # behind which byte of the answer each token ends
+        self.told = 0  # of the tokens, how many are behind the text that is out
         self.next: int | None = None  # the token to decode next
         self.first_at = 0.0  # when the first token came
         self.last_at = 0.0
@@ -54,6 +55,18 @@ class Request:
     def reading(self) -> bool:
         """It has a slot, and its prompt is not yet wholly there."""
         return self.slot is not None and self.cached + self.read < len(self.cells)
+
+    def add(self, token: int, piece: bytes) -> str:
+        """The answer goes on with `token`; the text that its bytes `piece` complete."""
+        self.tokens.append(token)
+        self.ends.append((self.ends[-1] if self.ends else 0) + len(piece))
+        return self.words.add(piece)
+
+    def tell(self, text: str) -> None:
+        """Let `text` out, if it is any, with the tokens that made it."""
+        if text:
+            self.events.put(Text(text, tuple(self.tokens[self.told :])))
+            self.told = len(self.tokens)
 
     def forget(self) -> None:
         """Let go of everything but the events: who asked may keep the handle for long."""

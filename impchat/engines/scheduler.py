@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from impchat import prompts, settings
 from impchat.engines import check_sampling, kv
-from impchat.engines.backend import Context, Model, Outcome, Row, Vision
+from impchat.engines.backend import Context, Model, Outcome, Row, Sampler, Vision
 from impchat.engines.request import LocalHandle, Request
 from impchat.engines.vision import Eyes, Seen
 from impchat.engines.words import Words
@@ -31,7 +31,7 @@ from impchat.messages import (
     Picture,
     Reading,
     Ready,
-    Text,
+    Sampling,
 )
 from impchat.models.bundle import Bundle
 
@@ -118,9 +118,7 @@ class Scheduler:
         self._open.remove(request)
 
     def _finish(self, request: Request, reason: FinishReason) -> None:
-        rest = request.words.end()
-        if rest:
-            request.events.put(Text(rest))
+        request.tell(request.words.end())
         self._end(request, Finished(reason, request.stats(), request.answer_tokens()))
 
     # Events; the lock is not held
@@ -183,7 +181,7 @@ class Scheduler:
             prompt, dropped = prompts.fit(
                 request.prompt, *writing, picture_tokens=tokens, context_tokens=self._context_tokens
             )
-            pieces = prompts.render(prompt, *writing)
+            pieces = [*prompts.render(prompt, *writing), prompts.Tokens(prompt.begun)]
         except ImpChatError as exc:
             self._tell(request, _failed(exc))
             request.forget()
@@ -242,6 +240,8 @@ class Scheduler:
             request.words = Words((*self._bundle.text.stop, *request.sampling.stop))
             seed = request.sampling.seed
             request.sampler = self._model.sampler(request.sampling, random.getrandbits(31) if seed is None else seed)
+            if request.prompt.begun and not self._resume(request, request.sampling, request.sampler):
+                return
         new = request.cells[request.cached :]
         for sha256 in dict.fromkeys(cell[0] for cell in new if not isinstance(cell, int)):
             known = self._vision.cached(sha256)
@@ -253,6 +253,19 @@ class Scheduler:
                 self._looking[sha256] = request
                 self._eyes.look(request.pictures[sha256])
         self._tell(request, Reading(0, len(new)))
+
+    def _resume(self, request: Request, sampling: Sampling, sampler: Sampler) -> bool:
+        """Bring the answer to where it was cut off; whether there is room for it to go on."""
+        for token in request.prompt.begun:
+            sampler.accept(token)
+            request.add(token, self._model.piece(token))
+        request.told = len(request.tokens)
+        full = len(request.tokens) >= sampling.max_tokens or len(request.cells) > self._context_tokens
+        if full:
+            with self._lock:
+                if not request.ended:
+                    self._finish(request, "length")
+        return not full
 
     def _step(self) -> bool:
         """Decode one token of every answer and a chunk of the prompts; whether there was anything to decode."""
@@ -331,11 +344,7 @@ class Scheduler:
             if token in self._bundle.text.eos:
                 self._finish(request, "stop")
                 return
-            request.tokens.append(token)
-            request.ends.append((request.ends[-1] if request.ends else 0) + len(piece))
-            text = request.words.add(piece)
-            if text:
-                request.events.put(Text(text))
+            request.tell(request.add(token, piece))
             if request.words.stopped:
                 self._finish(request, "stop")
             elif len(request.tokens) >= request.sampling.max_tokens or len(slot.cells) >= self._context_tokens:

@@ -203,8 +203,12 @@ class TorchSampler:
         """The next token after row number `row` of the last decode, one with `logits`."""
         assert isinstance(context, TorchContext)
         token = self.choose(context.logits(row))
-        self._said.append(token)
+        self.accept(token)
         return token
+
+    def accept(self, token: int) -> None:
+        """Count `token`, which was chosen elsewhere, among those picked."""
+        self._said.append(token)
 
     def choose(self, logits: NDArray[numpy.float32]) -> int:
         """A token by its logits (vocabulary,)."""

@@ -25,6 +25,7 @@ from impchat.messages import (
     Prompt,
     Reading,
     Ready,
+    Sampling,
     Stats,
     Text,
     Turn,
@@ -395,6 +396,40 @@ def test_an_answer_ends_where_the_context_is_full(open_engine: Open) -> None:
     end = finished(events)
     assert end.finish_reason == "length"
     assert end.stats.prompt_tokens + end.stats.generated_tokens == 256 + 1  # the last one was not read any more
+
+
+# An answer that another engine began
+
+
+def test_an_answer_cut_off_anywhere_goes_on_as_if_nothing_had_happened(open_engine: Open, draw: Draw) -> None:
+    first, second = open_engine(), open_engine()
+    prompt = ask("What do you see?", draw("red"), key="a")
+    sampling = Sampling(temperature=0, repeat_penalty=1.3, max_tokens=16)
+    whole = run(first.start(prompt, sampling))
+    pieces = [e for e in whole if isinstance(e, Text)]
+    assert len(pieces) > 5
+    for cut in range(1, len(pieces) + 1):
+        begun = tuple(token for piece in pieces[:cut] for token in piece.tokens)
+        rest = run(second.start(replace(prompt, begun=begun), sampling))
+        assert text_of([*pieces[:cut], *rest]) == text_of(whole)
+        assert finished(rest).tokens == finished(whole).tokens
+        assert finished(rest).finish_reason == finished(whole).finish_reason
+
+
+def test_the_pieces_of_an_answer_carry_all_its_tokens(engine: Engine) -> None:
+    events = run(engine.start(ask("Hello!"), GREEDY))
+    assert tuple(t for e in events if isinstance(e, Text) for t in e.tokens) == finished(events).tokens
+
+
+def test_an_answer_begun_elsewhere_that_has_no_room_left_ends_at_once(open_engine: Open) -> None:
+    engine = open_engine(eos=NO_TOKEN, context_tokens=256)
+    prompt = ask("Hello!")
+    tokens = finished(run(engine.start(prompt, WILD))).tokens
+    ended = run(engine.start(replace(prompt, begun=tokens), WILD))
+    assert (text_of(ended), finished(ended).finish_reason, finished(ended).tokens) == ("", "length", tokens)
+    short = replace(WILD, max_tokens=8)
+    ended = run(engine.start(replace(prompt, begun=tokens[:8]), short))
+    assert (text_of(ended), finished(ended).finish_reason, finished(ended).tokens) == ("", "length", tokens[:8])
 
 
 # Opening and closing
