@@ -33,32 +33,40 @@ def choose_bundle(data: Path, model: str | Path | None = None) -> Bundle:
 class App:
     """One running ImpChat. Close it, or use it in a `with` block: answers that run are then kept as stopped."""
 
-    def __init__(self, data: Path, history: History, bundle: Bundle | None, engine: Engine | None) -> None:
+    def __init__(self, data: Path, history: History, bundle: Bundle | None, engine: Engine | None, slots: int) -> None:
         """`bundle` is opened at the first use of `engine` where no `engine` is given. Use `App.open`."""
         self.data = data
         self.history = history
         self.bundle = bundle
         self._engine = engine
+        self._slots = slots
         self._opening = threading.Lock()
         self._closed = False
         if bundle:
             self.model = bundle.id
-            system = settings.SYSTEM if bundle.text.system is None else bundle.text.system
+            self.system = settings.SYSTEM if bundle.text.system is None else bundle.text.system
         else:
             assert engine, "an App runs a bundle or an engine"
-            self.model, system = engine.info.model, settings.SYSTEM
+            self.model, self.system = engine.info.model, settings.SYSTEM
         self._answers = Answers(history)
-        self._core = Core(history, self._answers, lambda: self.engine, self.model, system)
+        self._core = Core(history, self._answers, lambda: self.engine, self.model, self.system)
 
     @classmethod
-    def open(cls, data: Path | None = None, model: str | Path | None = None, engine: Engine | None = None) -> App:
+    def open(
+        cls,
+        data: Path | None = None,
+        model: str | Path | None = None,
+        engine: Engine | None = None,
+        slots: int = settings.SLOTS,
+    ) -> App:
         """Open the data folder (`paths.data_dir()` where None) and its history; the engine opens when it is first
-        needed. An `engine` given here is used in place of a `model`, and closed with the App.
+        needed, for `slots` conversations at once. An `engine` given here is used in place of a `model`, and closed
+        with the App.
 
         Raises HistoryError ("data.unwritable", those of `History`) and ModelError (those of `choose_bundle`)."""
         folder = paths.ensure_data_dir(data or paths.data_dir())
         bundle = None if engine else choose_bundle(folder, model)
-        return cls(folder, History(paths.history_file(folder)), bundle, engine)
+        return cls(folder, History(paths.history_file(folder)), bundle, engine, slots)
 
     @property
     def demo(self) -> bool:
@@ -83,7 +91,7 @@ class App:
 
                 assert self.bundle
                 self.bundle.verify()
-                self._engine = LocalEngine(self.bundle)
+                self._engine = LocalEngine(self.bundle, slots=self._slots)
             return self._engine
 
     def chat(self, conversation: str | None = None, owner: str = settings.OWNER) -> Chat:

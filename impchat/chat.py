@@ -46,7 +46,7 @@ class Core:
     prefills: dict[str, Attachment] = field(default_factory=dict)  # conversation -> what is read ahead in it
 
 
-class _Run:
+class Run:
     """A Handle that first waits its turn: until nothing else runs in this conversation and the engine is open."""
 
     def __init__(
@@ -231,7 +231,7 @@ class Chat:
         def prompt() -> Prompt:
             return self._prompt(row.uuid, row.leaf, row.draft_images)
 
-        run = _Run(core.engine, prompt, lambda engine, prompt: engine.prefill(prompt), behind=behind)
+        run = Run(core.engine, prompt, lambda engine, prompt: engine.prefill(prompt), behind=behind)
         attachment = core.prefills[row.uuid] = Attachment(image, row.draft_images, row.leaf, run)
 
         def done(attachment: Attachment) -> None:
@@ -323,7 +323,7 @@ class Chat:
                     prefill.cancel()
                     behind.append(prefill.settled.wait)
         row = self._history.start_answer(question.conversation, self._owner, parent=question.uuid, model=core.model)
-        run = _Run(
+        run = Run(
             core.engine,
             lambda: self._prompt(question.conversation, question.uuid),
             lambda engine, prompt: engine.start(prompt, sampling or engine.info.sampling),
@@ -340,18 +340,18 @@ class Chat:
         turns: list[Turn] = []
         for m in branch:
             if m.role == "user":
-                _add_question(turns, m.text, self._pictures(m.images))
+                add_question(turns, m.text, self._pictures(m.images))
             elif m.text:  # an answer that failed before its first word is no turn
                 turns.append(Turn("assistant", m.text, tokens=m.tokens if m.model == self._core.model else None))
         if attached is not None:
-            _add_question(turns, "", self._pictures(attached))
+            add_question(turns, "", self._pictures(attached))
         return Prompt(self._core.system, tuple(turns), key=conversation, open_turn=attached is not None)
 
     def _pictures(self, shas: Sequence[str]) -> tuple[Picture, ...]:
         return tuple(Picture(sha, self._history.image_bytes(sha)) for sha in shas)
 
 
-def _add_question(turns: list[Turn], text: str, pictures: tuple[Picture, ...]) -> None:
+def add_question(turns: list[Turn], text: str, pictures: tuple[Picture, ...]) -> None:
     """Add a user turn; to the last one where that was never answered, because sides must alternate in a prompt."""
     if turns and turns[-1].role == "user":
         last = turns.pop()

@@ -16,7 +16,7 @@ from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
-from impchat import cli_history, cli_models, doctor, paths, settings, terminal, texts
+from impchat import cli_history, cli_models, cli_serve, doctor, paths, settings, terminal, texts
 from impchat.app import App
 from impchat.cli_words import ELSEWHERE, build_parser
 from impchat.engines import check_sampling
@@ -91,6 +91,11 @@ def _run(argv: list[str], screen: Screen) -> int:
                 return cli_models.run(data, model, screen, args)
             except ModuleNotFoundError as exc:
                 raise _missing(f"impchat models {args.action}", exc, "convert") from exc
+        case "serve":
+            try:
+                return cli_serve.run(data, model, screen, args)
+            except ModuleNotFoundError as exc:
+                raise _missing("impchat serve", exc, "serve") from exc
         case "convert":
             return _convert(screen, args)
         case _:

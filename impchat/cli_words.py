@@ -90,6 +90,11 @@ def build_parser(language: str) -> argparse.ArgumentParser:
     convert.option("--vision", default=settings.VISION_TYPE, metavar=eyes, help="convert.vision")
     formats = settings.CONVERT_FORMATS
     convert.option("--format", default=formats[0], metavar="|".join(formats), help="convert.format")
+    serve = command("serve", common)
+    serve.option("--port", metavar="N", default=settings.SERVE_PORT, type=port, help="web.port")
+    serve.option("--slots", metavar="N", default=settings.SLOTS, type=partial(_count, "--slots"), help="serve.slots")
+    queue = partial(_count, "--queue")
+    serve.option("--queue", metavar="N", default=settings.QUEUE_REQUESTS, type=queue, help="serve.queue")
     command("doctor", common)
     for name in ELSEWHERE:
         command(name)
@@ -102,7 +107,9 @@ def _history(parser: Parser, common: Parser, language: str) -> None:
     listing.option("--folder", metavar="NAME", help="history.folder")
     listing.option("--tag", metavar="NAME", help="history.tag")
     listing.option("--deleted", action="store_true", help="history.deleted")
-    listing.option("--count", metavar="N", type=_count, default=settings.LIST_COUNT, help="history.count")
+    listing.option(
+        "--count", metavar="N", type=partial(_count, "--count"), default=settings.LIST_COUNT, help="history.count"
+    )
     action("search", common).option("words", nargs="+", metavar="WORD", help="history.words")
     action("import", common).option("file", metavar="FILE", help="history.file")
     for name in ("show", "export", "delete", "restore"):
@@ -163,9 +170,16 @@ def _number(flag: str, name: str, value: str) -> float:
         raise SettingsError("option.not_a_number", option=flag, value=value) from exc
 
 
-def _count(value: str) -> int:
+def port(value: str) -> int:
+    """The value of --port. Raises SettingsError "web.port"."""
+    if not value.isdecimal() or int(value) > 65535:
+        raise SettingsError("web.port", port=value)
+    return int(value)
+
+
+def _count(flag: str, value: str) -> int:
     if not value.isdecimal() or not int(value):
-        raise SettingsError("option.not_a_number", option="--count", value=value)
+        raise SettingsError("option.not_a_number", option=flag, value=value)
     return int(value)
 
 

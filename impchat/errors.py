@@ -6,7 +6,8 @@
     |- HistoryError    the history file or the data folder cannot be used, or a thing asked for is not in it
     |- ChatError       a conversation cannot do what was asked, or an answer ended badly
     |- ModelError      a bundle is missing, broken or not what its manifest says; a checkpoint cannot be converted
-    `- EngineError     a model cannot be run, or stopped running
+    |- EngineError     a model cannot be run, or stopped running
+    `- RequestError    what another program or device asks of the server is refused
 
 In: a code of the catalogue (`image.truncated`) and the values its sentence names. Out: an exception whose str() is
 the English sentence. Foreign errors are mapped to these at the boundary, with `from exc`.
@@ -58,3 +59,7 @@ class ModelError(ImpChatError):
 
 class EngineError(ImpChatError):
     """A model cannot be run, or stopped running."""
+
+
+class RequestError(ImpChatError):
+    """What another program or device asks of the server is refused."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 OWNER = "local"  # the owner of conversations where nobody logs in
 HOST = "127.0.0.1"  # loopback: nobody else reaches the page unless asked for
 PORT = 7860
+SERVE_PORT = 7861
 DEFAULT_MODEL = "imp-v1.5-3b-196"  # the family member recommended to everyone
 DEMO_MODEL = "imp-demo-196"  # the bundled one
 
@@ -81,6 +82,13 @@ IMAGE_STORED_SIDE = 2048  # longest side kept
 IMAGE_JPEG_QUALITY = 92
 IMAGES_PER_MESSAGE = 8
 THUMBNAIL_SIDE = 320
+
+# Server
+QUEUE_REQUESTS = 64  # being answered or waiting at once; the next one is told to come again
+REQUEST_BYTES = 96 * 1024 * 1024  # largest request; pictures in it are a third larger than their files
+STOP_STRINGS = 16
+SPOKEN_KEPT = 512  # latest answers whose token ids are remembered for a request that gives them back
+SSE_PING_S = 10.0  # a stream that is silent so long sends a comment, so that nobody in between closes it
 
 # History
 FLUSH_S = 0.5  # a streaming answer is on disk at least this often

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from impchat import settings
 from impchat.cli import choose_language
-from impchat.cli_words import Parser, common_options
+from impchat.cli_words import Parser, common_options, port
 from impchat.errors import SettingsError
 from impchat.texts import say
 
@@ -38,15 +38,9 @@ def _parser(language: str) -> Parser:
     parser = Parser(language, prog="impchat web", description=about, parents=[common_options(language)])
     parser.option("-h", "--help", action="help", help="help")
     parser.option("--host", metavar="ADDRESS", default=settings.HOST, help="web.host")
-    parser.option("--port", metavar="N", default=settings.PORT, type=_port, help="web.port")
+    parser.option("--port", metavar="N", default=settings.PORT, type=port, help="web.port")
     parser.option("--open", action=argparse.BooleanOptionalAction, default=_has_screen(), help="web.open")
     return parser
-
-
-def _port(value: str) -> int:
-    if not value.isdecimal() or int(value) > 65535:
-        raise SettingsError("web.port", port=value)
-    return int(value)
 
 
 def _has_screen() -> bool:
@@ -57,11 +51,11 @@ def _has_screen() -> bool:
 
 def _serve(options: argparse.Namespace, language: str) -> int:
     from impchat.app import App
+    from impchat.server import listen
     from impchat_web import server
 
     with server.bind(options.host, options.port) as bound:  # first: a busy port must not cost opening the rest
-        host, port = bound.getsockname()[:2]
-        address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        address = listen.address(bound)
 
         def ready() -> None:
             print(say("web.address", language, address=address), flush=True)
@@ -72,5 +66,5 @@ def _serve(options: argparse.Namespace, language: str) -> int:
         app = App.open(data, options.model if "model" in options else None)
         web = server.build_app(app, options.language if "language" in options else None)
         with suppress(KeyboardInterrupt):  # how uvicorn passes Ctrl-C on when it has ended
-            server.Server(web, ready).run(sockets=[bound])
+            listen.Server(web, ready).run(sockets=[bound])
     return 0

@@ -7,14 +7,13 @@ This file does not know what the page looks like.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import re
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +25,6 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(2**31)
 
 import gradio as gr
-import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -37,6 +35,7 @@ from impchat.app import App
 from impchat.chat import Attachment
 from impchat.errors import ImageError, ImpChatError, SettingsError
 from impchat.messages import Encoding, Event, Failed, Finished, Reading, Ready, Text
+from impchat.server import listen
 from impchat_web import guard, languages, page, render
 
 _HERE = Path(__file__).parent
@@ -256,28 +255,4 @@ def bind(host: str, port: int) -> socket.socket:
     not this machine's own, "web.port_busy" and "web.port_refused"."""
     if host not in guard.LOOPBACK:
         raise SettingsError("web.host", host=host)
-    bound = socket.socket(socket.AF_INET6 if host == "::1" else socket.AF_INET)
-    if os.name == "posix":  # elsewhere it would let two servers share a port
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((host, port))
-        bound.listen()
-    except OSError as exc:
-        bound.close()
-        code = "web.port_busy" if exc.errno == errno.EADDRINUSE else "web.port_refused"
-        raise SettingsError(code, port=port) from exc
-    return bound
-
-
-class Server(uvicorn.Server):
-    """Uvicorn on a bound socket, telling when it is ready."""
-
-    def __init__(self, web: FastAPI, ready: Callable[[], None]) -> None:
-        # A page that streams is cut off after a second; its answer is saved by the core.
-        super().__init__(uvicorn.Config(web, log_level="warning", timeout_graceful_shutdown=1, ws="none"))
-        self._ready = ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        if self.started:
-            self._ready()
+    return listen.bind(host, port)

@@ -1,0 +1,245 @@
+"""The API: OpenAI's routes and our few beside them, as one ASGI application.
+
+In: an open App. Out: a FastAPI application for `impchat serve`, for `impchat web` and for a replica of a cluster.
+This file does not know sockets, certificates or who may come; `gate` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from sse_starlette import EventSourceResponse
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
+
+from impchat import settings
+from impchat.app import App
+from impchat.chat import Run
+from impchat.engines import Handle
+from impchat.errors import EngineError, ImpChatError, RequestError
+from impchat.messages import Dropped, Failed, Finished, Ready, Text
+from impchat.server import refusals, shapes, wire
+from impchat.server.desk import Desk, Job
+from impchat.server.gate import Gate
+from impchat.server.refusals import refusal
+from impchat.server.wire import ChatRequest, Fetch, Question, Spoken
+
+T = TypeVar("T")
+
+PATHS = ("/v1/", "/health", "/metrics", "/openapi.json")
+"""The beginnings of the paths that the API answers."""
+
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": refusals.ErrorBody} for status in (400, 401, 403, 404, 405, 413, 429, 500, 503)
+}
+_STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"model": shapes.Completion, "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+}
+
+
+def build_api(
+    app: App,
+    *,
+    desk: Desk | None = None,
+    hosts: Collection[str] = (),
+    let_in: Callable[[Scope], None] | None = None,
+    fetch: Fetch | None = None,
+) -> FastAPI:
+    """The API of `app`. `desk`: shared by several APIs of one engine. `hosts`, `let_in`: see `gate.Gate`. `fetch`: gets
+    pictures from http(s) addresses; without it those are refused."""
+    api = FastAPI(title="ImpChat", docs_url=None, redoc_url=None, responses=_REFUSALS)
+    _add_errors(api)
+    _add_models(api, app)
+    _add_answers(api, app, desk := desk or Desk(settings.QUEUE_REQUESTS), fetch)
+    _add_state(api, app, desk)
+    api.add_middleware(Gate, hosts=hosts, let_in=let_in)
+    return api
+
+
+def _add_errors(api: FastAPI) -> None:
+    @api.exception_handler(ImpChatError)
+    async def told(_: Request, error: ImpChatError) -> JSONResponse:
+        return refusal(error)
+
+    @api.exception_handler(RequestValidationError)
+    async def misread(_: Request, error: RequestValidationError) -> JSONResponse:
+        return refusals.misread(error)
+
+    @api.exception_handler(HTTPException)
+    async def plain(_: Request, error: HTTPException) -> JSONResponse:
+        kind = "server_error" if error.status_code >= 500 else "invalid_request_error"
+        content = refusals.body(str(error.detail), kind, None, None)
+        return JSONResponse(content, error.status_code, dict(error.headers or {}))
+
+
+def _add_models(api: FastAPI, app: App) -> None:
+    @api.get("/v1/models", response_model=shapes.Models)
+    def models() -> Any:
+        return {"object": "list", "data": [_model(app)]}
+
+    @api.get("/v1/models/{model:path}", response_model=shapes.Model)
+    def model(model: str) -> Any:
+        _check_model(app, model)
+        return _model(app)
+
+
+def _model(app: App) -> dict[str, Any]:
+    """What is said of the model without opening it."""
+    context = app.bundle.context_tokens if app.bundle else app.engine.info.context_tokens
+    takes = ["text", "image"] if app.bundle or app.engine.info.vision else ["text"]
+    return {
+        "id": app.model, "object": "model", "created": 0, "owned_by": "impchat", "context_length": context,
+        "input_modalities": takes, "demo": app.demo,
+    }  # fmt: skip
+
+
+def _check_model(app: App, model: str) -> None:
+    if model != app.model:
+        raise RequestError("request.model_unknown", model=model, known=app.model)
+
+
+def _add_answers(api: FastAPI, app: App, desk: Desk, fetch: Fetch | None) -> None:
+    spoken = Spoken()
+
+    @api.post("/v1/chat/completions", responses=_STREAMED, response_model=None)
+    async def complete(asked: ChatRequest, request: Request) -> Response:
+        _check_model(app, asked.model)
+
+        def start(engine: Any, prompt: Any) -> Handle:
+            handle: Handle = engine.start(prompt, wire.sampling_of(asked, engine.info.sampling))
+            return handle
+
+        run = Run(lambda: app.engine, lambda: wire.prompt_of(asked, app.system, spoken, fetch), start)
+        job = desk.take(run)
+        reply = wire.Reply(app.model)
+        try:
+            if asked.stream:
+                first = await _unless_gone(request, job.first(settings.SSE_PING_S))
+                if not isinstance(first, Failed):
+                    usage = bool(asked.stream_options and asked.stream_options.include_usage)
+                    streamed, job = _Streamed(job, _pieces(job, reply, spoken, usage)), None  # type: ignore[assignment]
+                    return streamed
+            return await _unless_gone(request, _whole(job, reply, spoken)) or _nobody()
+        finally:
+            if job:
+                job.close()
+
+    @api.post("/v1/images/prefill", response_model=None, responses={200: {"model": shapes.Prefilled}})
+    async def prefill(asked: Question, request: Request) -> Response:
+        """Read the pictures of a question that is still being typed; its text is not read. The question then costs
+        only its own tokens."""
+        _check_model(app, asked.model)
+        run = Run(
+            lambda: app.engine,
+            lambda: wire.prompt_of(asked, app.system, spoken, fetch, prefill=True),
+            lambda engine, prompt: engine.prefill(prompt),
+        )
+        job = desk.take(run)
+        try:
+            return await _unless_gone(request, _ready(job, app.model)) or _nobody()
+        finally:
+            job.close()
+
+
+async def _whole(job: Job, reply: wire.Reply, spoken: Spoken) -> Response:
+    text, dropped = "", None
+    async for event in job.events():
+        match event:
+            case Text(piece):
+                text += piece
+            case Dropped():
+                dropped = event
+            case Failed():
+                return refusal(event)
+            case Finished(reason) if reason != "stopped":
+                spoken.keep(text, event.tokens)
+                return JSONResponse(reply.whole(text, event, dropped))
+    return refusal(EngineError("engine.closed"))
+
+
+async def _pieces(job: Job, reply: wire.Reply, spoken: Spoken, usage: bool) -> AsyncIterator[dict[str, str]]:
+    """The answer as server-sent events."""
+    text, dropped = "", None
+    yield _event(reply.begin())
+    async for event in job.events():
+        match event:
+            case Text(piece):
+                text += piece
+                yield _event(reply.piece(piece))
+            case Dropped():
+                dropped = event
+            case Finished(reason) if reason != "stopped":
+                spoken.keep(text, event.tokens)
+                for chunk in reply.ends(event, dropped, usage):
+                    yield _event(chunk)
+            case Failed(code, values):
+                yield _event(refusals.status_and_body(code, values)[1])
+            case Finished():
+                yield _event(refusals.status_and_body("engine.closed", {})[1])
+    yield {"data": "[DONE]"}
+
+
+def _event(chunk: dict[str, Any]) -> dict[str, str]:
+    return {"data": json.dumps(chunk, ensure_ascii=False, separators=(",", ":"))}
+
+
+async def _ready(job: Job, model: str) -> Response:
+    async for event in job.events():
+        match event:
+            case Ready(stats):
+                content = {"object": "image.prefill", "model": model, "usage": wire.usage(stats)}
+                return JSONResponse(content | {"impchat": wire.receipt(stats, None)})
+            case Failed():
+                return refusal(event)
+    return refusal(EngineError("engine.closed"))
+
+
+class _Streamed(EventSourceResponse):
+    """Frees the request's place however sending ends, also before it begins."""
+
+    def __init__(self, job: Job, content: AsyncIterator[dict[str, str]]) -> None:
+        super().__init__(content, ping=settings.SSE_PING_S, sep="\n")
+        self._job = job
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._job.close()
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
+    """The result of `work`; None as soon as whoever asked has gone."""
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    working, waiting = asyncio.ensure_future(work), asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        working.cancel()
+        waiting.cancel()
+
+
+def _nobody() -> Response:
+    return Response(status_code=499)  # for the log; nobody reads it
+
+
+def _add_state(api: FastAPI, app: App, desk: Desk) -> None:
+    @api.get("/health", response_model=shapes.Health)
+    def health() -> Any:
+        return {"status": "ok", "model": app.model}
+
+    @api.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    def metrics() -> Response:
+        return Response(generate_latest(desk.figures.registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,151 @@
+"""Where requests are taken in: so many at once and no more, each read by a thread of its own for an event loop.
+
+In: handles of an engine. Out: their events in asyncio, and what the requests took, as figures for Prometheus.
+This file does not know what is asked, nor how answers are sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from impchat.answer import End, drain
+from impchat.engines import Handle
+from impchat.errors import RequestError
+from impchat.messages import Event, Failed, Finished, Ready, Stats, Text
+
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100)
+
+
+class Figures:
+    """What Prometheus is told. No text, no names, no addresses."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+
+        def counter(name: str, about: str, *labels: str) -> Counter:
+            return Counter(f"impchat_{name}", about, labels, registry=self.registry)
+
+        self.requests = counter("requests", "Requests for an answer or a prefill, by how they ended", "end")
+        self.prompt = counter("prompt_tokens", "Tokens of prompts, those of pictures too")
+        self.cached = counter("cached_tokens", "Of these, found in the KV cache")
+        self.generated = counter("generated_tokens", "Tokens of answers")
+        self.open = Gauge("impchat_requests_open", "Requests being answered or waiting", registry=self.registry)
+        self.first = Histogram(
+            "impchat_first_token_seconds", "From request to first text", registry=self.registry, buckets=_SECONDS
+        )
+        self.took = Histogram(
+            "impchat_request_seconds", "From request to its end", registry=self.registry, buckets=_SECONDS
+        )
+
+    def count(self, stats: Stats) -> None:
+        self.prompt.inc(stats.prompt_tokens)
+        self.cached.inc(stats.cached_tokens)
+        self.generated.inc(stats.generated_tokens)
+
+
+class Desk:
+    """Takes in at most `limit` requests at a time. May be used from several threads, each with its own event loop."""
+
+    def __init__(self, limit: int) -> None:
+        self.figures = Figures()
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._open = 0
+        self._usual_s = 1.0  # how long a request takes; the latest count most
+
+    def take(self, handle: Handle) -> Job:
+        """Have `handle` run and its events read by the running event loop.
+
+        Raises RequestError "request.busy" with the seconds after which there may be room."""
+        with self._lock:
+            if self._open >= self._limit:
+                self.figures.requests.labels("refused").inc()
+                raise RequestError("request.busy", seconds=max(1, math.ceil(self._usual_s)))
+            self._open += 1
+        self.figures.open.inc()
+        return Job(handle, self.figures, self._leave)
+
+    def _leave(self, seconds: float) -> None:
+        with self._lock:
+            self._open -= 1
+            self._usual_s += 0.2 * (seconds - self._usual_s)
+        self.figures.open.dec()
+        self.figures.took.observe(seconds)
+
+
+class Job:
+    """A request that was taken in. Whoever holds it calls `close`, which frees its place."""
+
+    def __init__(self, handle: Handle, figures: Figures, leave: Callable[[float], None]) -> None:
+        self._handle = handle
+        self._figures = figures
+        self._leave = leave
+        self._begun = time.monotonic()
+        self._loop = asyncio.get_running_loop()
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._first: Event | None = None
+        self._spoke = self._closed = False
+        self._end = "gone"
+        # A daemon: a process that ends must not wait for a model.
+        threading.Thread(target=self._take, name="api-request", daemon=True).start()
+
+    def _take(self) -> None:
+        end: End = Failed("answer.no_end", {})  # stands where a mistake of ours ends the thread
+        try:
+            end = drain(self._handle, self._put)
+        finally:
+            self._put(end)
+
+    def _put(self, event: Event) -> None:
+        with suppress(RuntimeError):  # the loop has closed: nobody reads any more
+            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+
+    async def first(self, timeout_s: float) -> Event | None:
+        """The first event, which `events` gives once more; None where it did not come within `timeout_s` seconds."""
+        with suppress(TimeoutError):
+            self._first = await asyncio.wait_for(self._next(), timeout_s)
+        return self._first
+
+    async def events(self) -> AsyncIterator[Event]:
+        """The events as they happen, to the last one; pieces of text that came together are one."""
+        while True:
+            event, self._first = self._first or await self._next(), None
+            rest = None
+            while isinstance(event, Text) and rest is None and not self._events.empty():
+                following = await self._next()
+                if isinstance(following, Text):
+                    event = Text(event.text + following.text)
+                else:
+                    rest = following
+            for each in (event, rest):
+                if each is not None:
+                    yield each
+                    if isinstance(each, End):
+                        return
+
+    async def _next(self) -> Event:
+        event = await self._events.get()
+        if isinstance(event, Text) and not self._spoke:
+            self._spoke = True
+            self._figures.first.observe(time.monotonic() - self._begun)
+        if isinstance(event, Ready | Finished):
+            self._figures.count(event.stats)
+            self._end = "done"
+        if isinstance(event, Failed):
+            self._end = "failed"
+        return event
+
+    def close(self) -> None:
+        """End it where it runs, and free its place. May be called more than once."""
+        if not self._closed:
+            self._closed = True
+            self._handle.stop()
+            self._figures.requests.labels(self._end).inc()
+            self._leave(time.monotonic() - self._begun)

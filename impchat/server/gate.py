@@ -1,0 +1,94 @@
+"""What every request passes before it is read: whether it names this server, comes from no other site's page, is of
+bearable size, and shows a token where one is needed.
+
+In: HTTP requests. Out: the same, or a refusal. This file does not know what is asked.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Collection
+from urllib.parse import urlsplit
+
+from fastapi import HTTPException
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from impchat import settings
+from impchat.errors import RequestError
+from impchat.server.refusals import refusal
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class Gate:
+    """ASGI middleware. `hosts`: names of this server beside its own addresses. `let_in`: raises RequestError for a
+    request that may not pass; it may leave in the scope's state who asks."""
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str], let_in: Callable[[Scope], None] | None) -> None:
+        self._app = app
+        self._hosts = {*LOOPBACK, *(host.lower() for host in hosts)}
+        self._let_in = let_in
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        try:
+            self._check_names(scope, headers)
+            if headers.get("content-length", "").isdecimal():
+                _check_size(int(headers["content-length"]))
+            if self._let_in:
+                self._let_in(scope)
+        except RequestError as error:
+            await refusal(error)(scope, receive, send)
+            return
+        await self._app(scope, _counted(receive), send)
+
+    def _check_names(self, scope: Scope, headers: Headers) -> None:
+        """A foreign name that leads to this machine is DNS rebinding. A page of another site has no business here."""
+        host = headers.get("host", "")
+        if not (_is_at(_name(host), scope.get("server")) or _name(host) in self._hosts):
+            raise RequestError("request.host", host=host)
+        origin = headers.get("origin")
+        if origin is not None and origin.lower() != f"{scope['scheme']}://{host}".lower():
+            raise RequestError("request.host", host=origin)
+
+
+def _name(host: str) -> str:
+    """The name in a Host header, without the port; empty where it is none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:  # half an IPv6 address
+        return ""
+
+
+def _is_at(name: str, server: tuple[str, int | None] | None) -> bool:
+    """Whether `name` is the address at which this connection arrived."""
+    try:
+        return server is not None and ipaddress.ip_address(name) == ipaddress.ip_address(server[0].partition("%")[0])
+    except ValueError:
+        return False
+
+
+def _check_size(count: int) -> None:
+    if count > settings.REQUEST_BYTES:
+        raise RequestError("request.too_large", limit=settings.REQUEST_BYTES >> 20)
+
+
+def _counted(receive: Receive) -> Receive:
+    """`receive` of a body that did not say how large it is."""
+    total = 0
+
+    async def counting() -> Message:
+        nonlocal total
+        message = await receive()
+        total += len(message.get("body", b""))
+        try:
+            _check_size(total)
+        except RequestError as error:
+            raise HTTPException(413, str(error)) from error  # the one exception that passes FastAPI's reading of a body
+        return message
+
+    return counting

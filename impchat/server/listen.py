@@ -1,0 +1,58 @@
+"""Sockets and uvicorn: a place to listen, and a server that says when it is ready.
+
+In: an address and an ASGI application. Out: HTTP. This file does not know what is served.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+
+from impchat.errors import SettingsError
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises SettingsError "web.port_busy", "web.port_refused" and
+    "serve.address" for an address that is not this machine's."""
+    try:
+        family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except OSError as exc:
+        raise SettingsError("serve.address", host=host) from exc
+    bound = socket.socket(family)
+    if os.name == "posix":  # elsewhere it would let two servers share a port
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind(place)
+        bound.listen()
+    except OSError as exc:
+        bound.close()
+        if exc.errno == errno.EADDRNOTAVAIL:
+            raise SettingsError("serve.address", host=host) from exc
+        code = "web.port_busy" if exc.errno == errno.EADDRINUSE else "web.port_refused"
+        raise SettingsError(code, port=port) from exc
+    return bound
+
+
+class Server(uvicorn.Server):
+    """Uvicorn on a bound socket, telling when it is ready."""
+
+    def __init__(self, app: Any, ready: Callable[[], None], **how: Any) -> None:
+        # Whoever streams is cut off after a second; an answer of a conversation is saved by the core.
+        super().__init__(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, ws="none", **how))
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._ready()
+
+
+def address(bound: socket.socket, scheme: str = "http") -> str:
+    """The address of a socket as a browser takes it."""
+    host, port = bound.getsockname()[:2]
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -1,0 +1,84 @@
+"""Errors as OpenAI tells them: a status, and a body with message, type, param and code.
+
+In: an error of the core, as exception or event. Out: what is sent. Messages are English, as all of this API.
+This file does not know what was asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from impchat.errors import ImpChatError
+from impchat.messages import Failed
+
+_KNOWN: dict[str, tuple[int, str, str | None, str]] = {  # our code -> status, type, param, OpenAI's own code
+    "request.model_unknown": (404, "invalid_request_error", "model", "model_not_found"),
+    "request.token": (401, "authentication_error", None, "invalid_api_key"),
+    "request.host": (403, "permission_error", None, "forbidden"),
+    "request.device": (403, "permission_error", None, "forbidden"),
+    "request.too_large": (413, "invalid_request_error", None, "request_too_large"),
+    "request.busy": (429, "rate_limit_error", None, "rate_limit_exceeded"),
+    "prompt.too_long": (400, "invalid_request_error", "messages", "context_length_exceeded"),
+    "prompt.no_question": (400, "invalid_request_error", "messages", "invalid_messages"),
+    "request.last_turn": (400, "invalid_request_error", "messages", "invalid_messages"),
+    "engine.closed": (503, "server_error", None, "unavailable"),
+    "engine.out_of_memory": (503, "server_error", None, "unavailable"),
+}
+_ASKED_WRONG = ("image.", "question.", "option.", "request.", "portability.")
+
+
+class ErrorDetail(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """OpenAI's error body."""
+
+    error: ErrorDetail
+
+
+def status_and_body(code: str, values: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+    """What is told of the error `code`."""
+    if code in _KNOWN:
+        status, kind, param, name = _KNOWN[code]
+    elif code.startswith(_ASKED_WRONG):
+        status, kind, param, name = 400, "invalid_request_error", None, code
+    elif code.startswith("history.no_"):
+        status, kind, param, name = 404, "invalid_request_error", None, "not_found"
+    else:
+        status, kind, param, name = 500, "server_error", None, code
+    return status, body(ImpChatError(code, **values).sentence(), kind, param, name)
+
+
+def body(message: str, kind: str, param: str | None, code: str | None) -> dict[str, Any]:
+    clean = message.encode("utf-8", "replace").decode()  # what came in may hold half characters
+    return {"error": {"message": clean, "type": kind, "param": param, "code": code}}
+
+
+def refusal(error: ImpChatError | Failed) -> JSONResponse:
+    """The response that tells of `error`."""
+    status, content = status_and_body(error.code, error.values)
+    headers = {}
+    if status == 429:
+        headers["retry-after"] = str(error.values["seconds"])
+    if status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return JSONResponse(content, status, headers)
+
+
+def misread(error: RequestValidationError) -> JSONResponse:
+    """The response to a body that is not of the API's form: names the first place."""
+    first = error.errors()[0]
+    place = ".".join(str(p) for p in first["loc"] if p != "body")
+    if first["type"] == "json_invalid":
+        place = ""
+    message = f"{place}: {first['msg']}" if place else first["msg"]
+    return JSONResponse(body(message, "invalid_request_error", place or None, "invalid_request"), 400)

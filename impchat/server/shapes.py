@@ -1,0 +1,78 @@
+"""What the API answers with, as its OpenAPI document tells other programs.
+
+In: nothing. Out: models of the JSON that `wire` and `api` write. This file does not know how it comes to be.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+
+class Model(BaseModel):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    context_length: int
+    input_modalities: list[str]
+    demo: bool
+
+
+class Models(BaseModel):
+    object: Literal["list"]
+    data: list[Model]
+
+
+class CachedTokens(BaseModel):
+    cached_tokens: int
+
+
+class Usage(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: CachedTokens
+
+
+class Receipt(BaseModel):
+    """The fields of `messages.Stats` and, where the conversation outgrew the context, `messages.Dropped`."""
+
+    stats: dict[str, float]
+    dropped: dict[str, int] | None
+
+
+class Answer(BaseModel):
+    role: Literal["assistant"]
+    content: str
+    refusal: None
+
+
+class Choice(BaseModel):
+    index: int
+    message: Answer
+    logprobs: None
+    finish_reason: Literal["stop", "length"]
+
+
+class Completion(BaseModel):
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+    impchat: Receipt
+
+
+class Prefilled(BaseModel):
+    object: Literal["image.prefill"]
+    model: str
+    usage: Usage
+    impchat: Receipt
+
+
+class Health(BaseModel):
+    status: Literal["ok"]
+    model: str

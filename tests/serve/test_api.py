@@ -1,0 +1,233 @@
+"""The API as HTTP: what the official client does not show."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from impchat.errors import EngineError
+from impchat.messages import Finished, Stats
+from impchat.server.desk import Desk
+from tests.core.scripted import ScriptedEngine
+from tests.serve.conftest import SECONDS, Serve, Site, asking, data_uri, drawing, question
+
+
+def wait_until(fact: Callable[[], bool]) -> None:
+    end = time.monotonic() + SECONDS
+    while not fact():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def figure(site: Site, name: str) -> float:
+    with site.client() as client:
+        lines = client.get("/metrics").text.splitlines()
+    return float(dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))[name])
+
+
+def raw(body: dict[str, Any]) -> dict[str, Any]:
+    """`body` with half characters, which httpx would not send as JSON."""
+    return {"content": json.dumps(body).encode(), "headers": {"content-type": "application/json"}}
+
+
+def test_health_names_the_model_and_metrics_count_tokens(site: Site) -> None:
+    with site.client() as client:
+        assert client.get("/health").json() == {"status": "ok", "model": site.app.model}
+        client.post("/v1/chat/completions", json=asking(question("Hello!"))).raise_for_status()
+        figures = client.get("/metrics").text
+    assert figure(site, "impchat_prompt_tokens_total") > 0
+    assert figure(site, "impchat_generated_tokens_total") > 0
+    assert figure(site, 'impchat_requests_total{end="done"}') >= 1
+    assert figure(site, "impchat_first_token_seconds_count") >= 1
+    assert "Hello" not in figures
+
+
+def test_a_picture_handed_in_ahead_costs_the_question_nothing(site: Site) -> None:
+    picture = data_uri(drawing("purple"))
+    with site.client() as client:
+        ahead = client.post("/v1/images/prefill", json=asking(question("", picture))).json()
+        done = client.post("/v1/chat/completions", json=asking(question("What colour is it?", picture))).json()
+    assert ahead["object"] == "image.prefill"
+    assert ahead["usage"]["prompt_tokens"] > 196
+    assert done["usage"]["prompt_tokens_details"]["cached_tokens"] >= ahead["usage"]["prompt_tokens"]
+    assert done["impchat"]["stats"]["vision_s"] == 0
+
+
+def test_requests_leave_no_trace_in_the_history(site: Site) -> None:
+    with site.client() as client:
+        client.post("/v1/chat/completions", json=asking(question("Hello!", data_uri(drawing())))).raise_for_status()
+    assert site.app.history.conversations("local") == []
+    assert list((site.app.data / "images").glob("*.png")) == []
+
+
+def test_a_foreign_name_for_this_machine_is_refused(site: Site) -> None:
+    with site.client() as client:
+        for headers in ({"host": "rebound.example"}, {"host": ""}, {"host": "[::1"}, {"origin": "http://elsewhere.example"},
+                        {"host": "192.168.1.1"}, {"origin": "null"}):  # fmt: skip
+            refused = client.post("/v1/chat/completions", json=asking(question("Hi")), headers=headers)
+            assert refused.status_code == 403, headers
+            assert refused.json()["error"]["type"] == "permission_error"
+        for host in ("localhost", f"127.0.0.1:{site.port}", "[::1]:80", "LOCALHOST:1"):
+            assert client.get("/health", headers={"host": host}).status_code == 200
+
+
+def test_unknown_paths_methods_and_bodies_get_openais_error_body(site: Site) -> None:
+    with site.client() as client:
+        for response, status in (
+            (client.get("/v1/nothing"), 404),
+            (client.get("/v1/chat/completions"), 405),
+            (client.post("/v1/chat/completions", content=b"{"), 400),
+            (client.post("/v1/chat/completions", content=b"[]", headers={"content-type": "application/json"}), 400),
+            (client.post("/v1/chat/completions", **raw(asking(question("\ud800")))), 200),
+            (client.post("/v1/chat/completions", **raw(asking(question("Hi"), model="\ud800"))), 404),
+        ):
+            assert response.status_code == status, response.text
+            assert status == 200 or set(response.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_a_request_that_is_too_large_is_refused_before_it_is_read(site: Site) -> None:
+    with socket.create_connection(("127.0.0.1", site.port), SECONDS) as connection:
+        connection.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 999999999999\r\n\r\n"
+        )
+        assert connection.recv(12) == b"HTTP/1.1 413"
+
+
+def chunked(site: Site) -> bytes:
+    """The status line for a body of unsaid length that never ends."""
+    block = b"100000\r\n" + b" " * 0x100000 + b"\r\n"
+    with socket.create_connection(("127.0.0.1", site.port), SECONDS) as connection:
+        connection.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n"
+        )
+        for _ in range(97):
+            connection.sendall(block)
+        return connection.recv(12)
+
+
+def test_a_body_of_unsaid_length_is_read_so_far_and_no_further(site: Site) -> None:
+    assert chunked(site) == b"HTTP/1.1 413"
+
+
+def test_beyond_the_limit_a_request_is_told_to_come_again(serve: Serve) -> None:
+    engine = ScriptedEngine()
+    site = serve(engine, desk=Desk(2))
+    ask = asking(question("Hi"), model="scripted-1")
+    answers: list[int] = []
+
+    def one() -> None:
+        with site.client() as client:
+            answers.append(client.post("/v1/chat/completions", json=ask).status_code)
+
+    threads = [threading.Thread(target=one) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    running = [engine.next(), engine.next()]
+    with site.client() as client:
+        refused = client.post("/v1/chat/completions", json=ask)
+        assert refused.status_code == 429
+        assert int(refused.headers["retry-after"]) >= 1
+        assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+        for script in running:
+            script.finish("Hello")
+        for thread in threads:
+            thread.join(SECONDS)
+        assert answers == [200, 200]
+        last = threading.Thread(target=one)
+        last.start()
+        engine.next().finish("Hello")
+        last.join(SECONDS)
+        assert answers == [200, 200, 200]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("spoken", [False, True])
+def test_a_client_that_goes_away_frees_its_place_at_once(serve: Serve, stream: bool, spoken: bool) -> None:
+    engine = ScriptedEngine()
+    site = serve(engine, desk=Desk(1))
+    body = asking(question("Hi"), model="scripted-1", stream=stream)
+    sent = json.dumps(body).encode()
+    with socket.create_connection(("127.0.0.1", site.port), SECONDS) as connection:
+        connection.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n" % len(sent) + sent
+        )
+        script = engine.next()
+        if spoken:
+            script.say("Hel")
+            if stream:
+                assert connection.recv(1)
+    wait_until(lambda: script.stopped)
+    done: list[int] = []
+
+    def again() -> None:
+        with site.client() as client:
+            done.append(client.post("/v1/chat/completions", json=body | {"stream": False}).status_code)
+
+    wait_until(lambda: figure(site, "impchat_requests_open") == 0)
+    thread = threading.Thread(target=again)
+    thread.start()
+    engine.next().finish("Hello")
+    thread.join(SECONDS)
+    assert done == [200]
+
+
+def test_an_engine_that_fails_in_mid_stream_is_told_in_the_stream(serve: Serve) -> None:
+    engine = ScriptedEngine()
+    site = serve(engine)
+    with (
+        site.client() as client,
+        client.stream(
+            "POST", "/v1/chat/completions", json=asking(question("Hi"), model="scripted-1", stream=True)
+        ) as response,
+    ):
+        script = engine.next()
+        script.say("Hel")
+        script.crash(EngineError("engine.decode_failed"))
+        text = response.read().decode()
+    assert '"content":"Hel"' in text
+    assert '"type":"server_error"' in text
+    assert text.endswith("data: [DONE]\n\n")
+
+
+def test_an_engine_that_fails_before_a_word_is_told_by_the_status(serve: Serve) -> None:
+    engine = ScriptedEngine()
+    site = serve(engine)
+    codes = []
+
+    def ask(stream: bool) -> None:
+        with site.client() as client:
+            body = asking(question("Hi"), model="scripted-1", stream=stream)
+            codes.append(client.post("/v1/chat/completions", json=body).status_code)
+
+    for stream in (False, True):
+        thread = threading.Thread(target=ask, args=(stream,))
+        thread.start()
+        engine.next().crash(EngineError("engine.decode_failed"))
+        thread.join(SECONDS)
+    assert codes == [500, 500]
+
+
+def test_a_silent_stream_sends_comments(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("impchat.settings.SSE_PING_S", 0.1)
+    engine = ScriptedEngine()
+    site = serve(engine)
+    with (
+        site.client() as client,
+        client.stream(
+            "POST", "/v1/chat/completions", json=asking(question("Hi"), model="scripted-1", stream=True)
+        ) as response,
+    ):
+        script = engine.next()
+        lines = response.iter_lines()
+        assert next(line for line in lines if line.startswith(":"))
+        script.say("Hi", Finished("stop", Stats()))
+        assert [line for line in lines if line][-1] == "data: [DONE]"

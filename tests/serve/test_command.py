@@ -1,0 +1,64 @@
+"""`impchat serve` in a process of its own, and README's curl lines against it."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from impchat.cli import main
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def impchat(*words: str, data: Path) -> Iterator[str]:
+    """A running `impchat serve`: its first line. Ctrl-C ends it without a word."""
+    command = [sys.executable, "-m", "impchat.cli", "serve", *words, "--data", str(data), "--language", "en"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        try:
+            assert process.stdout
+            yield process.stdout.readline()
+        finally:
+            process.send_signal(signal.SIGINT)
+            out, errors = process.communicate(timeout=30)
+        assert (process.returncode, out, errors) == (0, "", "")
+
+
+def curl_lines() -> list[str]:
+    """README's curl commands, each with the lines that belong to it."""
+    section = (ROOT / "README.md").read_text().split("\n## For other programs\n", 1)[1].split("\n## ", 1)[0]
+    code = "\n".join(line[4:] for line in section.splitlines() if line.startswith("    ") or not line)
+    return re.findall(r"^curl .*?(?=^\S|\n\n|\Z)", code, re.MULTILINE | re.DOTALL)
+
+
+def test_readmes_curl_lines_run_as_they_stand(tmp_path: Path) -> None:
+    with impchat("--port", "7861", data=tmp_path) as said:
+        assert "http://127.0.0.1:7861/v1" in said
+        told = []
+        for line in curl_lines():
+            run = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=ROOT, timeout=60)
+            assert run.returncode == 0, run.stderr
+            told.append(json.loads(run.stdout))
+    models, answer = told
+    assert models["data"][0]["id"] == "imp-demo-196"
+    assert "red" in answer["choices"][0]["message"]["content"].lower(), answer
+
+
+@pytest.mark.parametrize(
+    ("words", "says"), [(["--port", "x"], "x"), (["--slots", "0"], "--slots"), (["--loud"], "--loud")]
+)
+def test_what_cannot_be_served_gives_one_sentence(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["serve", *words, "--data", str(tmp_path)]) == 2
+    told = capsys.readouterr()
+    assert (told.out, len(told.err.splitlines())) == ("", 1)
+    assert says in told.err
