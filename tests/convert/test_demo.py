@@ -14,6 +14,7 @@ from random import Random
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from tokenizers import Tokenizer
 
@@ -21,7 +22,8 @@ from impchat import prompts, settings
 from impchat.engines.local import LocalEngine
 from impchat.messages import Finished, Picture, Prompt, Sampling, Turn
 from impchat.models.convert import convert
-from impchat.models.demo import eyes, lessons, off_topic, questions, scenes, train, words
+from impchat.models.demo import eyes, fractions, lessons, off_topic, questions, scenes, train, words
+from impchat.models.demo.model import Imp, Size
 from impchat.models.demo.questions import Asker, Exchange
 from impchat.models.demo.scenes import Scene, Thing
 
@@ -116,6 +118,53 @@ def test_pointing_is_right_when_the_attention_lies_on_the_thing() -> None:
     assert train.pointing_loss(scores, about, ranks).item() == pytest.approx(0, abs=1e-6)
     scores[..., 1 + 1] = 100
     assert train.pointing_loss(scores, about, ranks).item() == pytest.approx(50)
+
+
+def test_digits_near_the_right_one_are_right_too() -> None:
+    tenths, hundredths = fractions.shares(0.345)
+    assert tenths.argmax() == 3 and tenths.sum() == pytest.approx(1)
+    assert hundredths[4] == pytest.approx(hundredths[5], rel=1e-3)
+    assert hundredths[4] > hundredths[3] > hundredths[2] > hundredths[1]
+    near_edge, _ = fractions.shares(0.30)
+    assert near_edge[3] > near_edge[2] > 0.2  # 0.29 is hardly wrong
+    assert fractions.hundredths_behind(0.30, 2).argmax() == 9
+    assert fractions.hundredths_behind(0.30, 3).argmax() == 0
+
+
+def test_a_box_is_taught_digit_by_digit(tokenizer: Tokenizer) -> None:
+    layout = next(one for one in lessons.LAYOUTS if one.name == "short")
+    batch = lessons.Lessons(tokenizer).batch(layout, Random(3), 4)
+    places = np.argwhere(batch.digits.sum(-1) > 0)
+    assert len(places) > 20
+    numerals = [tokenizer.token_to_id(str(n)) for n in range(10)]
+    point = tokenizer.token_to_id(".")
+    for row, at in places:
+        told = numerals.index(batch.ids[row, at])
+        assert batch.digits[row, at, told] > 0.2  # what was written is among the likely ones
+        assert point in (batch.ids[row, at - 1], batch.ids[row, at - 2])
+        assert batch.learned[row, at] > 0
+
+
+def test_a_near_digit_costs_less_than_a_far_one() -> None:
+    numerals = torch.arange(10)
+    digits = torch.from_numpy(fractions.hundredths_behind(0.34, 3))[None]
+    cost = [
+        train.telling_loss(F.one_hot(torch.tensor([n]), 10) * 9.0, torch.tensor([4]), torch.ones(1), digits, numerals)
+        for n in (4, 5, 9)
+    ]
+    assert cost[0] < cost[1] < cost[2]
+    plain = train.telling_loss(torch.eye(10)[:1] * 9, torch.tensor([0]), torch.ones(1), torch.zeros(1, 10), numerals)
+    assert plain.item() == pytest.approx(F.cross_entropy(torch.eye(10)[:1] * 9, torch.tensor([0])).item())
+
+
+def test_branches_see_the_prefix_and_themselves_alone() -> None:
+    torch.manual_seed(1)
+    imp = Imp(Size())
+    prefix, own = torch.randn(1, 7, 192), torch.randn(3, 5, 192)
+    together, _ = imp.decode(torch.cat([prefix, own.reshape(1, 15, 192)], 1), 7, 3)
+    for branch in range(3):
+        alone, _ = imp.decode(torch.cat([prefix, own[branch : branch + 1]], 1), 7, 1)
+        assert torch.allclose(together[:, 7 + 5 * branch : 12 + 5 * branch], alone[:, 7:], atol=1e-5)
 
 
 def test_overlap_of_boxes() -> None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from impchat.models.demo import fractions
 from impchat.models.demo.scenes import COLOURS, SHAPES, Scene
 
 GRID = 14
@@ -39,7 +40,9 @@ class Heads:
 
 
 HEADS = Heads()
-_WIDTHS = (HEADS.kind, HEADS.count, HEADS.colour, HEADS.cell, HEADS.rank, *(11, 10) * 4)
+_WIDTHS = (HEADS.kind, HEADS.count, HEADS.colour, HEADS.cell, HEADS.rank)
+_DIGITS = (fractions.TENTHS, fractions.HUNDREDTHS) * 4  # of x1, y1, x2, y2
+_MEASURES = (4, 1, PARTS, sum(_DIGITS))
 
 
 def pixels(picture: Image.Image, side: int = 196) -> NDArray[np.uint8]:
@@ -48,16 +51,17 @@ def pixels(picture: Image.Image, side: int = 196) -> NDArray[np.uint8]:
 
 
 def targets(scene: Scene) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Classes (196, 13) in the order kind, count, colour, cell, rank, then tenths and hundredths of x1, y1, x2, y2;
-    and measures (196, 54): the box, how much of it the thing fills, and which of the patch's 7x7 parts are drawn on.
+    """Classes (196, 5) in the order kind, count, colour, cell, rank; and measures (196, 138): the box, how much of it
+    the thing fills, which of the patch's 7x7 parts are drawn on, and the box once more as the shares of each edge's
+    tenths and hundredths, for that is how it will be written.
     Patches without a thing have class -1 in all but kind and count, and measures 0."""
     classes = np.full((GRID * GRID, len(_WIDTHS)), -1, np.int64)
-    measures = np.zeros((GRID * GRID, 5 + PARTS), np.float32)
+    measures = np.zeros((GRID * GRID, sum(_MEASURES)), np.float32)
     classes[:, 0] = PHOTO if scene.photo else NOTHING
     classes[:, 1] = min(len(scene.things), COUNTS - 1)
     mask = np.asarray(scene.mask.resize((GRID * 14, GRID * 14), Image.Resampling.NEAREST))
     shares = mask.reshape(GRID, 14, GRID, 14).transpose(0, 2, 1, 3).reshape(GRID * GRID, -1)
-    measures[:, 5:] = (shares.reshape(-1, 7, 2, 7, 2) > 0).mean((2, 4)).reshape(-1, PARTS)
+    measures[:, 5 : 5 + PARTS] = (shares.reshape(-1, 7, 2, 7, 2) > 0).mean((2, 4)).reshape(-1, PARTS)
     best = np.full(GRID * GRID, 0.18)  # a patch belongs to the thing that covers most of it, if at least this share
     for rank, thing in enumerate(scene.things):
         share = (shares == rank + 1).mean(1)
@@ -67,11 +71,9 @@ def targets(scene: Scene) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         classes[own, 2] = _COLOUR_NAMES.index(thing.colour)
         classes[own, 3] = thing.cell
         classes[own, 4] = min(rank, HEADS.rank - 1)
-        for i, edge in enumerate(thing.box):
-            hundredths = round(edge * 100)
-            classes[own, 5 + 2 * i], classes[own, 6 + 2 * i] = divmod(hundredths, 10)
         x1, y1, x2, y2 = thing.box
         measures[own, :5] = (x1, y1, x2, y2, share.sum() / ((x2 - x1) * (y2 - y1) * GRID * GRID))
+        measures[own, 5 + PARTS :] = np.concatenate([part for edge in thing.box for part in fractions.shares(edge)])
     return classes, measures
 
 
@@ -82,7 +84,7 @@ class Teacher(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.classes = nn.Linear(width, sum(_WIDTHS))
-        self.measures = nn.Linear(width, 5 + PARTS)
+        self.measures = nn.Linear(width, sum(_MEASURES))
 
     def loss(self, features: Tensor, classes: Tensor, measures: Tensor) -> tuple[Tensor, dict[str, float]]:
         """The sum of the heads' losses, and per head the share of right patches (for boxes the mean error)."""
@@ -96,21 +98,26 @@ class Teacher(nn.Module):
         total = 1.5 * kind[things].mean() + 0.5 * (kind[~things] * weight).sum() / weight.sum()
         total = total + 0.3 * F.cross_entropy(logits[1], classes[:, 1])
         right = {"count": (logits[1].argmax(-1) == classes[:, 1]).float().mean().item()}
-        others = (("kind", 0, 0.0), ("colour", 2, 0.7), ("cell", 3, 0.4), ("rank", 4, 0.4))
-        for name, i, share in (*others, *((f"digit{i - 4}", i, 0.15) for i in range(5, 13))):
+        for name, i, share in (("kind", 0, 0.0), ("colour", 2, 0.7), ("cell", 3, 0.4), ("rank", 4, 0.4)):
             picked, wanted = logits[i][things], classes[things, i]
-            if share:
-                total = total + share * F.cross_entropy(picked, wanted)
-            if i < 7:
-                right[name] = (picked.argmax(-1) == wanted).float().mean().item()
-        told = self.measures(x)
-        boxes, true = told[things, :4].sigmoid(), measures[things, :4]
-        error = (boxes - true).abs().mean()
-        filled = (told[things, 4].sigmoid() - measures[things, 4]).abs().mean()
-        drawn_on = F.binary_cross_entropy_with_logits(told[:, 5:], measures[:, 5:])
-        missed = 1 - overlaps(boxes, true).mean()
-        right |= {"box_error": error.item(), "box_iou": 1 - missed.item()}
-        return total + 6 * error + 3 * missed + 2 * filled + drawn_on, right
+            total = total + share * F.cross_entropy(picked, wanted)
+            right[name] = (picked.argmax(-1) == wanted).float().mean().item()
+        told, true = self.measures(x).split(_MEASURES, -1), measures.split(_MEASURES, -1)
+        drawn_on = F.binary_cross_entropy_with_logits(told[2], true[2])
+        box, fill, _, digits = (t[things] for t in told)
+        true_box, true_fill, _, true_digits = (t[things] for t in true)
+        box = box.float().sigmoid()
+        error = (box - true_box).abs().mean()
+        filled = (fill.sigmoid() - true_fill).abs().mean()
+        written = torch.stack(
+            [
+                F.cross_entropy(d, t)
+                for d, t in zip(digits.split(_DIGITS, -1), true_digits.split(_DIGITS, -1), strict=True)
+            ]
+        )
+        missed = 1 - overlaps(box, true_box).mean()
+        right |= {"box_error": error.item(), "box_iou": 1 - missed.item(), "digits": written.mean().item()}
+        return total + 6 * error + 3 * missed + 2 * filled + drawn_on + 0.2 * written.sum(), right
 
 
 def overlaps(boxes: Tensor, true: Tensor) -> Tensor:

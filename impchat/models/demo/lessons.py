@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impchat import settings
-from impchat.models.demo import off_topic, questions, scenes, words
+from impchat.models.demo import fractions, off_topic, questions, scenes, words
 from impchat.models.demo.questions import Exchange
 from impchat.models.demo.scenes import Scene, Style, Thing
 
@@ -88,6 +88,7 @@ class Lesson:
     about: list[int] = field(default_factory=list)  # the things that the answer is about, one bit each
     pictures: list[Scene] = field(default_factory=list)
     shown: list[bool] = field(default_factory=list)  # a picture's embedding stands here
+    digits: dict[int, NDArray[np.float32]] = field(default_factory=dict)  # place in a box -> how right each digit is
 
     def read(self, ids: list[int], learned: float = 0.0) -> None:
         """Add text."""
@@ -121,6 +122,7 @@ class Batch:
     learned: NDArray[np.float32]
     about: NDArray[np.int64]
     shown: NDArray[np.bool_]
+    digits: NDArray[np.float32]  # (rows, prefix + branches * own, 10): how right each digit is in boxes, 0 elsewhere
     pictures: list[Scene]  # of all rows, in the order in which they stand there
     prefix: int
 
@@ -202,15 +204,24 @@ class Lessons:
         lesson.read(self.encode(f"{lead}{questions.typed(exchange.question, rng)} ASSISTANT:"))
         said = self.tokenizer.encode(f" {exchange.answer}{EOS}", add_special_tokens=False)
         lesson.read(said.ids, learned=1.0)
-        if exchange.kind == "box":
-            lesson.learned[-len(said.ids) :] = [
-                0.5 if behind == "." else 1.0 for behind in ("", "", *said.tokens[:-2])
-            ]  # hundredths can hardly be known, and drown all else
+        if exchange.kind == "box" and exchange.thing is not None:
+            self._box(lesson, said.tokens, exchange.thing)
         if scene is not None:
             looks = [(end + 1, _bits(scene, things)) for end, things in exchange.looks()]  # 1: the space before
             lesson.about[-len(said.ids) :] = [
                 next((bits for end, bits in looks if stop <= end), looks[-1][1]) for _, stop in said.offsets
             ]
+
+    @staticmethod
+    def _box(lesson: Lesson, tokens: list[str], thing: Thing) -> None:
+        """The last `tokens` of the lesson are a box: near digits are right too, and hundredths count less."""
+        at = len(lesson.ids) - len(tokens)
+        points = (i for i, token in enumerate(tokens) if token == ".")
+        for edge, point in zip(thing.box, points, strict=True):
+            tenth = int(tokens[point + 1])
+            lesson.digits[at + point + 1] = fractions.shares(edge)[0][:10]
+            lesson.digits[at + point + 2] = fractions.hundredths_behind(edge, tenth)
+            lesson.learned[at + point + 2] = 0.5
 
     def talk(
         self,
@@ -263,22 +274,28 @@ class Lessons:
         """`rows` rows of a layout."""
         lessons = []
         prefix = 0
-        for _ in range(rows):
+        digits: list[tuple[int, int, NDArray[np.float32]]] = []  # row, place, how right each is
+        for row in range(rows):
             whole = self.prefix(layout, rng)
             prefix = len(whole.ids)  # the same for every row of a layout
             for _ in range(layout.branches):
                 branch = self.branch(layout, whole.pictures, rng)
+                digits += [(row, len(whole.ids) + at, each) for at, each in branch.digits.items() if at < layout.own]
                 whole.ids += branch.ids
                 whole.learned += branch.learned
                 whole.about += branch.about
                 whole.shown += branch.shown
                 whole.pictures += branch.pictures
             lessons.append(whole)
+        right = np.zeros((rows, len(lessons[0].ids), 10), np.float32)
+        for row, at, each in digits:
+            right[row, at] = each
         return Batch(
             np.array([one.ids for one in lessons]),
             np.array([one.learned for one in lessons], np.float32),
             np.array([one.about for one in lessons]),
             np.array([one.shown for one in lessons]),
+            right,
             [scene for one in lessons for scene in one.pictures],
             prefix,
         )

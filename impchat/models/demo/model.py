@@ -45,9 +45,8 @@ class _EyesAttention(nn.Module):
         q, k, v = (
             p(x).view(batch, length, -1, self.head).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj)
         )
-        seen: Tensor = self.out_proj(
-            F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, length, width)
-        )
+        weights = (q @ k.transpose(-1, -2) * self.head**-0.5).softmax(-1).to(v.dtype)
+        seen: Tensor = self.out_proj((weights @ v).transpose(1, 2).reshape(batch, length, width))
         return seen
 
 
@@ -122,31 +121,30 @@ class _PhiAttention(nn.Module):
         q, k, v = (
             p(x).view(batch, length, -1, self.head).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj)
         )
-        q, k = _rotate(q, *turn), _rotate(k, *turn)
-        if pointing is not None:
-            pointing.append(q[:, :POINTERS, prefix:] @ k[:, :POINTERS, :prefix].transpose(-1, -2) * self.head**-0.5)
-        first = [t[:, :, :prefix] for t in (q, k, v)]
-        seen = F.scaled_dot_product_attention(first[0], first[1], first[2], is_causal=True)
+        q, k = _rotate(q, *turn) * self.head**-0.5, _rotate(k, *turn)
+        q, k = q.to(v.dtype), k.to(v.dtype)  # turning is done in float32
+        first_k, first_v = k[:, :, :prefix], v[:, :, :prefix]
+        first = (q[:, :, :prefix] @ first_k.transpose(-1, -2)).masked_fill(_later(prefix, x), -torch.inf)
+        seen = first.softmax(-1).to(v.dtype) @ first_v
+        # Each branch looks at the prefix, which all share, and at itself.
         own = (length - prefix) // branches
-
-        def split(t: Tensor) -> Tensor:  # (B, heads, branches * own, head) -> (B * branches, heads, own, head)
-            t = t[:, :, prefix:].reshape(batch, -1, branches, own, self.head)
-            return t.transpose(1, 2).reshape(batch * branches, -1, own, self.head)
-
-        def shared(t: Tensor) -> Tensor:  # the prefix again for every branch
-            t = t[:, None, :, :prefix].expand(-1, branches, -1, -1, -1)
-            return t.reshape(batch * branches, -1, prefix, self.head)
-
-        mask = torch.ones(own, prefix + own, dtype=torch.bool, device=x.device).tril(prefix)
-        keys, values = (torch.cat([shared(t), split(t)], 2) for t in (k, v))
-        asked = F.scaled_dot_product_attention(split(q), keys, values, attn_mask=mask)
-        asked = (
-            asked.view(batch, branches, -1, own, self.head)
-            .transpose(1, 2)
-            .reshape(batch, -1, branches * own, self.head)
+        branch_q, branch_k, branch_v = (
+            t[:, :, prefix:].reshape(batch, -1, branches, own, self.head) for t in (q, k, v)
         )
+        far = q[:, :, prefix:] @ first_k.transpose(-1, -2)
+        if pointing is not None:
+            pointing.append(far[:, :POINTERS])
+        near = (branch_q @ branch_k.transpose(-1, -2)).masked_fill(_later(own, x), -torch.inf)
+        weights = torch.cat([far, near.flatten(2, 3)], -1).softmax(-1).to(v.dtype)
+        beside = weights[..., prefix:].view(near.shape) @ branch_v
+        asked = weights[..., :prefix] @ first_v + beside.flatten(2, 3)
         out: Tensor = self.dense(torch.cat([seen, asked], 2).transpose(1, 2).reshape(batch, length, width))
         return out
+
+
+def _later(length: int, like: Tensor) -> Tensor:
+    """True where a position (row) must not look: at those behind it."""
+    return torch.ones(length, length, dtype=torch.bool, device=like.device).triu(1)
 
 
 class _PhiLayer(nn.Module):
@@ -208,7 +206,7 @@ class Imp(nn.Module):
         x: Tensor = self.model.embed_tokens(ids)
         if features.numel():
             x = x.clone()
-            x[pictures] = self.model.mm_projector(features).flatten(0, 1)
+            x[pictures] = self.model.mm_projector(features).flatten(0, 1).to(x.dtype)
         return x
 
     def decode(self, x: Tensor, prefix: int, branches: int) -> tuple[Tensor, Tensor]:
