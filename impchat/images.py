@@ -58,18 +58,18 @@ class Prepared:
     image: Image
 
 
-def prepare(data: bytes) -> Prepared:
-    """The picture in `data` as it is stored; preparing that again changes nothing.
+def prepare(data: bytes, side: int = settings.IMAGE_STORED_SIDE) -> Prepared:
+    """The picture in `data` as it is stored or sent; preparing that again changes nothing.
 
     A plain upright RGB PNG or JPEG that is small enough is kept byte for byte; all else is decoded, turned
     upright, laid on white where it is transparent, scaled so that its longest side is at most
-    `settings.IMAGE_STORED_SIDE`, and encoded once: PNG and GIF as PNG, the others as JPEG.
+    `side` pixels, and encoded once: PNG and GIF as PNG, the others as JPEG.
     Raises ImageError "image.empty", "image.too_large_bytes", "image.too_many_pixels", "image.truncated",
     "image.not_an_image" or "image.format_unsupported"."""
     kind = _format(data)
     file = _open(data, kind)
-    plain = max(file.size) <= settings.IMAGE_STORED_SIDE and _is_plain(data, kind)
-    pixels = _decode(file, kind, settings.IMAGE_STORED_SIDE)
+    plain = max(file.size) <= side and _is_plain(data, kind)
+    pixels = _decode(file, kind, side)
     stored_kind = "PNG" if kind in _LOSSLESS else "JPEG"
     stored = data if plain else _encode(pixels, stored_kind)
     mime = f"image/{stored_kind.lower()}"

@@ -81,6 +81,12 @@ def in_nfc(tokenize: Tokenize) -> Tokenize:
     return lambda text, special=False, /: tokenize(unicodedata.normalize("NFC", text), special)
 
 
+def check(prompt: Prompt) -> None:
+    """Raises EngineError "prompt.no_question" where the first or the last turn is not the user's."""
+    if not prompt.turns or prompt.turns[0].role != "user" or prompt.turns[-1].role != "user":
+        raise EngineError("prompt.no_question")
+
+
 def render(
     prompt: Prompt, template: str | Template, tokenize: Tokenize, eos: int, bos: int | None = None
 ) -> list[Piece]:
@@ -171,13 +177,11 @@ class _Round:
 
 
 def _rounds(prompt: Prompt) -> list[_Round]:
-    turns = prompt.turns
-    if not turns or turns[0].role != "user" or turns[-1].role != "user":
-        raise EngineError("prompt.no_question")
+    check(prompt)
     rounds: list[_Round] = []
-    for at, turn in enumerate(turns):
+    for at, turn in enumerate(prompt.turns):
         if turn.role == "user":
-            rounds.append(_Round(at, turn, open=prompt.open_turn and at == len(turns) - 1))
+            rounds.append(_Round(at, turn, open=prompt.open_turn and at == len(prompt.turns) - 1))
         else:
             rounds[-1] = replace(rounds[-1], answer=turn)
     return rounds

@@ -75,6 +75,21 @@ GPU_LAYERS = 999  # where there is a GPU: all of them
 REPACK_WEIGHTS = False  # llama.cpp's second, faster copy of 4-bit weights: slow to load, twice the memory
 EMBEDDING_CACHE = 32  # pictures whose embeddings stay in memory
 
+# A server that answers in place of a model here
+REMOTE_CONNECT_S = 6.0  # an address that takes longer to take a connection is not there
+REMOTE_SILENCE_S = 300.0  # without a single byte; a large model on a processor reads a long prompt that long
+REMOTE_RETRIES = 3  # of a request that failed before the first byte of its answer
+REMOTE_RETRY_S = 0.5  # before the first of them, twice as long before each later one
+REMOTE_WAIT_S = 20.0  # a server that asks for more patience is told of instead
+REMOTE_IDLE = 4  # connections kept open for the next question
+REMOTE_IMAGE_SIDE = 1024  # longest side of a picture that is sent; small print stays readable
+REMOTE_IMAGES_BYTES = 64 * 1024 * 1024  # of pictures kept ready to be sent again
+REMOTE_IMAGE_TOKENS = 576  # taken for those of a picture where the server does not say: LLaVA-1.5's
+REMOTE_PROBE_S = 10.0  # a server that does not say what it is within this time is asked its question anyway
+REMOTE_REPLY_BYTES = 4 * 1024 * 1024  # most that is read of a reply, or of one event in a stream
+REMOTE_TOKEN_CHARS = 128  # no token is longer: a server that sends more than max_tokens of them is cut off
+REMOTE_STOP_STRINGS = 4  # OpenAI takes no more; all are looked for here as well
+
 # Pictures
 IMAGE_BYTES = 64 * 1024 * 1024  # largest file taken
 IMAGE_PIXELS = 120_000_000  # largest picture decoded

@@ -21,10 +21,11 @@ class EngineInfo:
 
     engine: str  # "local", "remote", ...
     model: str  # bundle id or remote model name
-    context_tokens: int  # most prompt + answer tokens of one conversation
+    context_tokens: int  # most prompt + answer tokens of one conversation; 0 where unknown
     vision: bool  # takes pictures
     image_tokens: int  # context tokens that one picture takes; 0 where unknown
     sampling: Sampling  # what the model's manifest recommends
+    server: str = ""  # who answers; "": this machine
 
 
 class Handle(Protocol):

@@ -1,0 +1,275 @@
+"""OpenAI's API as a client speaks it, with what llama.cpp's server and ImpChat's own add to it.
+
+In: a prompt and a sampling; JSON that came back. Out: a request's JSON; what a chunk or a refusal says.
+This file does not know how anything is sent.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from email.utils import mktime_tz, parsedate_tz
+from typing import Any
+
+from impchat import settings
+from impchat.errors import EngineError
+from impchat.messages import Dropped, Picture, Prompt, Reading, Sampling, Stats
+
+# Fields that only some servers know. One that is refused is left out from then on, or goes by its other name.
+_OTHER_NAMES = {"max_tokens": "max_completion_tokens"}
+_NEEDED = ("model", "messages")
+_EXTRA = ("top_k", "min_p", "repeat_penalty", "prompt_cache_key", "return_progress", "stream_options", "seed")
+
+_TOO_LONG = re.compile(r"context[ _](length|size|window)|prompt is too long|too many (input )?tokens", re.IGNORECASE)
+_LIMIT = re.compile(r"(?:maximum context length is|context window of|context size \()\s*(\d+)")
+_FOUND = re.compile(r"(\d+) in the messages|resulted in (\d+) tokens|(\d+) input tokens|request \((\d+) tokens\)")
+_BLIND = re.compile(
+    r"(image|vision|multimodal|multi-modal)\b.*\b(not|n't|only)\b|\bnot\b.*(image|vision|multimodal)", re.I
+)
+_MOST = 10**12  # no count and no time is above: what is, is nonsense
+
+Json = dict[str, Any]
+
+
+def request(
+    prompt: Prompt, sampling: Sampling, model: str, address: Callable[[Picture], str], refused: Collection[str]
+) -> Json:
+    """The body of a chat completion. `address`: the data URI of a picture. `refused`: fields that are not sent."""
+    asked: Json = {
+        "model": model,
+        "messages": messages(prompt, address),
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p,
+        "repeat_penalty": sampling.repeat_penalty,
+        "max_tokens": sampling.max_tokens,
+        "return_progress": True,  # llama.cpp's name for news of how far the prompt is read
+    }
+    if sampling.seed is not None:
+        asked["seed"] = sampling.seed
+    if stop := [s for s in sampling.stop if s]:
+        asked["stop"] = stop[: settings.REMOTE_STOP_STRINGS]
+    if prompt.key:
+        asked["prompt_cache_key"] = prompt.key
+    for name in refused:
+        if name in asked:
+            value = asked.pop(name)
+            if other := _OTHER_NAMES.get(name):
+                asked[other] = value
+    return {name: value for name, value in asked.items() if name not in refused}
+
+
+def messages(prompt: Prompt, address: Callable[[Picture], str]) -> list[Json]:
+    """The turns as OpenAI writes them; pictures go first in the turn that carries them."""
+    said: list[Json] = [{"role": "system", "content": prompt.system}] if prompt.system else []
+    for turn in prompt.turns:
+        parts: list[Json] = [{"type": "image_url", "image_url": {"url": address(p)}} for p in turn.pictures]
+        if parts and turn.text:
+            parts.append({"type": "text", "text": turn.text})
+        said.append({"role": turn.role, "content": parts or turn.text})
+    return said
+
+
+# What comes back
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What one piece of an answer says."""
+
+    text: str = ""
+    finish_reason: str = ""  # "": it goes on
+    reading: Reading | None = None
+    dropped: Dropped | None = None
+    told: Mapping[str, Any] = field(default_factory=dict)  # fields of `Stats`, as far as the server tells them
+    error: str | None = None  # the answer ends with it
+
+
+def chunk(data: Any) -> Chunk:
+    """What a chunk of a stream, or a whole answer, says. What is not as it should be is passed over.
+
+    Raises ValueError for what is no part of an answer at all."""
+    if not isinstance(data, dict):
+        raise ValueError("no object")
+    if error := data.get("error"):
+        return Chunk(error=_message(error) or "?")
+    choices = data.get("choices")
+    if not isinstance(choices, list):
+        raise ValueError("no choices")
+    choice = choices[0] if choices and isinstance(choices[0], dict) else {}
+    said = choice.get("delta") or choice.get("message")
+    text = said.get("content") if isinstance(said, dict) else None
+    reason = choice.get("finish_reason")
+    own = _dict(data.get("impchat"))
+    progress = _dict(data.get("prompt_progress"))
+    total, cached, done = (_count(progress.get(name)) for name in ("total", "cache", "processed"))
+    dropped = _dict(own.get("dropped"))
+    return Chunk(
+        text=text if isinstance(text, str) else "",
+        finish_reason=reason if isinstance(reason, str) else "",
+        reading=Reading(max(0, done - cached), max(0, total - cached)) if progress else None,
+        dropped=Dropped(_count(dropped.get("turns")), _count(dropped.get("tokens"))) if dropped else None,
+        told=told(data),
+    )
+
+
+def told(data: Json) -> Json:
+    """The fields of `Stats` that a reply tells: ImpChat's own receipt, llama.cpp's timings, OpenAI's usage."""
+    found: Json = {}
+    if usage := _dict(data.get("usage")):
+        found["prompt_tokens"] = _count(usage.get("prompt_tokens"))
+        found["generated_tokens"] = _count(usage.get("completion_tokens"))
+        found["cached_tokens"] = _count(_dict(usage.get("prompt_tokens_details")).get("cached_tokens"))
+    if timings := _dict(data.get("timings")):
+        found["cached_tokens"] = _count(timings.get("cache_n"))
+        found["prompt_tokens"] = found["cached_tokens"] + _count(timings.get("prompt_n"))
+        found["generated_tokens"] = _count(timings.get("predicted_n"))
+        found["prefill_s"] = _number(timings.get("prompt_ms")) / 1000
+        found["decode_s"] = _number(timings.get("predicted_ms")) / 1000
+    if stats := _dict(_dict(data.get("impchat")).get("stats")):
+        for known in fields(Stats):
+            value = stats.get(known.name)
+            found[known.name] = _count(value) if known.name.endswith("_tokens") else _number(value)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A reply that is no answer."""
+
+    status: int
+    body: str = field(repr=False)
+    message: str  # what the server says, in one line
+    code: str  # a name of the server's, or ""
+    wait_s: float | None  # Retry-After
+    place: str  # Location
+
+    @property
+    def too_long(self) -> bool:
+        return self.status in (400, 413, 422, 500) and (
+            self.code in ("context_length_exceeded", "exceed_context_size_error")
+            or bool(_TOO_LONG.search(self.message))
+        )
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """Of a prompt that is too long: its tokens and how many the model can read; 0 where that is not told."""
+        error = _dict(_dict(_parsed(self.body)).get("error"))
+        found, limit = _FOUND.search(self.message), _LIMIT.search(self.message)
+        return (
+            _count(error.get("n_prompt_tokens")) or int(next(filter(None, found.groups()), 0) if found else 0),
+            _count(error.get("n_ctx")) or int(limit[1] if limit else 0),
+        )
+
+    @property
+    def blind(self) -> bool:
+        """Whether the model takes no pictures."""
+        return self.status in (400, 415, 422, 500, 501) and bool(_BLIND.search(self.message))
+
+    def fields(self, sent: Collection[str]) -> set[str]:
+        """The fields of `sent` that the server does not take: those it names, else all that only some servers know."""
+        if self.status not in (400, 422):
+            return set()
+        optional = [name for name in sent if name not in _NEEDED]
+        named = {name for name in optional if re.search(rf"(?<![A-Za-z0-9_]){name}(?![A-Za-z0-9_])", self.body)}
+        return named or {name for name in optional if name in _EXTRA}
+
+
+def refusal(status: int, headers: Mapping[str, str], body: bytes) -> Refusal:
+    text = body.decode("utf-8", "replace")
+    parsed = _parsed(text)
+    error = _dict(_dict(parsed).get("error"))
+    code = error.get("code") or error.get("type") or ""
+    return Refusal(
+        status,
+        text,
+        _message(parsed),
+        code if isinstance(code, str) else str(error.get("type", "")),  # llama.cpp's code is the status
+        _seconds(headers.get("retry-after", "")),
+        headers.get("location", "")[:200],
+    )
+
+
+def failure(
+    refused: Refusal, url: str, model: str, known: Collection[str], *, keyed: bool, pictures: bool
+) -> EngineError:
+    """The error that tells a person of `refused`. `known`: the server's models; `keyed`: a key was sent."""
+    status, said = refused.status, refused.message
+    place = {"url": url, "model": model, "known": ", ".join(known) or "?", "status": status, "detail": said or "?"}
+    if 300 <= status < 400:
+        return EngineError("remote.redirect", to=refused.place or "?", **place)
+    if status in (401, 403):
+        return EngineError("remote.key_wrong" if keyed else "remote.key_missing", **place)
+    if refused.too_long:
+        tokens, limit = refused.lengths
+        if tokens and limit:
+            return EngineError("prompt.too_long", tokens=tokens, limit=limit)
+        return EngineError("remote.too_long", **place)
+    if status in (400, 404) and ("model_not_found" in refused.code or (status == 404 and "model" in said.lower())):
+        return EngineError("remote.no_model", **place)
+    if status in (404, 405):
+        return EngineError("remote.not_openai", **place)
+    if status == 413:
+        return EngineError("remote.too_large", **place)
+    if pictures and refused.blind:
+        return EngineError("remote.no_vision", **place)
+    if status == 429:
+        if refused.wait_s is None:
+            return EngineError("remote.busy", **place)
+        return EngineError("remote.rate_limited", seconds=max(1, round(refused.wait_s)), **place)
+    if status >= 500:
+        return EngineError("remote.broken", **place)
+    return EngineError("remote.answered", **place)
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _message(error: Any) -> str:
+    """What an error body says, in one line; bodies differ from server to server, and HTML says nothing."""
+    return " ".join(" ".join(_words(error, 0)).split())[:300]
+
+
+def _words(error: Any, depth: int) -> Iterator[str]:
+    if isinstance(error, str):
+        yield error
+    elif isinstance(error, list) and depth < 4:
+        for one in error[:4]:
+            yield from _words(one, depth + 1)
+    elif isinstance(error, dict) and depth < 4:
+        for name in ("error", "message", "detail", "msg", "loc"):
+            yield from _words(error.get(name), depth + 1)
+
+
+def _seconds(value: str) -> float | None:
+    """Retry-After: seconds, or a date."""
+    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value.strip()):
+        return float(value)
+    parsed = parsedate_tz(value)
+    try:
+        return max(0.0, mktime_tz(parsed) - time.time()) if parsed else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _dict(value: Any) -> Json:
+    return value if isinstance(value, dict) else {}
+
+
+def _number(value: Any) -> float:
+    good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _MOST  # a NaN is not
+    return value if good else 0.0
+
+
+def _count(value: Any) -> int:
+    return int(_number(value))
