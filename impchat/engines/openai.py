@@ -89,6 +89,7 @@ class Chunk:
     dropped: Dropped | None = None
     told: Mapping[str, Any] = field(default_factory=dict)  # fields of `Stats`, as far as the server tells them
     error: str | None = None  # the answer ends with it
+    own: EngineError | None = None  # the same, where ImpChat says it
 
 
 def chunk(data: Any) -> Chunk:
@@ -98,7 +99,7 @@ def chunk(data: Any) -> Chunk:
     if not isinstance(data, dict):
         raise ValueError("no object")
     if error := data.get("error"):
-        return Chunk(error=_message(error) or "?")
+        return Chunk(error=_message(error) or "?", own=_own(error))
     choices = data.get("choices")
     if not isinstance(choices, list):
         raise ValueError("no choices")
@@ -149,6 +150,7 @@ class Refusal:
     code: str  # a name of the server's, or ""
     wait_s: float | None  # Retry-After
     place: str  # Location
+    own: EngineError | None = None  # the same, where ImpChat says it
 
     @property
     def too_long(self) -> bool:
@@ -160,6 +162,8 @@ class Refusal:
     @property
     def lengths(self) -> tuple[int, int]:
         """Of a prompt that is too long: its tokens and how many the model can read; 0 where that is not told."""
+        if self.own and self.own.code == "prompt.too_long":
+            return self.own.values["tokens"], self.own.values["limit"]
         error = _dict(_dict(_parsed(self.body)).get("error"))
         found, limit = _FOUND.search(self.message), _LIMIT.search(self.message)
         return (
@@ -193,6 +197,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes) -> Refusal:
         code if isinstance(code, str) else str(error.get("type", "")),  # llama.cpp's code is the status
         _seconds(headers.get("retry-after", "")),
         headers.get("location", "")[:200],
+        _own(error),
     )
 
 
@@ -223,9 +228,24 @@ def failure(
         if refused.wait_s is None:
             return EngineError("remote.busy", **place)
         return EngineError("remote.rate_limited", seconds=max(1, round(refused.wait_s)), **place)
+    if refused.own:
+        return refused.own
     if status >= 500:
         return EngineError("remote.broken", **place)
     return EngineError("remote.answered", **place)
+
+
+def _own(error: Any) -> EngineError | None:
+    """The error that an ImpChat tells of, to be said in the reader's language; None where that makes no sense here."""
+    told = _dict(_dict(error).get("impchat"))
+    code, values = told.get("code"), _dict(told.get("values"))
+    if not isinstance(code, str) or not all(isinstance(value, str | int | float) for value in values.values()):
+        return None
+    try:
+        own = EngineError(code, **{str(k): v if not isinstance(v, str) else v[:300] for k, v in values.items()})
+        return own if own.sentence() else None
+    except (KeyError, ValueError, TypeError, IndexError):  # a newer ImpChat's error, or none at all
+        return None
 
 
 def _parsed(text: str) -> Any:

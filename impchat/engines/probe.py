@@ -82,7 +82,7 @@ def _entries(listing: Any) -> list[dict[str, Any]] | None:
 
 def _sees(entry: Mapping[str, Any]) -> bool:
     """Whether the model takes pictures; servers that say so do it in several ways."""
-    modalities = _dict(entry.get("architecture")).get("input_modalities")
+    modalities = entry.get("input_modalities", _dict(entry.get("architecture")).get("input_modalities"))
     if isinstance(modalities, Iterable) and not isinstance(modalities, str):
         return "image" in modalities
     capabilities = entry.get("capabilities")

@@ -331,6 +331,8 @@ def _listen(handle: RemoteHandle, reply: Reply, url: str) -> None:
         except ValueError as exc:
             raise EngineError("remote.not_openai", url=url, detail=str(exc)) from exc
         handle.take(chunk)
+        if chunk.own:
+            raise chunk.own
         if chunk.error is not None:
             raise EngineError("remote.failed", url=url, detail=chunk.error)
         if chunk.finish_reason == "content_filter":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
@@ -24,7 +25,7 @@ from impchat.app import App
 from impchat.chat import Run
 from impchat.engines import Handle
 from impchat.errors import EngineError, ImpChatError, RequestError
-from impchat.messages import Dropped, Failed, Finished, Ready, Text
+from impchat.messages import Dropped, Failed, Finished, Reading, Ready, Text
 from impchat.server import refusals, shapes, wire
 from impchat.server.desk import Desk, Job
 from impchat.server.gate import Gate
@@ -92,11 +93,13 @@ def _add_models(api: FastAPI, app: App) -> None:
 
 def _model(app: App) -> dict[str, Any]:
     """What is said of the model without opening it."""
-    context = app.bundle.context_tokens if app.bundle else app.engine.info.context_tokens
-    takes = ["text", "image"] if app.bundle or app.engine.info.vision else ["text"]
+    bundle = app.bundle
+    context = bundle.context_tokens if bundle else app.engine.info.context_tokens
+    takes = ["text", "image"] if bundle or app.engine.info.vision else ["text"]
     return {
         "id": app.model, "object": "model", "created": 0, "owned_by": "impchat", "context_length": context,
-        "input_modalities": takes, "demo": app.demo,
+        "image_tokens": bundle.image.tokens if bundle else app.engine.info.image_tokens,
+        "input_modalities": takes, "sampling": asdict(app.sampling), "demo": app.demo,
     }  # fmt: skip
 
 
@@ -124,7 +127,8 @@ def _add_answers(api: FastAPI, app: App, desk: Desk, fetch: Fetch | None) -> Non
                 first = await _unless_gone(request, job.first(settings.SSE_PING_S))
                 if not isinstance(first, Failed):
                     usage = bool(asked.stream_options and asked.stream_options.include_usage)
-                    streamed, job = _Streamed(job, _pieces(job, reply, spoken, usage)), None  # type: ignore[assignment]
+                    pieces = _pieces(job, reply, spoken, usage, bool(asked.return_progress))
+                    streamed, job = _Streamed(job, pieces), None  # type: ignore[assignment]
                     return streamed
             return await _unless_gone(request, _whole(job, reply, spoken)) or _nobody()
         finally:
@@ -164,7 +168,9 @@ async def _whole(job: Job, reply: wire.Reply, spoken: Spoken) -> Response:
     return refusal(EngineError("engine.closed"))
 
 
-async def _pieces(job: Job, reply: wire.Reply, spoken: Spoken, usage: bool) -> AsyncIterator[dict[str, str]]:
+async def _pieces(
+    job: Job, reply: wire.Reply, spoken: Spoken, usage: bool, progress: bool
+) -> AsyncIterator[dict[str, str]]:
     """The answer as server-sent events."""
     text, dropped = "", None
     yield _event(reply.begin())
@@ -173,6 +179,8 @@ async def _pieces(job: Job, reply: wire.Reply, spoken: Spoken, usage: bool) -> A
             case Text(piece):
                 text += piece
                 yield _event(reply.piece(piece))
+            case Reading() if progress:
+                yield _event(reply.progress(event))
             case Dropped():
                 dropped = event
             case Finished(reason) if reason != "stopped":

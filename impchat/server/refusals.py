@@ -37,6 +37,7 @@ class ErrorDetail(BaseModel):
     type: str
     param: str | None
     code: str | None
+    impchat: dict[str, Any] | None = None  # our own code and its values: for who says it in another language
 
 
 class ErrorBody(BaseModel):
@@ -55,12 +56,19 @@ def status_and_body(code: str, values: Mapping[str, Any]) -> tuple[int, dict[str
         status, kind, param, name = 404, "invalid_request_error", None, "not_found"
     else:
         status, kind, param, name = 500, "server_error", None, code
-    return status, body(ImpChatError(code, **values).sentence(), kind, param, name)
+    told = body(ImpChatError(code, **values).sentence(), kind, param, name)
+    plain = {key: value if isinstance(value, int | float) else _clean(str(value)) for key, value in values.items()}
+    told["error"]["impchat"] = {"code": code, "values": plain}
+    return status, told
 
 
 def body(message: str, kind: str, param: str | None, code: str | None) -> dict[str, Any]:
-    clean = message.encode("utf-8", "replace").decode()  # what came in may hold half characters
-    return {"error": {"message": clean, "type": kind, "param": param, "code": code}}
+    return {"error": {"message": _clean(message), "type": kind, "param": param, "code": code}}
+
+
+def _clean(text: str) -> str:
+    """What came in may hold half characters."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def refusal(error: ImpChatError | Failed) -> JSONResponse:

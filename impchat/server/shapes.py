@@ -10,13 +10,26 @@ from typing import Literal
 from pydantic import BaseModel
 
 
+class Sampling(BaseModel):
+    """What is recommended for the model: what a request that names nothing gets."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repeat_penalty: float
+    max_tokens: int
+
+
 class Model(BaseModel):
     id: str
     object: Literal["model"]
     created: int
     owned_by: str
     context_length: int
+    image_tokens: int
     input_modalities: list[str]
+    sampling: Sampling
     demo: bool
 
 

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from impchat import images, settings
 from impchat.chat import add_question
 from impchat.errors import ChatError, RequestError
-from impchat.messages import Dropped, Finished, Picture, Prompt, Sampling, Stats, Turn
+from impchat.messages import Dropped, Finished, Picture, Prompt, Reading, Sampling, Stats, Turn
 
 Fetch = Callable[[str], bytes]
 """An http(s) address -> the bytes behind it. Raises RequestError."""
@@ -96,6 +96,7 @@ class ChatRequest(Question):
     min_p: float | None = Field(None, ge=0, le=1)
     repeat_penalty: float | None = Field(None, ge=0.5, le=2)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    return_progress: bool | None = Field(None, description="As in llama.cpp's server: tell how far the prompt is read")
     stop: str | Annotated[list[str], Field(max_length=settings.STOP_STRINGS)] | None = None
     # What would change the answer and is not there is refused, not passed over.
     n: Literal[1] | None = None
@@ -233,6 +234,11 @@ class Reply:
 
     def begin(self) -> dict[str, Any]:
         return self._chunk({"role": "assistant", "content": ""})
+
+    def progress(self, reading: Reading) -> dict[str, Any]:
+        """How far the part of the prompt is read that was not in the KV cache."""
+        told = {"total": reading.total, "cache": 0, "processed": reading.done}
+        return {**self._head, "object": "chat.completion.chunk", "choices": [], "prompt_progress": told}
 
     def piece(self, text: str) -> dict[str, Any]:
         return self._chunk({"content": text})

@@ -89,7 +89,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         info = self.server.engine.info
         entry = {"id": info.model, "object": "model", "owned_by": "impchat", "context_length": info.context_tokens}
-        self._json({"object": "list", "data": [entry | {"image_tokens": info.image_tokens, "vision": True}]})
+        self._json(
+            {
+                "object": "list",
+                "data": [entry | {"image_tokens": info.image_tokens, "input_modalities": ["text", "image"]}],
+            }
+        )
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
