@@ -88,7 +88,7 @@ def test_unknown_paths_methods_and_bodies_get_openais_error_body(site: Site) -> 
             (client.post("/v1/chat/completions", **raw(asking(question("Hi"), model="\ud800"))), 404),
         ):
             assert response.status_code == status, response.text
-            assert status == 200 or set(response.json()["error"]) == {"message", "type", "param", "code"}
+            assert status == 200 or {*response.json()["error"]} - {"impchat"} == {"message", "type", "param", "code"}
 
 
 def test_a_request_that_is_too_large_is_refused_before_it_is_read(site: Site) -> None:
