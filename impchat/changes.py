@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Literal
-from uuid import uuid4
+from uuid import UUID, uuid4, uuid5
 
 from impchat import rows, search, settings
 from impchat.errors import HistoryError
@@ -112,14 +112,17 @@ def merge(db: sqlite3.Connection, conversation: Conversation, messages: Sequence
     is_news = key is None or conversation.updated_utc > there["updated_utc"]
     if key is None:
         key = insert_conversation(db, conversation)
+    names: dict[str | None, str] = {}  # of messages that are here under another uuid than there
     for message in messages:
-        if db.execute("select 1 from messages where uuid = ?", (message.uuid,)).fetchone() is None:
-            _insert_message(db, key, message, conversation.owner)
+        message = replace(message, parent=names.get(message.parent, message.parent))
+        if twin := _merge_message(db, key, message, conversation.owner):
+            names[message.uuid] = twin
     if is_news:
         set_title(db, key, conversation.title)
         set_tags(db, key, conversation.tags)
         set_images(db, "draft_images", key, conversation.draft_images, conversation.owner)
-        leaf = rows.message_id(db, conversation.leaf, key) if conversation.leaf else None
+        shown = names.get(conversation.leaf, conversation.leaf)
+        leaf = rows.message_id(db, shown, key) if shown else None
         db.execute(
             "update conversations set folder = ?, pinned = ?, draft = ?, leaf = ?, updated_utc = ? where id = ?",
             (rows.clean(conversation.folder), conversation.pinned, rows.clean(conversation.draft), leaf,
@@ -129,14 +132,61 @@ def merge(db: sqlite3.Connection, conversation: Conversation, messages: Sequence
     return rows.conversation(db, key)
 
 
+def _merge_message(db: sqlite3.Connection, conversation: int, there: Message, owner: str) -> str | None:
+    """Bring one message together with what is here of it; the uuid that it has here, where that is another one."""
+    try:
+        here = rows.message(db, there.uuid)
+    except HistoryError:
+        for sibling in rows.siblings_below(db, conversation, there.parent):
+            if sibling.text == there.text and _twin(sibling) == there.uuid:  # ours, as the other side had to name it
+                return sibling.uuid
+        _insert_message(db, conversation, there, owner)
+        return None
+    open_here, open_there = (side.state in ("streaming", "interrupted") for side in (here, there))
+    if (open_there and here.text.startswith(there.text)) or (here.text == there.text and not open_here):
+        return None
+    if open_here and there.text.startswith(here.text):
+        _replace_message(db, there, owner)
+        return None
+    twin = replace(there, uuid=_twin(there))  # two texts: both are kept
+    return _merge_message(db, conversation, twin, owner) or twin.uuid
+
+
+def _twin(message: Message) -> str:
+    """The uuid of a message whose own one has another text: the same on every side."""
+    return str(uuid5(UUID(message.uuid), message.text))
+
+
+def _replace_message(db: sqlite3.Connection, message: Message, owner: str) -> None:
+    """Write `message` over an earlier state of it."""
+    db.execute(
+        "update messages set text = ?, state = ?, finish_reason = ?, model = ?, tokens = ?, stats = ?,"
+        " dropped_turns = ?, error = ? where uuid = ?",
+        (*_content(message), message.uuid),
+    )
+    key = db.execute("select id from messages where uuid = ?", (message.uuid,)).fetchone()["id"]
+    set_images(db, "message_images", key, message.images, owner)
+    end(db, key)
+
+
+def _content(message: Message) -> tuple[object, ...]:
+    """What an answer's end writes of it."""
+    return (
+        rows.clean(message.text),
+        message.state,
+        message.finish_reason,
+        message.model,
+        to_json(message.tokens),
+        to_json(asdict(message.stats) if message.stats else None),
+        message.dropped_turns,
+        to_json(asdict(message.error) if message.error else None),
+    )
+
+
 def _is_taken(db: sqlite3.Connection, message: Message, conversation: int | None) -> bool:
     """Whether another message than this one has its uuid."""
-    found = db.execute(
-        "select m.conversation, m.role, p.uuid as parent from messages m"
-        " left join messages p on p.id = m.parent where m.uuid = ?",
-        (message.uuid,),
-    ).fetchone()
-    return found is not None and tuple(found) != (conversation, message.role, message.parent)
+    found = db.execute("select conversation, role from messages where uuid = ?", (message.uuid,)).fetchone()
+    return found is not None and tuple(found) != (conversation, message.role)
 
 
 def _under_new_uuids(conversation: Conversation, messages: Sequence[Message]) -> tuple[Conversation, Sequence[Message]]:
@@ -148,22 +198,15 @@ def _under_new_uuids(conversation: Conversation, messages: Sequence[Message]) ->
 
 def _insert_message(db: sqlite3.Connection, conversation: int, message: Message, owner: str) -> None:
     key = db.execute(
-        "insert into messages (uuid, conversation, parent, role, text, state, created_utc, finish_reason, model,"
+        "insert into messages (uuid, conversation, parent, role, created_utc, text, state, finish_reason, model,"
         " tokens, stats, dropped_turns, error) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             message.uuid,
             conversation,
             rows.message_id(db, message.parent, conversation) if message.parent else None,
             message.role,
-            rows.clean(message.text),
-            message.state,
             message.created_utc,
-            message.finish_reason,
-            message.model,
-            to_json(message.tokens),
-            to_json(asdict(message.stats) if message.stats else None),
-            message.dropped_turns,
-            to_json(asdict(message.error) if message.error else None),
+            *_content(message),
         ),
     ).lastrowid
     assert key is not None

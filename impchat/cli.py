@@ -91,11 +91,11 @@ def _run(argv: list[str], screen: Screen) -> int:
                 return cli_models.run(data, model, screen, args)
             except ModuleNotFoundError as exc:
                 raise _missing(f"impchat models {args.action}", exc, "convert") from exc
-        case "serve":
+        case "serve" | "pair":
             try:
                 return cli_serve.run(data, model, screen, args)
             except ModuleNotFoundError as exc:
-                raise _missing("impchat serve", exc, "serve") from exc
+                raise _missing(f"impchat {args.command}", exc, "serve") from exc
         case "convert":
             return _convert(screen, args)
         case _:

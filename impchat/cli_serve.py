@@ -1,34 +1,134 @@
-"""`impchat serve`: the API for other programs.
+"""`impchat serve`, its tokens, and `impchat pair`: the API for other programs, and who may use it.
 
-In: the data folder and the parsed words of the command. Out: a server until Ctrl-C, and exit codes.
-This file does not know what the API says.
+In: the data folder and the parsed words of the command. Out: a server until Ctrl-C, tokens and pairing links on stdout,
+exit codes. This file does not know what the API says.
 """
 
 from __future__ import annotations
 
 import argparse
-from contextlib import suppress
+import time
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from impchat import settings
+from impchat import paths, settings
 from impchat.app import App
-from impchat.terminal import Screen
+from impchat.errors import SettingsError
+from impchat.terminal import Screen, printable
+
+if TYPE_CHECKING:
+    from impchat.pairing import Link
+    from impchat.server.access import Access
+
+_POLL_S = 0.5  # another process takes the code
 
 
 def run(data: Path, model: str | None, screen: Screen, args: argparse.Namespace) -> int:
-    """Serve until Ctrl-C. Raises SettingsError for a port that cannot be had, what `App.open` and `App.engine` raise,
-    and ModuleNotFoundError where packages of the extra `serve` are missing."""
-    from impchat.server import listen
+    """Do what the words say; the exit code. Raises ModuleNotFoundError where packages of the extra `serve` are
+    missing."""
+    from impchat.server.access import Access
+
+    with closing(Access(paths.ensure_data_dir(data))) as access:
+        if args.command == "pair":
+            return _pair(data, access, screen)
+        match args.deed if args.action else None:
+            case "create":
+                holder, token = access.create(args.name)
+                screen.note("token.created", name=holder.name)
+                print(token)
+            case "list":
+                _list(access, screen)
+            case "revoke":
+                screen.note("token.revoked", name=access.revoke(args.name).name)
+            case _:
+                _serve(data, model, access, screen, args)
+    return 0
+
+
+def _serve(data: Path, model: str | None, access: Access, screen: Screen, args: argparse.Namespace) -> None:
+    """Serve until Ctrl-C. Raises SettingsError "serve.no_token" and for a port that cannot be had, and what `App.open`
+    and `App.engine` raise."""
+    from impchat.server import door, listen
     from impchat.server.api import build_api
     from impchat.server.desk import Desk
+    from impchat.server.fetch import Fetcher
 
-    with listen.bind(settings.HOST, args.port) as bound, App.open(data, model, slots=args.slots) as app:
+    if args.listen and not args.pair and not access.holders():
+        raise SettingsError("serve.no_token")
+    with ExitStack() as stack:
+        how = {}
+        if args.listen:
+            opened = stack.enter_context(door.opened(data, access, args.listen, args.port, plain=args.http))
+            bound, how = opened.bound, opened.tls
+            address = opened.address
+        else:
+            bound = stack.enter_context(listen.bind(settings.HOST, args.port))
+            address = listen.address(bound)
+        app = stack.enter_context(App.open(data, model, slots=args.slots))
         app.engine  # noqa: B018  # whoever finds the port open gets answers, and a broken model is told here
-        api = build_api(app, desk=Desk(args.queue))
+        api = build_api(
+            app,
+            desk=Desk(args.queue),
+            hosts=[*args.name, *(door.names() if args.listen else [])],
+            access=access,
+            token_needed=bool(args.listen),
+            fetch=Fetcher() if args.fetch_pictures else None,
+        )
 
         def ready() -> None:
-            print(screen.text("serve.address", address=listen.address(bound)), flush=True)
+            print(screen.text("serve.address", address=address), flush=True)
+            if args.listen and args.http:
+                screen.note("listen.plain")
+            if args.pair:
+                _show(_offer(data, access), screen)
 
         with suppress(KeyboardInterrupt):  # how uvicorn passes Ctrl-C on when it has ended
-            listen.Server(api, ready).run(sockets=[bound])
+            listen.Server(api, ready, **how).run(sockets=[bound])
+
+
+def _list(access: Access, screen: Screen) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for column in ("id", "kind", "name", "created", "used"):
+        table.add_column(screen.text(f"token.column_{column}"), no_wrap=True)
+    for holder in access.holders():
+        used = (holder.used_utc or "")[:16] or screen.text("token.never")
+        kind = screen.text(f"token.kind_{holder.kind}")
+        table.add_row(holder.id, kind, printable(holder.name), holder.created_utc[:16], used)
+    Console(markup=False, highlight=False).print(table)
+
+
+# impchat pair
+
+
+def _pair(data: Path, access: Access, screen: Screen) -> int:
+    link = _offer(data, access)
+    _show(link, screen)
+    while (code := access.code(link.code)).state == "open":
+        time.sleep(_POLL_S)
+    if code.state == "over":
+        screen.note("pair.over")
+        return 1
+    screen.note("pair.paired", device=code.device)
     return 0
+
+
+def _offer(data: Path, access: Access) -> Link:
+    from impchat.server import listening
+
+    return listening.offer(data, access)
+
+
+def _show(link: Link, screen: Screen) -> None:
+    import sys
+
+    import segno
+
+    if sys.stdout.isatty():
+        segno.make(str(link), error="l").terminal(compact=True)
+    print(link, flush=True)
+    screen.note("pair.scan", minutes=settings.PAIR_CODE_S // 60)
+    screen.note("pair.fingerprint" if link.fingerprint else "listen.plain", fingerprint=link.fingerprint)

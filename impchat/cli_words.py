@@ -20,7 +20,7 @@ ELSEWHERE = ("web",)  # commands that live outside the core; each needs the extr
 
 _MISTAKES = (  # what argparse says -> an error whose sentence is ours, in both languages
     (r"the following arguments are required: (.+)", "option.missing"),
-    (r"argument (?:COMMAND|ACTION): invalid choice: '(.*)' \(choose", "option.no_command"),
+    (r"argument (?:COMMAND|ACTION|DEED): invalid choice: '(.*)' \(choose", "option.no_command"),
     (r"argument (.+): expected .*argument", "option.no_value"),
 )
 
@@ -95,10 +95,27 @@ def build_parser(language: str) -> argparse.ArgumentParser:
     serve.option("--slots", metavar="N", default=settings.SLOTS, type=partial(_count, "--slots"), help="serve.slots")
     queue = partial(_count, "--queue")
     serve.option("--queue", metavar="N", default=settings.QUEUE_REQUESTS, type=queue, help="serve.queue")
+    serve.option("--pair", action="store_true", help="serve.pair")
+    serve.option("--fetch-pictures", action="store_true", help="serve.fetch")
+    listen_options(serve)
+    token = _commands(
+        _commands(serve, language, "action", "command.serve")("token"), language, "deed", "command.token", required=True
+    )
+    token("create", common).option("name", metavar="NAME", help="token.name")
+    token("list", common)
+    token("revoke", common).option("name", metavar="NAME|ID", help="token.revoke")
+    command("pair", common)
     command("doctor", common)
     for name in ELSEWHERE:
         command(name)
     return parser
+
+
+def listen_options(parser: Parser) -> None:
+    """Where devices and programs of other machines may reach ImpChat."""
+    parser.option("--listen", metavar="ADDRESS", nargs="?", const=settings.LISTEN, help="listen.address")
+    parser.option("--http", action="store_true", help="listen.http")
+    parser.option("--name", metavar="HOST", action="append", default=[], help="listen.name")
 
 
 def _history(parser: Parser, common: Parser, language: str) -> None:

@@ -1,4 +1,4 @@
-"""The open SQLite file of the history: one connection behind a lock, safe beside other processes.
+"""An open SQLite file, the history or another one: one connection behind a lock, safe beside other processes.
 
 In: a path. Out: transactions, in which sqlite3's errors come back as HistoryError. Opening and migrating happen under
 a file lock, because two processes opening a new file lock each other out. Every write begins IMMEDIATE, because a
@@ -13,7 +13,7 @@ import os
 import platform
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
@@ -23,16 +23,17 @@ from impchat.errors import HistoryError
 
 
 class Database:
-    """The file at `path`, made or migrated to the newest schema. May be used from any thread.
+    """The file at `path`, made or migrated by `steps` to the newest schema. May be used from any thread.
 
     Raises HistoryError "data.unwritable", "history.locked", "history.newer", "history.broken", "history.disk_full"."""
 
-    def __init__(self, path: Path, busy_timeout_s: float) -> None:
+    def __init__(self, path: Path, busy_timeout_s: float, steps: Sequence[migrations.Step] = migrations.STEPS) -> None:
         self.path = path
         self.host = platform.node()
         self.pid = os.getpid()
         self.writer = f"{self.pid}-{uuid4().hex}"  # names a lock that is held until the process ends
         self._busy_timeout_s = busy_timeout_s
+        self._steps = steps
         self._lock = threading.Lock()
         paths.ensure_data_dir(path.parent)
         paths.ensure_data_dir(path.parent / "writers")
@@ -107,7 +108,7 @@ class Database:
             connection.row_factory = sqlite3.Row
             connection.execute("pragma foreign_keys = on")
             connection.execute("pragma journal_mode = wal")
-            migrations.migrate(connection, str(self.path))
+            migrations.migrate(connection, str(self.path), steps=self._steps)
         except BaseException:
             connection.close()
             raise

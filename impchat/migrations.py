@@ -7,6 +7,7 @@ This file does not know what the tables are used for; `history` does.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from impchat.errors import HistoryError
@@ -116,15 +117,18 @@ def m004_writers(db: Database) -> None:
         )""")
 
 
-STEPS = (m001_conversations, m002_images, m003_search, m004_writers)
+Step = Callable[["Database"], None]
+STEPS: Sequence[Step] = (m001_conversations, m002_images, m003_search, m004_writers)
 
 
-def migrate(connection: sqlite3.Connection, path: str, stop_before: str | None = None) -> None:
-    """Apply the steps that the file lacks, in order, up to but without `stop_before`.
+def migrate(
+    connection: sqlite3.Connection, path: str, stop_before: str | None = None, steps: Sequence[Step] = STEPS
+) -> None:
+    """Apply those of `steps` that the file lacks, in order, up to but without `stop_before`.
 
     Raises HistoryError "history.newer" where the file has steps that this version does not know."""
     applied = _applied(connection)
-    names = [step.__name__ for step in STEPS]
+    names = [step.__name__ for step in steps]
     if not applied <= set(names):
         raise HistoryError("history.newer", path=path)
     if applied == set(names):  # as nearly always: sqlite_utils takes longer to import than the file to open
@@ -133,7 +137,7 @@ def migrate(connection: sqlite3.Connection, path: str, stop_before: str | None =
     from sqlite_utils.migrations import Migrations
 
     migrations = Migrations("impchat")
-    for step in STEPS:
+    for step in steps:
         migrations()(step)
     migrations.apply(Database(connection), stop_before=stop_before)
 

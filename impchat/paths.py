@@ -49,6 +49,11 @@ def checkpoints_dir(data: Path) -> Path:
     return data / "checkpoints"
 
 
+def server_dir(data: Path) -> Path:
+    """The folder of what the server keeps in the data folder `data`: who may use it, and its certificate."""
+    return data / "server"
+
+
 def cache_dir() -> Path:
     """The folder for what can be made again: `cache` in a chosen data folder, else the platform's cache."""
     from platformdirs import user_cache_dir

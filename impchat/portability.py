@@ -61,9 +61,15 @@ def export_zip(history: History, conversation: str, owner: str) -> bytes:
 def import_zip(history: History, data: bytes, owner: str) -> Conversation:
     """The conversation of an exported zip, now `owner`'s, under its own UUIDs where they are free.
 
-    Where `owner` has it already, messages that are missing come along, and title, folder, tags, pin, draft and shown
-    branch are those of the side with the latest message; a deleted one comes back.
+    Where `owner` has it already, messages that are missing come along; of a message that both have, the end wins over
+    a beginning, and two different ends are both kept. Title, folder, tags, pin, draft and shown branch are those of the
+    side with the latest message; a deleted one comes back. Importing again changes nothing more.
     Raises HistoryError "portability.broken", "portability.newer" or "portability.too_large", and changes nothing."""
+    return history.merge(*read_zip(data, owner))
+
+
+def read_zip(data: bytes, owner: str) -> tuple[Conversation, list[Message], list[Prepared]]:
+    """What is in an exported zip, as `owner`'s. Raises as `import_zip`."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > settings.IMPORT_BYTES:
@@ -80,7 +86,7 @@ def import_zip(history: History, data: bytes, owner: str) -> Conversation:
         ImageError, zipfile.BadZipFile, zlib.error, LookupError, TypeError, ValueError, EOFError, OSError, RuntimeError,
     ) as exc:  # fmt: skip  # RuntimeError: an encrypted entry, or JSON nested too deeply
         raise HistoryError("portability.broken") from exc
-    return history.merge(conversation, messages, pictures)
+    return conversation, messages, pictures
 
 
 def export_markdown(history: History, conversation: str, owner: str, language: str = "en") -> str:

@@ -115,6 +115,12 @@ def siblings(db: sqlite3.Connection, uuid: str) -> list[Message]:
     return [_message(row) for row in found]
 
 
+def siblings_below(db: sqlite3.Connection, conversation: int, parent: str | None) -> list[Message]:
+    """The messages of a conversation below `parent`, oldest first; the first ones where that is None."""
+    found = db.execute(f"{_MESSAGE} where m.conversation = ? and p.uuid is ? order by m.id", (conversation, parent))
+    return [_message(row) for row in found]
+
+
 def image(db: sqlite3.Connection, sha256: str) -> Image:
     """What is known of a picture. Raises HistoryError "history.no_image"."""
     row = db.execute("select * from images where sha256 = ?", (clean(sha256),)).fetchone()

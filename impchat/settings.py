@@ -9,6 +9,7 @@ OWNER = "local"  # the owner of conversations where nobody logs in
 HOST = "127.0.0.1"  # loopback: nobody else reaches the page unless asked for
 PORT = 7860
 SERVE_PORT = 7861
+LISTEN = "0.0.0.0"  # all addresses of this machine, where --listen names none
 DEFAULT_MODEL = "imp-v1.5-3b-196"  # the family member recommended to everyone
 DEMO_MODEL = "imp-demo-196"  # the bundled one
 
@@ -103,6 +104,14 @@ QUEUE_REQUESTS = 64  # being answered or waiting at once; the next one is told t
 REQUEST_BYTES = 96 * 1024 * 1024  # largest request; pictures in it are a third larger than their files
 STOP_STRINGS = 16
 SPOKEN_KEPT = 512  # latest answers whose token ids are remembered for a request that gives them back
+CERTIFICATE_DAYS = 20 * 365  # a new one would mean that every device is paired anew
+PAIR_WAIT_S = 5.0  # for each address of a link
+DISCOVER_S = 3.0  # how long a device listens for servers around it
+PAIR_CODE_S = 300  # how long a one-time code lives
+PAIR_TRIES = 5  # wrong codes before the right one is void too
+DEVICE_NAME_CHARS = 60
+FETCH_S = 15.0  # for a picture from an http(s) address, all its redirects included
+FETCH_REDIRECTS = 3
 SSE_PING_S = 10.0  # a stream that is silent so long sends a comment, so that nobody in between closes it
 
 # History

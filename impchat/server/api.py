@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine
+from collections.abc import AsyncIterator, Collection, Coroutine
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -26,7 +26,8 @@ from impchat.chat import Run
 from impchat.engines import Handle
 from impchat.errors import EngineError, ImpChatError, RequestError
 from impchat.messages import Dropped, Failed, Finished, Reading, Ready, Text
-from impchat.server import refusals, shapes, wire
+from impchat.server import devices, refusals, shapes, wire
+from impchat.server.access import Access
 from impchat.server.desk import Desk, Job
 from impchat.server.gate import Gate
 from impchat.server.refusals import refusal
@@ -34,7 +35,7 @@ from impchat.server.wire import ChatRequest, Fetch, Question, Spoken
 
 T = TypeVar("T")
 
-PATHS = ("/v1/", "/health", "/metrics", "/openapi.json")
+PATHS = ("/v1/", "/health", "/metrics", "/openapi.json", *devices.PATHS)
 """The beginnings of the paths that the API answers."""
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -50,17 +51,23 @@ def build_api(
     *,
     desk: Desk | None = None,
     hosts: Collection[str] = (),
-    let_in: Callable[[Scope], None] | None = None,
+    access: Access | None = None,
+    token_needed: bool = False,
     fetch: Fetch | None = None,
 ) -> FastAPI:
-    """The API of `app`. `desk`: shared by several APIs of one engine. `hosts`, `let_in`: see `gate.Gate`. `fetch`: gets
-    pictures from http(s) addresses; without it those are refused."""
+    """The API of `app`.
+
+    `desk`: shared by several APIs of one engine. `hosts`: names of this server beside its own addresses. `access`: who
+    holds a token; with it come the routes of devices. `token_needed`: nobody else gets answers. `fetch`: gets pictures
+    from http(s) addresses; without it those are refused."""
     api = FastAPI(title="ImpChat", docs_url=None, redoc_url=None, responses=_REFUSALS)
     _add_errors(api)
     _add_models(api, app)
     _add_answers(api, app, desk := desk or Desk(settings.QUEUE_REQUESTS), fetch)
     _add_state(api, app, desk)
-    api.add_middleware(Gate, hosts=hosts, let_in=let_in)
+    if access:
+        devices.add_to(api, app, access)
+    api.add_middleware(Gate, hosts=hosts, access=access, token_needed=token_needed)
     return api
 
 

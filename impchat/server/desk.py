@@ -121,7 +121,7 @@ class Job:
             while isinstance(event, Text) and rest is None and not self._events.empty():
                 following = await self._next()
                 if isinstance(following, Text):
-                    event = Text(event.text + following.text)
+                    event = Text(event.text + following.text, event.tokens + following.tokens)
                 else:
                     rest = following
             for each in (event, rest):

@@ -7,7 +7,7 @@ In: HTTP requests. Out: the same, or a refusal. This file does not know what is 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from fastapi import HTTPException
@@ -16,19 +16,23 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from impchat import settings
 from impchat.errors import RequestError
+from impchat.server.access import Access, Holder
 from impchat.server.refusals import refusal
 
+OPEN = (("GET", "/health"), ("POST", "/pair"))  # without a token
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Gate:
-    """ASGI middleware. `hosts`: names of this server beside its own addresses. `let_in`: raises RequestError for a
-    request that may not pass; it may leave in the scope's state who asks."""
+    """ASGI middleware. `hosts`: names of this server beside its own addresses. `access`: who holds a token; the scope's
+    state says who asks. `token_needed`: nobody else passes, but to what says nothing and does nothing."""
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str], let_in: Callable[[Scope], None] | None) -> None:
+    def __init__(self, app: ASGIApp, hosts: Collection[str], access: Access | None, token_needed: bool) -> None:
+        assert access or not token_needed, "somebody must be able to pass"
         self._app = app
         self._hosts = {*LOOPBACK, *(host.lower() for host in hosts)}
-        self._let_in = let_in
+        self._access = access
+        self._token_needed = token_needed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -39,8 +43,10 @@ class Gate:
             self._check_names(scope, headers)
             if headers.get("content-length", "").isdecimal():
                 _check_size(int(headers["content-length"]))
-            if self._let_in:
-                self._let_in(scope)
+            holder = self._holder(headers)
+            if self._token_needed and holder is None and (scope["method"], scope["path"]) not in OPEN:
+                raise RequestError("request.token")
+            scope.setdefault("state", {})["holder"] = holder
         except RequestError as error:
             await refusal(error)(scope, receive, send)
             return
@@ -54,6 +60,12 @@ class Gate:
         origin = headers.get("origin")
         if origin is not None and origin.lower() != f"{scope['scheme']}://{host}".lower():
             raise RequestError("request.host", host=origin)
+
+    def _holder(self, headers: Headers) -> Holder | None:
+        kind, _, token = headers.get("authorization", "").partition(" ")
+        if not self._access or kind.lower() != "bearer":
+            return None
+        return self._access.holder(token.strip())
 
 
 def _name(host: str) -> str:

@@ -20,6 +20,7 @@ _KNOWN: dict[str, tuple[int, str, str | None, str]] = {  # our code -> status, t
     "request.model_unknown": (404, "invalid_request_error", "model", "model_not_found"),
     "request.token": (401, "authentication_error", None, "invalid_api_key"),
     "request.host": (403, "permission_error", None, "forbidden"),
+    "pair.code": (403, "permission_error", None, "pair.code"),
     "request.device": (403, "permission_error", None, "forbidden"),
     "request.too_large": (413, "invalid_request_error", None, "request_too_large"),
     "request.busy": (429, "rate_limit_error", None, "rate_limit_exceeded"),

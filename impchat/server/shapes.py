@@ -89,3 +89,43 @@ class Prefilled(BaseModel):
 class Health(BaseModel):
     status: Literal["ok"]
     model: str
+
+
+class Paired(BaseModel):
+    id: str
+    name: str
+    model: str
+    device: str
+    token: str
+
+
+class BundleFile(BaseModel):
+    name: str
+    bytes: int
+    sha256: str
+
+
+class Bundle(BaseModel):
+    id: str
+    name: str
+    licence: str
+    demo: bool
+    files: list[BundleFile]
+
+
+class Bundles(BaseModel):
+    bundles: list[Bundle]
+
+
+class Conversation(BaseModel):
+    uuid: str
+    title: str
+    updated_utc: str
+
+
+class Conversations(BaseModel):
+    conversations: list[Conversation]
+
+
+class HandedOver(BaseModel):
+    uuid: str

@@ -432,3 +432,59 @@ def test_markdown_speaks_chinese(here: History) -> None:
     uuid = here.create_conversation(ME).uuid
     here.add_question(uuid, ME, parent=None, text="")
     assert portability.export_markdown(here, uuid, ME, "zh").startswith("# 对话\n\n## 你\n")
+
+
+# Two sides that went on apart
+
+
+def both(history: History, other: History) -> tuple[str, str]:
+    """A conversation that both have, with an answer that has begun: their uuids."""
+    row = history.create_conversation(ME)
+    question = history.add_question(row.uuid, ME, parent=None, text="What is it?")
+    answer = history.start_answer(row.uuid, ME, parent=question.uuid, model="imp-test")
+    history.flush_answer(answer.uuid, "A red")
+    hand_over(history, other, row.uuid)
+    return row.uuid, answer.uuid
+
+
+def hand_over(source: History, target: History, uuid: str) -> None:
+    portability.import_zip(target, portability.export_zip(source, uuid, ME), ME)
+
+
+def answers(history: History, uuid: str) -> list[tuple[str, str]]:
+    return sorted((m.text, m.state) for m in history.messages(uuid, ME) if m.role == "assistant")
+
+
+def test_the_end_of_an_answer_wins_over_its_beginning_whichever_comes_later(here: History, there: History) -> None:
+    uuid, answer = both(here, there)
+    assert answers(there, uuid) == [("A red", "interrupted")]
+    here.finish_answer(answer, text="A red circle.", state="done", finish_reason="stop")
+    hand_over(there, here, uuid)
+    assert answers(here, uuid) == [("A red circle.", "done")]
+    hand_over(here, there, uuid)
+    assert answers(there, uuid) == [("A red circle.", "done")]
+    assert [hit.message for hit in there.search(ME, "circle")] == [answer]
+
+
+def test_two_different_ends_are_both_kept_on_both_sides_and_only_once(here: History, there: History) -> None:
+    uuid, answer = both(here, there)
+    here.finish_answer(answer, text="A red circle.", state="done", finish_reason="stop")
+    there.finish_answer(answer, text="A red square.", state="done", finish_reason="stop")
+    for side in (here, there):  # each goes on below its own
+        question = side.add_question(uuid, ME, parent=answer, text="And the colour?")
+        below = side.start_answer(uuid, ME, parent=question.uuid, model="imp-test")
+        side.finish_answer(below.uuid, text="Red.", state="done", finish_reason="stop")
+    for _ in range(3):
+        hand_over(here, there, uuid)
+        hand_over(there, here, uuid)
+    for side in (here, there):
+        assert len(side.conversations(ME)) == 1
+        assert answers(side, uuid) == [
+            ("A red circle.", "done"), ("A red square.", "done"), ("Red.", "done"), ("Red.", "done"),
+        ]  # fmt: skip
+        threads = set()
+        for leaf in (m for m in side.messages(uuid, ME) if m.text == "Red."):
+            threads.add(" ".join(m.text for m in side.branch(uuid, ME, leaf.uuid)))
+        assert threads == {
+            "What is it? A red circle. And the colour? Red.", "What is it? A red square. And the colour? Red.",
+        }  # fmt: skip

@@ -1,0 +1,136 @@
+"""What paired devices get beside answers: their token, model files, and conversations handed over both ways.
+
+In: an open App and who may use it. Out: routes. A device sees what belongs to its owner, and nothing else.
+This file does not know how a device found this server.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import platform
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from impchat import portability
+from impchat.app import App
+from impchat.errors import HistoryError, RequestError
+from impchat.models import library
+from impchat.models.bundle import MANIFEST, Bundle
+from impchat.server import shapes
+from impchat.server.access import Access, Holder
+
+PATHS = ("/pair", "/bundles", "/conversations")
+
+_ZIP = {200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}}}
+
+
+class _Pairing(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    code: str = Field(max_length=100)
+    name: str = Field(max_length=1000)
+
+
+def _device(request: Request) -> Holder:
+    """The device that asks. Raises RequestError "request.device" for anybody else."""
+    holder = getattr(request.state, "holder", None)
+    if not isinstance(holder, Holder) or holder.kind != "device":
+        raise RequestError("request.device")
+    return holder
+
+
+_Device = Annotated[Holder, Depends(_device)]
+
+
+def add_to(api: FastAPI, app: App, access: Access) -> None:
+    """Add the routes of devices to `api`."""
+    _add_pairing(api, app, access)
+    _add_bundles(api, app)
+    _add_conversations(api, app)
+
+
+def _add_pairing(api: FastAPI, app: App, access: Access) -> None:
+    @api.post("/pair", response_model=shapes.Paired)
+    def pair(asked: _Pairing) -> Any:
+        """Take a one-time code for a token."""
+        holder, token = access.redeem(asked.code, asked.name)
+        return {"id": access.server, "name": platform.node(), "model": app.model, "device": holder.id, "token": token}
+
+    @api.delete("/pair", status_code=204)
+    def unpair(device: _Device) -> None:
+        """Give the token up."""
+        access.revoke(device.id)
+
+
+def _add_bundles(api: FastAPI, app: App) -> None:
+    def bundle(id: str) -> Bundle:
+        found = next((row.bundle for row in library.models(app.data) if row.id == id), None)
+        if found is None:
+            raise RequestError("request.model_unknown", model=id, known=app.model)
+        return found
+
+    @api.get("/bundles", response_model=shapes.Bundles)
+    def bundles(_: _Device) -> Any:
+        """The models of this machine, as a device may copy them."""
+        return {"bundles": [_described(row.bundle) for row in library.models(app.data) if row.bundle]}
+
+    @api.api_route("/bundles/{id}/{name}", methods=["GET", "HEAD"], response_class=FileResponse)
+    def file(id: str, name: str, request: Request, _: _Device) -> Response:
+        """One file, or a range of its bytes."""
+        found = bundle(id)
+        sha256 = dict(_files(found)).get(name)
+        if sha256 is None:
+            raise RequestError("request.model_unknown", model=f"{id}/{name}", known=app.model)
+        digest = base64.b64encode(bytes.fromhex(sha256)).decode()
+        headers = {"etag": f'"{sha256}"', "repr-digest": f"sha-256=:{digest}:", "accept-ranges": "bytes"}
+        if f'"{sha256}"' in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        return FileResponse(found.path / name, media_type="application/octet-stream", headers=headers)
+
+
+def _described(bundle: Bundle) -> dict[str, Any]:
+    files = [
+        {"name": name, "bytes": (bundle.path / name).stat().st_size, "sha256": sha} for name, sha in _files(bundle)
+    ]
+    return {"id": bundle.id, "name": bundle.name, "licence": bundle.licence, "demo": bundle.demo, "files": files}
+
+
+def _files(bundle: Bundle) -> list[tuple[str, str]]:
+    """The names and hashes of a bundle's files, the manifest last: whoever has that has all."""
+    manifest = hashlib.sha256(Path(bundle.path / MANIFEST).read_bytes()).hexdigest()
+    return [*((file.name, file.sha256) for file in bundle.files.values()), (MANIFEST, manifest)]
+
+
+def _add_conversations(api: FastAPI, app: App) -> None:
+    history = app.history
+
+    @api.get("/conversations", response_model=shapes.Conversations)
+    def conversations(device: _Device) -> Any:
+        """The owner's conversations, the latest first."""
+        rows = history.conversations(device.owner)
+        return {"conversations": [{"uuid": c.uuid, "title": c.title, "updated_utc": c.updated_utc} for c in rows]}
+
+    @api.get("/conversations/{uuid}", response_class=Response, responses=_ZIP)  # type: ignore[arg-type]
+    def hand_out(uuid: str, device: _Device) -> Response:
+        """One conversation with its pictures, as the zip that `impchat history export` writes."""
+        return Response(portability.export_zip(history, uuid, device.owner), media_type="application/zip")
+
+    @api.put("/conversations/{uuid}", response_model=shapes.HandedOver)
+    async def take_in(uuid: str, request: Request, device: _Device) -> Any:
+        """Merge such a zip into the history: nothing of either side is lost. The answer names the conversation, which
+        has another uuid where that one is somebody else's."""
+        data = await request.body()
+
+        def merge() -> str:
+            parts = portability.read_zip(data, device.owner)
+            if parts[0].uuid != uuid:
+                raise HistoryError("portability.broken")
+            return history.merge(*parts).uuid
+
+        return {"uuid": await run_in_threadpool(merge)}

@@ -1,0 +1,103 @@
+"""The server's certificate: self-signed, made at the first use, kept from then on.
+
+In: the data folder. Out: a certificate, its key and its fingerprint. Devices trust just this certificate and look at no
+name in it, so that the machine's addresses may change; names are there for programs that do.
+This file does not know who connects.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import os
+import platform
+import ssl
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from impchat import paths, settings
+from impchat.errors import HistoryError
+from impchat.locks import FileLock
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """The two files, as a TLS server wants them."""
+
+    certificate: Path
+    key: Path
+
+    @property
+    def pem(self) -> str:
+        return self.certificate.read_text(encoding="ascii")
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the certificate in hex: what a device compares."""
+        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(self.pem)).hexdigest()
+
+
+def certificate(data: Path, addresses: Iterable[str]) -> Certificate:
+    """The certificate in the data folder `data`; where there is none, one is made that names `addresses` too.
+
+    Raises HistoryError "data.unwritable"."""
+    folder = paths.ensure_data_dir(paths.server_dir(data))
+    found = Certificate(folder / "certificate.pem", folder / "key.pem")
+    lock = FileLock(folder / "certificate.lock")
+    try:
+        if not lock.acquire(settings.BUSY_TIMEOUT_S):
+            raise HistoryError("data.unwritable", path=str(folder))
+        if not found.certificate.exists():
+            _make(found, addresses)
+    except OSError as exc:
+        raise HistoryError("data.unwritable", path=str(folder)) from exc
+    finally:
+        lock.release()
+    return found
+
+
+def _make(target: Certificate, addresses: Iterable[str]) -> None:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ImpChat")])
+    host = platform.node().lower().encode("ascii", "ignore").decode() or "localhost"
+    names: list[x509.GeneralName] = [x509.DNSName(n) for n in dict.fromkeys(("localhost", host, f"{host}.local"))]
+    for address in dict.fromkeys(("127.0.0.1", "::1", *addresses)):
+        names.append(x509.IPAddress(ipaddress.ip_address(address)))
+    now = datetime.now(UTC)
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    usage = x509.KeyUsage(True, False, False, False, False, False, False, False, False)  # signatures of its own alone
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))  # a phone's clock may be behind
+        .not_valid_after(now + timedelta(days=settings.CERTIFICATE_DAYS))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(identifier, critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    plain = serialization.NoEncryption()
+    secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+    _write(target.key, secret)  # the certificate last: where it is, all is there
+    _write(target.certificate, made.public_bytes(serialization.Encoding.PEM))
+
+
+def _write(path: Path, data: bytes) -> None:
+    beside = path.with_suffix(".new")
+    beside.unlink(missing_ok=True)
+    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+        out.write(data)
+    os.replace(beside, path)

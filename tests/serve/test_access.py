@@ -1,0 +1,167 @@
+"""Tokens and one-time codes: who is let in, who no longer, and what lies on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from impchat import settings
+from impchat.cli import main
+from impchat.errors import RequestError, SettingsError
+from impchat.server.access import Access
+from tests.core.scripted import ScriptedEngine
+from tests.serve.conftest import Serve, asking, question
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def access(tmp_path: Path, clock: Clock) -> Iterator[Access]:
+    with closing(Access(tmp_path / "data", clock)) as opened:
+        yield opened
+
+
+def test_a_token_lets_in_until_it_is_revoked_by_whichever_process(access: Access, tmp_path: Path) -> None:
+    holder, token = access.create("laptop")
+    assert access.holder(token) is not None and access.holder("impchat-other") is None
+    with closing(Access(tmp_path / "data")) as other:
+        assert [h.name for h in other.holders()] == ["laptop"]
+        other.revoke(holder.id)
+    assert access.holder(token) is None
+    with pytest.raises(SettingsError, match="no token or device"):
+        access.revoke("laptop")
+
+
+def test_names_of_tokens_are_their_own(access: Access) -> None:
+    access.create("laptop")
+    for name in ("laptop", " laptop ", "", "\n"):
+        with pytest.raises(SettingsError):
+            access.create(name)
+
+
+def test_no_token_and_no_code_lies_on_disk(access: Access, tmp_path: Path) -> None:
+    token, code = access.create("laptop")[1], access.offer()
+    device = access.redeem(code, "phone")[1]
+    kept = b"".join(file.read_bytes() for file in (tmp_path / "data" / "server").rglob("*") if file.is_file())
+    assert b"laptop" in kept
+    for secret in (token, token[8:], code, code.replace("-", ""), device):
+        assert secret.encode() not in kept
+
+
+def test_when_it_was_used_is_told_to_the_minute(access: Access, clock: Clock) -> None:
+    token = access.create("laptop")[1]
+    assert access.holders()[0].used_utc is None
+    access.holder(token)
+    first = access.holders()[0].used_utc
+    clock.now += 120
+    access.holder(token)
+    assert first is not None and (access.holders()[0].used_utc or "") > first
+
+
+def test_a_code_pairs_one_device_however_it_is_spelt(access: Access) -> None:
+    code = access.offer()
+    assert access.code(code).state == "open"
+    spelt = code.lower().replace("-", " ").replace("0", "o").replace("1", "l")
+    holder, token = access.redeem(spelt, "Anna's\nphone\x1b[2J")
+    assert (holder.name, holder.kind, holder.owner) == ("Anna's phone[2J", "device", settings.OWNER)
+    assert access.holder(token) == holder
+    assert (access.code(code).state, access.code(code).device) == ("used", holder.name)
+    with pytest.raises(RequestError, match="not valid"):
+        access.redeem(code, "second")
+
+
+def test_a_code_expires(access: Access, clock: Clock) -> None:
+    code = access.offer()
+    clock.now += settings.PAIR_CODE_S - 1
+    assert access.code(code).seconds == 1
+    clock.now += 1
+    assert access.code(code).state == "over"
+    with pytest.raises(RequestError):
+        access.redeem(code, "late")
+
+
+def test_guessing_ends_after_a_few_tries(access: Access) -> None:
+    code = access.offer()
+    for n in range(settings.PAIR_TRIES):
+        assert access.code(code).state == "open"
+        with pytest.raises(RequestError):
+            access.redeem(f"0000-000{n}", "guesser")
+    assert access.code(code).state == "over"
+    with pytest.raises(RequestError):
+        access.redeem(code, "phone")
+
+
+def test_a_new_code_takes_the_place_of_the_one_before(access: Access) -> None:
+    first, second = access.offer(), access.offer()
+    with pytest.raises(RequestError):
+        access.redeem(first, "phone")
+    assert access.redeem(second, "phone")
+
+
+def test_an_api_with_tokens_answers_nobody_else(serve: Serve, access: Access) -> None:
+    site = serve(ScriptedEngine(), access=access, token_needed=True)
+    holder, token = access.create("laptop")
+    mine = {"authorization": f"Bearer {token}"}
+    with site.client() as client:
+        for headers in ({}, {"authorization": "Bearer impchat-wrong"}, {"authorization": token}):
+            for method, path in (("GET", "/v1/models"), ("GET", "/metrics"), ("GET", "/openapi.json"), ("GET", "/x"),
+                                 ("POST", "/v1/chat/completions"), ("GET", "/bundles")):  # fmt: skip
+                refused = client.request(method, path, headers=headers)
+                assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer"), path
+                assert refused.json()["error"]["code"] == "invalid_api_key"
+        assert client.get("/health").status_code == 200
+        assert client.get("/v1/models", headers=mine).status_code == 200
+        assert client.get("/bundles", headers=mine).status_code == 403  # a program is no paired device
+        access.revoke(holder.id)
+        assert client.get("/v1/models", headers=mine).status_code == 401
+
+
+def test_on_this_machine_alone_no_token_is_needed(serve: Serve, access: Access) -> None:
+    with serve(ScriptedEngine(), access=access).client() as client:
+        assert client.get("/v1/models").status_code == 200
+        assert client.get("/bundles").status_code == 403
+        assert client.post("/v1/chat/completions", json=asking(question("Hi"), model="x")).status_code == 404
+
+
+def test_tokens_are_made_listed_and_revoked_from_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def impchat(*words: str) -> tuple[int, str, str]:
+        code = main(["serve", "token", *words, "--data", str(tmp_path), "--language", "en"])
+        return code, *capsys.readouterr()
+
+    code, token, said = impchat("create", "laptop")
+    assert code == 0 and "laptop" in said
+    with closing(Access(tmp_path)) as access:
+        assert access.holder(token.strip()) is not None
+    assert "laptop" in impchat("list")[1]
+    assert impchat("create", "laptop")[0] == 2
+    assert impchat("revoke", "laptop")[0] == 0
+    assert "laptop" not in impchat("list")[1]
+    assert impchat("revoke", "laptop")[0] == 2
+
+
+def test_listening_to_others_without_a_token_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--listen", "127.0.0.1", "--port", "0", "--data", str(tmp_path), "--language", "en"]) == 2
+    assert "impchat serve token create" in capsys.readouterr().err
+
+
+def test_pairing_is_refused_where_nothing_listens_for_devices(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["pair", "--data", str(tmp_path), "--language", "en"]) == 2
+    assert "--listen" in capsys.readouterr().err
