@@ -180,7 +180,10 @@ def test_a_client_that_goes_away_frees_its_place_at_once(serve: Serve, stream: b
     assert done == [200]
 
 
-def test_an_engine_that_fails_in_mid_stream_is_told_in_the_stream(serve: Serve) -> None:
+def test_an_engine_that_fails_in_mid_stream_is_told_in_the_stream(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("impchat.settings.SSE_PING_S", 0.1)  # then the stream begins, whether there is a word or not
     engine = ScriptedEngine()
     site = serve(engine)
     with (

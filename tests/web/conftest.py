@@ -19,6 +19,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_play
 from impchat.app import App
 from impchat.engines import Engine
 from impchat.server import listen
+from impchat.server.access import Access
 from impchat_web import server
 
 SECONDS = 30.0  # far more than anything here takes; nothing waits so long unless it is broken
@@ -29,11 +30,12 @@ class Site:
 
     def __init__(self, data: Path, engine: Engine | None = None, language: str | None = None, port: int = 0) -> None:
         self.app = App.open(data, engine=engine)
+        self.access = Access(data)
         bound = server.bind("127.0.0.1", port)
         self.port = bound.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         started = threading.Event()
-        self._server = listen.Server(server.build_app(self.app, language), started.set)
+        self._server = listen.Server(server.build_app(self.app, language, self.access), started.set)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [bound]})
         self._thread.start()
         assert started.wait(SECONDS)
@@ -42,6 +44,7 @@ class Site:
         self._server.should_exit = True
         self._thread.join(SECONDS)
         assert not self._thread.is_alive()
+        self.access.close()
 
 
 Serve = Callable[..., Site]

@@ -1,4 +1,4 @@
-"""The command `impchat web`: opens the core, serves the page on this machine, prints its address.
+"""The command `impchat web`: opens the core, serves the page on this machine, and devices where asked to.
 
 In: the words of the command line without `web`. Out: exit code 0 after Ctrl-C; an ImpChatError where it cannot run.
 This file does not know what the page shows.
@@ -10,12 +10,12 @@ import argparse
 import os
 import sys
 import webbrowser
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
-from impchat import settings
+from impchat import paths, settings
 from impchat.cli import choose_language
-from impchat.cli_words import Parser, common_options, port
+from impchat.cli_words import Parser, common_options, listen_options, port
 from impchat.errors import SettingsError
 from impchat.texts import say
 
@@ -39,6 +39,8 @@ def _parser(language: str) -> Parser:
     parser.option("-h", "--help", action="help", help="help")
     parser.option("--host", metavar="ADDRESS", default=settings.HOST, help="web.host")
     parser.option("--port", metavar="N", default=settings.PORT, type=port, help="web.port")
+    listen_options(parser)
+    parser.option("--listen-port", metavar="N", default=settings.SERVE_PORT, type=port, help="web.listen_port")
     parser.option("--open", action=argparse.BooleanOptionalAction, default=_has_screen(), help="web.open")
     return parser
 
@@ -51,20 +53,38 @@ def _has_screen() -> bool:
 
 def _serve(options: argparse.Namespace, language: str) -> int:
     from impchat.app import App
-    from impchat.server import listen
+    from impchat.server import door, listen
+    from impchat.server.access import Access
+    from impchat.server.api import build_api
+    from impchat.server.desk import Desk
     from impchat_web import server
 
-    with server.bind(options.host, options.port) as bound:  # first: a busy port must not cost opening the rest
+    with ExitStack() as stack:
+        # First: a busy port must not cost opening the rest.
+        bound = stack.enter_context(server.bind(options.host, options.port))
         address = listen.address(bound)
+        data = paths.ensure_data_dir(Path(options.data).expanduser() if "data" in options else paths.data_dir())
+        access = stack.enter_context(closing(Access(data)))
+        app = stack.enter_context(App.open(data, options.model if "model" in options else None))
+        desk = Desk(settings.QUEUE_REQUESTS)
+        entrance = None
+        if options.listen:
+            how = {"plain": options.http}
+            entrance = stack.enter_context(door.opened(data, access, options.listen, options.listen_port, **how))
+            hosts = [*options.name, *door.names()]
+            others = build_api(app, desk=desk, hosts=hosts, access=access, token_needed=True)
+            stack.enter_context(door.served(entrance, others))
 
         def ready() -> None:
             print(say("web.address", language, address=address), flush=True)
+            if entrance:
+                print(say("web.entrance", language, address=entrance.address), flush=True)
+                if options.http:
+                    print(say("listen.plain", language), flush=True)
             if options.open:
                 webbrowser.open(address)
 
-        data = Path(options.data).expanduser() if "data" in options else None
-        app = App.open(data, options.model if "model" in options else None)
-        web = server.build_app(app, options.language if "language" in options else None)
+        web = server.build_app(app, options.language if "language" in options else None, access, desk)
         with suppress(KeyboardInterrupt):  # how uvicorn passes Ctrl-C on when it has ended
             listen.Server(web, ready).run(sockets=[bound])
     return 0

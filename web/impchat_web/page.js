@@ -344,7 +344,60 @@ window.impchat = (() => {
     field.focus();
   };
 
+  // --- Pairing a phone: a code that is shown while it is good ---------------------------------------------------------
+
+  const devices = element("dialog", { id: "devices", "aria-labelledby": "devices-title" });
+  const pairing = { code: "", until: 0, timer: 0, holders: "" };
+
+  const askDevices = async (what, body) => {
+    const response = await fetch(`/devices/${what}`, { method: "POST", body });
+    if (!response.ok) throw Error((await response.json()).error);
+    return response.status === 204 ? {} : response.json();
+  };
+
+  const drawDevices = ({ html, holders }) => {
+    if (html !== undefined) find("#offer").innerHTML = html;
+    if (holders !== pairing.holders) find("#holders").innerHTML = pairing.holders = holders; // else the focus would go
+  };
+
+  const tick = async () => {
+    const left = Math.max(0, Math.ceil((pairing.until - Date.now()) / 1000));
+    const line = find("#offer .left");
+    if (line) line.textContent = say("left", { time: `${Math.floor(left / 60)}:${String(left % 60).padStart(2, "0")}` });
+    const told = await askDevices("state", pairing.code);
+    drawDevices(told);
+    if (told.state === "open") return;
+    clearInterval(pairing.timer);
+    announce(find("#offer p").textContent);
+  };
+
+  const openDevices = async () => {
+    clearInterval(pairing.timer);
+    try {
+      const told = await askDevices("offer");
+      drawDevices(told);
+      pairing.code = told.code;
+      pairing.until = Date.now() + 1000 * told.seconds;
+      if (!devices.open) devices.showModal();
+      if (!told.code) return;
+      pairing.timer = setInterval(() => tick().catch(() => clearInterval(pairing.timer)), 1000);
+      await tick();
+    } catch (error) {
+      devices.close();
+      notice("error", error instanceof TypeError ? say("lost") : error.message);
+    }
+  };
+  devices.addEventListener("close", () => clearInterval(pairing.timer));
+  devices.addEventListener("click", (event) => event.target === devices && devices.close());
+
   const actions = {
+    devices: openDevices,
+    "close-devices": () => devices.close(),
+    "copy-link": (button) => copy(button, button.dataset.link),
+    revoke: async (button) => {
+      await askDevices(`revoke?id=${encodeURIComponent(button.dataset.holder)}`).catch(() => {});
+      drawDevices(await askDevices("state", pairing.code).then(({ holders }) => ({ holders })));
+    },
     open: (button) => open(button.closest("li").dataset.conversation),
     rename: (button) => rename(button.closest("li")),
     delete: (button) => manage({ do: "delete", conversation: button.closest("li").dataset.conversation }),
@@ -395,7 +448,7 @@ window.impchat = (() => {
   });
 
   addEventListener("keydown", (event) => {
-    if (event.key !== "Escape" || event.defaultPrevented || viewer.open) return;
+    if (event.key !== "Escape" || event.defaultPrevented || viewer.open || devices.open) return;
     if (document.body.classList.contains("menu")) menu(false);
     else if (document.body.classList.contains("answering")) find("#stop").click();
   });
@@ -414,7 +467,12 @@ window.impchat = (() => {
     side.setAttribute("role", "navigation");
     side.setAttribute("aria-label", say("menu"));
     for (const id of ["new", "attach", "send", "stop"]) find(`#${id}`).title = find(`#${id}`).textContent.trim();
-    document.body.append(picker, viewer, element("div", { id: "drop" }, element("span", {}, say("drop"))));
+    devices.append(
+      element("header", {}, element("h2", { id: "devices-title" }, say("devices")), element("button", { type: "button", class: "tool close", "data-do": "close-devices", "aria-label": say("hide") })),
+      element("div", { id: "offer" }),
+      element("div", { id: "holders" }),
+    );
+    document.body.append(picker, viewer, devices, element("div", { id: "drop" }, element("span", {}, say("drop"))));
     find("#composer").prepend(element("button", { type: "button", id: "latest", "data-do": "latest", "aria-label": say("latest"), title: say("latest") }));
     watchScroll();
   };

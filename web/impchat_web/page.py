@@ -21,7 +21,7 @@ from impchat import paths, remarks, settings
 from impchat.app import App
 from impchat.errors import ImpChatError
 from impchat.texts import LANGUAGES, say
-from impchat_web import languages, render
+from impchat_web import languages, render, render_devices
 
 State = dict[str, Any]
 """What the browser keeps: conversation, title, answer (the uuid of the one being written, or ""), pictures (sha256 of
@@ -43,6 +43,7 @@ class View:
 
     app: App
     forced_language: str | None
+    pairs: bool  # whether phones can be paired here
 
     def language(self, request: gr.Request) -> str:
         return languages.choose(request.headers.get("accept-language", ""), self.forced_language)
@@ -112,6 +113,7 @@ class View:
             *(say(f"chat.{name}", language) for name in ("new", "attach", "send", "stop")),
             render.banner(language) if self.app.demo else "",
             say("web.local", language),
+            render_devices.button(language) if self.pairs else "",
         )
 
     def navigate(self, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
@@ -176,9 +178,9 @@ def _marked(state: State, event: str, notice: dict[str, str] | None = None) -> S
     return state | {"event": event, "notice": notice, "stamp": next(_stamps)}
 
 
-def build(app: App, language: str | None) -> gr.Blocks:
-    """The page for `app`, in `language` or, where None, in each browser's own."""
-    view = View(app, language)
+def build(app: App, language: str | None, pairs: bool = False) -> gr.Blocks:
+    """The page for `app`, in `language` or, where None, in each browser's own. `pairs`: with a way to pair phones."""
+    view = View(app, language, pairs)
     # Plain requests, without Gradio's queue: it loses an event that comes while it closes the stream of another.
     events = {"show_progress": "hidden", "api_visibility": "private", "queue": False, "trigger_mode": "multiple"}
     with gr.Blocks(title="ImpChat", analytics_enabled=False, fill_width=True) as page:
@@ -189,6 +191,7 @@ def build(app: App, language: str | None) -> gr.Blocks:
                 new = gr.Button("New chat", elem_id="new")
                 bus = "impchat.bus(trigger) // 'navigate', 'ended', 'manage'"  # Gradio looks for the names here
                 history = _html("", elem_id="history", js_on_load=bus)
+                devices = _html("", elem_id="devices-button")
             with gr.Column(elem_id="main", min_width=0):
                 _html(
                     '<button type="button" class="tool menu" data-do="menu" aria-expanded="false"></button>'
@@ -213,7 +216,7 @@ def build(app: App, language: str | None) -> gr.Blocks:
 
         opened = [thread, history, question, state]
         shown = [
-            page.load(view.load, None, [*opened, new, attach, send, stop, banner, local], **events),
+            page.load(view.load, None, [*opened, new, attach, send, stop, banner, local, devices], **events),
             history.navigate(view.navigate, None, opened, **events),
             history.ended(view.ended, None, [thread, history, state], **events),
             history.manage(view.manage, state, [history, state], js="state => impchat.here(state)", **events),

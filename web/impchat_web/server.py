@@ -28,6 +28,7 @@ import gradio as gr
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from impchat import images, paths, remarks, settings
 from impchat.answer import Answer
@@ -35,8 +36,11 @@ from impchat.app import App
 from impchat.chat import Attachment
 from impchat.errors import ImageError, ImpChatError, SettingsError
 from impchat.messages import Encoding, Event, Failed, Finished, Reading, Ready, Text
-from impchat.server import listen
-from impchat_web import guard, languages, page, render
+from impchat.server import api, listen
+from impchat.server.access import Access
+from impchat.server.api import build_api
+from impchat.server.desk import Desk
+from impchat_web import devices, guard, languages, page, render
 
 _HERE = Path(__file__).parent
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -44,15 +48,17 @@ _FOREVER = {"cache-control": "private, max-age=31536000, immutable"}  # for addr
 _DAY = {"cache-control": "private, max-age=86400"}
 _PICTURES = ("/image/", "/thumbnail/", "/sample/")
 _TALK = ("/attach", "/detach", "/draft", "/follow/", "/stop/")
-_OURS = (*_PICTURES, *_TALK, "/page.", "/manifest.", "/favicon.")
+_OURS = (*_PICTURES, *_TALK, "/page.", "/manifest.", "/favicon.", devices.PATH, *api.PATHS)
 _FILES = {"page.js": "text/javascript", "page.css": "text/css", "page.svg": "image/svg+xml"}
 _THUMBNAILS = 256  # kept in memory
 FRAME_S = 0.05  # an answer is sent at most this often
 IDLE_S = 0.5  # where nothing new comes, the server looks this often whether the page has gone
 
 
-def build_app(app: App, language: str | None = None) -> FastAPI:
-    """The web application on `app`, which is closed when the server ends. `language` None: each browser's own."""
+def build_app(app: App, language: str | None = None, access: Access | None = None, desk: Desk | None = None) -> FastAPI:
+    """The web application on `app`, which is closed when the server ends: the page, and the API for programs of this
+    machine. `language` None: each browser's own. `access`: who may use ImpChat from elsewhere; the page can pair
+    phones then. `desk`: shared with other APIs of `app`."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -70,9 +76,11 @@ def build_app(app: App, language: str | None = None) -> FastAPI:
     _add_draft(web, app, language)
     _add_answers(web, app, language)
     _add_files(web)
+    if access:
+        devices.add_to(web, app, access, language)
     gr.mount_gradio_app(
         web,
-        page.build(app, language),
+        page.build(app, language, pairs=access is not None),
         "/",
         footer_links=[],
         run_history=False,
@@ -82,8 +90,21 @@ def build_app(app: App, language: str | None = None) -> FastAPI:
         mcp_server=False,
         theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
     )
+    web.add_middleware(_WithApi, api=build_api(app, desk=desk, access=access))
     web.add_middleware(guard.Guard, ours=_OURS, head=_head())
     return web
+
+
+class _WithApi:
+    """ASGI middleware: what is asked of the API goes there, all else to the page."""
+
+    def __init__(self, app: ASGIApp, api: ASGIApp) -> None:
+        self._app = app
+        self._api = api
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = scope["type"] == "http" and scope["path"].startswith(api.PATHS)
+        await (self._api if asked else self._app)(scope, receive, send)
 
 
 def _add_pictures(web: FastAPI, app: App) -> None:

@@ -1,0 +1,86 @@
+"""Pairing a phone from the page, and the API behind the page's own port."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+
+from impchat.pairing import Link
+from impchat.server import lan, listening
+from impchat.server.lan import Card
+from tests.core.scripted import ScriptedEngine
+from tests.web.conftest import Serve, Visit
+
+
+@pytest.fixture
+def reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As if a server of this data folder listened in a home network; nothing does."""
+    monkeypatch.setattr(lan, "cards", lambda: [Card("docker0", "172.17.0.1"), Card("wlan0", "192.168.1.20")])
+    with listening.told(tmp_path / "data", listening.Listening("0.0.0.0", 7861, "ab" * 32)):
+        yield
+
+
+@pytest.mark.usefixtures("reached")
+def test_a_phone_is_paired_shown_and_removed(serve: Serve, visit: Visit) -> None:
+    site = serve(ScriptedEngine())
+    page = visit(site.url)
+    page.get_by_role("button", name="Pair a phone").click()
+    panel = page.get_by_role("dialog", name="Pair a phone")
+    expect(panel.get_by_role("img", name="QR code")).to_be_visible()
+    expect(panel).to_contain_text("4:5")
+    link = Link.read(panel.get_by_role("button", name="Copy the link").get_attribute("data-link") or "")
+    assert link.places == ("192.168.1.20:7861", "172.17.0.1:7861")
+    panel.get_by_text("Addresses and fingerprint").click()
+    expect(panel).to_contain_text("abab abab")
+
+    site.access.redeem(link.code, "Anna's <b>phone</b>")
+    expect(panel).to_contain_text("Anna's <b>phone</b> is paired")
+    expect(panel.get_by_role("listitem").filter(has_text="Anna's")).to_be_visible()
+    panel.get_by_role("button", name="Remove: Anna's").click()
+    expect(panel).to_contain_text("None yet.")
+    assert site.access.holders() == []
+
+    panel.get_by_role("button", name="New code").click()
+    expect(panel.get_by_role("img", name="QR code")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(panel).to_be_hidden()
+
+
+@pytest.mark.usefixtures("reached")
+def test_a_code_that_is_over_is_no_longer_shown(serve: Serve, visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("impchat.settings.PAIR_CODE_S", 2)
+    page = visit(serve(ScriptedEngine()).url)
+    page.get_by_role("button", name="Pair a phone").click()
+    panel = page.get_by_role("dialog", name="Pair a phone")
+    expect(panel).to_contain_text("expired")
+    expect(panel.get_by_role("img", name="QR code")).to_have_count(0)
+
+
+def test_where_only_this_machine_is_served_there_is_no_code(serve: Serve, visit: Visit) -> None:
+    page = visit(serve(ScriptedEngine()).url, locale="zh-CN")
+    page.get_by_role("button", name="配对手机").click()
+    panel = page.get_by_role("dialog", name="配对手机")
+    expect(panel).to_contain_text("impchat web --listen")
+    expect(panel.get_by_role("img")).to_have_count(0)
+
+
+def test_no_other_site_gets_a_code(serve: Serve) -> None:
+    site = serve(ScriptedEngine())
+    with httpx.Client(base_url=site.url, trust_env=False) as client:
+        for headers in ({"origin": "http://elsewhere.example"}, {"host": "rebound.example"}):
+            assert client.post("/devices/offer", headers=headers).status_code == 403
+            assert client.get("/v1/models", headers=headers).status_code == 403
+
+
+def test_the_api_is_behind_the_same_port(serve: Serve) -> None:
+    with httpx.Client(base_url=serve().url, trust_env=False, timeout=30) as client:
+        asked = {"model": "imp-demo-196", "messages": [{"role": "user", "content": "Hello!"}]}
+        done = client.post("/v1/chat/completions", json=asked)
+        assert done.json()["choices"][0]["message"]["content"]
+        assert client.get("/health").json()["status"] == "ok"
+        assert client.get("/v1/nothing").json()["error"]["type"] == "invalid_request_error"
+        assert client.post("/bundles").status_code == 405 and client.get("/bundles").status_code == 403

@@ -1,0 +1,53 @@
+"""The panel that pairs a phone: its routes.
+
+In: an open App, and who may use it. Out: pairing links as a QR code, how they stand, and who has been let in.
+This file does not know what a pairing link says, nor how the panel looks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from impchat.app import App
+from impchat.errors import SettingsError
+from impchat.server import listening
+from impchat.server.access import Access
+from impchat_web import languages, render_devices
+
+PATH = "/devices"
+
+
+def add_to(web: FastAPI, app: App, access: Access, language: str | None) -> None:
+    """Add the panel's routes to `web`."""
+
+    def spoken(request: Request) -> str:
+        return languages.choose(request.headers.get("accept-language", ""), language)
+
+    @web.post(f"{PATH}/offer")
+    def offer(request: Request) -> dict[str, Any]:
+        """A new code, or why there can be none."""
+        words = spoken(request)
+        holders = render_devices.holders(access.holders(), words)
+        try:
+            link = listening.offer(app.data, access)
+        except SettingsError as error:
+            return {"code": "", "html": render_devices.refused(error.sentence(words)), "holders": holders}
+        seconds = access.code(link.code).seconds
+        return {"code": link.code, "seconds": seconds, "html": render_devices.offer(link, words), "holders": holders}
+
+    @web.post(f"{PATH}/state")
+    async def state(request: Request) -> dict[str, Any]:
+        """How the code in the body stands; with other HTML once it is used or over."""
+        words, sent = spoken(request), (await request.body())[:100].decode("utf-8", "replace")
+        code = await run_in_threadpool(access.code, sent)
+        holders = render_devices.holders(await run_in_threadpool(access.holders), words)
+        told: dict[str, Any] = {"state": code.state, "seconds": code.seconds, "holders": holders}
+        return told if code.state == "open" else told | {"html": render_devices.ended(code, words)}
+
+    @web.post(f"{PATH}/revoke")
+    def revoke(id: str) -> Response:
+        access.revoke(id)
+        return Response(status_code=204)

@@ -1,0 +1,87 @@
+"""The panel that pairs a phone, as HTML: a QR code, how a code has ended, and who may use this ImpChat.
+
+In: links, codes and holders. Out: HTML; every name is escaped. This file does not know where they come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from html import escape
+
+import segno
+
+from impchat.pairing import Link
+from impchat.server.access import Code, Holder
+from impchat.texts import say
+
+_SIGN = '<span class="sign" aria-hidden="true"></span>'
+
+
+def button(language: str) -> str:
+    """What opens the panel."""
+    return (
+        f'<button type="button" class="devices" data-do="devices">{_SIGN}'
+        f"<span>{escape(say('web.devices', language))}</span></button>"
+    )
+
+
+def offer(link: Link, language: str) -> str:
+    """A link to scan, or to copy, and what a careful person compares."""
+    drawn = segno.make(str(link), error="m", micro=False).svg_inline(border=3, omitsize=True, light="#fff")
+    warning = "" if not link.is_plain else f'<p class="warning">{escape(say("listen.plain", language))}</p>'
+    places = "".join(f"<li>{escape(place)}</li>" for place in link.places)
+    pin = " ".join(link.fingerprint[at : at + 4] for at in range(0, len(link.fingerprint), 4))
+    compare = f"<h3>{escape(say('web.devices_fingerprint', language))}</h3><p><code>{pin}</code></p>" if pin else ""
+    name = escape(say("web.devices_qr", language))
+    return (
+        f'<div class="offer"><div class="qr" role="img" aria-label="{name}">{drawn}</div>'
+        f'<div class="how"><p>{escape(say("web.devices_scan", language))}</p>{warning}<p class="left"></p>'
+        f'<button type="button" class="plain" data-do="copy-link" data-link="{escape(str(link))}">'
+        f"{escape(say('web.devices_copy', language))}</button></div></div>"
+        f"<details><summary>{escape(say('web.devices_details', language))}</summary>"
+        f"<h3>{escape(say('web.devices_addresses', language))}</h3><ol>{places}</ol>{compare}</details>"
+    )
+
+
+def ended(code: Code, language: str) -> str:
+    """A code that was used, or is over."""
+    again = f'<button type="button" class="plain" data-do="devices">{escape(say("web.devices_new", language))}</button>'
+    if code.state == "used":
+        told = escape(say("web.devices_paired", language, device=code.device or "?"))
+        return f'<div class="ended paired">{_SIGN}<p>{told}</p>{again}</div>'
+    return f'<div class="ended"><p>{escape(say("web.devices_over", language))}</p>{again}</div>'
+
+
+def refused(sentence: str) -> str:
+    """Why there is no code."""
+    return f'<div class="ended"><p>{escape(sentence)}</p></div>'
+
+
+def holders(found: Iterable[Holder], language: str) -> str:
+    """Who may use this ImpChat, each with a way to end that."""
+    rows = "".join(_holder(holder, language) for holder in found)
+    title = f"<h3>{escape(say('web.devices_list', language))}</h3>"
+    return title + (
+        f"<ul>{rows}</ul>" if rows else f'<p class="nothing">{escape(say("web.devices_none", language))}</p>'
+    )
+
+
+def _here(utc: str) -> str:
+    """A time on this machine's clock, which is the reader's: the page is for this machine alone."""
+    return datetime.fromisoformat(utc).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def _holder(holder: Holder, language: str) -> str:
+    seen = (
+        say("web.devices_seen", language, when=_here(holder.used_utc))
+        if holder.used_utc
+        else say("web.devices_unseen", language)
+    )
+    remove = escape(say("web.devices_remove", language))
+    return (
+        f'<li><span class="who" dir="auto">{escape(holder.name)}</span>'
+        f'<span class="seen">{escape(say(f"token.kind_{holder.kind}", language))} · {escape(seen)}</span>'
+        f'<button type="button" class="plain" data-do="revoke" data-holder="{escape(holder.id)}" '
+        f'aria-label="{remove}: {escape(holder.name)}">{remove}</button></li>'
+    )
