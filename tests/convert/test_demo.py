@@ -145,6 +145,16 @@ def test_a_box_is_taught_digit_by_digit(tokenizer: Tokenizer) -> None:
         assert batch.learned[row, at] > 0
 
 
+def test_a_box_that_ends_at_the_border_is_taught_too(tokenizer: Tokenizer) -> None:
+    for right in (0.994, 0.996, 1.0):
+        thing = Thing("circle", "red", (0.8, 0.12, right, 0.34), 2)
+        lesson = lessons.Lesson()
+        exchange = Exchange("Its box?", questions.box_text(thing.box), "box", thing)
+        lessons.Lessons(tokenizer).answer(lesson, exchange, "\n", _AsTyped(), scene_of(thing))
+        assert len(lesson.digits) == (8 if right < 0.995 else 6)
+        assert all(np.isfinite(each).all() for each in lesson.digits.values())
+
+
 def test_a_near_digit_costs_less_than_a_far_one() -> None:
     numerals = torch.arange(10)
     digits = torch.from_numpy(fractions.hundredths_behind(0.34, 3))[None]

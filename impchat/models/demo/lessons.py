@@ -218,10 +218,10 @@ class Lessons:
         at = len(lesson.ids) - len(tokens)
         points = (i for i, token in enumerate(tokens) if token == ".")
         for edge, point in zip(thing.box, points, strict=True):
-            tenth = int(tokens[point + 1])
-            lesson.digits[at + point + 1] = fractions.shares(edge)[0][:10]
-            lesson.digits[at + point + 2] = fractions.hundredths_behind(edge, tenth)
             lesson.learned[at + point + 2] = 0.5
+            if tokens[point - 1].endswith("0"):  # behind 1 there is one way to go on
+                lesson.digits[at + point + 1] = fractions.shares(edge)[0][:10]
+                lesson.digits[at + point + 2] = fractions.hundredths_behind(edge, int(tokens[point + 1]))
 
     def talk(
         self,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -157,7 +158,9 @@ class Run:
                 os.replace(path.with_suffix(".part"), path)
 
     def log(self, stage: str, step: int, **figures: float) -> None:
-        """A line of log.jsonl, written by the first worker."""
+        """A line of log.jsonl, written by the first worker. Raises RuntimeError for a figure that is no number."""
+        if not all(map(math.isfinite, figures.values())):
+            raise RuntimeError(f"{stage} step {step}: {figures}")
         if self.rank == 0:
             line = {"stage": stage, "step": step, "seconds": round(time.monotonic() - self.began, 1)}
             line |= {k: round(v, 4) for k, v in figures.items()}
