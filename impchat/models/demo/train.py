@@ -45,7 +45,7 @@ class Plan:
 
     out: Path = Path("runs/demo")
     eyes_steps: int = 4500
-    language_steps: int = 6000
+    language_steps: int = 4500
     eyes_batch: int = 24  # pictures in a step, over all workers
     language_batch: int = 16
     seed: int = 196
