@@ -1,12 +1,15 @@
 """Where ImpChat's data, models and shipped files lie on this machine.
 
 In: the environment variable IMPCHAT_DATA, or the platform's own place for an application's data. Out: paths;
-`ensure_data_dir` alone writes to the disk. This file does not know what the files in them hold.
+only
+`ensure_data_dir` writes to the disk, and shipped files do where they lie in a zip. This file does not know what the
+files in them hold.
 """
 
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 
 from impchat import settings
@@ -78,8 +81,15 @@ def samples() -> list[Path]:
     return sorted(files, key=lambda path: (path.suffix != ".png", path.name))
 
 
+@lru_cache
 def _assets() -> Path:
-    """What ships with ImpChat: inside the package in an installed wheel, beside it in a checkout."""
+    """What ships with ImpChat: inside the package in an installed wheel, beside it in a checkout; on an Android phone
+    the package lies in a zip, and they are copied out of it."""
     package = Path(__file__).parent
-    installed = package / "assets"
-    return installed if installed.is_dir() else package.parent / "assets"
+    for folder in (package / "assets", package.parent / "assets"):
+        if folder.is_dir():
+            return folder
+    from impchat import shipped
+
+    archive = next(parent for parent in package.parents if parent.is_file())
+    return shipped.unpack(archive, "impchat/assets/", cache_dir() / "shipped")
