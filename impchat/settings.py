@@ -127,6 +127,13 @@ QUERY_CHARS = 500  # of a search that are read; no phrase anybody looks for is l
 IMPORT_BYTES = 512 * 1024 * 1024  # largest conversation taken in from a zip, unpacked
 IMPORT_INDEX_BYTES = 64 * 1024 * 1024  # of these, without the pictures
 
+# Cluster
+CLUSTER_REPLICAS = (2, 2)  # at least and at most, where nobody says
+CLUSTER_REPLICA_QUEUE = 2  # prompts that wait in a full replica for their KV cache; the next goes to another one
+CLUSTER_UPSCALE_S = 10.0  # a queue that stays so long gets one more replica
+CLUSTER_DOWNSCALE_S = 600.0  # conversations move where a replica leaves, so none leaves at once
+CLUSTER_TRIES = 3  # replicas that one prompt may see die
+
 # Doctor
 DISK_LOW_BYTES = 1_000_000_000  # less free disk than this is worth a warning
 MEMORY_BESIDE_MODEL_BYTES = 600_000_000  # the eyes' work space and the program itself

@@ -109,6 +109,11 @@ class LocalHandle:
         self._stop = stop
         self._over = False
 
+    @property
+    def stats(self) -> Stats:
+        """The receipt so far."""
+        return self._request.stats()
+
     def events(self) -> Iterator[Event]:
         """The events as they happen, to the last one; blocks between them. To be read by one thread, once."""
         while not self._over:

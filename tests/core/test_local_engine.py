@@ -402,15 +402,14 @@ def test_an_answer_ends_where_the_context_is_full(open_engine: Open) -> None:
 
 
 def test_an_answer_cut_off_anywhere_goes_on_as_if_nothing_had_happened(open_engine: Open, draw: Draw) -> None:
-    first, second = open_engine(), open_engine()
     prompt = ask("What do you see?", draw("red"), key="a")
     sampling = Sampling(temperature=0, repeat_penalty=1.3, max_tokens=16)
-    whole = run(first.start(prompt, sampling))
+    whole = run(open_engine().start(prompt, sampling))
     pieces = [e for e in whole if isinstance(e, Text)]
     assert len(pieces) > 5
     for cut in range(1, len(pieces) + 1):
         begun = tuple(token for piece in pieces[:cut] for token in piece.tokens)
-        rest = run(second.start(replace(prompt, begun=begun), sampling))
+        rest = run(open_engine().start(replace(prompt, begun=begun), sampling))
         assert text_of([*pieces[:cut], *rest]) == text_of(whole)
         assert finished(rest).tokens == finished(whole).tokens
         assert finished(rest).finish_reason == finished(whole).finish_reason

@@ -1,0 +1,87 @@
+"""A Ray to run on: our own on this machine, or a cluster that is there already.
+
+In: how many processors to count, or an address. Out: a Ray that this process is connected to inside a block. Our own is
+on loopback alone, asks for a password that nobody else has, and leaves nothing behind; no Ray reports its use to anybody.
+This file does not know what runs there.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from impchat.errors import EngineError
+
+_OBJECT_STORE_BYTES = 256 * 1024 * 1024  # for pictures under way; Ray would take a third of the memory
+_SILENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_LOG_TO_STDERR": "0"}
+_OURS = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on every system: Ray calls this machine 127.0.0.1 and binds to that
+    "RAY_AUTH_MODE": "token",
+}
+
+
+@contextmanager
+def local_ray(cpus: int) -> Iterator[None]:
+    """A Ray of our own inside the block, which gives `cpus` processors away, however many there are."""
+    # The folder in between is private: Ray lets everyone into those that it makes. Its sockets lie deep in there, and
+    # their names may have some hundred characters.
+    with (
+        tempfile.TemporaryDirectory(prefix="impchat-", dir="/tmp", ignore_cleanup_errors=True) as folder,
+        _environment(_SILENT | _OURS | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}),
+    ):
+        import ray
+
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            configure_logging=False,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=str(Path(folder) / "ray"),
+        )
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def other_ray(address: str) -> Iterator[None]:
+    """The cluster at `address`, "host:port" or "auto", inside the block. Where it asks for a password, Ray's own
+    RAY_AUTH_MODE and RAY_AUTH_TOKEN say it.
+
+    Raises EngineError "cluster.unreachable"."""
+    with _environment(_SILENT):
+        import ray
+        from ray.exceptions import RayError
+
+        try:
+            ray.init(address=address, log_to_driver=False, configure_logging=False)
+        except (RayError, OSError, RuntimeError, ValueError) as exc:
+            problem = str(exc).strip().splitlines()[0]
+            raise EngineError("cluster.unreachable", address=address, problem=problem) from exc
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """The environment with `values` inside the block. Ray reads it when it is imported, and hands it on."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,169 @@
+"""Replicas on a real Ray: the suite of every engine, and what only a cluster does: affinity, and no answer lost with
+the replica that was giving it. One Ray for all tests."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw
+
+from impchat import paths
+from impchat.engines import Engine
+from impchat.messages import Picture, Prompt, Ready, Sampling, Text, Turn
+from impchat.models import bundle
+from impchat.models.bundle import Bundle
+from impchat.server.cluster import ClusterEngine
+from impchat.server.rays import local_ray
+from tests.core.conformance import GREEDY, EngineConformance, ask, finished, run, text_of, until
+from tests.core.conftest import Draw
+from tests.serve.processes import descendants, listening
+
+# Ray's own code uses what pydantic is going to drop.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+NO_TOKEN = 2**31 - 1  # no model has it, so no answer ends by it
+CONVERSATIONS = 40
+
+
+class Cluster:
+    """A Ray with two applications: the demo model in two replicas, and in another two one whose answers never end."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        stack.enter_context(local_ray(cpus=8))
+        demo = bundle.load(paths.demo_bundle())
+        endless = replace(demo, id="endless", text=replace(demo.text, eos=(NO_TOKEN,)))
+        self.engine, self.endless = self._open(demo), self._open(endless)
+
+    def _open(self, bundle: Bundle) -> ClusterEngine:
+        engine = ClusterEngine(bundle, (2, 2), alone=True)
+        self._stack.callback(engine.close)
+        return engine
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with ExitStack() as stack:
+        yield Cluster(stack)
+
+
+_shades = itertools.count()
+
+
+@pytest.fixture
+def draw() -> Draw:
+    """Draws pictures that no other test has shown to the cluster."""
+    shade = next(_shades)
+
+    def circle(colour: str = "red", size: tuple[int, int] = (320, 240)) -> Picture:
+        drawing = Image.new("RGB", size, (255, 255, 255 - shade))
+        ImageDraw.Draw(drawing).ellipse([100, 60, 220, 180], fill=colour)
+        out = io.BytesIO()
+        drawing.save(out, "PNG")
+        return Picture(hashlib.sha256(out.getvalue()).hexdigest(), out.getvalue())
+
+    return circle
+
+
+# Nothing is reached from outside
+
+
+def test_every_process_of_ray_listens_on_loopback_alone(cluster: Cluster) -> None:
+    loopback = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+    heard = set().union(*(listening(pid) for pid in descendants()))
+    assert heard and heard <= loopback
+
+
+# Affinity
+
+
+def test_each_conversation_goes_on_in_the_replica_that_knows_it(cluster: Cluster) -> None:
+    hits = 0
+    for number in range(CONVERSATIONS):
+        prompt = Prompt(f"Conversation {number}.", (Turn("user", "Hello!"),), f"conversation-{number}")
+        first = run(cluster.engine.start(prompt, GREEDY))
+        end = finished(first)
+        turns = (*prompt.turns, Turn("assistant", text_of(first), tokens=end.tokens), Turn("user", "Who are you?"))
+        second = finished(run(cluster.engine.start(replace(prompt, turns=turns), GREEDY)))
+        hits += second.stats.cached_tokens == end.stats.prompt_tokens + len(end.tokens)
+    assert hits > 0.95 * CONVERSATIONS
+    assert len({*cluster.engine.pids([f"conversation-{n}" for n in range(CONVERSATIONS)])}) == 2
+
+
+def test_a_question_costs_only_its_own_tokens_once_its_picture_was_read(cluster: Cluster, draw: Draw) -> None:
+    read = Prompt("", (Turn("user", "", (draw("red"),)),), "picture", open_turn=True)
+    end = run(cluster.engine.prefill(read))[-1]
+    assert isinstance(end, Ready)
+    stats = finished(run(cluster.engine.start(replace(ask("What is it?", draw("red")), system="", key="picture"), GREEDY))).stats
+    assert stats.cached_tokens == end.stats.prompt_tokens
+    assert stats.vision_s == 0 and stats.new_tokens < 20
+
+
+# A replica dies
+
+
+@pytest.fixture
+def mortal(cluster: Cluster) -> ClusterEngine:
+    """One whose replicas are there to be killed."""
+    return cluster.endless
+
+
+def kill_within(engine: ClusterEngine, prompt: Prompt, sampling: Sampling, after: int) -> tuple[str, int]:
+    """The answer to `prompt`, whose replica is killed as soon as `after` pieces of it have come."""
+    [pid] = engine.pids([prompt.key])
+    handle = engine.start(prompt, sampling)
+    events = []
+    for event in handle.events():
+        events.append(event)
+        if sum(isinstance(e, Text) for e in events) == after and isinstance(event, Text):
+            os.kill(pid, signal.SIGKILL)
+    return text_of(events), finished(events).stats.cached_tokens
+
+
+def test_a_replica_that_dies_in_mid_answer_takes_no_word_with_it(mortal: ClusterEngine) -> None:
+    sampling = Sampling(temperature=0, max_tokens=150)
+    prompt = Prompt("A system text of its own.", (Turn("user", "What is the capital of France?"),), "mortal")
+    whole = run(mortal.start(prompt, sampling))
+    again = run(mortal.start(prompt, sampling))
+    assert text_of(again) == text_of(whole)
+    assert finished(again).stats.cached_tokens > 0
+    text, cached = kill_within(mortal, prompt, sampling, after=5)
+    assert text == text_of(whole)
+    assert cached == 0  # so another one has ended it
+    assert finished(run(mortal.start(prompt, sampling))).stats.cached_tokens > 0  # and keeps the conversation
+
+
+class TestConformance(EngineConformance):
+    @pytest.fixture
+    def engine(self, cluster: Cluster) -> Engine:  # type: ignore[override]
+        return cluster.engine
+
+    @pytest.fixture
+    def endless(self, cluster: Cluster) -> Engine:  # type: ignore[override]
+        return cluster.endless
+
+
+# The last one: it closes what all others use
+
+
+def test_when_it_is_closed_nothing_is_left(cluster: Cluster) -> None:
+    running = cluster.engine.start(ask("Hello!"), GREEDY)
+    folders = [*Path("/tmp").glob("impchat-*/ray")]
+    assert descendants() and folders
+    cluster.close()
+    assert descendants() == set()
+    assert not any(folder.exists() for folder in folders)
+    assert "RAY_AUTH_TOKEN" not in os.environ
+    assert finished(run(running))
