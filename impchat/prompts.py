@@ -8,6 +8,7 @@ This file does not know any model, nor where a prompt comes from.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -156,6 +157,17 @@ def fit(
     at = rounds[start].at
     turns = (rounds[start].showing(kept).question, *prompt.turns[at + 1 :])
     return replace(prompt, turns=turns), Dropped(turns=at, tokens=window(0, len(rounds) - 1, ()) - used)
+
+
+def conversation_of(prompt: Prompt) -> str:
+    """The name of the prompt's conversation: its key, else what all prompts of the conversation have in common: the
+    system text, and the picture of the first turn or, where it has none, its text. Not both: a picture that is read
+    ahead has no text yet. Two conversations that begin alike share a name."""
+    if prompt.key:
+        return prompt.key
+    first = prompt.turns[0] if prompt.turns else Turn("user", "")
+    begins = first.pictures[0].sha256 if first.pictures else first.text
+    return hashlib.sha256(f"{prompt.system}\0{begins}".encode()).hexdigest()
 
 
 def _known(template: str | Template) -> Template:

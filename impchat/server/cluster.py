@@ -24,6 +24,7 @@ from impchat.engines.local import threads_for
 from impchat.errors import EngineError
 from impchat.messages import Event, Failed, Finished, Prompt, Ready, Sampling, Stats, Text
 from impchat.models.bundle import Bundle
+from impchat.prompts import conversation_of
 from impchat.server.rays import local_ray, other_ray
 from impchat.server.replica import Replica
 
@@ -66,9 +67,7 @@ class ClusterEngine:
         `alone`: this Ray is our own, and ends with us.
 
         Returns when the replicas have loaded the model. Raises EngineError "cluster.too_small", "cluster.failed"."""
-        self._info = EngineInfo(
-            "cluster", bundle.id, bundle.context_tokens, True, bundle.image.tokens, bundle.sampling
-        )
+        self._info = EngineInfo("cluster", bundle.id, bundle.context_tokens, True, bundle.image.tokens, bundle.sampling)
         self._lock = threading.Lock()
         self._runs: set[_Run] = set()
         self._closing = False
@@ -136,52 +135,51 @@ def _deploy(
     """What calls the replicas of the application `name`, and whether it was started here."""
     import ray
     from ray import serve
-    from ray.serve.config import AutoscalingConfig, RequestRouterConfig
-    from ray.serve.schema import LoggingConfig
 
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     if name in serve.status().applications:
         return serve.get_app_handle(name), False
     least, most = replicas
-    resources = ray.cluster_resources()
-    if resources.get("CPU", 0) < least * threads:
-        raise EngineError("cluster.too_small", wanted=least * threads, there=int(resources.get("CPU", 0)))
-    count: dict[str, Any] = {"num_replicas": least}
-    if least < most:
-        count = {
-            "autoscaling_config": AutoscalingConfig(
-                min_replicas=least,
-                max_replicas=most,
-                target_ongoing_requests=slots,
-                upscale_delay_s=settings.CLUSTER_UPSCALE_S,
-                downscale_delay_s=settings.CLUSTER_DOWNSCALE_S,
-            )
-        }
-    deployment = serve.deployment(
-        Replica,
-        ray_actor_options={"num_cpus": threads, "num_gpus": 1 if resources.get("GPU", 0) >= least else 0},
+    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    if there.get("CPU", 0) < least * threads:
+        raise EngineError("cluster.too_small", wanted=least * threads, there=int(there.get("CPU", 0)))
+    deployment: Any = serve.deployment(  # Ray's types know only its use as a decorator without options
+        ray_actor_options={"num_cpus": threads, "num_gpus": 1 if there.get("GPU", 0) >= least else 0},
         max_ongoing_requests=slots + settings.CLUSTER_REPLICA_QUEUE,
         # A conversation goes anywhere rather than wait for its full replica.
-        request_router_config=RequestRouterConfig(
-            request_router_class=_ROUTER, request_router_kwargs={"num_fallback_replicas": most - 1}
-        ),
-        logging_config=LoggingConfig(enable_access_log=False, log_level="WARNING"),
-        **count,
-    )
+        request_router_config={
+            "request_router_class": _ROUTER,
+            "request_router_kwargs": {"num_fallback_replicas": most - 1},
+        },
+        logging_config={"enable_access_log": False, "log_level": "WARNING"},
+        **_number(least, most, slots),
+    )(Replica)
     try:
-        serve.start(proxy_location="Disabled")
+        serve.start(proxy_location="Disabled")  # whoever holds the engine speaks HTTP
         return serve.run(deployment.bind(bundle, slots, threads, alone), name=name, route_prefix=None), True
     except RuntimeError as exc:
         raise EngineError("cluster.failed", problem=str(exc).strip().splitlines()[-1]) from exc
 
 
+def _number(least: int, most: int, slots: int) -> dict[str, Any]:
+    """How many replicas Ray Serve keeps: so many that none has more to do than it has slots."""
+    if least == most:
+        return {"num_replicas": least}
+    scaling = {
+        "min_replicas": least,
+        "max_replicas": most,
+        "target_ongoing_requests": slots,
+        "upscale_delay_s": settings.CLUSTER_UPSCALE_S,
+        "downscale_delay_s": settings.CLUSTER_DOWNSCALE_S,
+    }
+    return {"autoscaling_config": scaling}
+
+
 class _Run:
     """A prompt on its way through the cluster; a Handle. All but its end happens on the engine's loop."""
 
-    def __init__(
-        self, handle: Any, prompt: Prompt, sampling: Sampling | None, leave: Callable[[_Run], None]
-    ) -> None:
-        self._handle = handle.options(method_name="run", session_id=prompt.key, stream=True)
+    def __init__(self, handle: Any, prompt: Prompt, sampling: Sampling | None, leave: Callable[[_Run], None]) -> None:
+        self._handle = handle.options(method_name="run", session_id=conversation_of(prompt), stream=True)
         self._prompt = prompt
         self._sampling = sampling
         self._leave = leave

@@ -1,7 +1,7 @@
 """A Ray to run on: our own on this machine, or a cluster that is there already.
 
-In: how many processors to count, or an address. Out: a Ray that this process is connected to inside a block. Our own is
-on loopback alone, asks for a password that nobody else has, and leaves nothing behind; no Ray reports its use to anybody.
+In: how many processors to count, or an address. Out: a Ray that this process is connected to inside a block. Our own
+speaks and listens on loopback alone, asks for a password that nobody else has, and leaves nothing behind.
 This file does not know what runs there.
 """
 
@@ -22,6 +22,12 @@ _OURS = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on every system: Ray calls this machine 127.0.0.1 and binds to that
     "RAY_AUTH_MODE": "token",
 }
+# With usage statistics off, Ray still asks the network at its start which cloud it runs in. No process of ours gets
+# further than a port where nobody listens.
+_NO_WAY_OUT = {
+    **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9"),
+    **dict.fromkeys(("no_proxy", "NO_PROXY"), "127.0.0.1,localhost"),
+}
 
 
 @contextmanager
@@ -35,17 +41,20 @@ def local_ray(cpus: int) -> Iterator[None]:
     ):
         import ray
 
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            include_dashboard=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            configure_logging=False,
-            _node_ip_address="127.0.0.1",
-            _temp_dir=str(Path(folder) / "ray"),
-        )
+        with _environment(_NO_WAY_OUT):
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                configure_logging=False,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=str(Path(folder) / "ray"),
+            )
         try:
+            there = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+            assert there == "127.0.0.1", "Ray was imported before the environment said so"
             yield
         finally:
             ray.shutdown()
@@ -74,7 +83,7 @@ def other_ray(address: str) -> Iterator[None]:
 
 @contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """The environment with `values` inside the block. Ray reads it when it is imported, and hands it on."""
+    """The environment with `values` inside the block. Ray reads it when it is imported, and its processes keep it."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

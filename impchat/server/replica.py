@@ -65,4 +65,4 @@ def _close_port() -> None:
     here calls it, and no option keeps it shut."""
     from ray.serve._private import replica
 
-    replica.add_port_to_grpc_server = lambda *_: 0
+    replica.add_port_to_grpc_server = lambda *_: 0  # type: ignore[attr-defined]

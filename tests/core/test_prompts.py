@@ -324,3 +324,21 @@ def test_a_last_question_that_leaves_no_room_is_refused() -> None:
         fitted(Prompt("S", (ask("Q"), say("A"), ask("q" * CONTEXT))))
     assert refused.value.code == "prompt.too_long"
     assert str(CONTEXT - settings.ANSWER_LEAST_TOKENS) in str(refused.value)
+
+
+# The name of a conversation
+
+
+def test_all_prompts_of_a_conversation_without_a_key_have_one_name() -> None:
+    later = (ask("Q", CAT), say("A"), ask("And this?", DOG))
+    prompts_of_it = [Prompt("S", (ask("", CAT),), open_turn=True), Prompt("S", later[:1]), Prompt("S", later)]
+    assert len({prompts.conversation_of(prompt) for prompt in prompts_of_it}) == 1
+    in_words = [Prompt("S", (ask("Q"), *later[1:n])) for n in (1, 3)]
+    assert len({prompts.conversation_of(prompt) for prompt in in_words}) == 1
+
+
+def test_conversations_that_begin_differently_have_names_of_their_own() -> None:
+    others = [Prompt("S", (ask("Q", CAT),)), Prompt("S", (ask("Q", DOG),)), Prompt("T", (ask("Q", CAT),))]
+    others += [Prompt("S", (ask("Q"),)), Prompt("S", (ask("R"),)), Prompt("S", ())]
+    assert len({prompts.conversation_of(prompt) for prompt in others}) == len(others)
+    assert prompts.conversation_of(Prompt("S", (ask("Q"),), "key")) == "key"

@@ -23,7 +23,7 @@ from impchat.models import bundle
 from impchat.models.bundle import Bundle
 from impchat.server.cluster import ClusterEngine
 from impchat.server.rays import local_ray
-from tests.core.conformance import GREEDY, EngineConformance, ask, finished, run, text_of, until
+from tests.core.conformance import GREEDY, EngineConformance, ask, finished, run, text_of
 from tests.core.conftest import Draw
 from tests.serve.processes import descendants, listening
 
@@ -82,8 +82,12 @@ def draw() -> Draw:
 
 def test_every_process_of_ray_listens_on_loopback_alone(cluster: Cluster) -> None:
     loopback = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
-    heard = set().union(*(listening(pid) for pid in descendants()))
+    processes = descendants()
+    heard = set().union(*(listening(pid) for pid in processes))
     assert heard and heard <= loopback
+    # Ray's API server would ask the network which cloud this is; what it asks by gets nowhere.
+    asks = [pid for pid in processes if b"dashboard.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert [b"http_proxy=http://127.0.0.1:9\0" in Path(f"/proc/{pid}/environ").read_bytes() for pid in asks] == [True]
 
 
 # Affinity
@@ -106,7 +110,9 @@ def test_a_question_costs_only_its_own_tokens_once_its_picture_was_read(cluster:
     read = Prompt("", (Turn("user", "", (draw("red"),)),), "picture", open_turn=True)
     end = run(cluster.engine.prefill(read))[-1]
     assert isinstance(end, Ready)
-    stats = finished(run(cluster.engine.start(replace(ask("What is it?", draw("red")), system="", key="picture"), GREEDY))).stats
+    stats = finished(
+        run(cluster.engine.start(replace(ask("What is it?", draw("red")), system="", key="picture"), GREEDY))
+    ).stats
     assert stats.cached_tokens == end.stats.prompt_tokens
     assert stats.vision_s == 0 and stats.new_tokens < 20
 
