@@ -89,7 +89,7 @@ clean:
 .venv/.dev: .venv/.web
 	$(call heading,The packages for converting and testing)
 	$(PIP) $(TORCH)
-	$(INSTALL) -e '.[web,convert,dev]'
+	$(INSTALL) -e '.[web,cluster,convert,dev]'
 	@touch $@
 
 chromium:

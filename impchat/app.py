@@ -60,12 +60,12 @@ class App:
         slots: int = settings.SLOTS,
     ) -> App:
         """Open the data folder (`paths.data_dir()` where None) and its history; the engine opens when it is first
-        needed, for `slots` conversations at once. An `engine` given here is used in place of a `model`, and closed
-        with the App.
+        needed, for `slots` conversations at once. An `engine` given here is used in place of a `model`, or runs it
+        where both are given, and is closed with the App.
 
         Raises HistoryError ("data.unwritable", those of `History`) and ModelError (those of `choose_bundle`)."""
         folder = paths.ensure_data_dir(data or paths.data_dir())
-        bundle = None if engine else choose_bundle(folder, model)
+        bundle = choose_bundle(folder, model) if model or not engine else None
         return cls(folder, History(paths.history_file(folder)), bundle, engine, slots)
 
     @property

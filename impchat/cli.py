@@ -95,7 +95,8 @@ def _run(argv: list[str], screen: Screen) -> int:
             try:
                 return cli_serve.run(data, model, screen, args)
             except ModuleNotFoundError as exc:
-                raise _missing(f"impchat {args.command}", exc, "serve") from exc
+                extra = "cluster" if (exc.name or "").startswith("ray") else "serve"
+                raise _missing(f"impchat {args.command}", exc, extra) from exc
         case "convert":
             return _convert(screen, args)
         case _:

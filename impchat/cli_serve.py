@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from impchat import paths, settings
-from impchat.app import App
+from impchat.app import App, choose_bundle
 from impchat.errors import SettingsError
 from impchat.terminal import Screen, printable
 
@@ -65,7 +65,7 @@ def _serve(data: Path, model: str | None, access: Access, screen: Screen, args: 
         else:
             bound = stack.enter_context(listen.bind(settings.HOST, args.port))
             address = listen.address(bound)
-        app = stack.enter_context(App.open(data, model, slots=args.slots))
+        app = stack.enter_context(_open(data, model, args, stack))
         app.engine  # noqa: B018  # whoever finds the port open gets answers, and a broken model is told here
         api = build_api(
             app,
@@ -85,6 +85,18 @@ def _serve(data: Path, model: str | None, access: Access, screen: Screen, args: 
 
         with suppress(KeyboardInterrupt):  # how uvicorn passes Ctrl-C on when it has ended
             listen.Server(api, ready, **how).run(sockets=[bound])
+
+
+def _open(data: Path, model: str | None, args: argparse.Namespace, stack: ExitStack) -> App:
+    """The App to serve, over an engine in this process or over a cluster that ends with `stack`."""
+    if args.cluster is None:
+        return App.open(data, model, slots=args.slots)
+    from impchat.server.cluster import open_cluster
+
+    bundle = choose_bundle(data, model)
+    bundle.verify()
+    engine = stack.enter_context(open_cluster(bundle, args.replicas, args.cluster or None, slots=args.slots))
+    return App.open(data, bundle.path, engine)
 
 
 def _list(access: Access, screen: Screen) -> None:

@@ -95,6 +95,10 @@ def build_parser(language: str) -> argparse.ArgumentParser:
     serve.option("--slots", metavar="N", default=settings.SLOTS, type=partial(_count, "--slots"), help="serve.slots")
     queue = partial(_count, "--queue")
     serve.option("--queue", metavar="N", default=settings.QUEUE_REQUESTS, type=queue, help="serve.queue")
+    serve.option("--cluster", metavar="ADDRESS", nargs="?", const="", help="serve.cluster")
+    serve.option(
+        "--replicas", metavar="N|N-M", default=settings.CLUSTER_REPLICAS, type=_replicas, help="serve.replicas"
+    )
     serve.option("--pair", action="store_true", help="serve.pair")
     serve.option("--fetch-pictures", action="store_true", help="serve.fetch")
     listen_options(serve)
@@ -198,6 +202,14 @@ def _count(flag: str, value: str) -> int:
     if not value.isdecimal() or not int(value):
         raise SettingsError("option.not_a_number", option=flag, value=value)
     return int(value)
+
+
+def _replicas(value: str) -> tuple[int, int]:
+    """At least and at most: "2" or "2-8"."""
+    ends = [int(end) if end.isdecimal() else 0 for end in value.split("-")]
+    if len(ends) > 2 or not 0 < ends[0] <= ends[-1]:
+        raise SettingsError("option.choice", option="--replicas", value=value, allowed="N, N-M")
+    return ends[0], ends[-1]
 
 
 def _one_of(flag: str, allowed: Collection[str], value: str) -> str:

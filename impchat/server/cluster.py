@@ -33,7 +33,10 @@ _ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 
 @contextmanager
 def open_cluster(
-    bundle: Bundle, replicas: tuple[int, int] = settings.CLUSTER_REPLICAS, address: str | None = None
+    bundle: Bundle,
+    replicas: tuple[int, int] = settings.CLUSTER_REPLICAS,
+    address: str | None = None,
+    slots: int = settings.SLOTS,
 ) -> Iterator[ClusterEngine]:
     """The engine of `bundle` inside the block: on the Ray cluster at `address`, one replica to a machine, or, where
     that is None, on a Ray of our own, whose replicas share this machine's processors.
@@ -43,7 +46,7 @@ def open_cluster(
     if address is None:
         threads = max(1, threads // replicas[1])
     with local_ray(threads * replicas[1]) if address is None else other_ray(address):
-        engine = ClusterEngine(bundle, replicas, threads=threads, alone=address is None)
+        engine = ClusterEngine(bundle, replicas, slots=slots, threads=threads, alone=address is None)
         try:
             yield engine
         finally:

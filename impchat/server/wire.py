@@ -21,6 +21,7 @@ from impchat import images, settings
 from impchat.chat import add_question
 from impchat.errors import ChatError, RequestError
 from impchat.messages import Dropped, Finished, Picture, Prompt, Reading, Sampling, Stats, Turn
+from impchat.prompts import conversation_of
 
 Fetch = Callable[[str], bytes]
 """An http(s) address -> the bytes behind it. Raises RequestError."""
@@ -147,22 +148,11 @@ def prompt_of(
     if not turns or turns[-1].role != "user":
         raise RequestError("request.last_turn")
     text = "\n".join(own) if own else system
-    key = key_of(asked.prompt_cache_key, text, turns)
+    name = conversation_of(Prompt(text, tuple(turns), asked.prompt_cache_key or ""))
+    key = "api:" + hashlib.sha256(name.encode()).hexdigest()  # no conversation of the history has such a key
     if prefill:
         turns[-1] = replace(turns[-1], text="")
     return Prompt(text, tuple(turns), key, open_turn=prefill)
-
-
-def key_of(cache_key: str | None, system: str, turns: Sequence[Turn]) -> str:
-    """The name of a request's conversation: `cache_key`, else by what all requests of one conversation begin with:
-    system text, first picture, first question. Two that begin alike share a name, and lose nothing by it."""
-    if cache_key:
-        first = [cache_key]
-    else:
-        pictures = [picture.sha256 for turn in turns for picture in turn.pictures]
-        questions = [turn.text for turn in turns if turn.role == "user" and turn.text]
-        first = [system, *pictures[:1], *questions[:1]]
-    return "api:" + hashlib.sha256("\0".join(first).encode()).hexdigest()
 
 
 def _text(content: str | Sequence[TextPart | ImagePart]) -> str:

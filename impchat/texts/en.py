@@ -411,6 +411,8 @@ TEXTS: dict[str, str] = {
     "help.token.revoke": "name or id of the list",
     "help.command.pair": "show a code that pairs a phone with the ImpChat that listens for devices",
     "help.serve.pair": "show a code that pairs a device",
+    "help.serve.cluster": "answer by replicas of the model: on the Ray cluster at ADDRESS (host:port), else on this machine",
+    "help.serve.replicas": "how many replicas, or at least and at most (2-8), after the length of the queue",
     "help.serve.fetch": "fetch pictures from public http(s) addresses that a request names",
     "help.listen.address": "be reached from other devices too, at this address (else at all of this machine), with TLS and a token",
     "help.listen.http": "without TLS: everybody in the network can read what is said",

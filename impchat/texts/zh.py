@@ -411,6 +411,8 @@ TEXTS: dict[str, str] = {
     "help.token.revoke": "列表中的名称或 id",
     "help.command.pair": "显示配对码，让手机与正在等待设备的 ImpChat 配对",
     "help.serve.pair": "显示设备配对码",
+    "help.serve.cluster": "由模型的多个副本回答：在 ADDRESS（host:port）的 Ray 集群上，不写则在本机",
+    "help.serve.replicas": "副本数，或最少与最多（2-8），随队列长度增减",
     "help.serve.fetch": "获取请求中公共 http(s) 地址的图片",
     "help.listen.address": "也可从其他设备访问：在此地址（否则为本机所有地址），使用 TLS 和令牌",
     "help.listen.http": "不使用 TLS：网络中的任何人都能看到内容",

@@ -11,11 +11,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from impchat.cli import main
 
 ROOT = Path(__file__).parents[2]
+
+
+def words_of(cmdline: Path) -> bytes:
+    """The words of the process that /proc lists there; nothing where it has ended."""
+    try:
+        return cmdline.read_bytes()
+    except OSError:
+        return b""
 
 
 @contextmanager
@@ -62,3 +71,23 @@ def test_what_cannot_be_served_gives_one_sentence(
     told = capsys.readouterr()
     assert (told.out, len(told.err.splitlines())) == ("", 1)
     assert says in told.err
+
+
+def test_a_cluster_answers_by_the_same_words_and_ends_with_ctrl_c(tmp_path: Path) -> None:
+    others = {*Path("/tmp").glob("impchat-*")}
+    with impchat("--cluster", "--replicas", "1", "--port", "0", data=tmp_path) as said:
+        [url] = re.findall(r"http\S+/v1", said)
+        [folder] = {*Path("/tmp").glob("impchat-*")} - others
+        body = {"model": "imp-demo-196", "messages": [{"role": "user", "content": "Hello!"}]}
+        told = httpx.post(f"{url}/chat/completions", json=body, timeout=60, trust_env=False).json()
+        assert "Hello" in told["choices"][0]["message"]["content"], told
+    assert not folder.exists()
+    assert not [p for p in Path("/proc").glob("[0-9]*/cmdline") if str(folder).encode() in words_of(p)]
+
+
+@pytest.mark.parametrize("count", ["0", "2-1", "x", "1-2-3"])
+def test_a_number_of_replicas_that_cannot_be_gives_one_sentence(
+    count: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["serve", "--cluster", "--replicas", count, "--data", str(tmp_path)]) == 2
+    assert count in capsys.readouterr().err
