@@ -71,7 +71,13 @@ class App:
     @property
     def demo(self) -> bool:
         """Whether the small demo model answers; every front end tells a person so."""
-        return self.bundle is not None and self.bundle.demo
+        return self.bundle.demo if self.bundle else bool(self.server) and self.model == settings.DEMO_MODEL
+
+    @property
+    def server(self) -> str:
+        """The name of the server that answers, to which pictures and questions go; "": this machine. Every front end
+        tells a person so."""
+        return "" if self.bundle else self.engine.info.server
 
     @property
     def sampling(self) -> Sampling:

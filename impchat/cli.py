@@ -16,7 +16,7 @@ from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
-from impchat import cli_history, cli_models, cli_serve, doctor, paths, settings, terminal, texts
+from impchat import cli_history, cli_models, cli_serve, cli_servers, doctor, paths, settings, terminal, texts
 from impchat.app import App
 from impchat.cli_words import ELSEWHERE, build_parser
 from impchat.engines import check_sampling
@@ -80,12 +80,14 @@ def _run(argv: list[str], screen: Screen) -> int:
     model = args.model if "model" in args else None
     match args.command:
         case "ask":
-            return _ask(data, model, screen, args)
+            return _ask(data, screen, args)
         case "chat":
-            return _chat(data, model, screen, args)
+            return _chat(data, screen, args)
         case "history":
             with closing(History(paths.history_file(paths.ensure_data_dir(data)))) as history:
                 return cli_history.run(history, screen, args)
+        case "servers":
+            return cli_servers.run(data, screen, args)
         case "models":
             try:
                 return cli_models.run(data, model, screen, args)
@@ -100,22 +102,22 @@ def _run(argv: list[str], screen: Screen) -> int:
         case "convert":
             return _convert(screen, args)
         case _:
-            return _doctor(data, model, screen)
+            return _doctor(data, model, screen, args)
 
 
-def _ask(data: Path, model: str | None, screen: Screen, args: argparse.Namespace) -> int:
+def _ask(data: Path, screen: Screen, args: argparse.Namespace) -> int:
     *files, question = args.words
     if os.path.isfile(question):  # Path.is_file() fails on a question longer than a file name may be
         raise SettingsError("ask.no_question", path=question)
     if not question.strip():
         raise SettingsError("ask.empty")
     pictures = [terminal.read_file(f) for f in files]
-    with App.open(data, model) as app:
+    with cli_servers.open_app(data, args) as app:
         return terminal.ask(app, screen, pictures, question, _sampling(app, args))
 
 
-def _chat(data: Path, model: str | None, screen: Screen, args: argparse.Namespace) -> int:
-    with App.open(data, model) as app:
+def _chat(data: Path, screen: Screen, args: argparse.Namespace) -> int:
+    with cli_servers.open_app(data, args) as app:
         conversation = cli_history.find(app.history, args.conversation).uuid if args.conversation else None
         return terminal.Talk(app, screen, conversation, _sampling(app, args)).run(args.image)
 
@@ -159,9 +161,9 @@ def _convert(screen: Screen, args: argparse.Namespace) -> int:
     return 0
 
 
-def _doctor(data: Path, model: str | None, screen: Screen) -> int:
-    code = 0
-    for finding in doctor.examine(data, model):
+def _doctor(data: Path, model: str | None, screen: Screen, args: argparse.Namespace) -> int:
+    code, server = 0, cli_servers.chosen(data, args, os.environ)
+    for finding in doctor.examine(data, model, server):
         mark = {"ok": "✓", "note": "-", "warn": "!", "bad": "✗"}[finding.level]
         print(f"{mark} {terminal.printable(finding.sentence(screen.language))}", flush=True)
         code = EXIT_BAD if finding.level == "bad" else code

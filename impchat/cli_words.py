@@ -62,6 +62,14 @@ def common_options(language: str) -> Parser:
     return common
 
 
+def server_options(language: str) -> Parser:
+    """The options of every command that answers: who does it, where it is not this machine."""
+    server = Parser(language)
+    server.option("--server", metavar="URL|NAME", help="server")
+    server.option("--key-file", metavar="FILE", help="key_file")
+    return server
+
+
 def build_parser(language: str) -> argparse.ArgumentParser:
     """The parser of all commands of the core. Mistakes on the command line raise SettingsError."""
     common = common_options(language)
@@ -75,9 +83,10 @@ def build_parser(language: str) -> argparse.ArgumentParser:
     parser.option("--version", action="version", version=f"ImpChat {_version()}", help="version")
     command = _commands(parser, language, "command", "command")
 
-    ask = command("ask", common, sampling, usage="impchat ask [OPTION ...] [IMAGE ...] QUESTION")
+    server = server_options(language)
+    ask = command("ask", common, server, sampling, usage="impchat ask [OPTION ...] [IMAGE ...] QUESTION")
     ask.option("words", nargs="+", metavar="IMAGE ... QUESTION", help="ask.words")
-    chat = command("chat", common, sampling)
+    chat = command("chat", common, server, sampling)
     chat.option("--image", action="append", default=[], metavar="FILE", help="chat.image")
     chat.option("--conversation", metavar="UUID", help="chat.conversation")
     _history(command("history", common), common, language)
@@ -109,7 +118,8 @@ def build_parser(language: str) -> argparse.ArgumentParser:
     token("list", common)
     token("revoke", common).option("name", metavar="NAME|ID", help="token.revoke")
     command("pair", common)
-    command("doctor", common)
+    command("doctor", common, server)
+    _servers(command("servers", common), common, language)
     for name in ELSEWHERE:
         command(name)
     return parser
@@ -168,6 +178,17 @@ def _models(parser: Parser, common: Parser, language: str) -> None:
             made.option("--in-use", action="store_true", help="models.in_use")
         if name == "verify":
             made.option("--source", metavar="CHECKPOINT_DIR", help="models.source")
+
+
+def _servers(parser: Parser, common: Parser, language: str) -> None:
+    action = _commands(parser, language, "action", "command.servers", required=True)
+    action("list", common)
+    add = action("add", common)
+    add.option("url", metavar="URL", help="servers.url")
+    add.option("--name", metavar="NAME", help="servers.name")
+    add.option("--key-file", metavar="FILE", help="key_file")
+    add.option("--certificate", metavar="FILE", help="servers.certificate")
+    action("rm", common).option("server", metavar="NAME", help="servers.server")
 
 
 def _commands(parser: Parser, language: str, dest: str, key: str, **how: Any) -> Callable[..., Parser]:

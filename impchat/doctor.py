@@ -18,11 +18,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from impchat import app, paths, settings
+from impchat import app, paths, servers, settings
 from impchat.engines.local import threads_for
-from impchat.errors import ImpChatError
+from impchat.engines.remote import RemoteEngine
+from impchat.errors import EngineError, ImpChatError
 from impchat.history import History
 from impchat.models import catalog, library
+from impchat.servers import Server
 from impchat.texts import say, size
 
 _CORE = (  # distribution -> the module whose import proves that it works here
@@ -61,15 +63,15 @@ class Finding:
         return say(self.key, language, **values)
 
 
-def examine(data: Path, model: str | Path | None) -> Iterator[Finding]:
-    """The findings, as they are made."""
+def examine(data: Path, model: str | Path | None, server: Server | None = None) -> Iterator[Finding]:
+    """The findings, as they are made. `server`: who answers in place of a model here."""
     yield _python()
     for distribution, module in _CORE:
         yield _package(distribution, module)
     for distribution, extra in _EXTRAS:
         yield _extra(distribution, extra)
     yield from _data(data)
-    yield from _model(data, model)
+    yield from _server(server) if server else _model(data, model)
 
 
 def _python() -> Finding:
@@ -116,6 +118,29 @@ def _data(data: Path) -> Iterator[Finding]:
     free = shutil.disk_usage(data).free
     level: Literal["ok", "warn"] = "ok" if free >= settings.DISK_LOW_BYTES else "warn"
     yield Finding(level, f"doctor.disk_{level}", {"free": size(free), "low": size(settings.DISK_LOW_BYTES)})
+
+
+def _server(server: Server) -> Iterator[Finding]:
+    url = server.urls[0]
+    if servers.is_readable(url):
+        yield Finding("warn", "doctor.server_readable", {"url": url})
+    engine = RemoteEngine(server)
+    try:
+        facts, info = engine.connect(), engine.info
+    except ImpChatError as exc:
+        yield Finding("bad", "doctor.error", {"error": exc})
+        return
+    finally:
+        engine.close()
+    values = {"name": server.name, "url": facts.url, "model": info.model, "known": ", ".join(facts.models)}
+    if facts.listed and info.model not in facts.models:
+        yield Finding("bad", "doctor.error", {"error": EngineError("remote.no_model", **values)})
+        return
+    yield Finding("ok", "doctor.server" if facts.listed else "doctor.server_mute", values)
+    if info.context_tokens:
+        yield Finding("ok", "doctor.server_reads", {"tokens": info.context_tokens})
+    if not info.vision:
+        yield Finding("warn", "doctor.error", {"error": EngineError("remote.no_vision", **values)})
 
 
 def _model(data: Path, model: str | Path | None) -> Iterator[Finding]:

@@ -148,6 +148,8 @@ def exit_code(message: Message) -> int:
 
 def ask(app: App, screen: Screen, pictures: list[bytes], question: str, sampling: Sampling | None) -> int:
     """Print the answer to one question about the pictures, in a conversation of its own; the exit code."""
+    if app.server:
+        screen.hint("remote.label", server=app.server)
     if app.demo and not app.history.conversations(settings.OWNER, limit=1):  # at the first time only
         screen.hint("demo.label")
     chat = app.chat()
@@ -192,6 +194,8 @@ class Talk:
         return EXIT_ERROR if self._failed and not interactive else 0
 
     def _greet(self, interactive: bool) -> None:
+        if self._app.server:
+            self._screen.hint("remote.label", server=self._app.server)
         if self._app.demo:
             self._screen.hint("demo.label")
         if interactive:

@@ -103,12 +103,14 @@ def read_json(data: str | bytes, url: str) -> Any:
 class Connection:
     """Takes one request at a time, of one thread, and stays open for the next. `abort` may come from any thread."""
 
-    def __init__(self, server: Server, silence_s: float) -> None:
+    def __init__(self, server: Server, connect_s: float, silence_s: float) -> None:
         self.keyed = bool(server.key)
         self._server = server
+        self._connect_s = connect_s
         self._silence_s = silence_s
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
+        self._opened = False  # for the latest request
         self.aborted = False
 
     @cached_property
@@ -138,20 +140,38 @@ class Connection:
         connection ended too early, "remote.silent", "remote.not_openai"."""
         import httpx
 
-        timeout = httpx.Timeout(silence_s or self._silence_s, connect=settings.REMOTE_CONNECT_S)
+        timeout = httpx.Timeout(silence_s or self._silence_s, connect=self._connect_s)
         extensions = {"trace": self._trace}
         try:
-            with self._client.stream(method, url, json=body, timeout=timeout, extensions=extensions) as response:
+            request = self._client.build_request(method, url, json=body, timeout=timeout, extensions=extensions)
+            response = self._begin(request)
+            try:
                 if response.headers.get("content-encoding", "identity") != "identity":
                     raise EngineError("remote.not_openai", url=url, detail=response.headers["content-encoding"])
                 yield Reply(response, url)
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as exc:
+            finally:
+                response.close()
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError) as exc:
             raise self._failure(exc, url) from exc
+
+    def _begin(self, request: httpx.Request) -> httpx.Response:
+        """The reply, as soon as its head is there. Asked once more where a connection that was kept open proves to
+        have been closed by the server meanwhile."""
+        import httpx
+
+        self._opened = False
+        try:
+            return self._client.send(request, stream=True)
+        except (httpx.NetworkError, httpx.RemoteProtocolError):
+            if self._opened or self.aborted:
+                raise
+            return self._client.send(request, stream=True)
 
     def _trace(self, event: str, info: Mapping[str, Any]) -> None:
         """httpx tells here of what it does; remember the socket that it works on."""
         if event.endswith(("connect_tcp.complete", "start_tls.complete")):
             with self._lock:
+                self._opened = True
                 self._socket = info["return_value"].get_extra_info("socket")
             if self.aborted:
                 self.abort()
@@ -179,10 +199,10 @@ class Connection:
         causes = [*_causes(error)]
         detail = str(causes[-1])[:200]
         if isinstance(error, httpx.ConnectTimeout):
-            return EngineError("remote.no_reply", seconds=settings.REMOTE_CONNECT_S, **place)
+            return EngineError("remote.no_reply", seconds=self._connect_s, **place)
         if isinstance(error, httpx.TimeoutException):
             return EngineError("remote.silent", seconds=self._silence_s, **place)
-        if isinstance(error, httpx.ConnectError | httpx.ProxyError | httpx.UnsupportedProtocol | httpx.InvalidURL):
+        if isinstance(error, httpx.ConnectError | httpx.ProxyError | httpx.InvalidURL | UnicodeError):
             for cause in causes:
                 if isinstance(cause, ssl.SSLCertVerificationError):
                     code = "remote.certificate_other" if self._server.certificate else "remote.certificate_unknown"

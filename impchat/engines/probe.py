@@ -38,7 +38,7 @@ class Facts:
 def probe(connection: Connection, url: str, model: str) -> Facts:
     """Ask the server whose API is at `url` what it is, and what `model` is ("": its only one).
 
-    Raises EngineError where nothing answers there (`connection.NOT_REACHED`, "remote.hung_up") or
+    Raises EngineError where nothing answers there (`connection.NOT_REACHED`) or
     the key is not taken ("remote.key_wrong", "remote.key_missing")."""
     entries = _entries(_get(connection, f"{url}/models", url))
     if entries is None:
@@ -65,7 +65,7 @@ def _get(connection: Connection, url: str, api: str) -> Any:
                 return reply.json()
             refused = openai.refusal(reply.status, reply.headers, reply.body())
     except EngineError as exc:
-        if exc.code in ("remote.not_openai", "remote.silent"):
+        if exc.code in ("remote.not_openai", "remote.silent", "remote.hung_up"):
             return None
         raise
     if refused.status in (401, 403):

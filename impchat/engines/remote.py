@@ -42,12 +42,15 @@ class RemoteEngine:
         server: Server,
         *,
         image_side: int = settings.REMOTE_IMAGE_SIDE,
+        connect_s: float = settings.REMOTE_CONNECT_S,
         silence_s: float = settings.REMOTE_SILENCE_S,
         retry_s: float = settings.REMOTE_RETRY_S,
     ) -> None:
-        """`image_side`: longest side of a picture that is sent. `silence_s`: a server that sends nothing for so long
-        has failed. `retry_s`: before a request is tried again; twice as long before each later time."""
+        """`image_side`: longest side of a picture that is sent. `connect_s`: an address that takes longer to take a
+        connection is not there. `silence_s`: a server that sends nothing for so long has failed. `retry_s`: before a
+        request is tried again; twice as long before each later time."""
         self._server = server
+        self._connect_s = connect_s
         self._silence_s = silence_s
         self._retry_s = retry_s
         self._pictures = _Pictures(image_side)
@@ -139,7 +142,8 @@ class RemoteEngine:
     def _connection(self) -> Iterator[Connection]:
         """A connection of one's own; an open one, where there is."""
         with self._lock:
-            connection = self._idle.pop() if self._idle else Connection(self._server, self._silence_s)
+            new = partial(Connection, self._server, self._connect_s, self._silence_s)
+            connection = self._idle.pop() if self._idle else new()
             self._lent.add(connection)
         try:
             yield connection
@@ -320,7 +324,7 @@ def _listen(handle: RemoteHandle, reply: Reply, url: str) -> None:
         raise EngineError("remote.not_openai", url=url, detail=reply.kind or "?")
     reason = ""
     for data in pieces:
-        if handle.over.is_set():  # what follows the end, or one that does not end
+        if handle.over.is_set():
             return
         if data.strip() == "[DONE]":
             reason = reason or "stop"
@@ -331,6 +335,8 @@ def _listen(handle: RemoteHandle, reply: Reply, url: str) -> None:
         except ValueError as exc:
             raise EngineError("remote.not_openai", url=url, detail=str(exc)) from exc
         handle.take(chunk)
+        if handle.over.is_set():  # by a stop string, or because this server does not end
+            return
         if chunk.own:
             raise chunk.own
         if chunk.error is not None:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from impchat import paths, settings
 from impchat.cli import choose_language
-from impchat.cli_words import Parser, common_options, listen_options, port
+from impchat.cli_servers import open_app
+from impchat.cli_words import Parser, common_options, listen_options, port, server_options
 from impchat.errors import SettingsError
 from impchat.texts import say
 
@@ -35,7 +36,9 @@ def run(argv: list[str]) -> int:
 
 def _parser(language: str) -> Parser:
     about = say("help.command.web", language)
-    parser = Parser(language, prog="impchat web", description=about, parents=[common_options(language)])
+    parser = Parser(
+        language, prog="impchat web", description=about, parents=[common_options(language), server_options(language)]
+    )
     parser.option("-h", "--help", action="help", help="help")
     parser.option("--host", metavar="ADDRESS", default=settings.HOST, help="web.host")
     parser.option("--port", metavar="N", default=settings.PORT, type=port, help="web.port")
@@ -52,7 +55,6 @@ def _has_screen() -> bool:
 
 
 def _serve(options: argparse.Namespace, language: str) -> int:
-    from impchat.app import App
     from impchat.server import door, listen
     from impchat.server.access import Access
     from impchat.server.api import build_api
@@ -65,7 +67,7 @@ def _serve(options: argparse.Namespace, language: str) -> int:
         address = listen.address(bound)
         data = paths.ensure_data_dir(Path(options.data).expanduser() if "data" in options else paths.data_dir())
         access = stack.enter_context(closing(Access(data)))
-        app = stack.enter_context(App.open(data, options.model if "model" in options else None))
+        app = stack.enter_context(open_app(data, options))
         desk = Desk(settings.QUEUE_REQUESTS)
         entrance = None
         if options.listen:

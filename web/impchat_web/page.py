@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import date
+from html import escape
 from itertools import count
 from typing import Any
 
@@ -112,7 +113,7 @@ class View:
             state | {"language": language, "words": words},
             *(say(f"chat.{name}", language) for name in ("new", "attach", "send", "stop")),
             render.banner(language) if self.app.demo else "",
-            say("web.local", language),
+            render.place(self.app.server, language),
             render_devices.button(language) if self.pairs else "",
         )
 
@@ -195,7 +196,7 @@ def build(app: App, language: str | None, pairs: bool = False) -> gr.Blocks:
             with gr.Column(elem_id="main", min_width=0):
                 _html(
                     '<button type="button" class="tool menu" data-do="menu" aria-expanded="false"></button>'
-                    f'<span id="title" dir="auto"></span><span class="model">{app.model}</span>',
+                    f'<span id="title" dir="auto"></span><span class="model">{escape(app.model)}</span>',
                     elem_id="top",
                 )
                 banner = _html("", elem_id="banner")

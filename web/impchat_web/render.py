@@ -163,3 +163,8 @@ def banner(language: str) -> str:
         f'<button type="button" class="tool close" data-do="hide-banner" aria-label="{hide}" title="{hide}">'
         "</button></div>"
     )
+
+
+def place(server: str, language: str) -> str:
+    """Where pictures and questions go: nowhere, or to the server of this name."""
+    return escape(say("remote.label", language, server=server) if server else say("web.local", language))

@@ -1,0 +1,524 @@
+"""The engine over servers that are strange, broken, slow or hostile: one clear sentence for each, and nothing lost."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from impchat import servers, settings, texts
+from impchat.engines.remote import RemoteEngine
+from impchat.errors import EngineError
+from impchat.messages import Dropped, Event, Finished, Picture, Prompt, Ready, Sampling, Stats, Text, Turn
+from tests.core.conformance import ask, failed, finished, run, text_of, until
+from tests.core.conftest import Draw
+from tests.core.hostile import BEGIN, FINE, Act, Hostile, answer, events, piece, refusal, response, stream
+from tests.core.loopback import serving
+from tests.core.scripted import SECONDS
+
+Serve = Callable[..., Hostile]
+Open = Callable[..., RemoteEngine]
+SHORT = Sampling(temperature=0, max_tokens=16)
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Starts hostile servers that end with the test."""
+    with ExitStack() as stack:
+
+        def start(*acts: Act, **gets: Act) -> Hostile:
+            server = Hostile(*acts, **gets)
+            stack.enter_context(serving(server))
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def open_engine() -> Iterator[Open]:
+    """Opens engines of the servers at some addresses, which are closed with the test and leave no thread behind."""
+    before = {*threading.enumerate()}
+    opened: list[RemoteEngine] = []
+
+    def start(*urls: str, key: str = "", model: str = "", **options: float) -> RemoteEngine:
+        server = replace(servers.at(urls[0], key, model), urls=tuple(servers.normal(url) for url in urls))
+        opened.append(RemoteEngine(server, **{"retry_s": 0.01} | options))
+        return opened[-1]
+
+    yield start
+    for engine in opened:
+        engine.close()
+    asking_has_ended(before)
+
+
+def asking_has_ended(before: set[threading.Thread]) -> None:
+    """Wait until no thread asks any more that was not there `before`."""
+    for thread in {*threading.enumerate()} - before:
+        if thread.name == "impchat-remote":
+            thread.join(SECONDS)
+            assert not thread.is_alive()
+
+
+def answered(engine: RemoteEngine, text: str = "What is it?", *pictures: Picture) -> list[Event]:
+    return run(engine.start(ask(text, *pictures, key="a"), SHORT))
+
+
+# What the server says instead of an answer
+
+
+@pytest.mark.parametrize(
+    ("act", "code"),
+    [
+        (refusal("Incorrect API key provided", 401), "remote.key_missing"),
+        (refusal("No access", 403), "remote.key_missing"),
+        (refusal("The model `tiny` does not exist", 404, code="model_not_found"), "remote.no_model"),
+        (refusal("The model `tiny` does not exist", 400, code="model_not_found"), "remote.no_model"),
+        (answer({"detail": "Not Found"}, 404), "remote.not_openai"),
+        (response(405, b"<html>", "text/html"), "remote.not_openai"),
+        (response(413, b"Request Entity Too Large", "text/plain"), "remote.too_large"),
+        (answer({}, 429, retry_after="3600"), "remote.rate_limited"),
+        (refusal("You exceeded your current quota", 429), "remote.busy"),
+        (refusal("out of memory", 500), "remote.broken"),
+        (response(502, b"<html>Bad gateway</html>", "text/html"), "remote.broken"),
+        (refusal("image input is not supported by this model", 500), "remote.no_vision"),
+        (refusal("I do not like it", 400), "remote.answered"),
+        (response(418), "remote.answered"),
+        (refusal("maximum context length is 64 tokens, you sent a novel", 400), "remote.too_long"),
+        (refusal("request (900 tokens) exceeds the available context size (512 tokens)", 400), "prompt.too_long"),
+        (response(307, location="http://elsewhere.invalid/v1"), "remote.redirect"),
+        (response(body=b"<html>Log in</html>", kind="text/html"), "remote.not_openai"),
+        (response(body=b"", kind=""), "remote.not_openai"),
+        (response(body=b"{", kind="application/json"), "remote.not_openai"),
+        (answer(["no answer"]), "remote.not_openai"),
+        (answer({"id": "no choices"}), "remote.not_openai"),
+        (response(body=b"\x1f\x8b", kind="text/event-stream", content_encoding="gzip"), "remote.not_openai"),
+        (response(body=b"data: nonsense\n\n", kind="text/event-stream"), "remote.not_openai"),
+        (response(body=b"data: [[[\n\n", kind="text/event-stream"), "remote.not_openai"),
+        (response(body=b"data: " + b"[" * 100_000 + b"\n\n", kind="text/event-stream"), "remote.not_openai"),
+        (stream({"error": {"message": "CUDA error"}}), "remote.failed"),
+        (stream("Well, ", piece("", "content_filter")), "remote.filtered"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "remote.not_openai"),
+        (b"", "remote.hung_up"),
+        (b"HTTP/1.1 200 OK\r\ncontent-le", "remote.hung_up"),
+        (BEGIN, "remote.broken_off"),
+    ],
+)
+def test_each_failure_has_its_own_sentence(serve: Serve, open_engine: Open, draw: Draw, act: bytes, code: str) -> None:
+    server = serve(act)
+    assert failed(answered(open_engine(server.url), "What is it?", draw("red"))) == code
+
+
+def test_a_wrong_key_is_told_from_a_missing_one_and_never_repeated(serve: Serve, open_engine: Open) -> None:
+    server = serve(refusal("Incorrect API key provided: sk-secret-word", 401), v1_models=refusal("no", 500))
+    events = answered(open_engine(server.url, key="sk-secret-word", model="tiny"))
+    assert failed(events) == "remote.key_wrong"
+    assert server.asked[-1][1]["authorization"] == "Bearer sk-secret-word"
+    told = EngineError(events[-1].code, **events[-1].values)  # type: ignore[union-attr]
+    assert not any("sk-secret" in told.sentence(language) for language in texts.LANGUAGES)
+    closed = serve(refusal("?", 401), v1_models=refusal("who are you", 401))
+    with pytest.raises(EngineError) as refused:
+        open_engine(closed.url, key="x").connect()
+    assert refused.value.code == "remote.key_wrong"
+
+
+def test_nobody_there_is_told_at_once(open_engine: Open) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        assert failed(answered(open_engine(url))) == "remote.refused"
+        assert failed(run(open_engine(url).prefill(ask("Hello!")))) == "remote.refused"
+    assert failed(answered(open_engine(f"http://{'a' * 64}.invalid"))) == "remote.no_name"  # no label is so long
+
+
+def test_a_plain_server_under_https_is_told(serve: Serve, open_engine: Open) -> None:
+    server = serve(FINE)
+    assert failed(answered(open_engine(server.url.replace("http", "https")))) == "remote.no_tls"
+
+
+def test_a_silent_server_is_given_up(serve: Serve, open_engine: Open) -> None:
+    server = serve(lambda connection: server.until_gone(connection))
+    assert failed(answered(open_engine(server.url, silence_s=0.2))) == "remote.silent"
+    assert server.gone.acquire(timeout=SECONDS)
+    assert len(server.posts) == 1
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # takes the connection, says nothing
+        engine = open_engine(f"https://127.0.0.1:{mute.getsockname()[1]}", connect_s=0.2)
+        assert failed(answered(engine)) == "remote.no_reply"
+
+
+def test_a_server_that_falls_silent_in_mid_answer_is_given_up_and_its_words_are_kept(
+    serve: Serve, open_engine: Open
+) -> None:
+    def act(connection: socket.socket) -> None:
+        connection.sendall(BEGIN + events("It is ", end=""))
+        server.until_gone(connection)
+
+    server = serve(act)
+    told = answered(open_engine(server.url, silence_s=0.2))
+    assert (text_of(told), failed(told)) == ("It is ", "remote.silent")
+
+
+# Once more, or not
+
+
+def test_what_fails_before_the_first_byte_is_asked_again(serve: Serve, open_engine: Open) -> None:
+    for trouble in (refusal("oops", 500), answer({}, 503), answer({}, 429, retry_after="0"), b""):
+        server = serve(trouble, trouble, FINE)
+        assert text_of(answered(open_engine(server.url))) == "It is red."
+        assert len(server.posts) == 3
+
+
+def test_it_is_not_asked_for_ever(serve: Serve, open_engine: Open) -> None:
+    server = serve(refusal("oops", 500))
+    assert failed(answered(open_engine(server.url))) == "remote.broken"
+    assert len(server.posts) == 1 + settings.REMOTE_RETRIES
+
+
+def test_what_would_fail_again_is_not_asked_again(serve: Serve, open_engine: Open) -> None:
+    for refused in (refusal("no", 403), answer({}, 404), answer({}, 413), answer({}, 429, retry_after="9999")):
+        server = serve(refused)
+        failed(answered(open_engine(server.url)))
+        assert len(server.posts) == 1
+
+
+@pytest.mark.parametrize("end", ["", "data: {", ": ping\n\n"])
+def test_an_answer_that_breaks_off_is_kept_and_not_asked_again(serve: Serve, open_engine: Open, end: str) -> None:
+    server = serve(BEGIN + events("It is ", end=end), FINE)
+    told = answered(open_engine(server.url))
+    assert (text_of(told), failed(told)) == ("It is ", "remote.broken_off")
+    assert len(server.posts) == 1
+
+
+def test_a_wait_for_another_try_can_be_stopped(serve: Serve, open_engine: Open) -> None:
+    came = threading.Event()
+
+    def act(connection: socket.socket) -> None:
+        connection.sendall(answer({}, 503, retry_after="15"))
+        came.set()
+
+    server = serve(act)
+    handle = open_engine(server.url).start(ask("Hello!"), SHORT)
+    assert came.wait(SECONDS)
+    handle.stop()
+    assert finished(run(handle)).finish_reason == "stopped"
+    assert len(server.posts) == 1
+
+
+# Stop
+
+
+def test_a_stop_before_the_first_word_closes_the_request(serve: Serve, open_engine: Open) -> None:
+    came = threading.Event()
+
+    def act(connection: socket.socket) -> None:
+        came.set()
+        server.until_gone(connection)
+
+    server = serve(act)
+    handle = open_engine(server.url).start(ask("Hello!"), SHORT)
+    assert came.wait(SECONDS)
+    handle.stop()
+    assert server.gone.acquire(timeout=SECONDS)
+    assert finished(run(handle)).finish_reason == "stopped"
+    assert len(server.posts) == 1
+
+
+def test_a_stop_in_mid_answer_closes_the_request_and_the_next_question_is_answered(
+    serve: Serve, open_engine: Open
+) -> None:
+    def act(connection: socket.socket) -> None:
+        connection.sendall(BEGIN + events("It is ", end=""))
+        server.until_gone(connection)
+
+    server = serve(act, FINE)
+    engine = open_engine(server.url)
+    handle = engine.start(ask("Hello!"), SHORT)
+    reading = handle.events()
+    before = until(reading, Text)
+    handle.stop()
+    assert server.gone.acquire(timeout=SECONDS)
+    assert (text_of(before), finished([*reading]).finish_reason) == ("It is ", "stopped")
+    assert text_of(answered(engine)) == "It is red."
+
+
+def test_a_stop_string_that_the_server_does_not_know_ends_the_answer_here(serve: Serve, open_engine: Open) -> None:
+    def act(connection: socket.socket) -> None:
+        connection.sendall(BEGIN + events("It is r", "ed. US", "ER: and", end=""))
+        server.until_gone(connection)
+
+    server = serve(act)
+    sampling = replace(SHORT, stop=("1", "2", "3", "4", "USER:"))
+    told = run(open_engine(server.url).start(ask("Hello!"), sampling))
+    assert (text_of(told), finished(told).finish_reason) == ("It is red. ", "stop")
+    assert server.gone.acquire(timeout=SECONDS)
+    assert server.posts[0]["stop"] == ["1", "2", "3", "4"]  # OpenAI takes no more
+
+
+# Too much
+
+
+def test_a_line_or_an_event_without_end_is_cut(serve: Serve, open_engine: Open) -> None:
+    for block in (b"a" * 65536, b"data: a\n" * 8192):
+
+        def act(connection: socket.socket, block: bytes = block) -> None:
+            connection.sendall(BEGIN + b"data: ")
+            while True:
+                connection.sendall(block)
+
+        assert failed(answered(open_engine(serve(act).url))) == "remote.not_openai"
+
+
+def test_a_body_without_end_is_cut(serve: Serve, open_engine: Open) -> None:
+    def act(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n")
+        while True:
+            connection.sendall(b" " * 65536)
+
+    server = serve(act, v1_models=act)
+    assert failed(answered(open_engine(server.url, model="tiny"))) == "remote.not_openai"
+
+
+def test_an_answer_without_end_is_cut_at_its_length(serve: Serve, open_engine: Open) -> None:
+    def act(connection: socket.socket) -> None:
+        connection.sendall(BEGIN)
+        while True:
+            connection.sendall(events("words " * 20, end=""))
+
+    told = answered(open_engine(serve(act).url))
+    assert finished(told).finish_reason == "length"
+    assert len(text_of(told)) < 2 * SHORT.max_tokens * settings.REMOTE_TOKEN_CHARS
+
+
+def test_nonsense_in_an_answer_is_passed_over(serve: Serve, open_engine: Open) -> None:
+    server = serve(
+        stream(
+            {"choices": []},
+            {"choices": [None]},
+            {"choices": [{"delta": None}]},
+            {"choices": [{"delta": {"content": 5}}]},
+            piece("\ud83d half"),
+            {"choices": [], "usage": {"prompt_tokens": "many", "completion_tokens": -1}, "timings": [], "impchat": 7},
+            {"choices": [], "usage": {"prompt_tokens": 1e300, "prompt_tokens_details": None}, "prompt_progress": {}},
+            piece("", "stop"),
+        )
+    )
+    told = answered(open_engine(server.url))
+    assert text_of(told) == "? half"
+    assert finished(told).stats.prompt_tokens == 0
+
+
+# Who gets what
+
+
+def test_a_redirect_is_not_followed_and_the_key_stays_here(serve: Serve, open_engine: Open) -> None:
+    other = serve(FINE)
+    server = serve(
+        response(308, location=f"{other.url}/v1/chat/completions"), v1_models=response(301, location=other.url)
+    )
+    told = answered(open_engine(server.url, key="word", model="tiny"))
+    assert failed(told) == "remote.redirect"
+    assert other.asked == []
+
+
+def test_pictures_are_sent_small_and_without_metadata(serve: Serve, open_engine: Open, draw: Draw) -> None:
+    photo = Image.effect_noise((3000, 1500), 80).convert("RGB")
+    exif = Image.Exif()
+    exif[0x010E] = "at home"
+    out = io.BytesIO()
+    photo.save(out, "JPEG", exif=exif)
+    server = serve(FINE)
+    small = draw("red")
+    answered(open_engine(server.url, image_side=512), "What is it?", Picture("p", out.getvalue()), small)
+    *pictures, question = server.posts[0]["messages"][-1]["content"]
+    assert question == {"type": "text", "text": "What is it?"}
+    kinds, data = zip(*(p["image_url"]["url"].split(";base64,") for p in pictures), strict=True)
+    assert kinds == ("data:image/jpeg", "data:image/png")
+    sent, same = (base64.b64decode(d) for d in data)
+    assert Image.open(io.BytesIO(sent)).size == (512, 256)
+    assert b"at home" not in sent and b"Exif" not in sent
+    assert Image.open(io.BytesIO(same)).size == (320, 240)
+
+
+def test_what_is_asked_is_what_openai_expects(serve: Serve, open_engine: Open) -> None:
+    server = serve(FINE)
+    turns = (Turn("user", "Hello!"), Turn("assistant", "Hi."), Turn("user", "And?"))
+    run(open_engine(server.url).start(Prompt("Be kind.", turns, "chat-1"), replace(SHORT, seed=7)))
+    path, headers, body = server.asked[-1]
+    assert path == "/v1/chat/completions"
+    assert "authorization" not in headers
+    assert [m["role"] for m in body["messages"]] == ["system", "user", "assistant", "user"]
+    assert body["messages"][-1]["content"] == "And?"
+    wanted = {
+        "model": "tiny",
+        "stream": True,
+        "temperature": 0,
+        "max_tokens": 16,
+        "seed": 7,
+        "prompt_cache_key": "chat-1",
+    }
+    assert wanted.items() <= body.items()
+    assert body["stream_options"] == {"include_usage": True}
+
+
+# Servers of several kinds
+
+
+def test_unknown_fields_are_left_out_and_remembered(serve: Serve, open_engine: Open) -> None:
+    extra = {"top_k", "min_p", "repeat_penalty", "return_progress"}
+    named = answer({"detail": f"Unexpected fields in the request: {extra}"}, 422)
+    for refused in (named, response(400, b"no", "text/plain")):
+        server = serve(refused, FINE)
+        engine = open_engine(server.url)
+        assert [text_of(answered(engine)) for _ in range(2)] == ["It is red."] * 2
+        first, *later = server.posts
+        assert extra <= first.keys() and len(later) == 2
+        assert not any(extra & body.keys() for body in later)
+        assert all("temperature" in body and "max_tokens" in body for body in later)
+
+
+def test_a_field_that_goes_by_another_name_there_is_sent_under_that(serve: Serve, open_engine: Open) -> None:
+    refused = refusal("Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens' instead.")
+    server = serve(refused, FINE)
+    assert text_of(answered(open_engine(server.url))) == "It is red."
+    assert "max_tokens" not in server.posts[1] and server.posts[1]["max_completion_tokens"] == 16
+
+
+def test_a_refusal_for_another_reason_costs_no_field(serve: Serve, open_engine: Open) -> None:
+    server = serve(refusal("bad words"), refusal("bad words"), FINE)
+    engine = open_engine(server.url)
+    assert failed(answered(engine)) == "remote.answered"
+    assert text_of(answered(engine)) == "It is red."
+    assert "top_k" in server.posts[-1]
+
+
+def test_a_server_that_does_not_stream_answers_too(serve: Serve, open_engine: Open) -> None:
+    whole = {"choices": [{"message": {"role": "assistant", "content": "It is red."}, "finish_reason": "length"}]}
+    usage = {"prompt_tokens": 9, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 5}}
+    told = answered(open_engine(serve(answer(whole | {"usage": usage})).url))
+    assert text_of(told) == "It is red."
+    end = finished(told)
+    assert end.finish_reason == "length"
+    assert (end.stats.prompt_tokens, end.stats.cached_tokens, end.stats.new_tokens) == (9, 5, 4)
+    assert end.stats.generated_tokens == 4
+
+
+def test_a_server_that_says_nothing_of_itself_is_asked_all_the_same(serve: Serve, open_engine: Open) -> None:
+    for listing in (response(500), response(404), response(body=b"<html>", kind="text/html"), answer([1]), b"rubbish"):
+        server = serve(FINE, v1_models=listing)
+        assert text_of(answered(open_engine(server.url, model="tiny"))) == "It is red."
+    assert failed(answered(open_engine(server.url))) == "remote.no_model_named"
+    several = serve(FINE, v1_models=answer({"data": [{"id": "one"}, {"id": "two"}]}))
+    assert failed(answered(open_engine(several.url))) == "remote.several_models"
+    assert text_of(answered(open_engine(several.url, model="two"))) == "It is red."
+
+
+def test_llama_cpps_own_server_tells_more(serve: Serve, open_engine: Open, draw: Draw) -> None:
+    listing = answer({"data": [{"id": "tiny", "owned_by": "llamacpp", "meta": {"n_ctx_train": 9999}}]})
+    props = answer({"default_generation_settings": {"n_ctx": 4096}, "modalities": {"vision": False}})
+    timings = {"cache_n": 30, "prompt_n": 10, "prompt_ms": 500.0, "predicted_n": 2, "predicted_ms": 250.0}
+    progress = [{"total": 40, "cache": 30, "processed": n, "time_ms": n} for n in (30, 36, 40)]
+    chunks = [{"choices": [], "prompt_progress": p} for p in progress]
+    server = serve(
+        stream(*chunks, "It ", "is.", piece("", "stop") | {"timings": timings}), v1_models=listing, props=props
+    )
+    engine = open_engine(server.url)
+    engine.connect()
+    assert (engine.info.context_tokens, engine.info.vision) == (4096, False)
+    told = answered(engine)
+    assert [(e.done, e.total) for e in told if hasattr(e, "done")] == [(0, 10), (6, 10), (10, 10)]
+    stats = finished(told).stats
+    assert (stats.prompt_tokens, stats.cached_tokens, stats.new_tokens, stats.generated_tokens) == (40, 30, 10, 2)
+    assert (stats.prefill_s, stats.decode_s) == (0.5, 0.25)
+    assert failed(answered(engine, "What is it?", draw("red"))) == "remote.no_vision"
+    assert len(server.posts) == 1
+
+
+def test_nothing_is_read_ahead_where_it_cannot_be(serve: Serve, open_engine: Open, draw: Draw) -> None:
+    server = serve(FINE)
+    engine = open_engine(server.url)
+    prompt = Prompt("", (Turn("user", "", (draw("red"),)),), "a", open_turn=True)
+    assert run(engine.prefill(prompt))[-1] == Ready(Stats())
+    assert server.posts == []
+    assert text_of(answered(engine, "What is it?", draw("red"))) == "It is red."
+
+
+def test_another_address_is_taken_where_one_does_not_answer(serve: Serve, open_engine: Open) -> None:
+    here = serve(FINE, v1_models=answer({"data": [{"id": "tiny", "context_length": 777}]}))
+    before = serve(FINE, v1_models=answer({"data": [{"id": "tiny", "context_length": 555}]}))
+    engine = open_engine("http://127.0.0.1:1", before.url, here.url)
+    assert text_of(answered(engine)) == "It is red."
+    assert engine.info.context_tokens == 555
+    before.shutdown()
+    before.server_close()
+    assert text_of(answered(engine)) == "It is red."
+    assert engine.info.context_tokens == 777, "what was known of the other address is forgotten"
+    assert len(here.posts) == 1
+
+
+def test_a_conversation_that_outgrows_the_server_goes_on_without_its_oldest_turns(
+    serve: Serve, open_engine: Open
+) -> None:
+    def act(connection: socket.socket) -> None:
+        tokens = sum(len(m["content"]) for m in server.posts[-1]["messages"]) // 4
+        if tokens > 512:
+            connection.sendall(
+                refusal("too long", code=400, type="exceed_context_size_error", n_prompt_tokens=tokens, n_ctx=512)
+            )
+        else:
+            connection.sendall(FINE)
+
+    server = serve(act)
+    engine = open_engine(server.url)
+    turns = tuple(Turn("user" if n % 2 == 0 else "assistant", f"word {n:02} " * 24) for n in range(21))
+    told = run(engine.start(Prompt("Be kind.", turns, "a"), SHORT))
+    assert text_of(told) == "It is red."
+    assert [e.turns > 0 for e in told if isinstance(e, Dropped)] == [True]
+    assert server.posts[-1]["messages"][-1]["content"] == turns[-1].text
+    tries = len(server.posts)
+    turns = (*turns, Turn("assistant", "It is red."), Turn("user", "And why?"))
+    assert text_of(run(engine.start(Prompt("Be kind.", turns, "a"), SHORT))) == "It is red."
+    assert len(server.posts) == tries + 1, "how the server counts is remembered"
+    assert failed(run(engine.start(ask("word " * 1000), SHORT))) == "prompt.too_long"
+
+
+def test_an_answer_that_has_less_room_than_it_may_take_is_asked_for_shorter(serve: Serve, open_engine: Open) -> None:
+    message = (
+        "This model's maximum context length is 512 tokens. However, you requested 900 tokens "
+        "(400 in the messages, 500 in the completion)."
+    )
+    server = serve(refusal(message, code="context_length_exceeded"), FINE)
+    told = run(open_engine(server.url).start(ask("Hello!"), Sampling(max_tokens=500)))
+    assert isinstance(told[-1], Finished)
+    assert [body["max_tokens"] for body in server.posts] == [500, 112]
+
+
+def test_connections_are_used_again_also_where_the_server_has_closed_them(serve: Serve, open_engine: Open) -> None:
+    connections = []
+
+    def act(connection: socket.socket) -> None:
+        connection.sendall(FINE)
+        connections.append(connection.getpeername())
+        if connection.recv(1 << 20):
+            connection.sendall(FINE)
+
+    engine, before = open_engine(serve(act).url), {*threading.enumerate()}
+    for _ in range(4):
+        assert text_of(answered(engine)) == "It is red."
+        asking_has_ended(before)
+    assert len(connections) == 2
+
+
+def test_every_event_of_a_strange_server_is_plain(serve: Serve, open_engine: Open) -> None:
+    server = serve(
+        stream({"error": {"message": "\x1b]0;gotcha\x07", "impchat": {"code": "no.such", "values": {"x": []}}}})
+    )
+    told = answered(open_engine(server.url))
+    assert failed(told) == "remote.failed"
+    json.dumps(told[-1].values)  # type: ignore[union-attr]
