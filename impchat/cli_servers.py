@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from impchat import paths, servers
+from impchat import pairing, paths, servers
 from impchat.app import App
-from impchat.errors import SettingsError
+from impchat.errors import EngineError, SettingsError
 from impchat.servers import Server
 from impchat.terminal import Screen, printable, read_file
 
@@ -32,8 +33,11 @@ def open_app(data: Path | None, options: argparse.Namespace) -> App:
 
     engine = RemoteEngine(server)
     try:
-        if not server.model:
+        try:
             engine.connect()
+        except EngineError:  # its model's name is known: what was said before can be read, and may be asked again
+            if not server.model:
+                raise
         return App.open(data, engine=engine)
     except BaseException:
         engine.close()
@@ -68,7 +72,7 @@ def run(data: Path, screen: Screen, args: argparse.Namespace) -> int:
     """`impchat servers list|add|rm`; the exit code. Raises as `servers` does."""
     match args.action:
         case "add":
-            server = _typed(args)
+            server = _paired(args) if args.url.startswith(f"{pairing.SCHEME}:") else _typed(args)
             servers.save(data, server)
             screen.note("servers.added", name=server.name)
         case "rm":
@@ -82,6 +86,16 @@ def run(data: Path, screen: Screen, args: argparse.Namespace) -> int:
             for server in kept:
                 print(printable(_line(server, screen)))
     return 0
+
+
+def _paired(args: argparse.Namespace) -> Server:
+    """The server of a link that `impchat pair` shows there, with a token of this machine's own. Raises RequestError as
+    `pairing`, SettingsError "option.unknown" for what a link has with it already."""
+    for given, name in ((args.key_file, "--key-file"), (args.certificate, "--certificate")):
+        if given is not None:
+            raise SettingsError("option.unknown", option=name)
+    server = pairing.pair(pairing.Link.read(args.url), platform.node() or "computer")
+    return replace(server, name=args.name.strip()) if args.name else server
 
 
 def _typed(args: argparse.Namespace) -> Server:

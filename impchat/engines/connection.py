@@ -132,9 +132,9 @@ class Connection:
 
     @contextmanager
     def send(
-        self, method: str, url: str, body: Mapping[str, Any] | None = None, silence_s: float | None = None
+        self, method: str, url: str, path: str, body: Mapping[str, Any] | None = None, silence_s: float | None = None
     ) -> Iterator[Reply]:
-        """Send a request; the block reads the reply. `silence_s`: where it is not the connection's own.
+        """Send a request to `path` under `url`; the block reads the reply. `silence_s`: if not the connection's own.
 
         Raises EngineError, whose code is in `NOT_REACHED` where nothing was sent; "remote.hung_up" where the
         connection ended too early, "remote.silent", "remote.not_openai"."""
@@ -143,7 +143,7 @@ class Connection:
         timeout = httpx.Timeout(silence_s or self._silence_s, connect=self._connect_s)
         extensions = {"trace": self._trace}
         try:
-            request = self._client.build_request(method, url, json=body, timeout=timeout, extensions=extensions)
+            request = self._client.build_request(method, url + path, json=body, timeout=timeout, extensions=extensions)
             response = self._begin(request)
             try:
                 if response.headers.get("content-encoding", "identity") != "identity":

@@ -35,34 +35,41 @@ Json = dict[str, Any]
 
 
 def request(
-    prompt: Prompt, sampling: Sampling, model: str, address: Callable[[Picture], str], refused: Collection[str]
+    prompt: Prompt, sampling: Sampling | None, model: str, address: Callable[[Picture], str], refused: Collection[str]
 ) -> Json:
-    """The body of a chat completion. `address`: the data URI of a picture. `refused`: fields that are not sent."""
+    """The body of a chat completion; of a prefill where there is no `sampling`. `address`: the data URI of a picture.
+    `refused`: fields that are not sent."""
+    asked: Json = {"model": model, "messages": messages(prompt, address)}
+    if prompt.key:
+        asked["prompt_cache_key"] = prompt.key
+    if sampling:
+        asked |= _how(sampling)
+    for name in refused:
+        value = asked.pop(name, None)
+        other = _OTHER_NAMES.get(name)
+        if other and value is not None and other not in refused:
+            asked[other] = value
+    return asked
+
+
+def _how(sampling: Sampling) -> Json:
+    """How a prompt is to be answered."""
     asked: Json = {
-        "model": model,
-        "messages": messages(prompt, address),
         "stream": True,
         "stream_options": {"include_usage": True},
+        "return_progress": True,  # llama.cpp's name for news of how far the prompt is read
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "top_k": sampling.top_k,
         "min_p": sampling.min_p,
         "repeat_penalty": sampling.repeat_penalty,
         "max_tokens": sampling.max_tokens,
-        "return_progress": True,  # llama.cpp's name for news of how far the prompt is read
     }
     if sampling.seed is not None:
         asked["seed"] = sampling.seed
     if stop := [s for s in sampling.stop if s]:
         asked["stop"] = stop[: settings.REMOTE_STOP_STRINGS]
-    if prompt.key:
-        asked["prompt_cache_key"] = prompt.key
-    for name in refused:
-        if name in asked:
-            value = asked.pop(name)
-            if other := _OTHER_NAMES.get(name):
-                asked[other] = value
-    return {name: value for name, value in asked.items() if name not in refused}
+    return asked
 
 
 def messages(prompt: Prompt, address: Callable[[Picture], str]) -> list[Json]:
@@ -216,7 +223,9 @@ def failure(
         if tokens and limit:
             return EngineError("prompt.too_long", tokens=tokens, limit=limit)
         return EngineError("remote.too_long", **place)
-    if status in (400, 404) and ("model_not_found" in refused.code or (status == 404 and "model" in said.lower())):
+    unlisted = known and model not in known and model in said
+    unknown = unlisted or "model_not_found" in refused.code or (status == 404 and "model" in said.lower())
+    if status in (400, 404, 422) and unknown:
         return EngineError("remote.no_model", **place)
     if status in (404, 405):
         return EngineError("remote.not_openai", **place)

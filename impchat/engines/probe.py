@@ -40,7 +40,7 @@ def probe(connection: Connection, url: str, model: str) -> Facts:
 
     Raises EngineError where nothing answers there (`connection.NOT_REACHED`) or
     the key is not taken ("remote.key_wrong", "remote.key_missing")."""
-    entries = _entries(_get(connection, f"{url}/models", url))
+    entries = _entries(_get(connection, url, "/models"))
     if entries is None:
         return Facts(url)
     names = tuple(str(entry["id"]) for entry in entries)
@@ -49,7 +49,7 @@ def probe(connection: Connection, url: str, model: str) -> Facts:
     context = next((n for name in _CONTEXT if (n := _count(entry.get(name)))), 0)
     vision = _sees(entry)
     if owner == "llamacpp":
-        props = _get(connection, f"{url.removesuffix('/v1')}/props", url)
+        props = _get(connection, url.removesuffix("/v1"), "/props")
         context = _count(_dict(_dict(props).get("default_generation_settings")).get("n_ctx")) or context
         vision = _dict(_dict(props).get("modalities")).get("vision") is not False
     sampling = _sampling(_dict(entry.get("sampling")))
@@ -57,10 +57,10 @@ def probe(connection: Connection, url: str, model: str) -> Facts:
     return Facts(url, True, names, own, context, _count(entry.get("image_tokens")), vision, sampling)
 
 
-def _get(connection: Connection, url: str, api: str) -> Any:
-    """The JSON at `url`, None where there is none."""
+def _get(connection: Connection, url: str, path: str) -> Any:
+    """The JSON at `path` under `url`, None where there is none."""
     try:
-        with connection.send("GET", url, silence_s=settings.REMOTE_PROBE_S) as reply:
+        with connection.send("GET", url, path, silence_s=settings.REMOTE_PROBE_S) as reply:
             if reply.status == 200:
                 return reply.json()
             refused = openai.refusal(reply.status, reply.headers, reply.body())
@@ -69,7 +69,7 @@ def _get(connection: Connection, url: str, api: str) -> Any:
             return None
         raise
     if refused.status in (401, 403):
-        raise openai.failure(refused, api, "", (), keyed=connection.keyed, pictures=False)
+        raise openai.failure(refused, url, "", (), keyed=connection.keyed, pictures=False)
     return None
 
 

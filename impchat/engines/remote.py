@@ -22,13 +22,7 @@ from impchat.engines.connection import NOT_REACHED, Connection, Reply, read_json
 from impchat.engines.openai import Refusal
 from impchat.engines.probe import Facts, probe
 from impchat.errors import EngineError, ImpChatError
-from impchat.messages import (
-    Encoding,
-    Failed,
-    Picture,
-    Prompt,
-    Sampling,
-)
+from impchat.messages import Encoding, Failed, Picture, Prompt, Sampling
 from impchat.servers import Server
 
 _AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # the same request may succeed a little later
@@ -181,38 +175,39 @@ class RemoteEngine:
     # Asking
 
     def _persist(self, handle: RemoteHandle, connection: Connection) -> None:
-        """Ask until there is an answer: otherwise where the server would have it otherwise, later where it may do
-        better then; never once something of the answer has come."""
+        """Ask until there is an answer, as long as asking again makes sense; never once something of it has come."""
         for planned_s in (*(self._retry_s * 2**n for n in range(settings.REMOTE_RETRIES)), None):
-            wait_s: float | None = planned_s
             try:
-                while refused := self._ask(handle, connection):
-                    if not self._adapt(handle, refused):
-                        break
-                else:
-                    return
-                error = self._failure(handle, refused)
-                if refused.status not in _AGAIN or refused.too_long or error.code == "remote.no_vision":
-                    wait_s = None
-                elif refused.wait_s is not None and wait_s is not None:
-                    wait_s = refused.wait_s
-            except EngineError as exc:
-                error = exc
-                if handle.begun:
-                    raise (
-                        EngineError("remote.broken_off", **exc.values) if exc.code == "remote.hung_up" else exc
-                    ) from exc
-                if exc.code in NOT_REACHED:
-                    with self._lock:
-                        again = self._facts is not None and len(self._server.urls) > 1  # at another address
-                        self._facts = None
-                    wait_s = 0.0 if again else None
-                elif exc.code != "remote.hung_up":
-                    wait_s = None
-            if planned_s is None or wait_s is None or wait_s > settings.REMOTE_WAIT_S:
-                raise error
-            if handle.over.wait(wait_s):
+                self._try(handle, connection)
                 return
+            except _Later as later:
+                wait_s = planned_s if later.wait_s is None else later.wait_s
+                if planned_s is None or wait_s is None or wait_s > settings.REMOTE_WAIT_S:
+                    raise later.error from later
+                if handle.over.wait(wait_s):
+                    return
+
+    def _try(self, handle: RemoteHandle, connection: Connection) -> None:
+        """Ask, and ask otherwise where the server would have it otherwise. Raises _Later where the same may do better
+        in a while, EngineError where it may not."""
+        try:
+            while refused := self._ask(handle, connection):
+                if not self._adapt(handle, refused):
+                    raise self._failure(handle, refused)
+        except EngineError as exc:
+            if handle.begun:
+                raise (EngineError("remote.broken_off", **exc.values) if exc.code == "remote.hung_up" else exc) from exc
+            if exc.code == "remote.hung_up":
+                raise _Later(exc) from exc
+            if exc.code in NOT_REACHED and self._leave():
+                raise _Later(exc, 0.0) from exc
+            raise
+
+    def _leave(self) -> bool:
+        """Forget the address in use, and all that is known of it; whether there are others."""
+        with self._lock:
+            known, self._facts = self._facts, None
+        return known is not None and len(self._server.urls) > 1
 
     def _ask(self, handle: RemoteHandle, connection: Connection) -> Refusal | None:
         """Ask once; what the server says instead of an answer."""
@@ -226,12 +221,10 @@ class RemoteEngine:
         if self._sizes:
             prompt = self._fitted(handle, facts)
         handle.refused |= self._refused
-        asked = openai.request(
-            prompt, sampling or facts.sampling, self._model(facts), self._pictures.ready, handle.refused
-        )
+        asked = openai.request(prompt, sampling, self._model(facts), self._pictures.ready, handle.refused)
         handle.sent = frozenset(asked)
         path = "/chat/completions" if sampling else "/images/prefill"
-        with connection.send("POST", facts.url + path, asked) as reply:
+        with connection.send("POST", facts.url, path, asked) as reply:
             if reply.status != 200:
                 return openai.refusal(reply.status, reply.headers, reply.body())
             handle.begun = True
@@ -251,7 +244,8 @@ class RemoteEngine:
             return bool(unknown)
         tokens, limit = refused.lengths
         sampling, handle.tries = handle.sampling, handle.tries + 1
-        if sampling is None or not limit or handle.tries > 3:
+        own = self._facts is not None and self._facts.own  # it leaves out the oldest turns itself
+        if sampling is None or not limit or own or handle.tries > 3:
             return False
         if tokens and tokens <= limit - settings.ANSWER_LEAST_TOKENS:  # it is the answer that has no room
             handle.sampling = replace(sampling, max_tokens=min(sampling.max_tokens - 1, limit - tokens))
@@ -282,11 +276,21 @@ class RemoteEngine:
     def _picture_tokens(self, facts: Facts | None) -> int:
         return (facts.image_tokens if facts else 0) or settings.REMOTE_IMAGE_TOKENS
 
-    def _failure(self, handle: RemoteHandle, refused: Refusal) -> EngineError:
+    def _failure(self, handle: RemoteHandle, refused: Refusal) -> EngineError | _Later:
         facts = self._facts or Facts(self._server.urls[0])
         pictures = any(turn.pictures for turn in handle.prompt.turns)
         keyed = bool(self._server.key)
-        return openai.failure(refused, facts.url, self._model(facts), facts.models, keyed=keyed, pictures=pictures)
+        error = openai.failure(refused, facts.url, self._model(facts), facts.models, keyed=keyed, pictures=pictures)
+        for_good = refused.status not in _AGAIN or refused.too_long or error.code == "remote.no_vision"
+        return error if for_good else _Later(error, refused.wait_s)
+
+
+class _Later(Exception):
+    """`error`, but the same may do better in `wait_s` seconds; None: in a while."""
+
+    def __init__(self, error: EngineError, wait_s: float | None = None) -> None:
+        self.error = error
+        self.wait_s = wait_s
 
 
 class _Pictures:

@@ -168,7 +168,7 @@ TEXTS: dict[str, str] = {
     "help.command.servers.list": "list the servers that are kept",
     "help.command.servers.add": "keep a server, its key and its certificate",
     "help.command.servers.rm": "forget a server and its key",
-    "help.servers.url": "its address, such as http://127.0.0.1:8000 or https://example.org/v1",
+    "help.servers.url": "its address, such as http://127.0.0.1:8000 or https://example.org/v1, or the link that impchat pair shows there",
     "help.servers.name": "name to give it (else that of the address)",
     "help.servers.certificate": "PEM file of its own certificate: nothing else is trusted then",
     "help.servers.server": "name of a kept server",

@@ -168,7 +168,7 @@ TEXTS: dict[str, str] = {
     "help.command.servers.list": "列出已保存的服务器",
     "help.command.servers.add": "保存一个服务器、它的密钥和证书",
     "help.command.servers.rm": "删除一个服务器及其密钥",
-    "help.servers.url": "它的地址，例如 http://127.0.0.1:8000 或 https://example.org/v1",
+    "help.servers.url": "它的地址，例如 http://127.0.0.1:8000 或 https://example.org/v1，或那边的 impchat pair 显示的链接",
     "help.servers.name": "给它起的名称（否则用地址中的名称）",
     "help.servers.certificate": "它自己证书的 PEM 文件：此后只信任这个证书",
     "help.servers.server": "已保存服务器的名称",

@@ -129,6 +129,13 @@ def test_a_wrong_key_is_told_from_a_missing_one_and_never_repeated(serve: Serve,
     assert refused.value.code == "remote.key_wrong"
 
 
+def test_a_model_that_is_not_listed_is_named_whatever_the_server_says_of_it(serve: Serve, open_engine: Open) -> None:
+    server = serve(answer({"detail": "Server is pinned to 'tiny'; requested 'large'."}, 400))
+    told = answered(open_engine(server.url, model="large"))
+    assert failed(told) == "remote.no_model"
+    assert told[-1].values["known"] == "tiny"  # type: ignore[union-attr]
+
+
 def test_nobody_there_is_told_at_once(open_engine: Open) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

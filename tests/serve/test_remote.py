@@ -1,21 +1,28 @@
-"""The engine over `impchat serve`: the suite of every engine."""
+"""The engine over `impchat serve`: the suite of every engine, and what only the two of them do together."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from impchat import paths, servers
+from impchat import pairing, paths, servers
+from impchat.cli import main
 from impchat.engines import Engine
 from impchat.engines.local import LocalEngine
 from impchat.engines.remote import RemoteEngine
+from impchat.messages import Event, Prompt, Ready, Turn
 from impchat.models import bundle
-from tests.core.conformance import EngineConformance
-from tests.core.conftest import draw
+from impchat.server.desk import Desk
+from impchat.servers import Server
+from tests.core.conformance import GREEDY, EngineConformance, ask, failed, finished, run, text_of
+from tests.core.conftest import Draw, draw
 from tests.core.hands import NO_TOKEN
 from tests.serve.conftest import Serve
+from tests.serve.test_pairing import Home
 
 __all__ = ["draw"]  # a fixture
 
@@ -48,3 +55,83 @@ class TestConformance(EngineConformance):
     @pytest.fixture
     def endless(self, connect: Open) -> Engine:  # type: ignore[override]
         return connect(NO_TOKEN)
+
+
+def test_a_picture_read_ahead_there_costs_only_the_question(connect: Open, draw: Draw) -> None:
+    engine = connect()
+    prompt = Prompt("", (Turn("user", "", (draw("red"),)),), "a", open_turn=True)
+    ready = run(engine.prefill(prompt))[-1]
+    assert isinstance(ready, Ready) and ready.stats.new_tokens > engine.info.image_tokens > 0
+    asked = replace(prompt, turns=(Turn("user", "What colour is the circle?", (draw("red"),)),), open_turn=False)
+    told = run(engine.start(asked, engine.info.sampling))
+    assert "red" in text_of(told)
+    assert finished(told).stats.cached_tokens == ready.stats.prompt_tokens
+    then = (Turn("assistant", text_of(told)), Turn("user", "How many shapes are there?"))
+    later = finished(run(engine.start(replace(asked, turns=(*asked.turns, *then)), engine.info.sampling)))
+    assert later.stats.cached_tokens > finished(told).stats.prompt_tokens, "the answer itself is not read again"
+
+
+def test_what_the_server_recommends_for_its_model_is_known_here(connect: Open) -> None:
+    engine, demo = connect(), bundle.load(paths.demo_bundle())
+    assert engine.info.sampling == demo.sampling
+    assert (engine.info.context_tokens, engine.info.image_tokens) == (demo.context_tokens, demo.image.tokens)
+
+
+def test_what_the_server_refuses_is_told_in_the_readers_language(serve: Serve, draw: Draw) -> None:
+    site = serve(LocalEngine(bundle.load(paths.demo_bundle()), threads=1), desk=Desk(0))
+    with closing(RemoteEngine(servers.at(site.url), retry_s=0.01)) as engine:
+        told = run(engine.start(ask("Hello!"), GREEDY))
+    assert failed(told) == "remote.rate_limited"  # the desk takes nobody
+    many = tuple(Turn("user", "?", (draw(c),) * 9) for c in ("red",))
+    site = serve(LocalEngine(bundle.load(paths.demo_bundle()), threads=1))
+    with closing(RemoteEngine(servers.at(site.url))) as engine:
+        told = run(engine.start(Prompt("", many), GREEDY))
+    assert failed(told) == "question.too_many_images"
+
+
+# A server of a home: TLS with a certificate of its own, which is all that its devices trust
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    opened = Home(tmp_path_factory.mktemp("home"))
+    yield opened
+    opened.close()
+
+
+def asked(server: Server) -> list[Event]:
+    with closing(RemoteEngine(server, retry_s=0.01)) as engine:
+        return run(engine.start(ask("Hello!"), GREEDY))
+
+
+def test_a_paired_server_answers_over_tls_until_it_is_told_not_to(home: Home) -> None:
+    server = pairing.pair(home.link(), "phone")
+    assert text_of(asked(server))
+    away = replace(server, urls=("https://127.0.0.1:1/v1", *server.urls))
+    assert text_of(asked(away)), "the next address is tried"
+    home.access.revoke("phone")
+    assert failed(asked(server)) == "remote.key_wrong"
+    assert failed(asked(replace(server, key=""))) == "remote.key_missing"
+
+
+def test_nobody_else_is_trusted_than_who_was_paired_with(home: Home, tmp_path: Path) -> None:
+    server = pairing.pair(home.link(), "careful")
+    with closing(Home(tmp_path)) as other:
+        swapped = replace(server, urls=(f"https://{other.place}/v1",))
+        assert failed(asked(swapped)) == "remote.certificate_other"
+    assert failed(asked(replace(server, certificate=None))) == "remote.certificate_unknown"
+    plain = tuple(url.replace("https", "http") for url in server.urls)
+    assert failed(asked(replace(server, urls=plain))) == "remote.hung_up"
+
+
+def test_the_terminal_pairs_by_the_link_and_asks(
+    home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["--data", str(tmp_path)]
+    assert main(["servers", "add", str(home.link()), "--name", "Home", *data]) == 0
+    assert main(["ask", "--server", "Home", "Hello!", *data]) == 0
+    assert capsys.readouterr().out.strip()
+    assert main(["doctor", "--server", "Home", *data]) == 0
+    assert main(["servers", "list", *data]) == 0
+    assert "by its certificate alone" in capsys.readouterr().out
+    assert main(["servers", "add", str(home.link()), "--key-file", "x", *data]) == 2

@@ -1,0 +1,50 @@
+"""The page where another machine answers: it says so, and what that machine calls itself stays words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from playwright.sync_api import expect
+
+from impchat import paths, servers
+from impchat.engines.local import LocalEngine
+from impchat.engines.remote import RemoteEngine
+from impchat.models import bundle
+from tests.core.loopback import Loopback, serving
+from tests.web.conftest import Serve, Visit, drawing
+from tests.web.hands import add_by_click, answer, send
+
+
+def test_the_page_says_that_another_machine_answers(serve: Serve, visit: Visit) -> None:
+    engine = LocalEngine(bundle.load(paths.demo_bundle()), threads=1)
+    far = Loopback(engine)
+    with serving(far):
+        name = "Living <b>room</b>"
+        site = serve(RemoteEngine(replace(servers.at(far.url), name=name, model="imp-demo-196")))
+        page = visit(site.url)
+        expect(page.locator("#local")).to_contain_text(f"The server {name} answers")
+        expect(page.locator("#banner")).to_contain_text("Demo model")  # it is the demo there too
+        add_by_click(page, drawing("red"))
+        expect(page.locator("#chips")).to_contain_text("Ready, ask anything")
+        send(page, "What colour is the circle?")
+        expect(answer(page, 1)).to_contain_text("red")
+        page.reload()
+        expect(page.locator("#local")).to_contain_text(f"The server {name} answers")
+        assert {body["model"] for body in far.asked} == {"imp-demo-196"}
+        assert far.asked[-1]["prompt_cache_key"] == far.asked[0]["prompt_cache_key"]
+    engine.close()
+
+
+def test_a_model_with_a_hostile_name_runs_nothing(serve: Serve, visit: Visit) -> None:
+    name = "<img src=x onerror='window.harmed = 1'>"
+    page = visit(serve(RemoteEngine(servers.at("http://127.0.0.1:1", model=name))).url)
+    expect(page.locator("#top .model")).to_have_text(name)
+    assert page.evaluate("window.harmed === undefined")
+
+
+def test_a_server_that_is_gone_is_told_and_the_history_stays(serve: Serve, visit: Visit) -> None:
+    page = visit(serve(RemoteEngine(servers.at("http://127.0.0.1:1", model="tiny"))).url)
+    send(page, "Hello!")
+    expect(page.locator("#thread .note.error")).to_contain_text("Nothing answers at http://127.0.0.1:1/v1")
+    page.reload()
+    expect(page.locator(".bubble")).to_have_text("Hello!")
