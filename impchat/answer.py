@@ -308,6 +308,12 @@ class Answers:
             answer = self._busy.get(conversation)
         return answer if isinstance(answer, Answer) else None
 
+    @property
+    def busy(self) -> bool:
+        """Whether any answer runs here, or is about to."""
+        with self._changed:
+            return bool(self._busy)
+
     def find(self, message: str) -> Answer | None:
         """The answer with this message uuid, where this process still holds it."""
         with self._changed:

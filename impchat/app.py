@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 from impchat import paths, settings
@@ -30,6 +31,15 @@ def choose_bundle(data: Path, model: str | Path | None = None) -> Bundle:
     return library.resolve(data, wanted) if wanted else library.default(data)
 
 
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """How a bundle is run on this machine."""
+
+    slots: int = settings.SLOTS  # conversations at a time
+    threads: int | None = None  # None: as many as suit the model
+    context_tokens: int | None = None  # None: the bundle's, which is also the most
+
+
 class App:
     """One running ImpChat. Close it, or use it in a `with` block: answers that run are then kept as stopped."""
 
@@ -38,13 +48,12 @@ class App:
         self.data = data
         self.history = history
         self.bundle = bundle
+        self.tuning = Tuning(slots)
         self._engine = engine
-        self._slots = slots
         self._opening = threading.Lock()
         self._closed = False
         if bundle:
-            self.model = bundle.id
-            self.system = settings.SYSTEM if bundle.text.system is None else bundle.text.system
+            self.model, self.system = bundle.id, _system(bundle)
         else:
             assert engine, "an App runs a bundle or an engine"
             self.model, self.system = engine.info.model, settings.SYSTEM
@@ -97,8 +106,50 @@ class App:
 
                 assert self.bundle
                 self.bundle.verify()
-                self._engine = LocalEngine(self.bundle, slots=self._slots)
+                self._engine = LocalEngine(
+                    self.bundle,
+                    slots=self.tuning.slots,
+                    threads=self.tuning.threads,
+                    context_tokens=self.context_tokens,
+                )
             return self._engine
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the engine is open."""
+        return self._engine is not None
+
+    @property
+    def idle(self) -> bool:
+        """Whether no answer is being written and no picture read."""
+        return not (self._answers.busy or self._core.prefills)
+
+    @property
+    def context_tokens(self) -> int:
+        """Of each conversation; known before the engine is open."""
+        if self.bundle is None:
+            return self.engine.info.context_tokens
+        return min(self.tuning.context_tokens or self.bundle.context_tokens, self.bundle.context_tokens)
+
+    def unload(self) -> None:
+        """Free the model until its next use, which loads it again; answers that run end as stopped. An engine that was
+        given to `open` stays."""
+        if self.bundle is None:
+            return
+        with self._opening:
+            engine, self._engine = self._engine, None
+        if engine:
+            engine.close()
+
+    def run_with(self, bundle: Bundle, tuning: Tuning) -> None:
+        """Let `bundle` answer from now on, run so. What is loaded is freed: see `unload`."""
+        assert self.bundle, "an engine that was given stays"
+        if (bundle, tuning) == (self.bundle, self.tuning):
+            return
+        self.bundle, self.tuning, self.model = bundle, tuning, bundle.id
+        self.system = _system(bundle)
+        self._core.model, self._core.system = self.model, self.system
+        self.unload()
 
     def chat(self, conversation: str | None = None, owner: str = settings.OWNER) -> Chat:
         """The conversation with this uuid, or a new one, whose row is made at the first send or attach.
@@ -145,3 +196,7 @@ class App:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _system(bundle: Bundle) -> str:
+    return settings.SYSTEM if bundle.text.system is None else bundle.text.system

@@ -36,6 +36,17 @@ class Hit:
     created_utc: str
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A picture, and where it was asked about last."""
+
+    image: str  # sha256
+    conversation: str
+    title: str
+    message: str  # the question
+    created_utc: str
+
+
 class History:
     """The history in the file `path`, made or brought up to date; pictures lie in `images` beside it.
 
@@ -331,6 +342,17 @@ class History:
         """Whether `owner` has given this picture, and has not purged it since."""
         with self._database.read() as db:
             return rows.is_owned(db, owner, sha256)
+
+    def pictures(self, owner: str, limit: int = 200, offset: int = 0) -> list[Asked]:
+        """All pictures that `owner` has asked about, each once, the latest first; nothing deleted."""
+        with self._database.read() as db:
+            found = rows.pictures(db, owner, limit, offset)
+        return [Asked(**{name: row[name] for name in Asked.__slots__}) for row in found]
+
+    def covers(self, owner: str) -> dict[str, str]:
+        """Conversation -> sha256 of the picture that was asked about last in it."""
+        with self._database.read() as db:
+            return {row["conversation"]: row["image"] for row in rows.covers(db, owner)}
 
     def search(self, owner: str, query: str, limit: int = 50) -> list[Hit]:
         """Where all words of `query` are, the latest first; nothing deleted. A title counts where no message of its

@@ -71,7 +71,7 @@ def prepare(data: bytes, side: int = settings.IMAGE_STORED_SIDE) -> Prepared:
     plain = max(file.size) <= side and _is_plain(data, kind)
     pixels = _decode(file, kind, side)
     stored_kind = "PNG" if kind in _LOSSLESS else "JPEG"
-    stored = data if plain else _encode(pixels, stored_kind)
+    stored = data if plain else encode(pixels, stored_kind)
     mime = f"image/{stored_kind.lower()}"
     sha256 = hashlib.sha256(stored).hexdigest()
     return Prepared(stored, Image(sha256, pixels.width, pixels.height, mime, len(stored)))
@@ -86,7 +86,7 @@ def decode(data: bytes) -> Pixels:
 def thumbnail(data: bytes, side: int = settings.THUMBNAIL_SIDE) -> bytes:
     """A JPEG of the picture in `data`, its longest side at most `side` pixels. Raises ImageError as `prepare`."""
     kind = _format(data)
-    return _encode(_decode(_open(data, kind), kind, side), "JPEG")
+    return encode(_decode(_open(data, kind), kind, side), "JPEG")
 
 
 def model_input(
@@ -247,7 +247,8 @@ def _srgb(pixels: Pixels, file: ImageFile.ImageFile) -> Pixels:
         return pixels
 
 
-def _encode(pixels: Pixels, kind: str) -> bytes:
+def encode(pixels: Pixels, kind: str) -> bytes:
+    """The bytes of `pixels` as a "PNG" or "JPEG", without metadata."""
     out = io.BytesIO()
     bare = pixels.copy()
     bare.info = {}  # Pillow would write some of it back into the file

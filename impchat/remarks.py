@@ -46,6 +46,21 @@ def receipt(stats: Stats, language: str) -> Iterator[str]:
         yield say("chat.reused", language, reused=stats.cached_tokens, total=stats.prompt_tokens)
 
 
+def receipt_details(stats: Stats, language: str) -> Iterator[str]:
+    """All that is known of what an answer cost, each in a sentence of its own."""
+    if stats.vision_s:
+        yield say("receipt.vision", language, seconds=f"{stats.vision_s:.2f}")
+    if stats.cached_tokens:
+        yield say("chat.reused", language, reused=stats.cached_tokens, total=stats.prompt_tokens)
+    if stats.new_tokens:
+        speed = f"{stats.prompt_tokens_per_s:.0f}"
+        yield say("receipt.prompt", language, tokens=stats.new_tokens, seconds=f"{stats.prefill_s:.2f}", speed=speed)
+    if stats.generated_tokens:
+        yield say("chat.first_token", language, seconds=f"{stats.first_token_s:.2f}")
+        seconds, speed = f"{stats.decode_s:.2f}", f"{stats.generated_tokens_per_s:.0f}"
+        yield say("receipt.answer", language, tokens=stats.generated_tokens, seconds=seconds, speed=speed)
+
+
 def progress(reading: Reading | None, language: str) -> str:
     """How far the reading before an answer is."""
     if reading is None or reading.total == 0:

@@ -139,6 +139,27 @@ def images_of_conversation(db: sqlite3.Connection, conversation: int) -> list[st
     return [row["image"] for row in found]
 
 
+def pictures(db: sqlite3.Connection, owner: str, limit: int, offset: int) -> list[sqlite3.Row]:
+    """image, conversation, title, message, created_utc of each picture in a question of `owner`, each once, where it
+    was asked about last; nothing deleted, the latest first."""
+    return db.execute(
+        "select image, c.uuid as conversation, title, m.uuid as message, m.created_utc, max(m.id) as last"
+        " from message_images join messages m on m.id = message join conversations c on c.id = m.conversation"
+        " where owner = ? and deleted_utc is null group by image order by last desc limit ? offset ?",
+        (owner, limit, offset),
+    ).fetchall()
+
+
+def covers(db: sqlite3.Connection, owner: str) -> list[sqlite3.Row]:
+    """conversation, image: the picture asked about last in each conversation of `owner` that has one."""
+    return db.execute(
+        "select c.uuid as conversation, image, max(m.id * 100 - i.place) from message_images i"
+        " join messages m on m.id = message join conversations c on c.id = m.conversation"
+        " where owner = ? group by c.id",
+        (owner,),
+    ).fetchall()
+
+
 def is_shown(db: sqlite3.Connection, owner: str, sha256: str) -> bool:
     """Whether any conversation of `owner` shows this picture."""
     found = db.execute(

@@ -137,3 +137,24 @@ CLUSTER_TRIES = 3  # replicas that one prompt may see die
 # Doctor
 DISK_LOW_BYTES = 1_000_000_000  # less free disk than this is worth a warning
 MEMORY_BESIDE_MODEL_BYTES = 600_000_000  # the eyes' work space and the program itself
+
+# App lock
+PIN_DIGITS = (4, 12)  # fewest and most
+PIN_ROUNDS = 300_000  # of the hash: about a third of a second on a phone
+PIN_TRIES = 5  # wrong ones before a pause
+PIN_PAUSE_S = 30  # the first one; each next is twice as long
+PIN_PAUSE_MOST_S = 3600
+LOCK_AFTER_S = 60  # out of sight; a picture is chosen in less
+
+# Speed test, the protocol of the paper's table
+SPEED_ANSWER_TOKENS = 64
+
+# Phone
+MOBILE_PORT = 7861  # of `impchat mobile`, the app in a browser
+MOBILE_UPDATE_S = 0.05  # between two updates of a growing answer: at most 20 a second
+MOBILE_SLOTS = 1  # one conversation at a time: half the memory for the KV cache
+MOBILE_MESSAGES = 100  # shown at once; earlier ones on request
+MOBILE_RETURN_S = 3600  # the conversation left so short ago is open again at the next start
+MOBILE_MEMORY_LOW_BYTES = 250_000_000  # less free memory than this unloads a model that does nothing
+MOBILE_MEMORY_CHECK_S = 5.0
+MOBILE_CONTEXTS = (512, 1024, 1536, 2048, 3072, 4096)  # a person may choose, as far as the model was made for

@@ -1,0 +1,58 @@
+"""Boxes in an answer -> drawn on the picture that it is about.
+
+In: the text of an answer, in which a box is four fractions `[left, top, right, bottom]` of the picture's width and
+height, as Imp was taught to write them; the picture's stored bytes. Out: the boxes, and the picture with them.
+This file does not know messages or front ends.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from impchat import images
+
+_FRACTION = r"\s*([01](?:\.\d+)?|\.\d+)\s*"
+_BOX = re.compile(rf"\[{_FRACTION},{_FRACTION},{_FRACTION},{_FRACTION}\]")
+_COLOURS = ("#e2592f", "#2f7de2", "#1f9d55", "#a03fd0")  # each next box in the next one
+_LINE = 1 / 120  # of the picture's longest side
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A part of a picture, in fractions of its width and height."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def pixels(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom in a picture of this size, at least one pixel wide and high."""
+        left, top = min(round(self.left * width), width - 1), min(round(self.top * height), height - 1)
+        return left, top, max(round(self.right * width), left + 1), max(round(self.bottom * height), top + 1)
+
+
+def boxes(text: str) -> list[Box]:
+    """The boxes that `text` names, each once, in its order; what has no area or lies outside is none."""
+    found = (Box(*map(float, match.groups())) for match in _BOX.finditer(text))
+    return list(dict.fromkeys(b for b in found if 0 <= b.left < b.right <= 1 and 0 <= b.top < b.bottom <= 1))
+
+
+def draw(data: bytes, found: Sequence[Box]) -> bytes:
+    """The picture in `data` with a frame around each box, as JPEG. Raises ImageError as `images.prepare` does."""
+    from PIL import ImageDraw
+
+    picture = images.decode(data)
+    pen = ImageDraw.Draw(picture)
+    line = max(2, round(max(picture.size) * _LINE))
+    for number, box in enumerate(found):
+        left, top, right, bottom = box.pixels(*picture.size)
+        # White below the colour, so that a frame is seen on any ground.
+        outer = (max(left - line, 0), max(top - line, 0), right + line - 1, bottom + line - 1)
+        pen.rounded_rectangle(outer, radius=3 * line, outline="white", width=2 * line)
+        pen.rounded_rectangle(
+            (left, top, right - 1, bottom - 1), radius=2 * line, outline=_COLOURS[number % len(_COLOURS)], width=line
+        )
+    return images.encode(picture, "JPEG")

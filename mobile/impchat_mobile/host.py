@@ -1,0 +1,124 @@
+"""The app in a browser of this machine: the page, its fonts, and what every request passes.
+
+In: Flet's entry for a page. Out: an ASGI app that serves loopback alone and lets the page ask nothing of anybody else.
+This file does not know what is on the screens.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import flet as ft
+import flet_web.fastapi as flet_web
+from fastapi.responses import FileResponse, PlainTextResponse, Response
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from impchat.errors import SettingsError
+from impchat_mobile.launch import ASSETS
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_LARGEST_MESSAGE = 96 * 1024 * 1024  # bytes: a picture comes through the websocket, so the core's limit and some more
+
+# Fonts that Flutter asks for where its own lack a character, and what this system may have in their place.
+_CHINESE = (
+    Path("/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc"),
+    Path("/usr/share/fonts/truetype/droid/DroidSansFallbackFull.ttf"),
+    Path("/usr/share/fonts/truetype/wqy/wqy-microhei.ttc"),
+)
+_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self' 'unsafe-inline' 'wasm-unsafe-eval'",  # Flet's page starts itself by scripts in its markup
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' blob: data:",
+        "font-src 'self' data:",
+        "connect-src 'self' blob: data:",
+        "media-src 'self' blob: mediastream:",
+        "worker-src 'self' blob:",
+        "manifest-src 'self'",
+        "base-uri 'self'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+
+
+def build_app(main: Callable[[ft.Page], Any]) -> ASGIApp:
+    """The whole site."""
+    site = flet_web.FastAPI()
+
+    @site.get("/assets/fonts/{family}/{rest:path}")
+    def font(family: str, rest: str) -> Response:
+        found = next((path for path in _CHINESE if path.is_file()), None)
+        if found is None or not family.startswith(("notosanssc", "notosanshk", "notosanstc", "notosansjp")):
+            return Response(status_code=404)
+        return FileResponse(found, media_type="font/ttf", headers={"cache-control": "max-age=86400"})
+
+    site.mount("/", flet_web.app(main, no_cdn=True, assets_dir=str(ASSETS), app_name="ImpChat"))
+    return Guard(site)
+
+
+class Guard:
+    """ASGI middleware: this machine's own pages only, and a policy that keeps them to it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif not _from_here(Headers(scope=scope)):
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008})
+            else:
+                await PlainTextResponse("This address answers only its own page on this machine.", 403)(
+                    scope, receive, send
+                )
+        else:
+
+            async def armoured(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    headers = MutableHeaders(scope=message)
+                    headers["content-security-policy"] = _POLICY
+                    headers["x-content-type-options"] = "nosniff"
+                    headers["referrer-policy"] = "no-referrer"
+                await send(message)
+
+            await self._app(scope, receive, armoured)
+
+
+def _from_here(headers: Headers) -> bool:
+    """Whether the request names this machine and comes from no other site's page."""
+    host = headers.get("host", "")
+    try:
+        if urlsplit(f"//{host}").hostname not in LOOPBACK:
+            return False
+    except ValueError:  # half an IPv6 address
+        return False
+    return headers.get("origin") in (None, f"http://{host}")
+
+
+def serve(main: Callable[[ft.Page], Any], bound: socket.socket) -> None:
+    """Serve until Ctrl-C."""
+    import uvicorn
+
+    ft.context.disable_auto_update()
+    config = uvicorn.Config(build_app(main), log_level="warning", ws_max_size=_LARGEST_MESSAGE)
+    uvicorn.Server(config).run(sockets=[bound])
+
+
+def bind(port: int) -> socket.socket:
+    """A listening place on this machine; port 0 takes a free one. Raises SettingsError "web.port_busy"."""
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind(("127.0.0.1", port))
+    except OSError as exc:
+        bound.close()
+        raise SettingsError("web.port_busy", port=port) from exc
+    return bound

@@ -1,0 +1,194 @@
+"""The start of the app: data opened apart from the event loop, the first screen, the app's life in and out of sight.
+
+In: Flet's page. Out: the chat screen, or one sentence where the data cannot be opened.
+This file does not know what is on the screens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import flet as ft
+
+from impchat import applock, preferences, settings
+from impchat.app import App
+from impchat.errors import HistoryError, ImpChatError
+from impchat.models import library
+from impchat.texts import say
+from impchat_mobile import looks
+from impchat_mobile.go import Go
+from impchat_mobile.guard import guarded, log
+from impchat_mobile.shell import Shell, language_of
+from impchat_mobile.talk import Talk
+from impchat_mobile.tuning import tuning
+from impchat_mobile.views.chat import ChatScreen
+from impchat_mobile.views.lock import LockScreen
+
+ASSETS = Path(__file__).parents[1] / "assets"
+
+
+def run() -> None:
+    """The app on a phone, or wherever `flet run` shows it."""
+    ft.context.disable_auto_update()
+    ft.run(main, assets_dir=str(ASSETS), no_cdn=True)
+
+
+def data_dir() -> Path | None:
+    """The durable folder that Flet gives an app on a phone; None: the core's own choice."""
+    given = os.environ.get("FLET_APP_STORAGE_DATA")
+    return Path(given) / "impchat" if given and "IMPCHAT_DATA" not in os.environ else None
+
+
+def open_app(data: Path | None = None, model: str | None = None) -> App:
+    """The data folder, its history and the chosen model, which opens at its first use.
+
+    Raises HistoryError and ModelError as `App.open`."""
+    app = App.open(data or data_dir(), model)
+    wanted = preferences.load(app.data)
+    if app.bundle:
+        app.run_with(app.bundle, tuning(wanted))
+    return app
+
+
+_shared: list[App] = []  # one for the process: a page that is loaded again finds its answers
+
+
+async def main(page: ft.Page) -> None:
+    """Flet's entry: called for each page."""
+    await start(page, shared_app)
+
+
+def shared_app() -> App:
+    if not _shared:
+        _shared.append(open_app())
+    return _shared[0]
+
+
+async def start(page: ft.Page, opened: Callable[[], App], language: str | None = None) -> ChatScreen | None:
+    """Show the app on `page`. `language`: None: the device's."""
+    ft.context.disable_auto_update()
+    page.title = "ImpChat"
+    page.theme, page.dark_theme = looks.theme(False), looks.theme(True)
+    if language is None:
+        language = await _device_language(page)
+    try:
+        app = await asyncio.to_thread(opened)
+        shell = Shell(page, app, language)
+        talk = Talk(app, lambda: shell.preferences.sampling_of(app.sampling) if shell.preferences.sampling else None)
+        screen = ChatScreen(shell, talk, Go(shell, talk))
+        life = Life(shell, screen)
+        await life.begin()
+        return screen
+    except Exception as exc:  # noqa: BLE001 - the outer edge of the front end
+        log.error("the app did not start: %s", type(exc).__name__, exc_info=exc)
+        _show_failure(page, exc, language, opened)
+        return None
+
+
+async def _device_language(page: ft.Page) -> str:
+    with contextlib.suppress(Exception):  # no language is no reason not to start
+        info = await asyncio.wait_for(page.get_device_info(), 3)
+        return language_of(list(info.locales)) if info else "en"
+    return "en"
+
+
+def _show_failure(page: ft.Page, error: Exception, language: str, opened: Callable[[], App]) -> None:
+    words = (
+        error.sentence(language)
+        if isinstance(error, ImpChatError)
+        else say("mobile.mistake", language, kind=type(error).__name__)
+    )
+
+    async def again() -> None:
+        await start(page, opened, language)
+
+    retry = ft.FilledButton(say("mobile.again", language), on_click=guarded(again, lambda _: None))
+    box = ft.Column(
+        [ft.Icon(ft.Icons.ERROR_OUTLINE, size=40), ft.Text(words, text_align=ft.TextAlign.CENTER), retry],
+        horizontal_alignment=ft.CrossAxisAlignment.CENTER,
+        alignment=ft.MainAxisAlignment.CENTER,
+        spacing=20,
+    )
+    page.views[:] = [ft.View([ft.SafeArea(ft.Container(box, padding=32, alignment=ft.Alignment.CENTER), expand=True)])]
+    page.update()
+
+
+class Life:
+    """The app in and out of sight: what is typed is kept, the lock closes, memory is given back."""
+
+    def __init__(self, shell: Shell, screen: ChatScreen) -> None:
+        self._shell = shell
+        self._screen = screen
+        self._hidden_at = 0.0  # on the monotonic clock; 0: in sight
+        shell.page.on_app_lifecycle_state_change = shell.on(self._changed)
+        shell.page.on_disconnect = shell.on(self._left)
+        shell.page.on_platform_brightness_change = shell.on(self._brightness)
+
+    async def begin(self) -> None:
+        """The first screen, with the conversation that was left a short while ago."""
+        shell = self._shell
+        if applock.is_set(shell.app.data):
+            await shell.restart(LockScreen(shell, self._enter))
+        else:
+            await self._enter()
+        self._watch = asyncio.get_running_loop().create_task(self._watch_memory())
+
+    async def _enter(self) -> None:
+        await self._shell.restart(self._screen)
+        await self._screen.open(await asyncio.to_thread(self._conversation))
+
+    def _conversation(self) -> str | None:
+        history, uuid = self._shell.app.history, self._shell.preferences.conversation
+        try:
+            row = history.conversation(uuid, settings.OWNER)
+        except HistoryError:
+            return None
+        age = datetime.now(UTC) - datetime.fromisoformat(row.updated_utc).replace(tzinfo=UTC)
+        return None if row.deleted_utc or age.total_seconds() > settings.MOBILE_RETURN_S else uuid
+
+    async def _changed(self, event: ft.AppLifecycleStateChangeEvent) -> None:
+        if event.state in (ft.AppLifecycleState.HIDE, ft.AppLifecycleState.PAUSE, ft.AppLifecycleState.DETACH):
+            self._hidden_at = self._hidden_at or time.monotonic()
+            await self._screen.keep()
+        elif event.state in (ft.AppLifecycleState.SHOW, ft.AppLifecycleState.RESUME):
+            await self._returned()
+
+    async def _returned(self) -> None:
+        """Back in sight: what came meanwhile is shown, behind the lock where there is one."""
+        away_s = time.monotonic() - self._hidden_at if self._hidden_at else 0
+        self._hidden_at = 0.0
+        shell = self._shell
+        if isinstance(shell.top, LockScreen):
+            return
+        if away_s > settings.LOCK_AFTER_S and applock.is_set(shell.app.data):
+            await shell.push(LockScreen(shell, shell.pop))
+        elif shell.top:
+            await shell.top.shown()
+
+    async def _brightness(self) -> None:
+        if self._shell.preferences.theme == "system":
+            await self._shell.redraw()
+
+    async def _left(self) -> None:
+        await self._screen.keep()
+        self._screen.talk.close()
+        self._watch.cancel()
+
+    async def _watch_memory(self) -> None:
+        """Flet tells nothing of the system's memory warnings, so free memory is looked at."""
+        while True:
+            await asyncio.sleep(settings.MOBILE_MEMORY_CHECK_S)
+            await self.spare_memory(await asyncio.to_thread(library.memory))
+
+    async def spare_memory(self, memory: library.Memory | None) -> None:
+        """Free the model where memory is short and nobody waits for it; the next question loads it again."""
+        app = self._shell.app
+        if memory and memory.free < settings.MOBILE_MEMORY_LOW_BYTES and app.loaded and app.idle:
+            await asyncio.to_thread(app.unload)
+            self._shell.tell(self._shell.say("mobile.unloaded"))

@@ -1,0 +1,55 @@
+"""An answer's Markdown, cut into what is shown by itself: words and blocks of code.
+
+In: the text a model wrote, complete or still growing. Out: its parts in order, in which nothing asks for a picture from
+elsewhere. This file does not know Flet.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})[ \t]*([^\s`]*)[^\n`]*$")
+_INLINE_CODE = re.compile(r"(`+[^`]*`+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Words, or a block of code in the language that it names ("" where it names none)."""
+
+    text: str
+    code: bool = False
+    language: str = ""
+
+
+def parts(text: str) -> list[Part]:
+    """At least one part; while `text` grows, all parts but the last stay as they are."""
+    found: list[Part] = []
+    lines: list[str] = []
+    fence, language = "", ""
+
+    def close(code: bool) -> None:
+        body = "\n".join(lines)
+        if code or body.strip():
+            found.append(Part(body if code else _without_pictures(body).strip("\n"), code, language if code else ""))
+        lines.clear()
+
+    for line in text.split("\n"):
+        mark = _FENCE.match(line)
+        if not fence and mark:
+            close(False)
+            fence, language = mark[1], mark[2]
+        elif fence and mark and not mark[2] and mark[1][0] == fence[0] and len(mark[1]) >= len(fence):
+            close(True)
+            fence = ""
+        else:
+            lines.append(line)
+    close(bool(fence))
+    return found or [Part("")]
+
+
+def _without_pictures(text: str) -> str:
+    """`![name](address)` as a link: a picture in an answer would be fetched from wherever the text says."""
+    pieces = _INLINE_CODE.split(text)
+    pieces[::2] = [piece.replace("![", "!\u2060[") for piece in pieces[::2]]
+    return "".join(pieces)

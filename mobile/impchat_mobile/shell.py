@@ -1,0 +1,308 @@
+"""What all screens share: the page, the stack of screens, words, notices and dialogs.
+
+In: the page and the open App. Out: `Shell`, which screens are given. A screen that cannot be drawn is replaced by one
+that says so; the others stay as they are.
+This file does not know any screen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import flet as ft
+
+from impchat import preferences as chosen
+from impchat.app import App
+from impchat.errors import ImpChatError
+from impchat.texts import LANGUAGES, say
+from impchat_mobile import looks
+from impchat_mobile.guard import Handler, guarded, log
+from impchat_mobile.thumbnails import Thumbnails
+
+
+class Screen:
+    """One screen. Its parts are made in `build`, once."""
+
+    def build(self) -> ft.View:
+        raise NotImplementedError
+
+    async def shown(self) -> None:
+        """It is on top, for the first time or again."""
+
+    def left(self) -> None:
+        """It is gone."""
+
+    def resized(self) -> None:
+        """The page has another size."""
+
+
+class Shell:
+    """The page as screens see it. Everything is called on the event loop."""
+
+    def __init__(self, page: ft.Page, app: App, language: str) -> None:
+        """`language`: the system's; the person may have chosen another."""
+        self.page = page
+        self.app = app
+        self.preferences = chosen.load(app.data)
+        self.thumbnails = Thumbnails(app)
+        self._system_language = language
+        self._screens: list[tuple[Screen, ft.View]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.clipboard, self.share, self.haptics = ft.Clipboard(), ft.Share(), ft.HapticFeedback()
+        self.picker, self.speaker = ft.FilePicker(), ft.SemanticsService()
+        self.links = ft.UrlLauncher()
+        page.on_view_pop = self.on(self._popped)
+        page.on_resize = self.on(self._resized)
+        self.wear()
+
+    # Words
+
+    @property
+    def language(self) -> str:
+        return self.preferences.language or self._system_language
+
+    def say(self, key: str, **values: Any) -> str:
+        return say(key, self.language, **values)
+
+    def sentence(self, error: Exception) -> str:
+        """What a person is told of an error."""
+        if isinstance(error, ImpChatError):
+            return error.sentence(self.language)
+        return self.say("mobile.mistake", kind=type(error).__name__)
+
+    # Preferences
+
+    async def prefer(self, **changes: Any) -> None:
+        """Change preferences and keep them. Raises HistoryError "data.unwritable"."""
+        self.preferences = replace(self.preferences, **changes)
+        await asyncio.to_thread(chosen.save, self.app.data, self.preferences)
+
+    def wear(self) -> None:
+        """Put on the chosen theme and language."""
+        self.page.theme, self.page.dark_theme = looks.theme(False), looks.theme(True)
+        self.page.theme_mode = ft.ThemeMode(self.preferences.theme)
+        locales = [ft.Locale("en", "GB"), ft.Locale("zh", "CN")]
+        self.page.locale_configuration = ft.LocaleConfiguration(locales, locales[self.language == "zh"])
+
+    @property
+    def dark(self) -> bool:
+        if self.preferences.theme == "system":
+            return self.page.platform_brightness == ft.Brightness.DARK
+        return self.preferences.theme == "dark"
+
+    @property
+    def wide(self) -> bool:
+        return (self.page.width or 0) >= looks.WIDE
+
+    # Handlers and work behind the screen
+
+    def on(self, handler: Handler) -> Callable[[Any], Awaitable[None]]:
+        """`handler` for Flet; what it raises is told."""
+        return guarded(handler, self.fail)
+
+    def start(self, work: Awaitable[None]) -> None:
+        """Let `work` go on behind the screen; what it raises is told."""
+
+        async def run() -> None:
+            try:
+                await work
+            except Exception as exc:  # noqa: BLE001 - the outer edge of the front end
+                log.error("work failed: %s", type(exc).__name__, exc_info=exc)
+                self.fail(exc)
+
+        task = asyncio.get_running_loop().create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def fail(self, error: Exception) -> None:
+        """Tell an error, whatever state the page is in."""
+        try:
+            self.tell(self.sentence(error), error=True)
+        except Exception as exc:  # noqa: BLE001 - there is nobody left to tell
+            log.error("a notice failed: %s", type(exc).__name__, exc_info=exc)
+
+    def draw(self, *controls: ft.Control) -> None:
+        """Bring these to the screen; those that are on none are drawn when they come to one."""
+        for control in controls:
+            if _is_mounted(control):
+                control.update()
+
+    # Screens
+
+    @property
+    def top(self) -> Screen | None:
+        return self._screens[-1][0] if self._screens else None
+
+    async def push(self, screen: Screen) -> None:
+        """Show `screen` above the others."""
+        try:
+            view = screen.build()
+        except Exception as exc:  # noqa: BLE001 - the outer edge of the front end
+            log.error("a screen failed: %s", type(exc).__name__, exc_info=exc)
+            view = self._broken(exc)
+        view.route = "/" + "/".join(type(s).__name__.lower() for s, _ in [*self._screens, (screen, view)])
+        self._screens.append((screen, view))
+        self._show()
+        await screen.shown()
+
+    async def pop(self) -> None:
+        """Back to the screen below."""
+        if len(self._screens) > 1:
+            self._screens.pop()[0].left()
+            self._show()
+            await self._screens[-1][0].shown()
+
+    async def restart(self, screen: Screen) -> None:
+        """`screen` alone, in place of all that are shown."""
+        while self._screens:
+            self._screens.pop()[0].left()
+        await self.push(screen)
+
+    async def redraw(self) -> None:
+        """All screens anew, in another theme or language."""
+        self.wear()
+        screens = [screen for screen, _ in self._screens]
+        self._screens = []
+        for screen in screens:
+            view = screen.build()
+            view.route = f"/{len(self._screens)}/{self.language}"
+            self._screens.append((screen, view))
+        self._show()
+        for screen in screens:
+            await screen.shown()
+
+    def _show(self) -> None:
+        self.page.views[:] = [view for _, view in self._screens]
+        self.page.update()
+
+    async def _popped(self) -> None:
+        await self.pop()
+
+    def _resized(self) -> None:
+        for screen, _ in self._screens:
+            screen.resized()
+
+    def _broken(self, error: Exception) -> ft.View:
+        words = ft.Text(self.sentence(error), text_align=ft.TextAlign.CENTER)
+        return ft.View([ft.SafeArea(ft.Container(words, padding=32))], appbar=ft.AppBar())
+
+    # Telling and asking
+
+    def tell(self, text: str, undo: Handler | None = None, error: bool = False) -> None:
+        """Say one sentence at the lower edge; with `undo`, a way back."""
+        colours = (
+            {"bgcolor": ft.Colors.ERROR_CONTAINER, "close_icon_color": ft.Colors.ON_ERROR_CONTAINER} if error else {}
+        )
+        words = ft.Text(text, color=ft.Colors.ON_ERROR_CONTAINER if error else ft.Colors.ON_INVERSE_SURFACE)
+        bar = ft.SnackBar(
+            ft.Semantics(live_region=True, content=words),
+            behavior=ft.SnackBarBehavior.FLOATING,
+            action=ft.SnackBarAction(self.say("mobile.undo"), on_click=self.on(undo)) if undo else None,
+            show_close_icon=error,
+            duration=ft.Duration(seconds=10 if error else 6 if undo else 3),
+            persist=False,
+            shape=ft.RoundedRectangleBorder(radius=14),
+            **colours,
+        )
+        self._close(ft.SnackBar)
+        self.page.show_dialog(bar)
+
+    def ask(self, title: str, content: ft.Control, do: str, done: Handler, danger: bool = False) -> ft.AlertDialog:
+        """A question with a way out; `done` is called when the person agrees."""
+
+        async def agreed() -> None:
+            self.close(dialog)
+            outcome = done()
+            if asyncio.iscoroutine(outcome):
+                await outcome
+
+        style = ft.ButtonStyle(bgcolor=ft.Colors.ERROR, color=ft.Colors.ON_ERROR) if danger else None
+        dialog = ft.AlertDialog(
+            title=ft.Text(title, size=20),
+            content=content,
+            scrollable=True,
+            actions=[
+                ft.TextButton(self.say("mobile.cancel"), on_click=self.on(lambda: self.close(dialog))),
+                ft.FilledButton(do, on_click=self.on(agreed), style=style),
+            ],
+        )
+        self.page.show_dialog(dialog)
+        return dialog
+
+    def ask_text(self, title: str, label: str, value: str, do: str, done: Callable[[str], Any]) -> None:
+        """Ask for a line of text."""
+        field = ft.TextField(value=value, label=label, autofocus=True)
+
+        async def submitted() -> None:
+            self.close(dialog)
+            outcome = done(field.value or "")
+            if asyncio.iscoroutine(outcome):
+                await outcome
+
+        field.on_submit = self.on(submitted)
+        dialog = self.ask(title, field, do, lambda: done(field.value or ""))
+
+    def sheet(self, *content: ft.Control) -> ft.BottomSheet:
+        """A list of things to do, from the lower edge."""
+        inner = ft.SafeArea(
+            ft.Container(ft.Column(list(content), tight=True, spacing=0), padding=ft.Padding.only(bottom=12))
+        )
+        sheet = ft.BottomSheet(inner, show_drag_handle=True, scrollable=True, bgcolor=ft.Colors.SURFACE_CONTAINER_LOW)
+        self.page.show_dialog(sheet)
+        return sheet
+
+    def action(self, icon: ft.IconData, text: str, do: Handler, danger: bool = False) -> ft.ListTile:
+        """One thing to do in a sheet, which closes itself."""
+
+        async def chosen_one() -> None:
+            self._close(ft.BottomSheet)
+            outcome = do()
+            if asyncio.iscoroutine(outcome):
+                await outcome
+
+        colour = ft.Colors.ERROR if danger else None
+        return ft.ListTile(
+            leading=ft.Icon(icon, color=colour or looks.FAINT),
+            title=ft.Text(text, color=colour),
+            on_click=self.on(chosen_one),
+        )
+
+    def close(self, dialog: ft.DialogControl) -> None:
+        if dialog.open:
+            dialog.open = False
+            dialog.update()
+
+    def _close(self, kind: type[ft.DialogControl]) -> None:
+        for dialog in list(self.page._dialogs.controls):
+            if isinstance(dialog, kind):
+                self.close(dialog)
+
+    def announce(self, text: str) -> None:
+        """Let a screen reader say `text`."""
+
+        async def speak() -> None:
+            try:
+                await self.speaker.announce_message(text)
+            except Exception as exc:  # noqa: BLE001 - the platform may have no reader
+                log.debug("nothing reads aloud here: %s", type(exc).__name__)
+
+        self.start(speak())
+
+    async def copy(self, text: str) -> None:
+        await self.clipboard.set(text)
+        self.tell(self.say("mobile.copied"))
+
+
+def language_of(locales: list[Any]) -> str:
+    """The first language of the device that there are texts for."""
+    return next((locale.language_code for locale in locales if locale.language_code in LANGUAGES), "en")
+
+
+def _is_mounted(control: ft.Control) -> bool:
+    try:
+        return control.page is not None
+    except RuntimeError:
+        return False

@@ -1,0 +1,285 @@
+"""The open conversation, as the chat screen shows it.
+
+In: what a person does: open, type, bring pictures, send, stop, edit, choose a version. Out: calls to a `Listener`, on
+the event loop. What takes time happens in threads; the core owns the answers, which go on when nobody listens.
+This file does not know Flet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
+
+from impchat import remarks, settings
+from impchat.answer import Answer
+from impchat.app import App
+from impchat.chat import Attachment, Chat
+from impchat.messages import Encoding, Event, Failed, Finished, Message, Reading, Ready, Sampling, Text
+from impchat_mobile.stream import follow
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """The pictures that go with the next question, and how far the model is with them."""
+
+    pictures: tuple[str, ...] = ()
+    reading: bool = False
+    percent: int | None = None
+    ready: bool = False
+    failed: Failed | None = None
+
+
+@dataclass(slots=True)
+class Growing:
+    """The answer that is being written."""
+
+    answer: Answer
+    text: str = ""
+    reading: Reading | None = None
+    stopping: bool = False
+
+
+class Listener(Protocol):
+    """Who shows the conversation. Called on the event loop."""
+
+    def changed(self) -> None:
+        """Another conversation is open, or its messages are others than before."""
+
+    def grew(self) -> None:
+        """`Talk.growing` has more to show."""
+
+    def drafted(self) -> None:
+        """`Talk.draft` has changed."""
+
+
+@dataclass(slots=True)
+class Talk:
+    """One person's open conversation. Its methods are called on the event loop and return when done."""
+
+    app: App
+    sampling: Callable[[], Sampling | None]  # what the person has chosen; None: the model's own
+    listener: Listener | None = None
+    title: str = ""
+    messages: list[Message] = field(default_factory=list)
+    versions: dict[str, tuple[str, ...]] = field(default_factory=dict)  # message -> all versions of it, where several
+    draft: Draft = field(default_factory=Draft)
+    text: str = ""  # typed and not sent, as it was when the conversation was opened
+    growing: Growing | None = None
+    _chat: Chat | None = None
+    _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+
+    @property
+    def conversation(self) -> str | None:
+        return self._chat.conversation if self._chat else None
+
+    @property
+    def chat(self) -> Chat:
+        if self._chat is None:
+            self._chat = self.app.chat()
+        return self._chat
+
+    @property
+    def context_used(self) -> float:
+        """Share of the context that the conversation takes, 0 to 1."""
+        return min(1.0, remarks.context_used(self.messages) / self.app.context_tokens)
+
+    # Opening
+
+    async def open(self, conversation: str | None) -> None:
+        """Show this conversation, or a new one. An answer that runs in it is followed from its beginning.
+
+        Raises HistoryError "history.no_conversation"."""
+        self._chat = await _apart(self.app.chat, conversation)
+        self._cancel("draft")
+        self._cancel("answer")
+        self.growing = None
+        self.draft, self.text, self.title = Draft(), "", ""
+        await self.refresh()
+        if conversation:
+            row = await _apart(self.app.history.conversation, conversation, settings.OWNER)
+            self.text = row.draft
+            self.draft = Draft(row.draft_images, ready=bool(row.draft_images))
+            if self.messages and self.messages[-1].state == "streaming":
+                self._watch(await _apart(self.app.answer, self.messages[-1].uuid))
+        self._tell("changed")
+        self._tell("drafted")
+
+    async def refresh(self) -> None:
+        """Read the shown branch again."""
+        if self.conversation is None:
+            self.messages, self.versions = [], {}
+            return
+        self.messages, self.versions, self.title = await _apart(self._read, self.chat)
+
+    def _read(self, chat: Chat) -> tuple[list[Message], dict[str, tuple[str, ...]], str]:
+        assert chat.conversation
+        row, tree = self.app.history.tree(chat.conversation, settings.OWNER)
+        below: dict[str | None, list[str]] = {}
+        for message in tree:
+            below.setdefault(message.parent, []).append(message.uuid)
+        branch = chat.branch()
+        versions = {m.uuid: tuple(below[m.parent]) for m in branch if len(below.get(m.parent, ())) > 1}
+        return branch, versions, row.title
+
+    # The draft
+
+    async def keep(self, text: str) -> None:
+        """Keep what is typed, so that it is there after a restart."""
+        if text or self.conversation:
+            await _apart(self.chat.save_draft, text)
+
+    async def attach(self, data: bytes) -> str:
+        """Add a picture to the next question; the model reads it at once. Its name.
+
+        Raises ImageError, ChatError "question.too_many_images"."""
+        chat = self.chat
+        attachment = await _apart(chat.attach, data)
+        if chat is self._chat:
+            self._read_ahead(attachment)
+        return attachment.image.sha256
+
+    async def detach(self, picture: str) -> None:
+        attachment = await _apart(self.chat.detach, picture)
+        self._cancel("draft")
+        if attachment:
+            self._read_ahead(attachment)
+        else:
+            self.draft = Draft()
+            self._tell("drafted")
+
+    async def swap(self, picture: str, data: bytes) -> None:
+        """Put a changed picture in the place of one of the draft."""
+        await _apart(self.chat.detach, picture)
+        await self.attach(data)
+
+    def _read_ahead(self, attachment: Attachment) -> None:
+        self.draft = Draft(attachment.pictures, reading=True)
+        self._tell("drafted")
+
+        def take(events: list[Event]) -> None:
+            draft = self.draft
+            for event in events:
+                match event:
+                    case Encoding():
+                        draft = replace(draft, percent=0)
+                    case Reading(done, total) if total:
+                        draft = replace(draft, percent=100 * done // total)
+                    case Ready():
+                        draft = Draft(draft.pictures, ready=True)
+                    case Failed():
+                        draft = Draft(draft.pictures, failed=event)
+                    case Finished():  # another picture took its place
+                        return
+            self.draft = draft
+            self._tell("drafted")
+
+        self._begin("draft", attachment.events, take)
+
+    # Questions and answers
+
+    async def send(self, text: str) -> None:
+        """Ask. Raises what `Chat.send` raises."""
+        await self._ask(lambda chat: chat.send(text, sampling=self.sampling()))
+        self._cancel("draft")
+        self.draft = Draft()
+        self._tell("drafted")
+
+    async def regenerate(self, message: str) -> None:
+        """Another answer beside this one. Raises what `Chat.regenerate` raises."""
+        await self._ask(lambda chat: chat.regenerate(message, self.sampling()))
+
+    async def edit(self, message: str, text: str) -> None:
+        """Ask an earlier question in other words. Raises what `Chat.edit` raises."""
+        await self._ask(lambda chat: chat.edit(message, text, sampling=self.sampling()))
+
+    async def choose(self, message: str, step: int) -> None:
+        """Show the version of `message` that is `step` further."""
+        versions = self.versions[message]
+        place = (versions.index(message) + step) % len(versions)
+        await _apart(self.chat.show, versions[place])
+        await self.refresh()
+        self._tell("changed")
+
+    async def _ask(self, ask: Callable[[Chat], Answer]) -> None:
+        chat = self.chat
+        answer = await _apart(ask, chat)
+        if chat is not self._chat:  # another conversation was opened meanwhile
+            return
+        await self.refresh()
+        self._watch(answer)
+        self._tell("changed")
+
+    def stop(self) -> None:
+        """End the running answer; what there is stays. Raises ChatError "answer.elsewhere"."""
+        if self.growing:
+            self.growing.stopping = True
+            self.growing.answer.stop()
+
+    def _watch(self, answer: Answer) -> None:
+        growing = self.growing = Growing(answer)
+
+        def take(events: list[Event]) -> None:
+            for event in events:
+                match event:
+                    case Text(text):
+                        growing.text += text
+                    case Reading():
+                        growing.reading = event
+            if self.growing is growing:
+                self._tell("grew")
+
+        async def end() -> None:
+            if self.growing is growing:
+                self.growing = None
+                await self.refresh()
+                self._tell("changed")
+
+        self._begin("answer", answer.events, take, end)
+
+    # Within
+
+    def _begin(
+        self, name: str, events: Callable[..., Any], take: Callable[[list[Event]], None], end: Any = None
+    ) -> None:
+        self._cancel(name)
+
+        async def work() -> None:
+            await follow(events, take)
+            if end:
+                await end()
+
+        self._tasks[name] = asyncio.get_running_loop().create_task(work())
+
+    def _cancel(self, name: str) -> None:
+        if task := self._tasks.pop(name, None):
+            task.cancel()
+
+    async def settled(self) -> None:
+        """Return when nothing is followed any more."""
+        for task in list(self._tasks.values()):
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    def close(self) -> None:
+        """Listen no longer; answers go on."""
+        for name in list(self._tasks):
+            self._cancel(name)
+
+    def _tell(self, what: str) -> None:
+        if self.listener:
+            getattr(self.listener, what)()
+
+
+async def _apart(call: Callable[..., T], *values: Any) -> T:
+    """The result of a call that waits for the disk."""
+    return await asyncio.to_thread(call, *values)
+
+
+def question_of(messages: Sequence[Message], answer: Message) -> Message | None:
+    """The question that `answer` follows."""
+    return next((message for message in messages if message.uuid == answer.parent), None)

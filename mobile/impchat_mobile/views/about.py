@@ -1,0 +1,79 @@
+"""What this is, who made the models, and under which terms everything may be used.
+
+In: the model in use and the installed packages. Out: a screen. This file does not know anything that changes.
+"""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+import flet as ft
+
+from impchat_mobile import looks
+from impchat_mobile.shell import Screen, Shell
+from impchat_mobile.views.welcome import MARK
+
+_PACKAGES = (
+    "flet", "llama-cpp-python", "onnxruntime", "numpy", "pillow", "sqlite-utils", "httpx", "httpx-sse", "platformdirs",
+)  # fmt: skip
+
+
+class AboutScreen(Screen):
+    def __init__(self, shell: Shell) -> None:
+        self._shell = shell
+
+    def build(self) -> ft.View:
+        shell, say = self._shell, self._shell.say
+        bundle = shell.app.bundle
+        model = [
+            looks.heading(say("mobile.model")),
+            self._line(bundle.name, bundle.licence),
+        ] if bundle else []  # fmt: skip
+        page = ft.ListView(
+            [
+                ft.Container(
+                    ft.Column(
+                        [
+                            ft.Image(MARK, width=72, height=72, exclude_from_semantics=True),
+                            ft.Text(f"ImpChat {_version('impchat')}", size=22, weight=ft.FontWeight.W_600),
+                            ft.Text(say("mobile.about_text"), color=looks.FAINT, text_align=ft.TextAlign.CENTER),
+                        ],
+                        horizontal_alignment=ft.CrossAxisAlignment.CENTER,
+                        spacing=10,
+                    ),
+                    padding=24,
+                    alignment=ft.Alignment.CENTER,
+                ),
+                *model,
+                looks.heading(say("mobile.licences")),
+                self._line("ImpChat", "Apache-2.0"),
+                *[self._line(f"{name} {_version(name)}", _licence(name)) for name in _PACKAGES if _version(name)],
+            ],
+            padding=ft.Padding.only(bottom=32),
+            expand=True,
+        )
+        return ft.View(
+            [ft.SafeArea(looks.column(page, expand=True), expand=True)],
+            padding=0,
+            bgcolor=ft.Colors.SURFACE,
+            appbar=looks.bar(say("mobile.about")),
+        )
+
+    def _line(self, name: str, terms: str) -> ft.Control:
+        return ft.ListTile(title=ft.Text(name), subtitle=looks.faint(terms, size=13), dense=True)
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _licence(package: str) -> str:
+    """As the package itself says; the short form where there is one."""
+    about = metadata.metadata(package)
+    long = about.get("License") or ""
+    short = about.get("License-Expression") or (long if "\n" not in long else long.splitlines()[0])
+    kinds = [line.rpartition(" :: ")[2] for line in about.get_all("Classifier", []) if line.startswith("License ::")]
+    return short or ", ".join(kinds)

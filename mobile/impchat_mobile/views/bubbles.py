@@ -1,0 +1,308 @@
+"""One message on the screen: a question with its pictures, or an answer with its remarks and what can be done with it.
+
+In: a message and what is shown beside it. Out: a control; an answer that is being written grows in place.
+This file does not know how messages come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import flet as ft
+
+from impchat import remarks
+from impchat.messages import Message
+from impchat_mobile import looks, markdown
+from impchat_mobile.shell import Shell
+from impchat_mobile.talk import Growing
+
+_PICTURE = 168  # most pixels of a picture in a question, both ways
+_MONO = {"font_family": "monospace", "font_family_fallback": ["Menlo", "Courier", "Roboto Mono"]}
+
+
+@dataclass(frozen=True, slots=True)
+class Doing:
+    """What a person can do with a message."""
+
+    edit: Callable[[Message], object]
+    regenerate: Callable[[Message], object]
+    choose: Callable[[Message, int], object]
+    share: Callable[[Message], object]
+    listen: Callable[[Message], object]
+    look: Callable[[Message, str], object]  # at one of the pictures
+    look_boxes: Callable[[Message], object]  # at the picture with the answer's boxes
+    link: Callable[[str], object]
+    explain: Callable[[Message], object]  # the receipt
+
+
+class Words:
+    """Markdown that may grow: only what has changed is drawn again."""
+
+    def __init__(self, shell: Shell, link: Callable[[str], object], text: str = "") -> None:
+        self._shell = shell
+        self._link = link
+        self._parts: list[markdown.Part] = []
+        self.control = ft.Column(spacing=8, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH)
+        self._fit(text)
+
+    def grow(self, text: str) -> None:
+        if self._fit(text):
+            self._shell.draw(self.control)
+        elif self.control.controls:
+            self._shell.draw(self.control.controls[-1])
+
+    def _fit(self, text: str) -> bool:
+        """Whether parts were added."""
+        now = markdown.parts(text)
+        before = self._parts
+        self._parts = now
+        if len(now) == len(before) and now[:-1] == before[:-1] and now[-1].code == before[-1].code:
+            if now[-1] != before[-1]:
+                self._body(self.control.controls[-1]).value = _source(now[-1])
+            return False
+        same = 0
+        while same < min(len(now), len(before)) and now[same] == before[same]:
+            same += 1
+        self.control.controls[same:] = [self._part(part) for part in now[same:]]
+        return True
+
+    def _part(self, part: markdown.Part) -> ft.Control:
+        body = self._markdown(part)
+        if not part.code:
+            return body
+        bar = ft.Row(
+            [
+                looks.faint(part.language, expand=True),
+                looks.small(
+                    ft.Icons.COPY_ROUNDED, self._shell.say("mobile.copy_code"), self._shell.on(lambda: self._copy(body))
+                ),
+            ]
+        )
+        return ft.Container(
+            ft.Column([bar, body], spacing=0, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH),
+            bgcolor=ft.Colors.SURFACE_CONTAINER,
+            border_radius=14,
+            padding=ft.Padding.only(left=14, right=6, bottom=10),
+            data=body,
+        )
+
+    def _body(self, control: ft.Control) -> ft.Markdown:
+        return control.data if isinstance(control, ft.Container) else control
+
+    async def _copy(self, body: ft.Markdown) -> None:
+        index = next(i for i, c in enumerate(self.control.controls) if self._body(c) is body)
+        await self._shell.copy(self._parts[index].text)
+
+    def _markdown(self, part: markdown.Part) -> ft.Markdown:
+        code = ft.TextStyle(size=14, **_MONO)
+        return ft.Markdown(
+            _source(part),
+            selectable=True,
+            extension_set=ft.MarkdownExtensionSet.GITHUB_WEB,
+            soft_line_break=True,
+            code_theme=ft.MarkdownCodeTheme.ATOM_ONE_DARK if self._shell.dark else ft.MarkdownCodeTheme.ATOM_ONE_LIGHT,
+            code_style_sheet=ft.MarkdownStyleSheet(
+                code_text_style=code,
+                codeblock_padding=0,
+                codeblock_decoration=ft.BoxDecoration(bgcolor=ft.Colors.TRANSPARENT),
+            ),
+            md_style_sheet=ft.MarkdownStyleSheet(
+                p_text_style=ft.TextStyle(size=16, height=1.45, color=ft.Colors.ON_SURFACE),
+                code_text_style=ft.TextStyle(
+                    size=14, bgcolor=ft.Colors.SURFACE_CONTAINER_HIGH, color=ft.Colors.ON_SURFACE, **_MONO
+                ),
+                list_bullet_text_style=ft.TextStyle(size=16, color=ft.Colors.ON_SURFACE),
+                a_text_style=ft.TextStyle(color=ft.Colors.PRIMARY),
+                codeblock_padding=0,
+                codeblock_decoration=ft.BoxDecoration(bgcolor=ft.Colors.TRANSPARENT),
+                block_spacing=10,
+            ),
+            on_tap_link=self._shell.on(lambda event: self._link(str(event.data))),
+        )
+
+
+def _source(part: markdown.Part) -> str:
+    if not part.code:
+        return part.text
+    ticks = "`" * max(3, 1 + max((len(run) for run in part.text.split() if set(run) == {"`"}), default=0))
+    return f"{ticks}{part.language}\n{part.text}\n{ticks}"
+
+
+def question(
+    shell: Shell, message: Message, pictures: Mapping[str, bytes], versions: tuple[int, int], do: Doing
+) -> ft.Control:
+    """`pictures`: thumbnails by name. `versions`: which one this is, from 1, of how many."""
+    rows: list[ft.Control] = []
+    if message.images:
+        shown = [_picture(shell, message, number, pictures, do) for number in range(len(message.images))]
+        rows.append(ft.Row(shown, wrap=True, spacing=6, run_spacing=6, alignment=ft.MainAxisAlignment.END))
+    if message.text:
+        rows.append(
+            ft.Container(
+                ft.Text(message.text, size=16, color=ft.Colors.ON_PRIMARY_CONTAINER),
+                bgcolor=ft.Colors.PRIMARY_CONTAINER,
+                border_radius=ft.BorderRadius(ROUND, ROUND, ROUND, 6),
+                padding=ft.Padding.symmetric(horizontal=16, vertical=10),
+            )
+        )
+    tools = [
+        looks.small(ft.Icons.EDIT_OUTLINED, shell.say("mobile.edit"), shell.on(lambda: do.edit(message))),
+        looks.small(
+            ft.Icons.COPY_ROUNDED, shell.say("mobile.copy_question"), shell.on(lambda: shell.copy(message.text))
+        ),
+    ]
+    rows.append(ft.Row([*_pager(shell, message, versions, do), *tools], alignment=ft.MainAxisAlignment.END, spacing=0))
+    return ft.Container(
+        ft.Column(rows, spacing=2, tight=True, horizontal_alignment=ft.CrossAxisAlignment.END),
+        padding=ft.Padding.only(left=44),
+    )
+
+
+ROUND = 20
+
+
+def _picture(shell: Shell, message: Message, number: int, pictures: Mapping[str, bytes], do: Doing) -> ft.Control:
+    name = message.images[number]
+    label = shell.say("mobile.picture_of", number=number + 1, count=len(message.images))
+    side = _PICTURE if len(message.images) == 1 else 104
+    if name not in pictures:
+        gone = ft.Icon(
+            ft.Icons.BROKEN_IMAGE_OUTLINED, color=looks.FAINT, semantics_label=shell.say("mobile.picture_gone")
+        )
+        return ft.Container(gone, width=side, height=side, border_radius=16, bgcolor=ft.Colors.SURFACE_CONTAINER_HIGH)
+    image = ft.Image(
+        pictures[name],
+        width=side,
+        height=side,
+        fit=ft.BoxFit.COVER,
+        border_radius=16,
+        gapless_playback=True,
+        semantics_label=label,
+    )
+    return ft.Container(
+        image,
+        border=ft.Border.all(1, ft.Colors.OUTLINE_VARIANT),
+        margin=ft.Margin.only(bottom=4),
+        on_click=shell.on(lambda: do.look(message, name)),
+        border_radius=16,
+        ink=True,
+        tooltip=shell.say("chat.enlarge"),
+    )
+
+
+def _pager(shell: Shell, message: Message, versions: tuple[int, int], do: Doing) -> list[ft.Control]:
+    place, count = versions
+    if count < 2:
+        return []
+    return [
+        looks.small(
+            ft.Icons.CHEVRON_LEFT, shell.say("mobile.version_before"), shell.on(lambda: do.choose(message, -1))
+        ),
+        looks.faint(f"{place} / {count}", semantics_label=shell.say("mobile.version", place=place, count=count)),
+        looks.small(ft.Icons.CHEVRON_RIGHT, shell.say("mobile.version_after"), shell.on(lambda: do.choose(message, 1))),
+    ]
+
+
+class Answered:
+    """An answer. While it is being written, `grow` adds to it."""
+
+    def __init__(
+        self, shell: Shell, message: Message, boxes: bytes | None, versions: tuple[int, int], last: bool, do: Doing
+    ) -> None:
+        """`boxes`: the picture with the boxes that the answer names. `last`: no question follows."""
+        self._shell = shell
+        self._words = Words(shell, do.link, message.text)
+        self._wait = ft.Row(
+            [ft.ProgressRing(width=16, height=16, stroke_width=2), looks.faint("", size=14)], spacing=10, visible=False
+        )
+        rows: list[ft.Control] = [self._words.control]
+        if message.state == "streaming":
+            self._words.control.visible = bool(message.text)
+            self._wait.visible = not message.text
+            rows.append(ft.Semantics(live_region=True, content=self._wait))
+            self._set_wait(remarks.progress(None, shell.language))
+        else:
+            self._words.control.visible = bool(message.text)
+            rows += self._below(message, boxes, versions, last, do)
+        self.control = ft.Container(
+            ft.Column(rows, spacing=6, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH),
+            padding=ft.Padding.only(right=8),
+        )
+
+    def _set_wait(self, text: str) -> None:
+        label = self._wait.controls[1]
+        assert isinstance(label, ft.Text)
+        label.value = text
+
+    def grow(self, growing: Growing) -> None:
+        """Show what there is by now."""
+        if growing.text:
+            if self._wait.visible:
+                self._wait.visible = False
+                self._words.control.visible = True
+                self._words.grow(growing.text)
+                self._shell.draw(self.control)
+            else:
+                self._words.grow(growing.text)
+        else:
+            self._set_wait(remarks.progress(growing.reading, self._shell.language))
+            self._shell.draw(self._wait)
+
+    def _below(
+        self, message: Message, boxes: bytes | None, versions: tuple[int, int], last: bool, do: Doing
+    ) -> list[ft.Control]:
+        shell = self._shell
+        rows: list[ft.Control] = []
+        if boxes:
+            image = ft.Image(
+                boxes, width=240, border_radius=16, gapless_playback=True, semantics_label=shell.say("mobile.boxes")
+            )
+            look = shell.on(lambda: do.look_boxes(message))
+            rows.append(
+                ft.Row(
+                    [ft.Container(image, on_click=look, border_radius=16, ink=True, tooltip=shell.say("chat.enlarge"))]
+                )
+            )
+        for kind, text in remarks.notes(message, shell.language):
+            colour = ft.Colors.ERROR if kind == "error" else looks.FAINT
+            icon = ft.Icons.ERROR_OUTLINE if kind == "error" else ft.Icons.INFO_OUTLINE
+            rows.append(
+                ft.Row([ft.Icon(icon, size=18, color=colour), ft.Text(text, size=13, color=colour, expand=True)])
+            )
+        tools: list[ft.Control] = []
+        if message.text:
+            tools.append(
+                looks.small(ft.Icons.COPY_ROUNDED, shell.say("chat.copy"), shell.on(lambda: shell.copy(message.text)))
+            )
+        if last:
+            again = shell.on(lambda: do.regenerate(message))
+            tools.append(looks.small(ft.Icons.REFRESH_ROUNDED, shell.say("mobile.regenerate"), again))
+        if message.text:
+            tools.append(
+                looks.small(ft.Icons.SHARE_OUTLINED, shell.say("mobile.share"), shell.on(lambda: do.share(message)))
+            )
+            tools.append(
+                looks.small(
+                    ft.Icons.VOLUME_UP_OUTLINED, shell.say("mobile.listen"), shell.on(lambda: do.listen(message))
+                )
+            )
+        if message.stats and (figures := list(remarks.receipt(message.stats, shell.language))):
+            brief = looks.faint(" · ".join(figures[:2]), max_lines=1, overflow=ft.TextOverflow.ELLIPSIS)
+            tell = shell.on(lambda: do.explain(message))
+            receipt = ft.Container(
+                brief,
+                on_click=tell,
+                padding=8,
+                border_radius=10,
+                ink=True,
+                expand=True,
+                tooltip=shell.say("mobile.receipt"),
+            )
+            pager = _pager(shell, message, versions, do)
+            rows.append(ft.Row([*tools, *pager, receipt], spacing=0, margin=ft.Margin.only(left=-10)))
+        else:
+            rows.append(
+                ft.Row([*tools, *_pager(shell, message, versions, do)], spacing=0, margin=ft.Margin.only(left=-10))
+            )
+        return rows

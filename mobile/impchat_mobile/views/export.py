@@ -1,0 +1,30 @@
+"""A conversation given away: one zip with its pictures, or its text.
+
+In: the name of a conversation. Out: the platform's way to share or save a file.
+This file does not know what a zip holds; `impchat.portability` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import flet as ft
+
+from impchat import portability, remarks, settings
+from impchat_mobile.shell import Shell
+
+
+async def export(shell: Shell, conversation: str) -> None:
+    """Share it, or where this platform shares nothing, save it."""
+    row = await asyncio.to_thread(shell.app.history.conversation, conversation, settings.OWNER)
+    title = remarks.title_of(row, shell.language)
+    name = re.sub(r"[^\w-]+", "-", title).strip("-")[:40] or "impchat"
+    data = await asyncio.to_thread(portability.export_zip, shell.app.history, conversation, settings.OWNER)
+    file = ft.ShareFile.from_bytes(data, mime_type="application/zip", name=f"{name}.zip")
+    try:
+        await shell.share.share_files([file], title=title)
+    except Exception:  # noqa: BLE001 - this platform shares nothing
+        done = await shell.picker.save_file(file_name=f"{name}.zip", src_bytes=data)
+        if done or shell.page.web:
+            shell.tell(shell.say("mobile.saved"))

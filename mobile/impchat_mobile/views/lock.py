@@ -1,0 +1,163 @@
+"""The app lock: digits that let a person in, and setting them.
+
+In: what to do behind the lock. Out: a screen that cannot be passed without the PIN.
+This file does not know how a PIN is kept; `impchat.applock` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import flet as ft
+
+from impchat import applock, settings
+from impchat.errors import SettingsError
+from impchat_mobile import looks
+from impchat_mobile.shell import Screen, Shell
+from impchat_mobile.views.welcome import MARK
+
+_KEYS = ("123", "456", "789", "<0>")
+
+
+class Digits:
+    """A field of dots and the keys below it; `done` gets what was typed."""
+
+    def __init__(self, shell: Shell, title: str, done: Callable[[str], Any]) -> None:
+        self._shell = shell
+        self._typed = ""
+        self._done = done
+        self.title = ft.Text(title, size=18, text_align=ft.TextAlign.CENTER)
+        self.problem = ft.Text("", size=14, color=ft.Colors.ERROR, text_align=ft.TextAlign.CENTER)
+        self._dots = ft.Text("", size=30, text_align=ft.TextAlign.CENTER)
+        self._dots_said = ft.Semantics(label="", content=self._dots, exclude_semantics=True)
+        self.control = ft.Column(
+            [
+                self.title,
+                self._dots_said,
+                ft.Semantics(live_region=True, content=self.problem),
+                *[ft.Row([self._key(key) for key in row], alignment=ft.MainAxisAlignment.CENTER) for row in _KEYS],
+            ],
+            horizontal_alignment=ft.CrossAxisAlignment.CENTER,
+            spacing=14,
+            tight=True,
+        )
+        self._draw()
+
+    def _key(self, key: str) -> ft.Control:
+        say, on = self._shell.say, self._shell.on
+        size = {"width": 76, "height": 76}
+        if key == "<":
+            return ft.IconButton(
+                ft.Icons.BACKSPACE_OUTLINED, tooltip=say("mobile.erase"), on_click=on(self._erase), **size
+            )
+        if key == ">":
+            return ft.IconButton(
+                ft.Icons.CHECK_ROUNDED,
+                tooltip=say("mobile.enter"),
+                on_click=on(self._enter),
+                bgcolor=ft.Colors.PRIMARY,
+                icon_color=ft.Colors.ON_PRIMARY,
+                **size,
+            )
+        return ft.FilledTonalButton(
+            ft.Text(key, size=26),
+            on_click=on(lambda: self._press(key)),
+            style=ft.ButtonStyle(shape=ft.CircleBorder()),
+            **size,
+        )
+
+    def ask(self, title: str, problem: str = "") -> None:
+        """Begin anew."""
+        self.title.value, self.problem.value, self._typed = title, problem, ""
+        self._draw()
+        self._shell.draw(self.control)
+
+    def _draw(self) -> None:
+        self._dots.value = "●" * len(self._typed) or "○ ○ ○ ○"
+        self._dots_said.label = self._shell.say("mobile.digits", count=len(self._typed))
+
+    def _press(self, key: str) -> None:
+        if len(self._typed) < settings.PIN_DIGITS[1]:
+            self._typed += key
+        self._draw()
+        self._shell.draw(self._dots_said)
+
+    def _erase(self) -> None:
+        self._typed = self._typed[:-1]
+        self._draw()
+        self._shell.draw(self._dots_said)
+
+    async def _enter(self) -> None:
+        typed, self._typed = self._typed, ""
+        self._draw()
+        self._shell.draw(self._dots_said)
+        await self._done(typed)
+
+
+class LockScreen(Screen):
+    """Lets through who knows the PIN."""
+
+    def __init__(self, shell: Shell, then: Callable[[], Any]) -> None:
+        self._shell = shell
+        self._then = then
+
+    def build(self) -> ft.View:
+        shell = self._shell
+        self._digits = Digits(shell, shell.say("mobile.locked"), self._try)
+        mark = ft.Image(MARK, width=56, height=56, exclude_from_semantics=True)
+        page = ft.Column(
+            [mark, self._digits.control],
+            alignment=ft.MainAxisAlignment.CENTER,
+            horizontal_alignment=ft.CrossAxisAlignment.CENTER,
+            spacing=20,
+            expand=True,
+            scroll=ft.ScrollMode.AUTO,
+        )
+        box = ft.Container(page, alignment=ft.Alignment.CENTER, expand=True)
+        return ft.View([ft.SafeArea(box, expand=True)], bgcolor=ft.Colors.SURFACE, can_pop=False)
+
+    async def _try(self, typed: str) -> None:
+        shell = self._shell
+        try:
+            await asyncio.to_thread(applock.check, shell.app.data, typed)
+        except SettingsError as exc:
+            self._digits.ask(shell.say("mobile.locked"), shell.sentence(exc))
+            return
+        await self._then()
+
+
+class PinScreen(Screen):
+    """Sets a PIN: typed twice."""
+
+    def __init__(self, shell: Shell, done: Callable[[], Any]) -> None:
+        self._shell = shell
+        self._done = done
+        self._first = ""
+
+    def build(self) -> ft.View:
+        shell = self._shell
+        self._digits = Digits(shell, shell.say("mobile.pin_new"), self._typed)
+        page = ft.Container(self._digits.control, alignment=ft.Alignment.CENTER, expand=True)
+        return ft.View(
+            [ft.SafeArea(page, expand=True)], bgcolor=ft.Colors.SURFACE, appbar=looks.bar(shell.say("mobile.lock"))
+        )
+
+    async def _typed(self, pin: str) -> None:
+        shell = self._shell
+        if not self._first:
+            self._first = pin
+            self._digits.ask(shell.say("mobile.pin_again"))
+            return
+        first, self._first = self._first, ""
+        if first != pin:
+            self._digits.ask(shell.say("mobile.pin_new"), shell.say("mobile.pin_differs"))
+            return
+        try:
+            await asyncio.to_thread(applock.set_pin, shell.app.data, pin)
+        except SettingsError as exc:
+            self._digits.ask(shell.say("mobile.pin_new"), shell.sentence(exc))
+            return
+        await shell.pop()
+        await self._done()

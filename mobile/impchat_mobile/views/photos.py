@@ -1,0 +1,132 @@
+"""The photo library: every picture ever asked about, found by the words around it too.
+
+In: what the history holds. Out: a grid; from each picture the way to its conversation or into the next question.
+This file does not know how pictures are kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import flet as ft
+
+from impchat import settings
+from impchat.history import Asked
+from impchat_mobile import looks
+from impchat_mobile.shell import Screen, Shell
+
+_MOST = 300
+
+
+class PhotosScreen(Screen):
+    def __init__(self, shell: Shell, go: Any, take: Callable[[bytes], Any]) -> None:
+        self._shell = shell
+        self._go = go
+        self._take = take
+        self._search: asyncio.Task[None] | None = None
+
+    def build(self) -> ft.View:
+        shell, say = self._shell, self._shell.say
+        self._field = ft.TextField(
+            label=say("mobile.search_photos"),
+            prefix_icon=ft.Icons.SEARCH_ROUNDED,
+            border_radius=24,
+            dense=True,
+            filled=True,
+            border_color=ft.Colors.TRANSPARENT,
+            fill_color=ft.Colors.SURFACE_CONTAINER_HIGH,
+            on_change=shell.on(self._typed),
+        )
+        self._grid = ft.GridView(
+            expand=True, max_extent=140, spacing=6, run_spacing=6, padding=ft.Padding.only(left=12, right=12, bottom=16)
+        )
+        self._nothing = ft.Container(
+            ft.Column(
+                [
+                    ft.Icon(ft.Icons.PHOTO_LIBRARY_OUTLINED, size=40, color=looks.FAINT),
+                    ft.Text(say("mobile.no_photos"), color=looks.FAINT, text_align=ft.TextAlign.CENTER),
+                ],
+                horizontal_alignment=ft.CrossAxisAlignment.CENTER,
+                tight=True,
+            ),
+            alignment=ft.Alignment.CENTER,
+            padding=40,
+            visible=False,
+        )
+        page = ft.Column(
+            [ft.Container(self._field, padding=ft.Padding.symmetric(horizontal=12)), self._nothing, self._grid],
+            expand=True,
+        )
+        return ft.View(
+            [ft.SafeArea(page, expand=True)],
+            padding=0,
+            bgcolor=ft.Colors.SURFACE,
+            appbar=looks.bar(say("mobile.library")),
+        )
+
+    async def shown(self) -> None:
+        await self._draw()
+
+    def _typed(self) -> None:
+        if self._search:
+            self._search.cancel()
+        self._search = asyncio.get_running_loop().create_task(self._search_later())
+
+    async def _search_later(self) -> None:
+        await asyncio.sleep(0.2)
+        await self._draw()
+
+    def _read(self, query: str) -> list[tuple[Asked, bytes]]:
+        history, owner = self._shell.app.history, settings.OWNER
+        found = history.pictures(owner, _MOST)
+        if query.strip():
+            inside = {hit.conversation for hit in history.search(owner, query, _MOST)}
+            found = [asked for asked in found if asked.conversation in inside]
+        small = self._shell.thumbnails.all(asked.image for asked in found)
+        return [(asked, small[asked.image]) for asked in found if asked.image in small]
+
+    async def _draw(self) -> None:
+        found = await asyncio.to_thread(self._read, self._field.value or "")
+        self._grid.controls = [
+            ft.Container(
+                ft.Image(data, fit=ft.BoxFit.COVER, border_radius=12,
+                         semantics_label=self._shell.say("mobile.photo_of", title=asked.title)),
+                on_click=self._shell.on(lambda asked=asked: self._choices(asked)),
+                border_radius=12,
+                ink=True,
+            )
+            for asked, data in found
+        ]  # fmt: skip
+        self._nothing.visible = not found
+        self._grid.visible = bool(found)
+        self._shell.page.update()
+
+    def _choices(self, asked: Asked) -> None:
+        shell, say = self._shell, self._shell.say
+
+        async def bytes_of() -> bytes:
+            return await asyncio.to_thread(shell.app.history.image_bytes, asked.image)
+
+        async def open_chat() -> None:
+            await shell.pop()
+            await self._go.history.open(asked.conversation)
+
+        async def ask_again() -> None:
+            data = await bytes_of()
+            await shell.pop()
+            await self._take(data)
+
+        async def look() -> None:
+            await self._go.viewer([await bytes_of()], 0, None)
+
+        shell.sheet(
+            ft.Container(
+                ft.Text(asked.title, weight=ft.FontWeight.W_600, max_lines=2, overflow=ft.TextOverflow.ELLIPSIS),
+                padding=ft.Padding.only(left=20, right=20, bottom=8),
+            ),
+            shell.action(ft.Icons.ZOOM_IN_ROUNDED, say("chat.enlarge"), look),
+            shell.action(ft.Icons.CHAT_BUBBLE_OUTLINE_ROUNDED, say("mobile.open_chat"), open_chat),
+            shell.action(ft.Icons.ADD_PHOTO_ALTERNATE_OUTLINED, say("mobile.ask_again"), ask_again),
+        )

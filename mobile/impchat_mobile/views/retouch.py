@@ -1,0 +1,197 @@
+"""A picture before it is asked about: cut to a part, turned, and as the model gets it.
+
+In: the bytes of a picture. Out: those of a changed one, given to whoever opened the screen.
+This file does not know conversations.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import flet as ft
+
+from impchat import images, retouch
+from impchat_mobile import looks
+from impchat_mobile.crop import WHOLE, Frame
+from impchat_mobile.shell import Screen, Shell
+
+_EDGE = 16  # pixels around the picture
+_BARS = 330  # pixels that the rest of the screen takes
+
+
+class RetouchScreen(Screen):
+    def __init__(
+        self, shell: Shell, data: bytes, replace: Callable[[bytes], Any], add: Callable[[bytes], Any] | None
+    ) -> None:
+        """`replace`: takes the changed picture. `add`: takes a part beside the whole; None: there is no whole."""
+        self._shell = shell
+        self._data = data
+        self._replace, self._add = replace, add
+        self._frame = Frame()
+        self._turned = False
+        self._seen = False
+
+    def build(self) -> ft.View:
+        shell, say = self._shell, self._shell.say
+        self._stage = ft.Container(expand=True, alignment=ft.Alignment.CENTER, padding=_EDGE)
+        self._hint = looks.faint("", size=13, text_align=ft.TextAlign.CENTER)
+        self._tools = ft.Row(
+            [
+                looks.button(ft.Icons.ROTATE_LEFT_ROUNDED, say("mobile.turn_left"), shell.on(lambda: self._turn(-1))),
+                looks.button(ft.Icons.ROTATE_RIGHT_ROUNDED, say("mobile.turn_right"), shell.on(lambda: self._turn(1))),
+                looks.button(ft.Icons.CROP_FREE_ROUNDED, say("mobile.whole"), shell.on(self._whole)),
+            ],
+            alignment=ft.MainAxisAlignment.CENTER,
+        )
+        done = [ft.FilledButton(say("mobile.use"), on_click=shell.on(self._use), expand=True)]
+        if self._add:
+            done.insert(0, ft.FilledTonalButton(say("mobile.add_part"), on_click=shell.on(self._use_both), expand=True))
+        switch = ft.SegmentedButton(
+            [
+                ft.Segment("edit", label=ft.Text(say("mobile.picture"))),
+                ft.Segment("seen", label=ft.Text(say("mobile.seen"))),
+            ],
+            selected=["edit"],
+            on_change=shell.on(self._switch),
+            show_selected_icon=False,
+        )
+        self._below = ft.Column(
+            [self._hint, self._tools, ft.Row(done, spacing=8)], spacing=8, tight=True,
+            horizontal_alignment=ft.CrossAxisAlignment.STRETCH,
+        )  # fmt: skip
+        page = ft.Column(
+            [
+                ft.Row([switch], alignment=ft.MainAxisAlignment.CENTER),
+                self._stage,
+                ft.Container(self._below, padding=ft.Padding.only(left=16, right=16, bottom=12)),
+            ],
+            expand=True,
+            spacing=4,
+        )
+        return ft.View(
+            [ft.SafeArea(looks.column(page, expand=True), expand=True)],
+            padding=0,
+            bgcolor=ft.Colors.SURFACE,
+            appbar=looks.bar(say("mobile.retouch_title")),
+        )
+
+    async def shown(self) -> None:
+        await self._draw()
+
+    def resized(self) -> None:
+        self._shell.start(self._draw())
+
+    async def _draw(self) -> None:
+        if self._seen:
+            await self._draw_seen()
+        else:
+            await self._draw_frame()
+        self._tools.visible = not self._seen
+        self._shell.page.update()
+
+    async def _draw_frame(self) -> None:
+        shell = self._shell
+        width, height = (await asyncio.to_thread(images.decode, self._data)).size
+        room = min(shell.page.width or 400, looks.COLUMN) - 2 * _EDGE, max(160, (shell.page.height or 800) - _BARS)
+        scale = min(room[0] / width, room[1] / height)
+        self._size = width * scale, height * scale
+        small = await asyncio.to_thread(images.thumbnail, self._data, 1024)
+        self._lines = ft.Container(border=ft.Border.all(2, ft.Colors.PRIMARY), border_radius=4)
+        self._shades = [ft.Container(bgcolor="#99000000") for _ in range(4)]
+        self._grips = [ft.Container(width=18, height=18, border_radius=9, bgcolor=ft.Colors.PRIMARY) for _ in range(4)]
+        self._place()
+        picture = ft.Image(small, width=self._size[0], height=self._size[1], fit=ft.BoxFit.FILL,
+                           semantics_label=shell.say("mobile.crop_hint"))  # fmt: skip
+        self._stack = ft.Stack(
+            [picture, *self._shades, self._lines, *self._grips], width=self._size[0], height=self._size[1]
+        )
+        self._stage.content = ft.GestureDetector(
+            self._stack,
+            drag_interval=30,
+            on_pan_down=shell.on(self._down),
+            on_pan_update=shell.on(self._move),
+        )
+        self._hint.value = shell.say("mobile.crop_hint")
+
+    def _place(self) -> None:
+        width, height = self._size
+        box = self._frame.box
+        left, top, right, bottom = box.left * width, box.top * height, box.right * width, box.bottom * height
+        places = [
+            (0, 0, width, top),
+            (0, bottom, width, height - bottom),
+            (0, top, left, bottom - top),
+            (right, top, width - right, bottom - top),
+        ]
+        for shade, (x, y, w, h) in zip(self._shades, places, strict=True):
+            shade.left, shade.top, shade.width, shade.height = x, y, max(w, 0), max(h, 0)
+        lines = self._lines
+        lines.left, lines.top, lines.width, lines.height = left, top, right - left, bottom - top
+        corners = [(left, top), (right, top), (left, bottom), (right, bottom)]
+        for grip, (x, y) in zip(self._grips, corners, strict=True):
+            grip.left, grip.top = min(max(x - 9, 0), width - 18), min(max(y - 9, 0), height - 18)
+
+    def _down(self, event: ft.DragDownEvent) -> None:
+        self._frame = self._frame.grab(event.local_position.x / self._size[0], event.local_position.y / self._size[1])
+
+    def _move(self, event: ft.DragUpdateEvent) -> None:
+        delta = event.local_delta or ft.Offset(0, 0)
+        self._frame = self._frame.drag(delta.x / self._size[0], delta.y / self._size[1])
+        self._place()
+        self._shell.draw(self._stack)
+
+    async def _draw_seen(self) -> None:
+        shell = self._shell
+        bundle = shell.app.bundle
+        if bundle is None:
+            self._stage.content = ft.Text(shell.say("mobile.seen_unknown"), text_align=ft.TextAlign.CENTER)
+            return
+        rule = bundle.image
+        data = await asyncio.to_thread(lambda: retouch.seen(self._cut(), rule.size, rule.aspect))
+        side = min(looks.COLUMN, shell.page.width or 400, max(160, (shell.page.height or 800) - _BARS)) - 2 * _EDGE
+        self._stage.content = ft.Image(
+            data,
+            width=side,
+            height=side,
+            fit=ft.BoxFit.CONTAIN,
+            filter_quality=ft.FilterQuality.NONE,
+            border_radius=8,
+            semantics_label=shell.say("mobile.seen"),
+        )
+        share = round(100 * rule.tokens / shell.app.context_tokens)
+        self._hint.value = shell.say("mobile.seen_says", side=rule.size, tokens=rule.tokens, percent=share)
+
+    async def _switch(self, event: ft.Event[ft.SegmentedButton]) -> None:
+        self._seen = "seen" in event.control.selected
+        await self._draw()
+
+    async def _turn(self, quarters: int) -> None:
+        self._data = await asyncio.to_thread(retouch.turn, self._data, quarters)
+        self._turned = True
+        self._frame = Frame()
+        await self._draw()
+
+    async def _whole(self) -> None:
+        self._frame = Frame()
+        await self._draw()
+
+    def _cut(self) -> bytes:
+        return self._data if self._frame.box == WHOLE else retouch.cut(self._data, self._frame.box)
+
+    async def _use(self) -> None:
+        changed = self._turned or self._frame.box != WHOLE or self._add is None
+        data = await asyncio.to_thread(self._cut)
+        await self._shell.pop()
+        if changed:
+            await self._replace(data)
+
+    async def _use_both(self) -> None:
+        assert self._add
+        data = await asyncio.to_thread(self._cut)
+        await self._shell.pop()
+        if self._turned:
+            await self._replace(self._data)
+        if self._frame.box != WHOLE:
+            await self._add(data)

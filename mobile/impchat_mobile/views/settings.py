@@ -1,0 +1,302 @@
+"""The settings: looks, language, answers, how the model is run, lock, storage, and the ways to the rest.
+
+In: the preferences. Out: changed ones, which take effect at once.
+This file does not know what follows from a choice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import flet as ft
+
+from impchat import applock, settings, storage
+from impchat.models import catalog, library
+from impchat.texts import size
+from impchat_mobile import looks
+from impchat_mobile.shell import Screen, Shell
+from impchat_mobile.tuning import tuning
+
+_SLIDERS = (  # name, divisions of its range, whole numbers
+    ("temperature", 0.0, 1.5, 30),
+    ("max_tokens", 64, 2048, 31),
+    ("top_p", 0.05, 1.0, 19),
+    ("top_k", 0, 200, 40),
+    ("min_p", 0.0, 0.5, 20),
+    ("repeat_penalty", 0.8, 1.5, 14),
+)
+_WHOLE = ("max_tokens", "top_k")
+_MOST_THREADS = 8
+
+
+class SettingsScreen(Screen):
+    def __init__(self, shell: Shell, go: Any) -> None:
+        self._shell = shell
+        self._go = go
+
+    def build(self) -> ft.View:
+        say = self._shell.say
+        self._storage = ft.Column(spacing=0, tight=True)
+        self._context_says = looks.faint("", size=13)
+        self._sampling = ft.Column(spacing=0, tight=True)
+        self._fill_sampling()
+        self._describe_context()
+        page = ft.ListView(
+            [
+                looks.heading(say("mobile.looks")),
+                self._row(say("mobile.theme"), self._themes()),
+                self._row(say("mobile.language"), self._languages()),
+                looks.heading(say("mobile.answers")),
+                self._sampling,
+                looks.heading(say("mobile.model")),
+                *self._model(),
+                looks.heading(say("mobile.privacy")),
+                self._lock(),
+                looks.heading(say("mobile.storage")),
+                self._storage,
+                looks.heading(say("mobile.about")),
+                self._tile(ft.Icons.SPEED_ROUNDED, say("mobile.speed"), say("mobile.speed_says"), self._go.speed),
+                self._tile(ft.Icons.INFO_OUTLINE, say("mobile.about"), say("mobile.about_says"), self._go.about),
+            ],
+            padding=ft.Padding.only(bottom=32),
+            expand=True,
+        )
+        return ft.View(
+            [ft.SafeArea(looks.column(page, expand=True), expand=True)],
+            padding=0,
+            bgcolor=ft.Colors.SURFACE,
+            appbar=looks.bar(say("mobile.settings")),
+        )
+
+    async def shown(self) -> None:
+        await self._measure()
+
+    def _row(self, label: str, control: ft.Control) -> ft.Control:
+        return ft.Container(
+            ft.Column(
+                [ft.Text(label), control], spacing=8, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH
+            ),
+            padding=ft.Padding.symmetric(horizontal=20, vertical=8),
+        )
+
+    def _tile(
+        self, icon: ft.IconData, title: str, subtitle: str, do: Callable[[], Any], trailing: Any = None
+    ) -> ft.Control:
+        return ft.ListTile(
+            leading=ft.Icon(icon, color=looks.FAINT),
+            title=ft.Text(title),
+            subtitle=looks.faint(subtitle, size=13) if subtitle else None,
+            trailing=trailing or ft.Icon(ft.Icons.CHEVRON_RIGHT_ROUNDED, color=looks.FAINT),
+            on_click=self._shell.on(do),
+        )
+
+    # Looks
+
+    def _segments(self, names: list[tuple[str, str]], chosen: str, do: Callable[[str], Any]) -> ft.Control:
+        async def changed(event: ft.Event[ft.SegmentedButton]) -> None:
+            await do(event.control.selected[0])
+
+        return ft.SegmentedButton(
+            [ft.Segment(value or "-", label=ft.Text(label)) for value, label in names],
+            selected=[chosen or "-"],
+            on_change=self._shell.on(changed),
+            show_selected_icon=False,
+        )
+
+    def _themes(self) -> ft.Control:
+        async def choose(theme: str) -> None:
+            await self._shell.prefer(theme=theme)
+            await self._shell.redraw()
+
+        names = [(name, self._shell.say(f"mobile.theme_{name}")) for name in ("system", "light", "dark")]
+        return self._segments(names, self._shell.preferences.theme, choose)
+
+    def _languages(self) -> ft.Control:
+        async def choose(language: str) -> None:
+            await self._shell.prefer(language="" if language == "-" else language)
+            await self._shell.redraw()
+
+        say = self._shell.say
+        names = [("", say("mobile.theme_system")), ("en", say("language.en")), ("zh", say("language.zh"))]
+        return self._segments(names, self._shell.preferences.language, choose)
+
+    # Answers
+
+    def _fill_sampling(self) -> None:
+        shell = self._shell
+        first = [self._slider(*row) for row in _SLIDERS[:2]]
+        rest = [self._slider(*row) for row in _SLIDERS[2:]]
+        reset = ft.TextButton(shell.say("mobile.recommended"), on_click=shell.on(self._reset))
+        more = ft.ExpansionTile(
+            shell.say("mobile.advanced"),
+            controls=[*rest, ft.Container(reset, padding=ft.Padding.only(left=12))],
+            expanded_cross_axis_alignment=ft.CrossAxisAlignment.START,
+            shape=ft.RoundedRectangleBorder(),
+            tile_padding=ft.Padding.symmetric(horizontal=20),
+        )
+        self._sampling.controls = [*first, more]
+
+    def _slider(self, name: str, low: float, high: float, divisions: int) -> ft.Control:
+        shell = self._shell
+        now = getattr(shell.preferences.sampling_of(shell.app.sampling), name)
+        value = ft.Text(_figure(name, now), color=looks.FAINT)
+
+        def moved(event: ft.Event[ft.Slider]) -> None:
+            value.value = _figure(name, event.control.value)
+            shell.draw(value)
+
+        async def settled(event: ft.Event[ft.Slider]) -> None:
+            number = round(event.control.value) if name in _WHOLE else round(event.control.value, 3)
+            await shell.prefer(sampling={**shell.preferences.sampling, name: number})
+
+        label = shell.say(f"mobile.sampling_{name}")
+        slider = ft.Slider(
+            value=min(max(now, low), high),
+            min=low,
+            max=high,
+            divisions=divisions,
+            padding=ft.Padding.symmetric(horizontal=4, vertical=4),
+            on_change=shell.on(moved),
+            on_change_end=shell.on(settled),
+        )
+        words = ft.Row([ft.Text(label, expand=True), value])
+        hint = looks.faint(shell.say(f"mobile.sampling_{name}_says"))
+        return ft.Container(
+            ft.Column([words, hint, ft.Semantics(label=label, content=slider)], spacing=2, tight=True,
+                      horizontal_alignment=ft.CrossAxisAlignment.STRETCH),
+            padding=ft.Padding.symmetric(horizontal=20, vertical=6),
+        )  # fmt: skip
+
+    async def _reset(self) -> None:
+        await self._shell.prefer(sampling={})
+        self._fill_sampling()
+        self._shell.draw(self._sampling)
+
+    # How the model is run
+
+    def _model(self) -> list[ft.Control]:
+        shell, say = self._shell, self._shell.say
+        app = shell.app
+        most = app.bundle.context_tokens if app.bundle else app.context_tokens
+        lengths = [n for n in settings.MOBILE_CONTEXTS if n < most] + [most]
+        contexts = [(str(n), f"{n}") for n in lengths]
+        threads = [("", say("mobile.automatic"))] + [(str(n), str(n)) for n in (1, 2, 4, 6, _MOST_THREADS)]
+
+        async def context(value: str) -> None:
+            await self._tune(context_tokens=None if int(value) == most else int(value))
+
+        async def thread(value: str) -> None:
+            await self._tune(threads=None if value == "-" else int(value))
+
+        chosen = shell.preferences.threads
+        return [
+            self._tile(
+                ft.Icons.MEMORY_ROUNDED, say("mobile.models"), app.bundle.name if app.bundle else "", self._go.models
+            ),
+            self._row(say("mobile.context_length"), self._segments(contexts, str(app.context_tokens), context)),
+            ft.Container(self._context_says, padding=ft.Padding.symmetric(horizontal=20)),
+            self._row(say("mobile.threads"), self._segments(threads, str(chosen) if chosen else "", thread)),
+        ]
+
+    async def _tune(self, **changes: int | None) -> None:
+        shell = self._shell
+        await shell.prefer(**changes)
+        if shell.app.bundle:
+            await asyncio.to_thread(shell.app.run_with, shell.app.bundle, tuning(shell.preferences))
+        self._describe_context()
+        shell.draw(self._context_says)
+
+    def _describe_context(self) -> None:
+        say, app = self._shell.say, self._shell.app
+        tokens = app.context_tokens
+        text = say("mobile.context_says", words=round(tokens * 0.7 / 50) * 50)
+        entry = catalog.ENTRIES.get(app.model)
+        memory = library.memory()
+        if app.bundle and entry and entry.cache_bytes:
+            needed = catalog.memory_bytes(entry, app.bundle.size_bytes, tokens, settings.MOBILE_SLOTS)
+            fits = memory.fits(needed) if memory else "unknown"
+            text += " " + say(f"models.memory_{fits}", size=size(needed))
+        self._context_says.value = text
+
+    # Lock
+
+    def _lock(self) -> ft.Control:
+        shell, say = self._shell, self._shell.say
+        self._locked = ft.Switch(
+            value=applock.is_set(shell.app.data),
+            label=say("mobile.lock"),
+            label_position=ft.LabelPosition.LEFT,
+            on_change=shell.on(self._lock_changed),
+        )
+        return ft.Container(
+            ft.Column([self._locked, looks.faint(say("mobile.lock_says"), size=13)], tight=True, spacing=2),
+            padding=ft.Padding.symmetric(horizontal=20, vertical=4),
+        )
+
+    async def _lock_changed(self) -> None:
+        from impchat_mobile.views.lock import LockScreen, PinScreen
+
+        shell = self._shell
+        wanted = bool(self._locked.value)
+        self._show_lock()
+
+        async def set_now() -> None:
+            self._show_lock()
+            shell.tell(shell.say("mobile.lock_on"))
+
+        async def known() -> None:
+            await asyncio.to_thread(applock.remove, shell.app.data)
+            await shell.pop()
+            self._show_lock()
+
+        await shell.push(PinScreen(shell, set_now) if wanted else LockScreen(shell, known))
+
+    def _show_lock(self) -> None:
+        self._locked.value = applock.is_set(self._shell.app.data)
+        self._shell.draw(self._locked)
+
+    # Storage
+
+    async def _measure(self) -> None:
+        shell, say = self._shell, self._shell.say
+        found = await asyncio.to_thread(storage.used, shell.app)
+        clear = ft.TextButton(say("mobile.clear"), on_click=shell.on(self._ask_clear))
+        empty = ft.TextButton(say("mobile.empty"), on_click=shell.on(self._empty), visible=found.deleted > 0)
+        self._storage.controls = [
+            self._used(ft.Icons.CHAT_BUBBLE_OUTLINE_ROUNDED, say("mobile.chats"), size(found.conversations), clear),
+            self._used(ft.Icons.IMAGE_OUTLINED, say("mobile.pictures"), size(found.pictures), None),
+            self._used(
+                ft.Icons.DELETE_OUTLINE_ROUNDED, say("mobile.deleted"), say("mobile.count", count=found.deleted), empty
+            ),
+            self._tile(ft.Icons.MEMORY_ROUNDED, say("mobile.models"), size(found.models), self._go.models),
+        ]
+        shell.draw(self._storage)
+
+    def _used(self, icon: ft.IconData, title: str, used: str, trailing: ft.Control | None) -> ft.Control:
+        return ft.ListTile(
+            leading=ft.Icon(icon, color=looks.FAINT),
+            title=ft.Text(title),
+            subtitle=looks.faint(used, size=13),
+            trailing=trailing,
+        )
+
+    async def _empty(self) -> None:
+        await asyncio.to_thread(storage.empty_deleted, self._shell.app)
+        await self._measure()
+
+    def _ask_clear(self) -> None:
+        shell = self._shell
+
+        async def clear() -> None:
+            await self._go.leave()
+            await asyncio.to_thread(storage.clear_conversations, shell.app)
+            await self._measure()
+
+        words = ft.Text(shell.say("mobile.clear_says"))
+        shell.ask(shell.say("mobile.clear_title"), words, shell.say("mobile.clear"), clear, danger=True)
+
+
+def _figure(name: str, value: float) -> str:
+    return str(round(value)) if name in _WHOLE else f"{value:.2f}"

@@ -1,0 +1,111 @@
+"""Pictures at full size: zoom, the next one, share, save, and the way to a part of one.
+
+In: the bytes of pictures. Out: a screen. This file does not know where they come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flet as ft
+
+from impchat_mobile import looks
+from impchat_mobile.shell import Screen, Shell
+
+
+class ViewerScreen(Screen):
+    def __init__(
+        self, shell: Shell, pictures: Sequence[bytes], first: int, part: Callable[[bytes], Any] | None
+    ) -> None:
+        """`part`: what to do with a picture of which a part is asked about; None: nothing."""
+        self._shell = shell
+        self._pictures = pictures
+        self._place = first
+        self._part = part
+
+    def build(self) -> ft.View:
+        shell, say = self._shell, self._shell.say
+        self._count = ft.Text(self._where(), size=15, color=ft.Colors.WHITE)
+        pages = ft.PageView(
+            [
+                ft.InteractiveViewer(
+                    ft.Image(
+                        data,
+                        fit=ft.BoxFit.CONTAIN,
+                        semantics_label=say("mobile.picture_of", number=number, count=len(self._pictures)),
+                        gapless_playback=True,
+                    ),
+                    min_scale=1,
+                    max_scale=8,
+                    boundary_margin=0,
+                )
+                for number, data in enumerate(self._pictures, 1)
+            ],
+            selected_index=self._place,
+            expand=True,
+            on_change=shell.on(self._turned),
+        )
+        white = {"icon_color": ft.Colors.WHITE}
+        tools = [
+            looks.button(ft.Icons.SHARE_OUTLINED, say("mobile.share"), shell.on(self._share), **white),
+            looks.button(ft.Icons.DOWNLOAD_ROUNDED, say("mobile.save_picture"), shell.on(self._save), **white),
+        ]
+        bottom: list[ft.Control] = []
+        if self._part:
+            bottom = [
+                ft.Container(
+                    ft.FilledTonalButton(
+                        say("mobile.ask_part"), icon=ft.Icons.CROP_ROUNDED, on_click=shell.on(self._ask)
+                    ),
+                    alignment=ft.Alignment.CENTER,
+                    padding=16,
+                )
+            ]
+        return ft.View(
+            [ft.SafeArea(ft.Column([pages, *bottom], spacing=0, expand=True), expand=True)],
+            padding=0,
+            bgcolor=ft.Colors.BLACK,
+            appbar=ft.AppBar(
+                title=self._count,
+                bgcolor=ft.Colors.BLACK,
+                color=ft.Colors.WHITE,
+                actions=tools,
+                leading=looks.button(ft.Icons.ARROW_BACK_ROUNDED, say("mobile.back"), shell.on(shell.pop), **white),
+            ),
+        )
+
+    def _where(self) -> str:
+        count = len(self._pictures)
+        return self._shell.say("mobile.picture_of", number=self._place + 1, count=count) if count > 1 else ""
+
+    def _turned(self, event: ft.Event[ft.PageView]) -> None:
+        self._place = int(event.data)
+        self._count.value = self._where()
+        self._shell.draw(self._count)
+
+    @property
+    def _file(self) -> tuple[str, str, bytes]:
+        """Name, type and bytes of the picture in sight."""
+        data = self._pictures[self._place]
+        kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
+        return f"impchat.{'jpg' if kind == 'jpeg' else kind}", f"image/{kind}", data
+
+    async def _share(self) -> None:
+        name, mime, data = self._file
+        try:
+            await self._shell.share.share_files([ft.ShareFile.from_bytes(data, mime_type=mime, name=name)])
+        except Exception:  # noqa: BLE001 - this platform shares nothing
+            self._shell.tell(self._shell.say("mobile.no_share"))
+
+    async def _save(self) -> None:
+        name, _, data = self._file
+        done = await self._shell.picker.save_file(file_name=name, file_type=ft.FilePickerFileType.IMAGE, src_bytes=data)
+        if done or self._shell.page.web:
+            self._shell.tell(self._shell.say("mobile.saved"))
+
+    async def _ask(self) -> None:
+        assert self._part
+        data = self._pictures[self._place]
+        await self._shell.pop()
+        await self._part(data)

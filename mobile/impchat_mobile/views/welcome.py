@@ -1,0 +1,102 @@
+"""What stands in an empty conversation: what this is, pictures to try, questions to ask.
+
+In: whether the demo model answers. Out: a control that is there or not.
+This file does not know conversations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import flet as ft
+
+from impchat import paths
+from impchat_mobile import looks
+from impchat_mobile.shell import Shell
+
+MARK = (Path(__file__).parents[1] / "mark.svg").read_text(encoding="utf-8")
+
+
+class Welcome:
+    def __init__(
+        self, shell: Shell, sample: Callable[[Path], Any], ask: Callable[[str], Any], models: Callable[[], Any]
+    ) -> None:
+        say = shell.say
+        self._shell = shell
+        cards = [
+            ft.Container(
+                ft.Image(path.read_bytes(), width=104, height=104, fit=ft.BoxFit.COVER, border_radius=18,
+                         semantics_label=say("chat.sample", number=number)),
+                on_click=shell.on(lambda path=path: sample(path)),
+                border_radius=18,
+                ink=True,
+            )
+            for number, path in enumerate(paths.samples(), 1)
+        ]  # fmt: skip
+        asks = [
+            ft.Container(
+                ft.Text(say(f"chat.ask_{number}"), size=14),
+                padding=ft.Padding.symmetric(horizontal=14, vertical=9),
+                border_radius=18,
+                bgcolor=ft.Colors.SURFACE_CONTAINER_HIGH,
+                ink=True,
+                on_click=shell.on(lambda number=number: ask(say(f"chat.ask_{number}"))),
+            )
+            for number in range(1, 5)
+        ]
+        self._demo = looks.card(
+            ft.Column(
+                [
+                    ft.Text(say("chat.demo"), weight=ft.FontWeight.W_600),
+                    ft.Text(say("chat.demo_says"), size=13, color=looks.FAINT),
+                    ft.TextButton(say("mobile.get_real"), on_click=shell.on(models), style=ft.ButtonStyle(padding=0)),
+                ],
+                spacing=2,
+                tight=True,
+            ),
+            padding=ft.Padding.only(left=16, right=16, top=12, bottom=4),
+            margin=ft.Margin.only(left=16, right=16, top=20),
+        )
+        self._asks_heading = looks.heading(say("chat.asks"))
+        self._asks = ft.Container(
+            ft.Row(asks, spacing=8, wrap=True, run_spacing=8), padding=ft.Padding.only(left=16, right=16, top=6)
+        )
+        title = ft.Text(say("chat.welcome"), size=26, weight=ft.FontWeight.W_600, text_align=ft.TextAlign.CENTER)
+        lead = ft.Text(say("mobile.welcome_lead"), size=15, color=looks.FAINT, text_align=ft.TextAlign.CENTER)
+        self.control = ft.Column(
+            [
+                ft.Container(height=28),
+                ft.Container(
+                    ft.Image(MARK, width=72, height=72, exclude_from_semantics=True), alignment=ft.Alignment.CENTER
+                ),
+                ft.Container(
+                    ft.Column([ft.Semantics(header=True, content=title), lead], spacing=8, tight=True,
+                              horizontal_alignment=ft.CrossAxisAlignment.CENTER),
+                    padding=ft.Padding.symmetric(horizontal=32, vertical=16),
+                ),
+                looks.heading(say("chat.samples")),
+                ft.Container(
+                    ft.Row(cards, spacing=10, scroll=ft.ScrollMode.HIDDEN), padding=ft.Padding.only(left=16, top=6)
+                ),
+                self._asks_heading,
+                self._asks,
+                self._demo,
+                ft.Container(height=12),
+            ],
+            spacing=0,
+            expand=True,
+            scroll=ft.ScrollMode.HIDDEN,
+            horizontal_alignment=ft.CrossAxisAlignment.STRETCH,
+        )  # fmt: skip
+
+    def show_asks(self, shown: bool) -> None:
+        """The questions, unless they stand elsewhere."""
+        if self._asks.visible != shown:
+            self._asks.visible = self._asks_heading.visible = shown
+            self._shell.draw(self.control)
+
+    def show(self, shown: bool, demo: bool) -> None:
+        self.control.visible = shown
+        self._demo.visible = demo
