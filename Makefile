@@ -1,6 +1,7 @@
 # make run    set everything up, then open ImpChat-Web at http://127.0.0.1:7860
 # make test   set everything up, then every check and test; `bash .ci/run` is the same
 # make lint   the checks alone      make wheel  the wheel, into dist/
+# make mobile the phone app in the browser, at http://127.0.0.1:7862
 # make demo   train the bundled demo model again      make clean  remove what make made, in this folder
 #
 # Two environments: .venv has everything; .venv-core has the core's packages alone, so that tests/core notices
@@ -24,11 +25,14 @@ PIP = $(@D)/bin/python -m pip install --quiet --disable-pip-version-check
 INSTALL = $(if $(UV),$(UV) pip install --quiet --python $(@D)/bin/python,$(PIP))
 heading = @printf '\n== %s ==\n' "$(1)"
 
-.PHONY: run test lint test-core test-all demo wheel clean chromium
+.PHONY: run mobile test lint test-core test-all demo wheel clean chromium
 .NOTPARALLEL:
 
 run: .venv/.web
 	$(BIN)/impchat web
+
+mobile: .venv/.mobile
+	$(BIN)/impchat mobile
 
 test: lint test-core test-all
 
@@ -80,6 +84,11 @@ clean:
 	$(INSTALL) -e . $(PYTEST)
 	@touch $@
 
+.venv/.mobile: .venv/.llama
+	$(call heading,The packages of ImpChat-Mobile)
+	$(INSTALL) -e '.[mobile]'
+	@touch $@
+
 .venv/.web: .venv/.llama
 	$(call heading,The packages of ImpChat-Web)
 	$(INSTALL) -e '.[web]'
@@ -89,7 +98,7 @@ clean:
 .venv/.dev: .venv/.web
 	$(call heading,The packages for converting and testing)
 	$(PIP) $(TORCH)
-	$(INSTALL) -e '.[web,cluster,convert,dev]'
+	$(INSTALL) -e '.[web,mobile,cluster,convert,dev]'
 	@touch $@
 
 chromium:

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from impchat import settings, texts
 from impchat.errors import SettingsError
 
-ELSEWHERE = ("web",)  # commands that live outside the core; each needs the extra of its name
+ELSEWHERE = ("web", "mobile")  # commands that live outside the core; each needs the extra of its name
 
 _MISTAKES = (  # what argparse says -> an error whose sentence is ours, in both languages
     (r"the following arguments are required: (.+)", "option.missing"),

@@ -150,7 +150,7 @@ LOCK_AFTER_S = 60  # out of sight; a picture is chosen in less
 SPEED_ANSWER_TOKENS = 64
 
 # Phone
-MOBILE_PORT = 7861  # of `impchat mobile`, the app in a browser
+MOBILE_PORT = 7862  # of `impchat mobile`, the app in a browser
 MOBILE_UPDATE_S = 0.05  # between two updates of a growing answer: at most 20 a second
 MOBILE_SLOTS = 1  # one conversation at a time: half the memory for the KV cache
 MOBILE_MESSAGES = 100  # shown at once; earlier ones on request

@@ -14,6 +14,8 @@ from typing import Any
 
 import flet as ft
 
+from impchat.errors import ImpChatError
+
 log = logging.getLogger("impchat.mobile")
 
 Handler = Callable[..., Any]
@@ -30,8 +32,16 @@ def guarded(handler: Handler, failed: Callable[[Exception], None]) -> Callable[[
             done = handler(event) if takes_event else handler()
             if inspect.isawaitable(done):
                 await done
-        except Exception as exc:
-            log.error("a handler failed: %s", type(exc).__name__, exc_info=exc)
+        except Exception as exc:  # noqa: BLE001 - the outer edge of the front end
+            note("a handler", exc)
             failed(exc)
 
     return call
+
+
+def note(what: str, error: Exception) -> None:
+    """Log an error: what a person is told in a sentence in one line, a mistake of ours with its stack."""
+    if isinstance(error, ImpChatError):
+        log.info("%s was refused: %s", what, error.code)
+    else:
+        log.error("%s failed: %s", what, type(error).__name__, exc_info=error)

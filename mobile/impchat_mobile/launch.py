@@ -23,7 +23,7 @@ from impchat.models import library
 from impchat.texts import say
 from impchat_mobile import looks
 from impchat_mobile.go import Go
-from impchat_mobile.guard import guarded, log
+from impchat_mobile.guard import guarded, note
 from impchat_mobile.shell import Shell, language_of
 from impchat_mobile.talk import Talk
 from impchat_mobile.tuning import tuning
@@ -86,7 +86,7 @@ async def start(page: ft.Page, opened: Callable[[], App], language: str | None =
         await life.begin()
         return screen
     except Exception as exc:  # noqa: BLE001 - the outer edge of the front end
-        log.error("the app did not start: %s", type(exc).__name__, exc_info=exc)
+        note("the app", exc)
         _show_failure(page, exc, language, opened)
         return None
 

@@ -126,3 +126,16 @@ def bar(title: str, *actions: ft.Control) -> ft.AppBar:
     """The upper edge of a screen above another one."""
     words = ft.Text(title, size=20, weight=ft.FontWeight.W_600, max_lines=1, overflow=ft.TextOverflow.ELLIPSIS)
     return ft.AppBar(title=words, bgcolor=ft.Colors.SURFACE, actions=list(actions))
+
+
+def search(label: str, on_change: Callable[..., Any]) -> ft.TextField:
+    """A field to look for words with."""
+    return ft.TextField(
+        label=label,
+        prefix_icon=ft.Icons.SEARCH_ROUNDED,
+        border=ft.OutlineInputBorder(border_radius=24, side=ft.BorderSide(0, ft.Colors.TRANSPARENT)),
+        dense=True,
+        filled=True,
+        fill_color=ft.Colors.SURFACE_CONTAINER_HIGH,
+        on_change=on_change,
+    )

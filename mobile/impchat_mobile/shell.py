@@ -19,15 +19,15 @@ from impchat.app import App
 from impchat.errors import ImpChatError
 from impchat.texts import LANGUAGES, say
 from impchat_mobile import looks
-from impchat_mobile.guard import Handler, guarded, log
+from impchat_mobile.guard import Handler, guarded, log, note
 from impchat_mobile.thumbnails import Thumbnails
 
 
 class Screen:
-    """One screen. Its parts are made in `build`, once."""
+    """One screen. Its parts are made in `build`, anew for another theme or language."""
 
     def build(self) -> ft.View:
-        raise NotImplementedError
+        return ft.View()
 
     async def shown(self) -> None:
         """It is on top, for the first time or again."""
@@ -110,7 +110,7 @@ class Shell:
             try:
                 await work
             except Exception as exc:  # noqa: BLE001 - the outer edge of the front end
-                log.error("work failed: %s", type(exc).__name__, exc_info=exc)
+                note("work", exc)
                 self.fail(exc)
 
         task = asyncio.get_running_loop().create_task(run())
@@ -122,7 +122,7 @@ class Shell:
         try:
             self.tell(self.sentence(error), error=True)
         except Exception as exc:  # noqa: BLE001 - there is nobody left to tell
-            log.error("a notice failed: %s", type(exc).__name__, exc_info=exc)
+            note("a notice", exc)
 
     def draw(self, *controls: ft.Control) -> None:
         """Bring these to the screen; those that are on none are drawn when they come to one."""
@@ -141,8 +141,8 @@ class Shell:
         try:
             view = screen.build()
         except Exception as exc:  # noqa: BLE001 - the outer edge of the front end
-            log.error("a screen failed: %s", type(exc).__name__, exc_info=exc)
-            view = self._broken(exc)
+            note("a screen", exc)
+            screen, view = Screen(), self._broken(exc)
         view.route = "/" + "/".join(type(s).__name__.lower() for s, _ in [*self._screens, (screen, view)])
         self._screens.append((screen, view))
         self._show()

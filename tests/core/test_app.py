@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from impchat import paths, settings
+from impchat import paths, settings, speedtest, storage
 from impchat.answer import Answer
-from impchat.app import App, choose_bundle
+from impchat.app import App, Tuning, choose_bundle
 from impchat.errors import HistoryError, ModelError
 from impchat.messages import Event, Failed, Finished, Message, Ready, Text
 from impchat.models.bundle import MANIFEST, Bundle
@@ -255,3 +255,58 @@ def test_a_data_folder_that_cannot_be_written_is_told_in_one_sentence(tmp_path: 
     with pytest.raises(HistoryError) as caught:
         App.open(tmp_path / "file" / "data")
     assert caught.value.code == "data.unwritable"
+
+
+# Memory, and another way to run
+
+
+def test_an_unloaded_model_answers_again_when_asked(app: App, draw: Draw) -> None:
+    chat = app.chat()
+    chat.attach(draw("red").data)
+    answered(chat.send("What colour is the circle?"))
+    assert app.loaded
+    app.unload()
+    assert not app.loaded
+    assert "red" in answered(chat.send("What colour is the circle?")).text.lower()
+
+
+def test_another_tuning_takes_effect_at_the_next_question(app: App) -> None:
+    assert app.bundle
+    answered(app.chat().send("Hello"))
+    app.run_with(app.bundle, Tuning(slots=1, threads=1, context_tokens=512))
+    assert app.context_tokens == 512
+    answered(app.chat().send("Hello"))
+    assert app.engine.info.context_tokens == 512
+
+
+def test_an_app_is_idle_when_nothing_runs(app: App) -> None:
+    assert app.idle
+    answer = app.chat().send("Hello")
+    answered(answer)
+    assert app.idle
+
+
+def test_the_storage_is_told_and_cleared(app: App, draw: Draw) -> None:
+    kept, gone = app.chat(), app.chat()
+    for chat, colour in ((kept, "red"), (gone, "blue")):
+        chat.attach(draw(colour).data)
+        answered(chat.send("Hello"))
+    assert gone.conversation
+    app.history.delete_conversation(gone.conversation, ME)
+    before = storage.used(app)
+    assert before.deleted == 1
+    assert before.pictures > 0 < before.conversations
+    assert storage.empty_deleted(app) == 1
+    assert storage.used(app).pictures < before.pictures
+    assert len(app.history.conversations(ME)) == 1
+    storage.clear_conversations(app)
+    assert storage.used(app).pictures == 0
+    assert app.history.conversations(ME) == []
+
+
+def test_the_speed_test_measures_a_picture_that_no_cache_has(app: App) -> None:
+    for _ in range(2):
+        figures = speedtest.run(app.engine)
+        assert figures.vision_s > 0 < figures.generated_tokens
+        assert figures.prompt_tokens > 196
+        assert figures.total_s > figures.vision_s

@@ -614,3 +614,24 @@ def test_a_data_folder_without_permission_is_told(mode: int) -> None:
         )
         os.chmod(file.parent, 0o700)
     assert done.stdout == "data.unwritable\n"
+
+
+# Pictures across conversations
+
+
+def test_the_photo_library_has_each_picture_once_where_it_was_asked_about_last(history: History) -> None:
+    first, second = history.create_conversation(ME), history.create_conversation(ME)
+    red, blue = history.add_image(picture("red"), ME), history.add_image(picture("blue"), ME)
+    history.add_question(first.uuid, ME, parent=None, text="Both?", images=[red.sha256, blue.sha256])
+    again = history.add_question(second.uuid, ME, parent=None, text="Red again", images=[red.sha256])
+    found = history.pictures(ME)
+    assert [(asked.image, asked.conversation) for asked in found] == [
+        (red.sha256, second.uuid),
+        (blue.sha256, first.uuid),
+    ]
+    assert (found[0].message, found[0].title) == (again.uuid, "Red again")
+    assert history.covers(ME) == {first.uuid: red.sha256, second.uuid: red.sha256}
+    history.delete_conversation(second.uuid, ME)
+    assert [asked.conversation for asked in history.pictures(ME)] == [first.uuid, first.uuid]
+    assert history.pictures("somebody else") == []
+    assert history.covers("somebody else") == {}

@@ -15,7 +15,10 @@ from impchat import errors, texts
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(
-    file for folder in ("impchat", "web") for file in (ROOT / folder).rglob("*.py") if "texts" not in file.parts
+    file
+    for folder in ("impchat", "web", "mobile")
+    for file in (ROOT / folder).rglob("*.py")
+    if "texts" not in file.parts
 )
 EN, ZH = texts.LANGUAGES["en"], texts.LANGUAGES["zh"]
 CODE = re.compile(r"[a-z]+\.[a-z_]+")

@@ -29,9 +29,11 @@ def find(page: Page, label: str) -> Locator:
 def button(page: Page, label: str) -> Locator:
     """A button by its name; Flutter puts the name of one with a tooltip on the node above it."""
     named = page.get_by_role("button", name=label, exact=True)
-    return named.or_(page.locator(f'[aria-label="{label}"] [role=button]')).or_(
-        page.locator(f'[role=button][aria-label="{label}"]')
-    ).first
+    return (
+        named.or_(page.locator(f'[aria-label="{label}"] [role=button]'))
+        .or_(page.locator(f'[role=button][aria-label="{label}"]'))
+        .first
+    )
 
 
 def tap(page: Page, label: str) -> None:

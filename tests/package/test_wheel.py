@@ -38,7 +38,12 @@ def test_the_wheel_carries_both_packages_and_the_assets_byte_for_byte(wheel: Pat
     page = {f"impchat_web/page.{kind}" for kind in ("py", "js", "css", "svg")}
     assert {"impchat/cli.py", "impchat_web/cli.py"} | page <= names
     top = {name.split("/")[0] for name in names}
-    assert top == {"impchat", "impchat_web", f"{wheel.name.removesuffix('-py3-none-any.whl')}.dist-info"}
+    assert top == {
+        "impchat",
+        "impchat_web",
+        "impchat_mobile",
+        f"{wheel.name.removesuffix('-py3-none-any.whl')}.dist-info",
+    }
 
 
 def test_the_installed_wheel_answers_a_question_about_a_picture(wheel: Path, tmp_path: Path) -> None:

@@ -290,6 +290,7 @@ class ChatScreen(Screen):
             await self.talk.send(text)
         if self.composer.text == text:
             self.composer.write("")
+        await self._remember()
         await self._to_end()
 
     def _typed(self, text: str) -> None:
@@ -310,10 +311,16 @@ class ChatScreen(Screen):
             self._saving = None
 
     async def keep(self) -> None:
-        """Bring what is typed to the disk: the app goes to the background."""
+        """Bring what is typed to the disk, and which conversation is open: the app goes to the background."""
         if not self._editing:
             self._stop_saving()
             await self.talk.keep(self.composer.text)
+        await self._remember()
+
+    async def _remember(self) -> None:
+        conversation = self.talk.conversation or ""
+        if conversation != self._shell.preferences.conversation:
+            await self._shell.prefer(conversation=conversation)
 
     async def _take_sample(self, path: Any) -> None:
         await self._attach(await asyncio.to_thread(path.read_bytes))
@@ -455,7 +462,7 @@ class ChatScreen(Screen):
             self._stop_editing()
         await self.talk.open(conversation)
         self.composer.write(self.talk.text)
-        await self._shell.prefer(conversation=conversation or "")
+        await self._remember()
         if self.talk.messages:
             await self._to_end()
 

@@ -43,7 +43,7 @@ class Composer:
         self._answering = False
         self.field = ft.TextField(
             label=shell.say("chat.question_hint"),
-            border=ft.InputBorder.NONE,
+            border=ft.NoInputBorder(),
             min_lines=1,
             max_lines=6,
             shift_enter=_has_keyboard(shell.page),

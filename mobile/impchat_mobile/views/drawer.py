@@ -37,24 +37,13 @@ class History:
         """Fill the places where the list is shown: one of them at a time is seen."""
         shell, say = self._shell, self._shell.say
         self._screen = screen
-        self._field = ft.TextField(
-            label=say("mobile.search"),
-            prefix_icon=ft.Icons.SEARCH_ROUNDED,
-            border_radius=24,
-            dense=True,
-            filled=True,
-            fill_color=ft.Colors.SURFACE_CONTAINER_HIGH,
-            border_width=0,
-            border_color=ft.Colors.TRANSPARENT,
-            on_change=shell.on(self._typed),
-        )
+        self._field = looks.search(say("mobile.search"), shell.on(self._typed))
         self._entries = ft.Column(spacing=0, tight=True)
         foot = ft.Column(
             [
                 ft.Divider(height=1, color=ft.Colors.OUTLINE_VARIANT),
                 self._place(ft.Icons.PHOTO_LIBRARY_OUTLINED, say("mobile.library"), self._go.photos_alone),
                 self._place(ft.Icons.MEMORY_ROUNDED, say("mobile.models"), self._go.models),
-                self._place(ft.Icons.LAPTOP_ROUNDED, say("mobile.connect"), self._go.connect),
                 self._place(ft.Icons.SETTINGS_OUTLINED, say("mobile.settings"), self._go.settings),
             ],
             spacing=0,

@@ -29,16 +29,7 @@ class PhotosScreen(Screen):
 
     def build(self) -> ft.View:
         shell, say = self._shell, self._shell.say
-        self._field = ft.TextField(
-            label=say("mobile.search_photos"),
-            prefix_icon=ft.Icons.SEARCH_ROUNDED,
-            border_radius=24,
-            dense=True,
-            filled=True,
-            border_color=ft.Colors.TRANSPARENT,
-            fill_color=ft.Colors.SURFACE_CONTAINER_HIGH,
-            on_change=shell.on(self._typed),
-        )
+        self._field = looks.search(say("mobile.search_photos"), shell.on(self._typed))
         self._grid = ft.GridView(
             expand=True, max_extent=140, spacing=6, run_spacing=6, padding=ft.Padding.only(left=12, right=12, bottom=16)
         )

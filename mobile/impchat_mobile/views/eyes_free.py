@@ -1,0 +1,89 @@
+"""Eyes-free mode: the whole screen is the shutter; each photo is described, in large words and aloud.
+
+In: the talk, in which photos and descriptions are kept like all others. Out: a screen with one thing to do.
+What reads aloud is the device's own screen reader. This file does not know how a photo is described.
+"""
+
+from __future__ import annotations
+
+import flet as ft
+
+from impchat.errors import ImpChatError
+from impchat_mobile import looks
+from impchat_mobile.shell import Screen, Shell
+from impchat_mobile.talk import Talk
+from impchat_mobile.views.camera import Lens
+
+
+class EyesFreeScreen(Screen):
+    def __init__(self, shell: Shell, talk: Talk) -> None:
+        self._shell = shell
+        self._talk = talk
+        self._busy = False
+
+    def build(self) -> ft.View:
+        shell, say = self._shell, self._shell.say
+        self._lens = Lens(shell)
+        self._words = ft.Text(say("mobile.eyes_free_hint"), size=26, color=ft.Colors.WHITE, weight=ft.FontWeight.W_500)
+        self._said = ft.Semantics(live_region=True, content=self._words)
+        whole = ft.Container(
+            ft.Stack(
+                [
+                    ft.Container(self._lens.control, left=0, right=0, top=0, bottom=0),
+                    ft.Container(
+                        ft.Column([self._said], scroll=ft.ScrollMode.AUTO, tight=True),
+                        left=0,
+                        right=0,
+                        bottom=0,
+                        padding=24,
+                        bgcolor="#cc000000",
+                    ),
+                ],
+                expand=True,
+            ),
+            expand=True,
+            on_click=shell.on(self._shoot),
+            ink=True,
+        )
+        return ft.View(
+            [ft.SafeArea(ft.Semantics(label=say("mobile.eyes_free_shutter"), button=True, content=whole), expand=True)],
+            padding=0,
+            bgcolor=ft.Colors.BLACK,
+            appbar=ft.AppBar(
+                title=ft.Text(say("mobile.eyes_free"), color=ft.Colors.WHITE),
+                bgcolor=ft.Colors.BLACK,
+                leading=looks.button(
+                    ft.Icons.CLOSE_ROUNDED, say("mobile.back"), shell.on(shell.pop), icon_color=ft.Colors.WHITE
+                ),
+            ),
+        )
+
+    async def shown(self) -> None:
+        if not self._lens.ready:
+            await self._lens.open()
+            self._shell.page.update()
+
+    async def _shoot(self) -> None:
+        """A photo, and what is on it. A tap while that goes on does nothing."""
+        if self._busy or not self._lens.ready:
+            return
+        self._busy = True
+        try:
+            await self._shell.haptics.medium_impact()
+            data = await self._lens.photo()
+            self._say(self._shell.say("chat.reading_picture"))
+            await self._talk.open(None)
+            await self._talk.attach(data or b"")
+            await self._talk.send(self._shell.say("mobile.describe"))
+            await self._talk.settled()
+            self._say(self._talk.messages[-1].text, aloud=True)
+        except ImpChatError as error:
+            self._say(self._shell.sentence(error), aloud=True)
+        finally:
+            self._busy = False
+
+    def _say(self, text: str, aloud: bool = False) -> None:
+        self._words.value = text
+        self._shell.draw(self._said)
+        if aloud:
+            self._shell.announce(text)

@@ -1,0 +1,74 @@
+"""Boxes in an answer: which are found, and where they are drawn."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from PIL import Image
+
+from impchat import images
+from impchat.grounding import Box, boxes, draw
+from impchat.retouch import cut, seen, turn
+
+
+def picture(width: int = 200, height: int = 100) -> bytes:
+    """Black on the left half, white on the right one."""
+    pixels = Image.new("RGB", (width, height), "black")
+    pixels.paste("white", (width // 2, 0, width, height))
+    out = io.BytesIO()
+    pixels.save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("[0.08, 0.08, 0.36, 0.40]", [Box(0.08, 0.08, 0.36, 0.4)]),
+        ("It is at [0,0,1,1].", [Box(0, 0, 1, 1)]),
+        ("A [.1, .2, .3, .4] and [0.5, 0.5, 1.0, 1.0], again [0.1, 0.2, 0.3, 0.4].",
+         [Box(0.1, 0.2, 0.3, 0.4), Box(0.5, 0.5, 1, 1)]),
+        ("在[0.10, 0.20, 0.30, 0.40]处", [Box(0.1, 0.2, 0.3, 0.4)]),
+        ("[0.5, 0.5, 0.5, 0.9] has no width", []),
+        ("[0.5, 0.5, 0.4, 0.9] ends before it begins", []),
+        ("[0.1, 0.2, 1.3, 0.4] lies outside", []),
+        ("[10, 20, 30, 40] are no fractions", []),
+        ("[0.1, 0.2, 0.3] has three sides", []),
+        ("[1] a footnote", []),
+    ],
+)  # fmt: skip
+def test_a_box_is_four_fractions_with_an_area(text: str, found: list[Box]) -> None:
+    assert boxes(text) == found
+
+
+def test_a_frame_is_drawn_around_its_box_and_nowhere_else() -> None:
+    drawn = images.decode(draw(picture(), [Box(0.1, 0.2, 0.4, 0.8)]))
+    red, _, blue = drawn.getpixel((20, 50))  # on the left edge
+    assert red > 150 > blue + 60
+    assert max(drawn.getpixel((50, 50))) < 20, "the inside stays as it is"
+    assert min(drawn.getpixel((150, 50))) > 235, "the outside stays as it is"
+
+
+def test_a_box_at_the_very_edge_is_drawn() -> None:
+    assert images.decode(draw(picture(), [Box(0, 0, 1, 1), Box(0.999, 0.999, 1, 1)])).size == (200, 100)
+
+
+def test_a_picture_is_turned_clockwise() -> None:
+    turned = images.decode(turn(picture(), 1))
+    assert turned.size == (100, 200)
+    assert max(turned.getpixel((50, 20))) < 20, "what was left is on top"
+    assert images.decode(turn(picture(), 4)).tobytes() == images.decode(picture()).tobytes()
+
+
+def test_a_part_is_cut_out() -> None:
+    part = images.decode(cut(picture(), Box(0.5, 0, 1, 1)))
+    assert part.size == (100, 100)
+    assert min(part.getpixel((2, 2))) == 255
+
+
+def test_what_the_model_sees_is_its_input_and_nothing_else() -> None:
+    squeezed = images.decode(seen(picture(), 196, "square"))
+    assert squeezed.size == (196, 196)
+    assert max(squeezed.getpixel((10, 5))) == 0
+    padded = images.decode(seen(picture(), 196, "pad"))
+    assert padded.getpixel((10, 5)) == (127, 127, 127), "the mean colour above a wide picture"
