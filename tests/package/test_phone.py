@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 PHONE_WHEELS = {
     "llama-cpp-python", "onnxruntime", "numpy", "pillow", "pydantic-core", "jiter", "tokenizers", "safetensors",
-    "msgpack", "opencv-python-headless", "ncnn", "tflite-runtime",
+    "msgpack", "opencv-python-headless", "markupsafe", "protobuf",
 }  # fmt: skip
 
 # Never imported on a phone: other programs of the package, and the app's way into a desktop's browser.
