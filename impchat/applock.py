@@ -62,7 +62,7 @@ def waiting_s(data: Path, now: Callable[[], float] = time.time) -> int:
     over = int(kept.get("wrong", 0)) - settings.PIN_TRIES
     if over < 0:
         return 0
-    pause = min(settings.PIN_PAUSE_S * 2 ** min(over, 20), settings.PIN_PAUSE_MOST_S)
+    pause: int = min(settings.PIN_PAUSE_S << min(over, 20), settings.PIN_PAUSE_MOST_S)
     passed = now() - float(kept.get("last", 0))
     return max(0, round(pause - passed)) if passed >= 0 else pause  # a clock set back gains nothing
 

@@ -89,7 +89,7 @@ def test_what_is_typed_outlives_the_app(play: Play) -> None:
 
     async def come_back(phone: Phone, app: App) -> None:
         assert phone.one(ft.TextField, label=HINT).value == "What col"
-        assert phone.all(ft.Image, semantics_label="Picture 1 of 1 for the question")
+        await phone.until_words("Picture 1 of 1 for the question")
 
     play(leave, {"pick_files": picked(drawing())})
     play(come_back)
