@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -84,7 +85,13 @@ def trust(certificate: str | None) -> ssl.SSLContext:
     import ssl
 
     if certificate is None:
-        return ssl.create_default_context()
+        context = ssl.create_default_context()
+        found = ssl.get_default_verify_paths()
+        if sys.platform != "win32" and not (found.cafile or found.capath):  # Python knows of none here, as on a phone
+            import certifi  # comes with httpx
+
+            context.load_verify_locations(certifi.where())
+        return context
     context = trust_nobody()
     try:
         context.load_verify_locations(cadata=certificate)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import Literal
 
 from impchat import images, prompts, settings
 from impchat.engines import EngineInfo, check_sampling, openai
@@ -25,6 +26,7 @@ from impchat.errors import EngineError, ImpChatError
 from impchat.messages import Encoding, Failed, Picture, Prompt, Sampling
 from impchat.servers import Server
 
+_FAREWELLS = 3  # events behind the end of an answer that are read for the connection's sake
 _AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # the same request may succeed a little later
 
 
@@ -326,20 +328,20 @@ def _listen(handle: RemoteHandle, reply: Reply, url: str) -> None:
         pieces = reply.events()
     else:
         raise EngineError("remote.not_openai", url=url, detail=reply.kind or "?")
-    reason = ""
+    reason, told, behind = "", False, 0
     for data in pieces:
-        if handle.over.is_set():
-            return
-        if data.strip() == "[DONE]":
-            reason = reason or "stop"
-            handle.finish("length" if reason == "length" else "stop")
+        if behind or data.strip() == "[DONE]":
+            reason, behind = reason or "stop", behind + 1
+            handle.finish(_finish_reason(reason))
+            if behind > _FAREWELLS:
+                return
             continue  # to the end of the reply, so that the connection can be used again
         try:
             chunk = openai.chunk(read_json(data, url))
         except ValueError as exc:
             raise EngineError("remote.not_openai", url=url, detail=str(exc)) from exc
         handle.take(chunk)
-        if handle.over.is_set():  # by a stop string, or because this server does not end
+        if handle.over.is_set():  # stopped, by a stop string too, or because this server does not end
             return
         if chunk.own:
             raise chunk.own
@@ -347,10 +349,17 @@ def _listen(handle: RemoteHandle, reply: Reply, url: str) -> None:
             raise EngineError("remote.failed", url=url, detail=chunk.error)
         if chunk.finish_reason == "content_filter":
             raise EngineError("remote.filtered", url=url)
-        reason = chunk.finish_reason or reason
+        reason, told = chunk.finish_reason or reason, told or bool(chunk.told)
+        if reason and told:  # all is said; some servers keep the connection open nevertheless
+            handle.finish(_finish_reason(reason))
+            behind = 1
     if not reason:
         raise EngineError("remote.hung_up", url=url)
-    handle.finish("length" if reason == "length" else "stop")
+    handle.finish(_finish_reason(reason))
+
+
+def _finish_reason(reason: str) -> Literal["stop", "length"]:
+    return "length" if reason == "length" else "stop"
 
 
 def _chars(prompt: Prompt) -> int:

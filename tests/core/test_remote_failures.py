@@ -303,6 +303,24 @@ def test_an_answer_without_end_is_cut_at_its_length(serve: Serve, open_engine: O
     assert len(text_of(told)) < 2 * SHORT.max_tokens * settings.REMOTE_TOKEN_CHARS
 
 
+@pytest.mark.parametrize("done", [True, False], ids=["done", "counted"])
+def test_an_answer_ends_with_its_last_word_where_the_server_keeps_the_line_open(
+    serve: Serve, open_engine: Open, done: bool
+) -> None:
+    counted = piece("", "stop") | {"usage": {"prompt_tokens": 9, "completion_tokens": 2}}
+    last = events("It is red.", piece("", "stop")) if done else events("It is red.", counted, end="")
+
+    def act(connection: socket.socket) -> None:
+        connection.sendall(BEGIN + last)
+        server.until_gone(connection)
+
+    server = serve(act)
+    engine = open_engine(server.url)
+    assert text_of(answered(engine)) == "It is red."
+    engine.close()
+    assert server.gone.acquire(timeout=SECONDS)
+
+
 def test_nonsense_in_an_answer_is_passed_over(serve: Serve, open_engine: Open) -> None:
     server = serve(
         stream(

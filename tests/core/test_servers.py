@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -96,6 +99,15 @@ def test_a_damaged_file_is_told_and_left_as_it_is(tmp_path: Path, text: str) -> 
 )
 def test_who_can_read_along_is_known(url: str, near: bool, readable: bool) -> None:
     assert (servers.is_near(url), servers.is_readable(url)) == (near, readable)
+
+
+def test_where_the_system_names_no_authorities_those_of_httpx_are_trusted() -> None:
+    code = "from impchat import servers; print(len(servers.trust(None).get_ca_certs()))"
+    nowhere = {"SSL_CERT_FILE": "/nowhere", "SSL_CERT_DIR": "/nowhere"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | nowhere, capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) > 50
 
 
 def test_a_key_is_one_word(tmp_path: Path) -> None:
