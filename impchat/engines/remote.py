@@ -1,8 +1,8 @@
 """A server in place of a model on this machine: any that speaks OpenAI's API.
 
-In: a `Server`; prompts, from any thread. Out: their events. Pictures are scaled down before they are sent, without
-metadata; nothing else of the person's is. This file decides what is asked when, what is asked again and what is
-remembered; `openai` knows the words, `connection` the wire, `probe` what a server tells of itself.
+In: a `Server`; prompts, from any thread. Out: their events. Pictures are scaled down before they are sent, and carry no
+metadata. This file decides what is asked when, what is asked again and what is remembered; `openai` knows the words,
+`connection` the wire, `probe` what a server tells of itself.
 """
 
 from __future__ import annotations
@@ -128,6 +128,7 @@ class RemoteEngine:
         if handle.sampling:
             check_sampling(handle.sampling)
         prompts.check(handle.prompt)
+        assert not handle.prompt.begun, "a server takes no token ids"
         for turn in handle.prompt.turns:
             for picture in turn.pictures:
                 self._pictures.ready(picture, partial(handle.tell, Encoding(picture.sha256)))
@@ -213,6 +214,8 @@ class RemoteEngine:
 
     def _ask(self, handle: RemoteHandle, connection: Connection) -> Refusal | None:
         """Ask once; what the server says instead of an answer."""
+        if handle.over.is_set():  # stopped before there was a connection to cut
+            return None
         facts = self._meet(connection)
         prompt, sampling = handle.prompt, handle.sampling
         if not facts.vision and any(turn.pictures for turn in prompt.turns):

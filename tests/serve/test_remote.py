@@ -14,7 +14,7 @@ from impchat.cli import main
 from impchat.engines import Engine
 from impchat.engines.local import LocalEngine
 from impchat.engines.remote import RemoteEngine
-from impchat.messages import Event, Prompt, Ready, Turn
+from impchat.messages import Dropped, Event, Prompt, Ready, Turn
 from impchat.models import bundle
 from impchat.server.desk import Desk
 from impchat.servers import Server
@@ -69,6 +69,14 @@ def test_a_picture_read_ahead_there_costs_only_the_question(connect: Open, draw:
     then = (Turn("assistant", text_of(told)), Turn("user", "How many shapes are there?"))
     later = finished(run(engine.start(replace(asked, turns=(*asked.turns, *then)), engine.info.sampling)))
     assert later.stats.cached_tokens > finished(told).stats.prompt_tokens, "the answer itself is not read again"
+
+
+def test_what_the_model_there_can_no_longer_read_is_told(connect: Open) -> None:
+    turns = tuple(Turn("assistant" if n % 2 else "user", "Where is the red circle? " * 20) for n in range(41))
+    events = run(connect().start(Prompt("", turns, "a"), GREEDY))
+    [dropped] = [e for e in events if isinstance(e, Dropped)]
+    assert dropped.turns > 0 and dropped.tokens > 0
+    assert text_of(events)
 
 
 def test_what_the_server_recommends_for_its_model_is_known_here(connect: Open) -> None:
