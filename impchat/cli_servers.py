@@ -75,6 +75,8 @@ def run(data: Path, screen: Screen, args: argparse.Namespace) -> int:
             server = _paired(args) if args.url.startswith(f"{pairing.SCHEME}:") else _typed(args)
             servers.save(data, server)
             screen.note("servers.added", name=server.name)
+            if servers.is_readable(server.urls[0]):
+                screen.note("doctor.server_readable", url=server.urls[0])
         case "rm":
             server = servers.find(data, args.server)
             servers.remove(data, server.id)

@@ -98,6 +98,10 @@ def test_a_server_is_kept_used_by_its_name_and_forgotten(
     for word in ("Kitchen", other.url):  # its address means it too
         assert main(["ask", "--server", word, "Hello!", *data]) == 0
     assert keys(other) == {"Bearer kept-key"}
+    assert "read on the way" not in capsys.readouterr().err
+    assert main(["servers", "add", "http://192.0.2.1:8000", "--name", "Far", *data]) == 0
+    assert "can be read on the way" in capsys.readouterr().err
+    assert main(["servers", "rm", "Far", *data]) == 0
     assert main(["servers", "rm", "Kitchen", *data]) == 0
     assert servers.load(tmp_path) == []
     capsys.readouterr()
