@@ -2,6 +2,7 @@
 # make test   set everything up, then every check and test; `bash .ci/run` is the same
 # make lint   the checks alone      make wheel  the wheel, into dist/
 # make mobile the phone app in the browser, at http://127.0.0.1:7862
+# make load   fifty clients at impchat serve, for a minute
 # make demo   train the bundled demo model again      make clean  remove what make made, in this folder
 #
 # Two environments: .venv has everything; .venv-core has the core's packages alone, so that tests/core notices
@@ -25,7 +26,7 @@ PIP = $(@D)/bin/python -m pip install --quiet --disable-pip-version-check
 INSTALL = $(if $(UV),$(UV) pip install --quiet --python $(@D)/bin/python,$(PIP))
 heading = @printf '\n== %s ==\n' "$(1)"
 
-.PHONY: run mobile test lint test-core test-all demo wheel clean chromium
+.PHONY: run mobile test lint test-core test-all demo load wheel clean chromium
 .NOTPARALLEL:
 
 run: .venv/.web
@@ -54,6 +55,9 @@ test-all: .venv/.dev chromium
 
 demo: .venv/.dev
 	$(BIN)/python -m impchat.models.demo.train
+
+load: .venv/.web
+	$(BIN)/python -m impchat.bench.load
 
 wheel: .venv/.web
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

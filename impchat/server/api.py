@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator, Collection, Coroutine
 from dataclasses import asdict
 from typing import Any, TypeVar
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sse_starlette import EventSourceResponse
 from starlette.exceptions import HTTPException
@@ -60,7 +61,8 @@ def build_api(
     `desk`: shared by several APIs of one engine. `hosts`: names of this server beside its own addresses. `access`: who
     holds a token; with it come the routes of devices. `token_needed`: nobody else gets answers. `fetch`: gets pictures
     from http(s) addresses; without it those are refused."""
-    api = FastAPI(title="ImpChat", docs_url=None, redoc_url=None, responses=_REFUSALS)
+    told = [Depends(HTTPBearer(auto_error=False))] if token_needed else []  # for the OpenAPI document; `gate` looks
+    api = FastAPI(title="ImpChat", docs_url=None, redoc_url=None, responses=_REFUSALS, dependencies=told)
     _add_errors(api)
     _add_models(api, app)
     _add_answers(api, app, desk := desk or Desk(settings.QUEUE_REQUESTS), fetch)
@@ -79,6 +81,11 @@ def _add_errors(api: FastAPI) -> None:
     @api.exception_handler(RequestValidationError)
     async def misread(_: Request, error: RequestValidationError) -> JSONResponse:
         return refusals.misread(error)
+
+    @api.exception_handler(Exception)
+    async def broken(_: Request, error: Exception) -> JSONResponse:
+        """A mistake of ours; it goes to the log as well."""
+        return refusal(EngineError("answer.no_end"))
 
     @api.exception_handler(HTTPException)
     async def plain(_: Request, error: HTTPException) -> JSONResponse:
@@ -251,7 +258,7 @@ def _nobody() -> Response:
 
 
 def _add_state(api: FastAPI, app: App, desk: Desk) -> None:
-    @api.get("/health", response_model=shapes.Health)
+    @api.get("/health", response_model=shapes.Health, openapi_extra={"security": []})
     def health() -> Any:
         return {"status": "ok", "model": app.model}
 

@@ -30,6 +30,9 @@ PATHS = ("/pair", "/bundles", "/conversations")
 _ZIP = {200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}}}
 
 
+_ZIP_BODY = {"requestBody": {"required": True, "content": _ZIP[200]["content"]}}
+
+
 class _Pairing(BaseModel):
     model_config = ConfigDict(strict=True)
 
@@ -56,7 +59,7 @@ def add_to(api: FastAPI, app: App, access: Access) -> None:
 
 
 def _add_pairing(api: FastAPI, app: App, access: Access) -> None:
-    @api.post("/pair", response_model=shapes.Paired)
+    @api.post("/pair", response_model=shapes.Paired, openapi_extra={"security": []})
     def pair(asked: _Pairing) -> Any:
         """Take a one-time code for a token."""
         holder, token = access.redeem(asked.code, asked.name)
@@ -80,7 +83,8 @@ def _add_bundles(api: FastAPI, app: App) -> None:
         """The models of this machine, as a device may copy them."""
         return {"bundles": [_described(row.bundle) for row in library.models(app.data) if row.bundle]}
 
-    @api.api_route("/bundles/{id}/{name}", methods=["GET", "HEAD"], response_class=FileResponse)
+    @api.head("/bundles/{id}/{name}", response_class=FileResponse, include_in_schema=False)
+    @api.get("/bundles/{id}/{name}", response_class=FileResponse)
     def file(id: str, name: str, request: Request, _: _Device) -> Response:
         """One file, or a range of its bytes."""
         found = bundle(id)
@@ -121,7 +125,7 @@ def _add_conversations(api: FastAPI, app: App) -> None:
         """One conversation with its pictures, as the zip that `impchat history export` writes."""
         return Response(portability.export_zip(history, uuid, device.owner), media_type="application/zip")
 
-    @api.put("/conversations/{uuid}", response_model=shapes.HandedOver)
+    @api.put("/conversations/{uuid}", response_model=shapes.HandedOver, openapi_extra=_ZIP_BODY)
     async def take_in(uuid: str, request: Request, device: _Device) -> Any:
         """Merge such a zip into the history: nothing of either side is lost. The answer names the conversation, which
         has another uuid where that one is somebody else's."""

@@ -14,7 +14,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from impchat import servers
 from impchat.cli import main
+from impchat.server import tls
 
 ROOT = Path(__file__).parents[2]
 
@@ -91,3 +93,33 @@ def test_a_number_of_replicas_that_cannot_be_gives_one_sentence(
 ) -> None:
     assert main(["serve", "--cluster", "--replicas", count, "--data", str(tmp_path)]) == 2
     assert count in capsys.readouterr().err
+
+
+def test_listening_means_tls_and_a_token(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "data"
+    assert main(["serve", "token", "create", "laptop", "--data", str(data)]) == 0
+    mine = {"authorization": f"Bearer {capsys.readouterr().out.strip()}"}
+    with impchat("--listen", "127.0.0.1", "--port", "0", data=data) as said:
+        (address,) = re.findall(r"https://127\.0\.0\.1:\d+/v1", said)
+        trust = servers.trust(tls.certificate(data, []).pem)
+        with httpx.Client(base_url=address, verify=trust, trust_env=False, timeout=30) as client:
+            assert client.get("/models").status_code == 401
+            assert client.get("/models", headers=mine).json()["data"][0]["id"] == "imp-demo-196"
+            assert main(["serve", "token", "revoke", "laptop", "--data", str(data)]) == 0
+            assert client.get("/models", headers=mine).status_code == 401
+            assert client.get("/models", headers={"host": "rebound.example"} | mine).status_code == 403
+
+
+def test_plain_http_comes_with_a_warning_and_a_code_is_not_made_for_this_machine_alone(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "impchat.cli", "serve", "--listen", "127.0.0.1", "--http", "--pair", "--port", "0"]
+    with subprocess.Popen(
+        [*command, "--data", str(tmp_path), "--language", "en"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        out, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "http://127.0.0.1" in out
+    assert "everybody in this network can read" in errors
+    assert "--listen" in errors  # no other device could use the code
