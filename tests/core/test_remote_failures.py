@@ -168,7 +168,7 @@ def test_a_server_that_falls_silent_in_mid_answer_is_given_up_and_its_words_are_
         server.until_gone(connection)
 
     server = serve(act)
-    told = answered(open_engine(server.url, silence_s=0.2))
+    told = answered(open_engine(server.url, silence_s=2))
     assert (text_of(told), failed(told)) == ("It is ", "remote.silent")
 
 
