@@ -4,9 +4,12 @@
 # make mobile the phone app in the browser, at http://127.0.0.1:7862
 # make load   fifty clients at impchat serve, for a minute
 # make demo   train the bundled demo model again      make clean  remove what make made, in this folder
+# make apk    the phone app for Android, into build/apk; `make aab` for its store, `make ipa` for iPhones (on a Mac)
+# make icons  draw the app's icon again               make test-phone  tests/core with a phone's versions of packages
 #
 # Two environments: .venv has everything; .venv-core has the core's packages alone, so that tests/core notices
-# a core that leans on more. Stamp files make a second run start at once.
+# a core that leans on more. Stamp files make a second run start at once. Two more come to be where they are asked for:
+# .venv-flet builds the phone app, .venv-phone has what that brings along.
 
 PYTHON := $(shell for p in python3.11 python3 python3.12 python3.13 python3.14; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$p && break; done)
@@ -26,7 +29,13 @@ PIP = $(@D)/bin/python -m pip install --quiet --disable-pip-version-check
 INSTALL = $(if $(UV),$(UV) pip install --quiet --python $(@D)/bin/python,$(PIP))
 heading = @printf '\n== %s ==\n' "$(1)"
 
-.PHONY: run mobile test lint test-core test-all demo load wheel clean chromium
+# Android and iOS want a number that grows with each version: 1.2.3 is 10203.
+BUILD := $(shell sed -n 's/^version = "\([0-9.]*\)"/\1/p' pyproject.toml | awk -F. '{ print $$1 * 10000 + $$2 * 100 + $$3 }')
+FLET := $(shell sed -n 's/.*"\(flet\[all\]==[^"]*\)".*/\1/p' pyproject.toml)
+NEEDED := $(shell sed -n "/^dependencies = \[$$/,/^\]/s/^ *\"\([^\";]*\)\",$$/'\1'/p" pyproject.toml)
+PHONE_LLAMA := $(shell sed -n 's/.*"\(llama-cpp-python==[0-9.]*\); platform_system == .*/\1/p' pyproject.toml)
+
+.PHONY: run mobile test lint test-core test-all test-phone demo load wheel clean chromium icons apk aab ipa
 .NOTPARALLEL:
 
 run: .venv/.web
@@ -62,11 +71,25 @@ load: .venv/.web
 wheel: .venv/.web
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
+icons: .venv/.dev chromium
+	$(BIN)/python assets/icon/draw.py
+
+apk aab ipa: .venv-flet/.flet
+	@[ $@ != ipa ] || [ "$$(uname -s)" = Darwin ] || { echo "make ipa needs a Mac with Xcode; .github/workflows/mobile.yml has one."; exit 1; }
+	@command -v flutter >/dev/null || ls $(HOME)/flutter/*/bin/flutter >/dev/null 2>&1 || \
+		.venv-flet/bin/python -c 'import socket; socket.getaddrinfo("storage.googleapis.com", 443)' 2>/dev/null || { \
+		echo "make $@ needs Flutter$(if $(filter ipa,$@),,, a JDK and the Android SDK), which Flet fetches from the network, and there is none here; .github/workflows/mobile.yml builds the same file."; exit 1; }
+	.venv-flet/bin/flet build $@ . --yes --build-number $(BUILD)
+
+test-phone: .venv-phone/.phone
+	$(call heading,Tests of the core with the phone's versions of its packages)
+	.venv-phone/bin/python -m pytest tests/core
+
 clean:
-	rm -rf .venv .venv-core dist build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-core .venv-flet .venv-phone dist build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/.made .venv-core/.made:
+.venv/.made .venv-core/.made .venv-flet/.made .venv-phone/.made:
 	@test -n "$(PYTHON)" || { echo "ImpChat needs Python 3.11 or newer; install it (on Debian: apt-get install python3 python3-venv) and start make again."; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv module is missing; install it (on Debian: apt-get install python3-venv) and start make again."; exit 1; }
 	$(call heading,A virtual environment in $(@D))
@@ -74,7 +97,8 @@ clean:
 	@touch $@
 
 # llama-cpp-python has no ready wheel on the package index.
-.venv/.llama .venv-core/.llama: %/.llama: %/.made pyproject.toml
+.venv-phone/.llama: LLAMA := $(PHONE_LLAMA)
+.venv/.llama .venv-core/.llama .venv-phone/.llama: %/.llama: %/.made pyproject.toml
 	@ls $(LLAMA_WHEEL) >/dev/null 2>&1 || { \
 		for tool in gcc g++; do command -v $$tool >/dev/null || { echo "ImpChat compiles llama.cpp and finds no $$tool; install a compiler (on Debian: apt-get install gcc g++) and start make again."; exit 1; }; done; \
 		printf '\n== Compiling $(LLAMA): five to ten minutes, once; the wheel is then kept in %s ==\n' "$(CACHE)"; \
@@ -91,6 +115,18 @@ clean:
 .venv/.mobile: .venv/.llama
 	$(call heading,The packages of ImpChat-Mobile)
 	$(INSTALL) -e '.[mobile]'
+	@touch $@
+
+.venv-flet/.flet: .venv-flet/.made pyproject.toml
+	$(call heading,Flet's packager)
+	$(INSTALL) '$(FLET)' $(PYTEST)
+	@touch $@
+
+# impchat alone by --no-deps: on this machine its own requirements name the desktop's llama.cpp.
+.venv-phone/.phone: .venv-phone/.llama tests/package/phone_wheels.txt
+	$(call heading,The phone's packages)
+	$(INSTALL) -c tests/package/phone_wheels.txt $(NEEDED) rich jinja2 $(PYTEST)
+	$(INSTALL) --no-deps -e .
 	@touch $@
 
 .venv/.web: .venv/.llama
