@@ -75,7 +75,8 @@ def served(door: Door, api: Any) -> Iterator[None]:
     server = listen.Server(api, started.set, **door.tls)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [door.bound]}, name="impchat-door", daemon=True)
     thread.start()
-    started.wait()
+    while not started.wait(0.1):
+        assert thread.is_alive(), "uvicorn has told why it did not start"
     try:
         yield
     finally:

@@ -110,7 +110,7 @@ class ChatRequest(Question):
 
 class Spoken:
     """The token ids of the latest answers by their text, so that an answer that comes back in a later request is not
-    tokenised anew and the KV cache matches. For one thread at a time; kept in memory alone."""
+    tokenised anew and the KV cache matches. In memory alone; one thread keeps, any may look."""
 
     def __init__(self) -> None:
         self._tokens: dict[bytes, tuple[int, ...]] = {}

@@ -8,11 +8,16 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 
+import httpx
 import pytest
 
+from impchat import servers
 from impchat.cli import main
+from impchat.server import tls
+from impchat.server.access import Access
 from impchat_web.languages import choose
 
 
@@ -27,6 +32,27 @@ def test_it_prints_its_address_serves_the_page_and_ends_with_ctrl_c(tmp_path: Pa
             assert b"ImpChat" in page.read()
         process.send_signal(signal.SIGINT)
         out, errors = process.communicate(timeout=30)
+    assert (process.returncode, out, errors) == (0, "", "")
+
+
+def test_devices_reach_the_api_by_tls_and_not_the_page(tmp_path: Path) -> None:
+    with closing(Access(tmp_path)) as access:
+        token = access.create("laptop")[1]
+    command = [sys.executable, "-m", "impchat.cli", "web", "--port", "0", "--no-open", "--data", str(tmp_path)]
+    command += ["--listen", "127.0.0.1", "--listen-port", "0", "--language", "en"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        lines = process.stdout.readline() + process.stdout.readline()
+        page, door = re.findall(r"https?://127\.0\.0\.1:\d+", lines)
+        trust = servers.trust(tls.certificate(tmp_path, []).pem)
+        with httpx.Client(verify=trust, trust_env=False, timeout=60) as client:
+            assert client.get(f"{page}/v1/models").status_code == 200
+            assert client.get(f"{door}/v1/models").status_code == 401
+            mine = {"authorization": f"Bearer {token}"}
+            assert client.get(f"{door}/v1/models", headers=mine).status_code == 200
+            assert client.get(door, headers=mine).status_code == 404
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=60)
     assert (process.returncode, out, errors) == (0, "", "")
 
 
