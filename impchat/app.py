@@ -10,6 +10,7 @@ import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from impchat import paths, settings
 from impchat.answer import Answer, Answers, rebuilt
@@ -20,6 +21,10 @@ from impchat.history import History
 from impchat.messages import Sampling
 from impchat.models import library
 from impchat.models.bundle import Bundle
+from impchat.servers import Server
+
+if TYPE_CHECKING:
+    from impchat.engines.remote import RemoteEngine
 
 
 def choose_bundle(data: Path, model: str | Path | None = None) -> Bundle:
@@ -59,6 +64,7 @@ class App:
             self.model, self.system = engine.info.model, settings.SYSTEM
         self._answers = Answers(history)
         self._core = Core(history, self._answers, lambda: self.engine, self.model, self.system)
+        self._remote: dict[Server, Core] = {}  # server -> what answers conversations that it was chosen for
 
     @classmethod
     def open(
@@ -151,11 +157,39 @@ class App:
         self._core.model, self._core.system = self.model, self.system
         self.unload()
 
-    def chat(self, conversation: str | None = None, owner: str = settings.OWNER) -> Chat:
-        """The conversation with this uuid, or a new one, whose row is made at the first send or attach.
+    def chat(self, conversation: str | None = None, owner: str = settings.OWNER, server: Server | None = None) -> Chat:
+        """The conversation with this uuid, or a new one, whose row is made at the first send or attach. Where a
+        `server` is given, that answers in it in place of what answers else.
 
         Raises HistoryError "history.no_conversation" where there is none that is this owner's."""
-        return Chat(self._core, conversation, owner)
+        return Chat(self._remote_core(server) if server else self._core, conversation, owner)
+
+    def remote(self, server: Server) -> RemoteEngine:
+        """The engine over `server`, opened at the first call. It has asked nothing of it yet."""
+        engine = self._remote_core(server).engine()
+        from impchat.engines.remote import RemoteEngine
+
+        assert isinstance(engine, RemoteEngine)
+        return engine
+
+    def _remote_core(self, server: Server) -> Core:
+        with self._opening:
+            if self._closed:
+                raise EngineError("engine.closed")
+            if server not in self._remote:
+                from impchat.engines.remote import RemoteEngine
+
+                engine, core = RemoteEngine(server), self._core
+                self._remote[server] = Core(
+                    core.history,
+                    core.answers,
+                    lambda: engine,
+                    engine.info.model,
+                    settings.SYSTEM,
+                    core.drafts,
+                    core.prefills,
+                )
+            return self._remote[server]
 
     def answer(self, message: str, owner: str = settings.OWNER) -> Answer:
         """The answer with this message uuid: running here, running in another process, or rebuilt from the history.
@@ -187,8 +221,11 @@ class App:
         with self._opening:
             self._closed = True
             engine, self._engine = self._engine, None
+            remote, self._remote = list(self._remote.values()), {}
         if engine:
             engine.close()
+        for core in remote:
+            core.engine().close()
         self.history.close()
 
     def __enter__(self) -> App:

@@ -1,13 +1,23 @@
-"""Which screen follows which: the one place that knows them all.
+"""Which screen follows which: the one place that knows them all, and what outlives each of them.
 
 In: the shell and the talk. Out: methods that open a screen, given to the screens that need them.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import flet as ft
+
+from impchat import device, pairing, settings
+from impchat.errors import ImpChatError
+from impchat.servers import Server
+from impchat_mobile import looks
+from impchat_mobile.copies import Copies
+from impchat_mobile.keys import Keys
+from impchat_mobile.links import Links
 from impchat_mobile.shell import Shell
 from impchat_mobile.talk import Talk
 
@@ -18,13 +28,82 @@ class Go:
 
         self._shell = shell
         self._talk = talk
+        self.links = Links(shell.app, Keys())
+        self.copies = Copies(shell.app)
         self.history = History(shell, talk, self)
+
+    async def load(self) -> None:
+        """Find the connected computers and the models that were on their way. What cannot be read is told."""
+        try:
+            await self.links.load()
+            await self.copies.load()
+        except ImpChatError as error:
+            self._shell.fail(error)
+
+    # Who answers
+
+    def is_paired(self, server: Server) -> bool:
+        """Whether it is a computer that gave this device a token of its own."""
+        return bool(server.certificate) or server.key.startswith(pairing.SCHEME)
 
     def where(self) -> str:
         """Where the open conversation is answered, and by which model."""
-        app = self._shell.app
-        name = app.bundle.name if app.bundle else app.model
-        return self._shell.say("mobile.here", model=name)
+        app, server = self._shell.app, self._talk.server
+        if server:
+            return self._shell.say("mobile.there", name=server.name, model=server.model)
+        return self._shell.say("mobile.here", model=app.bundle.name if app.bundle else app.model)
+
+    def server_of(self, conversation: str | None) -> Server | None:
+        """The computer that was chosen for a conversation, where it is still connected."""
+        return self.links.servers.get(self._shell.preferences.servers.get(conversation or "", ""))
+
+    def place(self) -> None:
+        """Choose who answers in the open conversation, and hand it over."""
+        shell, say, talk = self._shell, self._shell.say, self._talk
+
+        def row(icon: ft.IconData, name: str, server: Server | None) -> ft.Control:
+            tile = shell.action(icon, name, lambda: self.history.screen.answer_by(server))
+            if talk.server == server:
+                tile.trailing = ft.Icon(ft.Icons.CHECK_ROUNDED, color=ft.Colors.PRIMARY)
+            return tile
+
+        app = shell.app
+        here = say("mobile.here", model=app.bundle.name if app.bundle else app.model)
+        rows = [row(ft.Icons.SMARTPHONE_ROUNDED, here, None)]
+        rows += [
+            row(ft.Icons.LAPTOP_ROUNDED, say("mobile.there", name=server.name, model=server.model), server)
+            for server in self.links.servers.values()
+        ]
+        hand = [
+            shell.action(
+                ft.Icons.SEND_TO_MOBILE_ROUNDED,
+                say("mobile.hand_over", name=server.name),
+                lambda server=server: self._hand_over(server),
+            )
+            for server in self.links.servers.values()
+            if self.is_paired(server) and talk.conversation and talk.messages
+        ]
+        shell.sheet(
+            looks.heading(say("mobile.place_change")),
+            *rows,
+            *hand,
+            ft.Divider(height=1),
+            shell.action(ft.Icons.MEMORY_ROUNDED, say("mobile.models"), self.models),
+            shell.action(ft.Icons.ADD_LINK_ROUNDED, say("mobile.connect"), self.connect),
+        )
+
+    async def _hand_over(self, server: Server) -> None:
+        shell, conversation = self._shell, self._talk.conversation
+        assert conversation
+        await asyncio.to_thread(device.hand_over, server, shell.app.history, conversation, settings.OWNER)
+        shell.tell(shell.say("mobile.handed_over", name=server.name))
+
+    async def home(self, conversation: str) -> None:
+        """Show this conversation, above nothing else."""
+        await self._shell.home()
+        await self.history.open(conversation)
+
+    # Screens
 
     async def camera(self, take: Callable[[bytes], Any]) -> None:
         from impchat_mobile.views.camera import CameraScreen
@@ -95,6 +174,3 @@ class Go:
         from impchat_mobile.views.eyes_free import EyesFreeScreen
 
         await self._shell.push(EyesFreeScreen(self._shell, self._talk))
-
-    async def place(self) -> None:
-        await self.models()

@@ -81,7 +81,9 @@ async def start(page: ft.Page, opened: Callable[[], App], language: str | None =
         app = await asyncio.to_thread(opened)
         shell = Shell(page, app, language)
         talk = Talk(app, lambda: shell.preferences.sampling_of(app.sampling) if shell.preferences.sampling else None)
-        screen = ChatScreen(shell, talk, Go(shell, talk))
+        go = Go(shell, talk)
+        await go.load()
+        screen = ChatScreen(shell, talk, go)
         life = Life(shell, screen)
         await life.begin()
         return screen

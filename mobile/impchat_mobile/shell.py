@@ -155,6 +155,12 @@ class Shell:
             self._show()
             await self._screens[-1][0].shown()
 
+    async def home(self) -> None:
+        """Back to the first screen."""
+        while len(self._screens) > 1:
+            self._screens.pop()[0].left()
+        self._show()
+
     async def restart(self, screen: Screen) -> None:
         """`screen` alone, in place of all that are shown."""
         while self._screens:

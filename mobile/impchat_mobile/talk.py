@@ -18,6 +18,7 @@ from impchat.answer import Answer
 from impchat.app import App
 from impchat.chat import Attachment, Chat
 from impchat.messages import Encoding, Event, Failed, Finished, Message, Reading, Ready, Sampling, Text
+from impchat.servers import Server
 from impchat_mobile.stream import follow
 
 T = TypeVar("T")
@@ -70,6 +71,7 @@ class Talk:
     draft: Draft = field(default_factory=Draft)
     text: str = ""  # typed and not sent, as it was when the conversation was opened
     growing: Growing | None = None
+    server: Server | None = None  # that answers in this conversation; None: the model here
     _chat: Chat | None = None
     _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
@@ -80,21 +82,28 @@ class Talk:
     @property
     def chat(self) -> Chat:
         if self._chat is None:
-            self._chat = self.app.chat()
+            self._chat = self.app.chat(server=self.server)
         return self._chat
+
+    @property
+    def context_tokens(self) -> int:
+        """That the model of this conversation reads at most; 0: its server has not said so."""
+        return self.app.remote(self.server).info.context_tokens if self.server else self.app.context_tokens
 
     @property
     def context_used(self) -> float:
         """Share of the context that the conversation takes, 0 to 1."""
-        return min(1.0, remarks.context_used(self.messages) / self.app.context_tokens)
+        most = self.context_tokens
+        return min(1.0, remarks.context_used(self.messages) / most) if most else 0.0
 
     # Opening
 
-    async def open(self, conversation: str | None) -> None:
+    async def open(self, conversation: str | None, server: Server | None = None) -> None:
         """Show this conversation, or a new one. An answer that runs in it is followed from its beginning.
 
         Raises HistoryError "history.no_conversation"."""
-        self._chat = await _apart(self.app.chat, conversation)
+        self.server = server
+        self._chat = await _apart(lambda: self.app.chat(conversation, server=server))
         self._cancel("draft")
         self._cancel("answer")
         self.growing = None
@@ -125,6 +134,12 @@ class Talk:
         branch = chat.branch()
         versions = {m.uuid: tuple(below[m.parent]) for m in branch if len(below.get(m.parent, ())) > 1}
         return branch, versions, row.title
+
+    async def answer_by(self, server: Server | None) -> None:
+        """Let another one answer from the next question on; None: the model here. What was said stays."""
+        conversation, self.server = self.conversation, server
+        self._chat = await _apart(lambda: self.app.chat(conversation, server=server))
+        self._tell("changed")
 
     # The draft
 

@@ -13,6 +13,7 @@ import flet as ft
 
 from impchat import grounding, images, paths, remarks, settings
 from impchat.messages import Message
+from impchat.servers import Server
 from impchat_mobile import looks
 from impchat_mobile.shell import Screen, Shell
 from impchat_mobile.talk import Talk
@@ -318,9 +319,13 @@ class ChatScreen(Screen):
         await self._remember()
 
     async def _remember(self) -> None:
-        conversation = self.talk.conversation or ""
-        if conversation != self._shell.preferences.conversation:
-            await self._shell.prefer(conversation=conversation)
+        talk, kept = self.talk, self._shell.preferences
+        conversation, server = talk.conversation or "", talk.server.id if talk.server else ""
+        chosen = {c: s for c, s in kept.servers.items() if c != conversation}
+        if conversation and server:
+            chosen[conversation] = server
+        if (conversation, chosen) != (kept.conversation, kept.servers):
+            await self._shell.prefer(conversation=conversation, servers=chosen)
 
     async def _take_sample(self, path: Any) -> None:
         await self._attach(await asyncio.to_thread(path.read_bytes))
@@ -460,11 +465,16 @@ class ChatScreen(Screen):
         self._all = False
         if self._editing:
             self._stop_editing()
-        await self.talk.open(conversation)
+        await self.talk.open(conversation, self._go.server_of(conversation))
         self.composer.write(self.talk.text)
         await self._remember()
         if self.talk.messages:
             await self._to_end()
+
+    async def answer_by(self, server: Server | None) -> None:
+        """Let another one answer in this conversation; None: the model here."""
+        await self.talk.answer_by(server)
+        await self._remember()
 
     async def _open_drawer(self) -> None:
         await self._go.history.refresh()
@@ -495,7 +505,7 @@ class ChatScreen(Screen):
 
     def _explain_context(self) -> None:
         shell, say = self._shell, self._shell.say
-        left = max(0, round((1 - self.talk.context_used) * shell.app.context_tokens))
+        left = max(0, round((1 - self.talk.context_used) * self.talk.context_tokens))
         image = shell.app.bundle.image.tokens if shell.app.bundle else 0
         room = say("mobile.context_left", words=_words(left), pictures=left // (image or 256))
         shell.sheet(

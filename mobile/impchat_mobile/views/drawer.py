@@ -36,7 +36,7 @@ class History:
     def attach(self, screen: ChatScreen, drawer: ft.NavigationDrawer, side: ft.Container) -> None:
         """Fill the places where the list is shown: one of them at a time is seen."""
         shell, say = self._shell, self._shell.say
-        self._screen = screen
+        self.screen = screen
         self._field = looks.search(say("mobile.search"), shell.on(self._typed))
         self._entries = ft.Column(spacing=0, tight=True)
         foot = ft.Column(
@@ -44,6 +44,7 @@ class History:
                 ft.Divider(height=1, color=ft.Colors.OUTLINE_VARIANT),
                 self._place(ft.Icons.PHOTO_LIBRARY_OUTLINED, say("mobile.library"), self._go.photos_alone),
                 self._place(ft.Icons.MEMORY_ROUNDED, say("mobile.models"), self._go.models),
+                self._place(ft.Icons.LAPTOP_ROUNDED, say("mobile.connect"), self._go.connect),
                 self._place(ft.Icons.SETTINGS_OUTLINED, say("mobile.settings"), self._go.settings),
             ],
             spacing=0,
@@ -162,11 +163,11 @@ class History:
 
     async def open(self, uuid: str) -> None:
         """Show this conversation."""
-        await self._screen.open(uuid)
+        await self.screen.open(uuid)
 
     async def leave(self) -> None:
         """Show a new conversation."""
-        await self._screen.open(None)
+        await self.screen.open(None)
 
     async def _open(self, uuid: str) -> None:
         await self._close()
@@ -204,17 +205,17 @@ class History:
         async def back() -> None:
             await asyncio.to_thread(history.restore_conversation, uuid, settings.OWNER)
             if here:
-                await self._screen.open(uuid)
+                await self.screen.open(uuid)
             await self.refresh()
 
         await asyncio.to_thread(history.delete_conversation, uuid, settings.OWNER)
         if here:
-            await self._screen.open(None)
+            await self.screen.open(None)
         await self.refresh()
         shell.tell(shell.say("chat.deleted", title=remarks.title_of(row, shell.language)), undo=back)
 
     async def _seen_again(self, uuid: str) -> None:
         if uuid == self._talk.conversation:
             await self._talk.refresh()
-            self._screen.changed()
+            self.screen.changed()
         await self.refresh()

@@ -162,7 +162,7 @@ class SettingsScreen(Screen):
             on_change_end=shell.on(settled),
         )
         words = ft.Row([ft.Text(label, expand=True), value])
-        hint = looks.faint(shell.say(f"mobile.sampling_{name}_says"))
+        hint = looks.faint(shell.say(f"help.sampling.{name}"))
         return ft.Container(
             ft.Column([words, hint, ft.Semantics(label=label, content=slider)], spacing=2, tight=True,
                       horizontal_alignment=ft.CrossAxisAlignment.STRETCH),

@@ -1,0 +1,221 @@
+"""A whole bundle from elsewhere: a paired computer, or any address whose manifest's hash is known.
+
+In: where its manifest lies and that file's SHA-256, which answers for all other files. Out: the bundle in the data
+folder, at its place when it is whole. What was fetched stays in the work folder beside it, whatever ends the copy, and
+the next one goes on from there, down to the part of a file.
+This file does not know who offers a bundle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from impchat import paths, settings
+from impchat.errors import ModelError
+from impchat.models import bundle as bundles
+from impchat.models import library
+from impchat.models.bundle import MANIFEST, Bundle
+from impchat.texts import size
+
+if TYPE_CHECKING:
+    import httpx
+
+_NOTE = "copy.json"  # in the work folder: where the copy comes from
+_PARTIAL = ".partial"
+_BLOCK_BYTES = 1 << 18
+_MANIFEST_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a bundle's files lie: `base` + "/" + their names."""
+
+    base: str
+    sha256: str  # of the manifest
+    server: str = ""  # id of the paired computer that has it; "": anybody may fetch it
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A copy that was begun."""
+
+    id: str
+    name: str
+    source: Source
+    done: int  # bytes
+    total: int
+
+
+Watch = Callable[[int, int], None]  # bytes that are here, bytes of all
+
+
+def source(address: str, sha256: str) -> Source:
+    """The bundle whose manifest a person names by address and SHA-256.
+
+    Raises ModelError "copy.address" where one of them cannot be such."""
+    address, sha256 = address.strip(), sha256.strip().lower()
+    if not re.fullmatch(r"https?://[^\s/]+/\S+", address) or not re.fullmatch(r"[0-9a-f]{64}", sha256):
+        raise ModelError("copy.address")
+    return Source(address.removesuffix(f"/{MANIFEST}").rstrip("/"), sha256)
+
+
+def unfinished(data: Path) -> list[Unfinished]:
+    """The copies that were begun in the data folder `data` and neither ended nor given up."""
+    found = []
+    for note in sorted(paths.models_dir(data).glob(f".*.part/{_NOTE}")):
+        try:
+            kept = json.loads(note.read_text(encoding="utf-8"))
+            done = sum(path.stat().st_size for path in note.parent.iterdir() if path.name != _NOTE)
+            found.append(Unfinished(kept["id"], kept["name"], Source(**kept["source"]), done, kept["total"]))
+        except (OSError, ValueError, KeyError, TypeError):  # half a note: the next copy begins anew
+            continue
+    return found
+
+
+def copy(data: Path, source: Source, http: httpx.Client, watch: Watch, stop: threading.Event) -> Bundle | None:
+    """Fetch what is not here yet; None where `stop` was set. `http`: a client that may ask for the files.
+
+    Raises ModelError "copy.unreachable" (the next copy goes on), "copy.corrupt", "copy.strange", "download.no_space",
+    "model.busy", "model.target_occupied", "model.target_unwritable", and those of `bundle.load`."""
+    with _told(source):
+        manifest = _manifest(http, source)
+    values = json.loads(manifest)
+    target = paths.models_dir(data) / values["id"]
+    with library.busy(data, values["id"]), bundles.writing(target):
+        bundles.make_way(target)
+        part = bundles.work_folder(target)
+        _begin(part, source, values, len(manifest))
+        files = [(file["name"], int(file["bytes"]), file["sha256"]) for file in values["files"].values()]
+        total = len(manifest) + sum(length for _, length, _ in files)
+        _check_room(part, total - library.disk_bytes(part))
+        before = 0
+        for name, length, digest in files:
+            with _told(source):
+                tell = partial(_of_all, watch, before, total)
+                whole = _fetch(http, f"{source.base}/{name}", part / name, length, tell, stop)
+            if not whole:
+                return None
+            _verify(part / name, digest, source)
+            before += length
+        (part / _NOTE).unlink()
+        (part / MANIFEST).write_bytes(manifest)
+        bundles.load(part)
+        bundles.move_in(part, target)
+    return bundles.load(target)
+
+
+def _of_all(watch: Watch, before: int, total: int, done: int) -> None:
+    watch(before + done, total)
+
+
+def _manifest(http: httpx.Client, source: Source) -> bytes:
+    response = http.get(f"{source.base}/{MANIFEST}")
+    response.raise_for_status()
+    data = response.content
+    if len(data) > _MANIFEST_BYTES or hashlib.sha256(data).hexdigest() != source.sha256:
+        raise ModelError("copy.corrupt", file=MANIFEST)
+    try:
+        values = json.loads(data)
+        names = [values["id"], *(file["name"] for file in values["files"].values())]
+        if not all(bundles.is_id(name) for name in names):  # none may lead out of the folder
+            raise ValueError
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+        raise ModelError("copy.strange", base=source.base) from exc
+    return data
+
+
+def _begin(part: Path, source: Source, values: dict[str, Any], manifest_bytes: int) -> None:
+    """Go on in the work folder where it was begun with the same manifest; else empty it."""
+    note = {
+        "id": values["id"],
+        "name": values["name"],
+        "source": {"base": source.base, "sha256": source.sha256, "server": source.server},
+        "total": manifest_bytes + sum(int(file["bytes"]) for file in values["files"].values()),
+    }
+    try:
+        same = json.loads((part / _NOTE).read_text(encoding="utf-8"))["source"]["sha256"] == source.sha256
+    except (OSError, ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+    (part / _NOTE).write_text(json.dumps(note, ensure_ascii=False), encoding="utf-8")
+
+
+def _fetch(
+    http: httpx.Client, url: str, place: Path, length: int, watch: Callable[[int], None], stop: threading.Event
+) -> bool:
+    """Whether the file is here in its full length; False: stopped."""
+    half = place.with_name(place.name + _PARTIAL)
+    if place.is_file():
+        watch(length)
+        return True
+    done = half.stat().st_size if half.exists() else 0
+    if done < length:
+        with http.stream("GET", url, headers={"range": f"bytes={done}-"} if done else {}) as response:
+            response.raise_for_status()
+            if response.status_code != 206:
+                done = 0
+            with open(half, "ab" if done else "wb") as out:
+                for block in response.iter_bytes(_BLOCK_BYTES):
+                    out.write(block)
+                    done += len(block)
+                    watch(min(done, length))
+                    if stop.is_set():
+                        return False
+    half.replace(place)
+    watch(length)
+    return True
+
+
+def _verify(place: Path, digest: str, source: Source) -> None:
+    with open(place, "rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() == digest:
+            return
+    place.unlink()
+    raise ModelError("copy.corrupt", file=place.name)
+
+
+def _check_room(part: Path, needed: int) -> None:
+    free = shutil.disk_usage(part).free
+    if needed > free:
+        raise ModelError("download.no_space", path=str(part.parent), needed=size(needed), free=size(free))
+
+
+@contextmanager
+def _told(source: Source) -> Iterator[None]:
+    """Errors of the connection become ModelError: what was fetched is kept."""
+    import httpx
+
+    try:
+        yield
+    except httpx.HTTPStatusError as exc:
+        raise ModelError("copy.strange", base=source.base) from exc
+    except httpx.HTTPError as exc:
+        raise ModelError("copy.unreachable", base=source.base) from exc
+
+
+def forget(data: Path, id: str) -> None:
+    """Give an unfinished copy up. Raises ModelError "model.busy", "model.target_unwritable"."""
+    part = bundles.work_folder(paths.models_dir(data) / id)
+    with library.busy(data, id), bundles.writing(part):
+        if part.exists():
+            shutil.rmtree(part)
+
+
+def connection() -> httpx.Client:
+    """For an address that anybody may ask."""
+    import httpx
+
+    waits = httpx.Timeout(settings.DOWNLOAD_TIMEOUT_S)
+    return httpx.Client(timeout=waits, trust_env=False, follow_redirects=True)

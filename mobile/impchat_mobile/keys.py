@@ -1,0 +1,49 @@
+"""Keys of servers in the device's own keystore.
+
+In: a server's id and its key. Out: the key again. Where a platform has no keystore, the key stays in the core's file
+of servers, which its owner alone can read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from flet_secure_storage import SecureStorage
+
+from impchat.servers import Server
+from impchat_mobile.guard import log
+
+
+class Keys:
+    def __init__(self) -> None:
+        self._store = SecureStorage()
+
+    async def put(self, server: Server) -> Server:
+        """Keep the key of `server`; the server as it is to be written to the file."""
+        try:
+            await self._store.set(_name(server), server.key)
+            if await self._store.get(_name(server)) == server.key:
+                return replace(server, key="")
+        except Exception as exc:  # noqa: BLE001 - each platform refuses in its own way
+            log.info("no keystore: %s", type(exc).__name__)
+        return server
+
+    async def fill(self, server: Server) -> Server:
+        """`server` with its key."""
+        if server.key:
+            return server
+        try:
+            return replace(server, key=str(await self._store.get(_name(server)) or ""))
+        except Exception as exc:  # noqa: BLE001 - each platform refuses in its own way
+            log.info("no keystore: %s", type(exc).__name__)
+            return server
+
+    async def drop(self, server: Server) -> None:
+        try:
+            await self._store.remove(_name(server))
+        except Exception as exc:  # noqa: BLE001 - each platform refuses in its own way
+            log.info("no keystore: %s", type(exc).__name__)
+
+
+def _name(server: Server) -> str:
+    return f"impchat.server.{server.id}"

@@ -1,0 +1,74 @@
+"""The computers that this device is connected to, and which conversation is answered by which.
+
+In: pairing links, addresses with keys, choices. Out: servers with their keys; the choice of each conversation, kept
+with the preferences. This file does not know Flet; whoever keeps keys is given to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import platform
+from dataclasses import replace
+from typing import Any, Protocol
+
+from impchat import device, pairing, servers
+from impchat.app import App
+from impchat.errors import ImpChatError
+from impchat.pairing import Link
+from impchat.servers import Server
+
+
+class KeyStore(Protocol):
+    async def put(self, server: Server) -> Server: ...
+    async def fill(self, server: Server) -> Server: ...
+    async def drop(self, server: Server) -> None: ...
+
+
+class Links:
+    """All methods are called on the event loop."""
+
+    def __init__(self, app: App, keys: KeyStore) -> None:
+        self._app = app
+        self._keys = keys
+        self.servers: dict[str, Server] = {}  # id -> server, oldest first
+
+    async def load(self) -> None:
+        """Read what is kept. Raises as `servers.load`."""
+        kept = await asyncio.to_thread(servers.load, self._app.data)
+        self.servers = {server.id: await self._keys.fill(server) for server in kept}
+
+    async def pair(self, link: str) -> Server:
+        """Pair with the computer that shows this link. Raises as `Link.read` and `pairing.pair`."""
+        server = await asyncio.to_thread(pairing.pair, Link.read(link), f"ImpChat ({platform.node() or 'phone'})")
+        await self._keep(server)
+        return server
+
+    async def add(self, address: str, key: str, model: str) -> Server:
+        """Connect to any server that speaks OpenAI's API; it is tried first.
+
+        Raises SettingsError "server.address" and "server.key", and EngineError as `RemoteEngine.connect`."""
+        server = servers.at(address, servers.key_in(key), model.strip())
+        facts = await self.facts(server)
+        if not server.model and facts.models:
+            server = replace(server, model=facts.models[0])
+        await self._keep(server)
+        return server
+
+    async def facts(self, server: Server) -> Any:
+        """What it tells of itself. Raises EngineError as `RemoteEngine.connect`."""
+        return await asyncio.to_thread(lambda: self._app.remote(server).connect())
+
+    async def _keep(self, server: Server) -> None:
+        kept = await self._keys.put(server)
+        await asyncio.to_thread(servers.save, self._app.data, kept)
+        self.servers[server.id] = server
+
+    async def remove(self, server: Server) -> None:
+        """Forget it; a paired one is told so where it can be reached."""
+        if server.certificate or server.key:
+            with contextlib.suppress(ImpChatError):
+                await asyncio.to_thread(device.unpair, server)
+        await self._keys.drop(server)
+        await asyncio.to_thread(servers.remove, self._app.data, server.id)
+        self.servers.pop(server.id, None)
