@@ -127,10 +127,17 @@ class Life:
     def __init__(self, shell: Shell, screen: ChatScreen) -> None:
         self._shell = shell
         self._screen = screen
+        shell.page.session.store.set("life", self)
         self._hidden_at = 0.0  # on the monotonic clock; 0: in sight
         shell.page.on_app_lifecycle_state_change = shell.on(self._changed)
         shell.page.on_disconnect = shell.on(self._left)
         shell.page.on_platform_brightness_change = shell.on(self._brightness)
+
+    @classmethod
+    def of(cls, page: ft.Page) -> Life:
+        """That of the app on this page."""
+        life: Life = page.session.store.get("life")
+        return life
 
     async def begin(self) -> None:
         """The first screen, with the conversation that was left a short while ago."""

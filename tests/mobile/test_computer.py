@@ -1,0 +1,170 @@
+"""A phone and a real ImpChat server on loopback, with TLS: pairing, answers from there, models and chats across."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import flet as ft
+import pytest
+import segno
+
+from impchat import paths, settings
+from impchat.app import App
+from impchat.models import copying, library
+from tests.mobile.conftest import Play, drawing, picked
+from tests.mobile.fake import Phone
+from tests.mobile.test_chat import answered, ask
+from tests.serve.test_pairing import Home
+
+ME = settings.OWNER
+OTHER = "other-demo"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    """The computer, which has one model more than the phone."""
+    data = tmp_path / "computer"
+    folder = paths.models_dir(data) / OTHER
+    folder.mkdir(parents=True)
+    for file in paths.demo_bundle().iterdir():
+        content = file.read_bytes()
+        if file.suffix == ".json":
+            content = content.replace(b'"imp-demo-196"', f'"{OTHER}"'.encode()).replace(b"Imp demo @196", b"Other demo")
+        (folder / file.name).write_bytes(content)
+    opened = Home(data)
+    yield opened
+    opened.close()
+
+
+async def pair(phone: Phone, home: Home) -> None:
+    await phone.tap("Chats")
+    await phone.tap("My computer")
+    await phone.type("Pairing link", str(home.link()))
+    await phone.tap("Pair")
+    await phone.until(lambda: phone.all(ft.FilledTonalButton, content="Test"), "the computer in the list")
+
+
+async def back(phone: Phone) -> None:
+    await phone.session.dispatch_event(phone.page._i, "view_pop", {"route": phone.page.views[-1].route})
+
+
+async def choose_computer(phone: Phone) -> None:
+    """Let the computer answer in the open chat."""
+    await phone.tap("Where it is answered")
+    tile = next(t for t in phone.all(ft.ListTile) if isinstance(t.title, ft.Text) and t.title.value.startswith("On ")
+                and "this phone" not in t.title.value)  # fmt: skip
+    await phone.fire(tile, "click")
+
+
+def test_a_paired_computer_answers_one_chat_and_the_phone_the_next(play: Play, home: Home) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        await pair(phone, home)
+        await phone.tap("Test")
+        await phone.until_words("sees pictures")
+        await back(phone)
+        await choose_computer(phone)
+        await phone.tap("Choose pictures")
+        await phone.until_words("Ready, ask anything")
+        await ask(phone, "What colour is the circle?")
+        assert "red" in (await answered(phone))[0].lower()
+        assert not app.loaded, "the phone's own model was not needed"
+        await phone.tap("New chat")
+        await ask(phone, "Hello")
+        await answered(phone)
+        assert app.loaded
+
+    play(scene, {"pick_files": picked(drawing("red"))})
+
+
+def test_a_photographed_code_pairs(play: Play, home: Home) -> None:
+    photo = io.BytesIO()
+    segno.make(str(home.link())).save(photo, kind="png", scale=6, border=4)
+    camera = {"name": "0", "lens_direction": "back", "sensor_orientation": 0}
+
+    async def scene(phone: Phone, app: App) -> None:
+        await phone.tap("Chats")
+        await phone.tap("My computer")
+        await phone.tap("Scan the QR code")
+        shutter = await phone.until(
+            lambda: [c for c in phone.all(ft.Semantics) if c.label == "Take the photo"], "a shutter"
+        )
+        await phone.fire(shutter[0].content, "click")
+        await phone.until_words("Paired with")
+
+    play(scene, {"get_available_cameras": [camera], "take_picture": photo.getvalue()})
+
+
+def test_a_used_code_is_told_in_a_sentence(play: Play, home: Home) -> None:
+    link = str(home.link())
+
+    async def scene(phone: Phone, app: App) -> None:
+        await phone.tap("Chats")
+        await phone.tap("My computer")
+        for _ in range(2):
+            await phone.type("Pairing link", link)
+            await phone.tap("Pair")
+        await phone.until_words("code")
+        assert len(phone.all(ft.FilledTonalButton, content="Test")) == 1
+
+    play(scene)
+
+
+def test_a_model_comes_from_the_computer_after_its_terms_are_accepted(play: Play, home: Home) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        await pair(phone, home)
+        await back(phone)
+        await phone.tap("Chats")
+        await phone.tap("Models")
+        await phone.until_words("Other demo")
+        await phone.tap("Download")
+        await phone.tap("Accept")
+        await phone.until(lambda: any(m.id == OTHER and m.bundle for m in library.models(app.data)), "the model")
+        await phone.until(lambda: phone.all(ft.FilledTonalButton, content="Use it"), "its button")
+        await phone.tap("Use it")
+        await phone.until(lambda: app.model == OTHER, "the choice")
+        assert copying.unfinished(app.data) == []
+
+    play(scene)
+
+
+def test_a_chat_is_handed_over_and_nothing_is_lost_or_doubled(play: Play, home: Home) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        await phone.tap("Choose pictures")
+        await ask(phone, "What colour is the circle?")
+        await answered(phone)
+        await pair(phone, home)
+        await back(phone)
+        for _ in range(2):
+            await phone.tap("Where it is answered")
+            tile = next(
+                t for t in phone.all(ft.ListTile) if isinstance(t.title, ft.Text) and "Hand this" in t.title.value
+            )
+            await phone.fire(tile, "click")
+            await phone.until_words("has this chat now")
+        [here] = app.history.conversations(ME)
+        [there] = home.site.app.history.conversations(ME)
+        assert here.uuid == there.uuid
+        mine, theirs = (h.messages(here.uuid, ME) for h in (app.history, home.site.app.history))
+        assert [m.uuid for m in mine] == [m.uuid for m in theirs]
+        assert home.site.app.history.image_bytes(mine[0].images[0])
+
+    play(scene, {"pick_files": picked(drawing("red"))})
+
+
+def test_a_computer_that_is_gone_is_told_in_the_answer_and_the_phone_goes_on(play: Play, home: Home) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        await pair(phone, home)
+        await back(phone)
+        await choose_computer(phone)
+        home.site._server.should_exit = True
+        home.site._thread.join(30)
+        await ask(phone, "Hello")
+        await phone.until(lambda: phone.all(ft.Icon, icon=ft.Icons.ERROR_OUTLINE), "the failure")
+        await phone.tap("Where it is answered")
+        await phone.tap("On this phone · Imp demo @196")
+        await phone.tap("Answer again")
+        await answered(phone)
+
+    play(scene)

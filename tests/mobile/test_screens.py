@@ -1,0 +1,258 @@
+"""The other screens, without a browser: history, settings, lock, models, photos, eyes-free."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import flet as ft
+
+from impchat import applock, preferences, settings
+from impchat.app import App
+from impchat.models.library import Memory
+from impchat_mobile import launch
+from tests.mobile.conftest import Play, drawing, picked
+from tests.mobile.fake import Phone
+from tests.mobile.test_chat import answered, ask
+
+ME = settings.OWNER
+
+
+async def settle(phone: Phone, app: App) -> None:
+    await phone.until(lambda: app.idle, "the end of the answer")
+
+
+# History
+
+
+def test_chats_are_listed_found_pinned_renamed_and_deleted_with_a_way_back(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        for text in ("Hello there", "What are you?"):
+            await ask(phone, text)
+            await answered(phone)
+            await phone.tap("New chat")
+        await phone.tap("Chats")
+        await phone.until_words("Today")
+        drawer = phone.words()
+        assert "Hello there" in drawer
+        assert "What are you?" in drawer
+
+        await phone.tap("More: Hello there")
+        await phone.tap("Pin")
+        await phone.until_words("Pinned")
+        assert app.history.conversations(ME)[0].title == "Hello there"
+
+        await phone.tap("More: Hello there")
+        await phone.tap("Rename")
+        await phone.type("Title", "Greetings")
+        await phone.tap("Save")
+        await phone.until_words("Greetings")
+
+        await phone.tap("More: Greetings")
+        await phone.tap("Delete")
+        await phone.until_words("Deleted: Greetings")
+        assert [c.title for c in app.history.conversations(ME)] == ["What are you?"]
+        undo = phone.one(ft.SnackBarAction)
+        await phone.fire(undo, "click")
+        await phone.until(lambda: len(app.history.conversations(ME)) == 2, "the chat back")
+
+    play(scene)
+
+
+def test_a_search_finds_words_of_an_answer_in_chinese_too(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        await phone.tap("选择图片")
+        await phone.type("就图片提问", "圆形是什么颜色？")
+        await phone.tap("发送")
+        await settle(phone, app)
+        await phone.tap("对话列表")
+        await phone.type("搜索对话", "红")
+        await phone.until(
+            lambda: [t for t in phone.all(ft.ListTile) if t.subtitle and "红" in t.subtitle.value], "a hit"
+        )
+        await phone.type("搜索对话", "大象")
+        await phone.until_words("没有找到")
+
+    play(scene, {"pick_files": picked(drawing("red"))}, language="zh")
+
+
+def test_the_photo_library_leads_back_to_the_chat(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        await phone.tap("Choose pictures")
+        await ask(phone, "What colour is the circle?")
+        await answered(phone)
+        await phone.tap("New chat")
+        await phone.tap("Chats")
+        await phone.tap("Photo library")
+        await phone.until_words("Picture of: What colour is the circle?")
+        await phone.tap("Picture of: What colour is the circle?")
+        await phone.tap("Open its chat")
+        assert "red" in (await answered(phone))[0].lower()
+
+    play(scene, {"pick_files": picked(drawing("red"))})
+
+
+def test_on_a_wide_screen_the_history_stands_beside_the_chat(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        await ask(phone, "Hello")
+        await answered(phone)
+        await phone.until_words("Search chats")
+        assert not phone.all(ft.IconButton, tooltip="Chats"), "no drawer to open"
+
+    play(scene, width=1280)
+
+
+# Settings
+
+
+def test_language_and_theme_change_at_once_and_stay(play: Play) -> None:
+    async def choose(phone: Phone, app: App) -> None:
+        await phone.tap("More")
+        await phone.tap("Settings")
+        for number, value in ((1, "zh"), (0, "dark")):
+            buttons = phone.all(ft.SegmentedButton)
+            phone.session.apply_patch(buttons[number]._i, {"selected": [value]})
+            await phone.fire(buttons[number], "change")
+        await phone.until_words("外观")
+        assert phone.page.theme_mode == ft.ThemeMode.DARK
+
+    async def later(phone: Phone, app: App) -> None:
+        assert "就图片提问" in phone.words()
+        assert phone.page.theme_mode == ft.ThemeMode.DARK
+
+    play(choose)
+    play(later)
+
+
+def test_a_chosen_temperature_is_used_and_reset(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        await phone.tap("More")
+        await phone.tap("Settings")
+        slider = phone.all(ft.Slider)[0]
+        phone.session.apply_patch(slider._i, {"value": 0.7})
+        await phone.fire(slider, "change_end")
+        assert preferences.load(app.data).sampling == {"temperature": 0.7}
+        await phone.tap("As the model recommends")
+        assert preferences.load(app.data).sampling == {}
+
+    play(scene)
+
+
+def test_a_shorter_context_takes_effect_and_says_what_it_holds(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        await phone.tap("More")
+        await phone.tap("Settings")
+        context = phone.all(ft.SegmentedButton)[2]
+        phone.session.apply_patch(context._i, {"selected": ["1024"]})
+        await phone.fire(context, "change")
+        await phone.until(lambda: app.context_tokens == 1024, "the shorter context")
+        assert "Room for about 700 words" in phone.words()
+
+    play(scene)
+
+
+def test_storage_is_told_and_deleted_chats_are_emptied(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        row = app.history.create_conversation(ME, "old")
+        app.history.delete_conversation(row.uuid, ME)
+        await phone.tap("More")
+        await phone.tap("Settings")
+        await phone.until_words("1 can be restored")
+        await phone.tap("Empty")
+        await phone.until_words("0 can be restored")
+        assert app.history.conversations(ME, deleted=True) == []
+
+    play(scene)
+
+
+def test_the_speed_test_shows_the_papers_four_figures(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        await phone.tap("More")
+        await phone.tap("Settings")
+        await phone.tap("Speed test")
+        await phone.tap("Measure")
+        await phone.until_words("T_total")
+        for name in ("T_VE", "S_prompt", "S_gen"):
+            assert name in phone.words()
+
+    play(scene)
+
+
+# The lock
+
+
+async def dial(phone: Phone, pin: str) -> None:
+    for digit in pin:
+        await phone.tap(digit)
+    await phone.tap("Enter")
+
+
+def test_a_lock_is_set_and_asks_before_anything_is_shown(play: Play, tmp_path: Path) -> None:
+    async def lock(phone: Phone, app: App) -> None:
+        await phone.tap("More")
+        await phone.tap("Settings")
+        switch = phone.one(ft.Switch)
+        phone.session.apply_patch(switch._i, {"value": True})
+        await phone.fire(switch, "change")
+        await dial(phone, "4815")
+        await dial(phone, "4815")
+        await phone.until(lambda: applock.is_set(app.data), "the lock")
+
+    async def come_back(phone: Phone, app: App) -> None:
+        assert "Enter your PIN" in phone.words()
+        assert len(phone.page.views) == 1, "there is nothing behind the lock yet"
+        await dial(phone, "1111")
+        await phone.until_words("4 more tries")
+        await dial(phone, "4815")
+        await phone.until_words("Ask about a picture")
+
+    play(lock)
+    play(come_back)
+
+
+# Models, memory, eyes-free
+
+
+def test_the_demo_runs_at_first_launch_and_the_family_is_listed_with_what_fits(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        await phone.tap("Get the real Imp")
+        await phone.until_words("runs now")
+        words = phone.words()
+        assert "Imp-v1.5-3B @196" in words
+        assert "research use only" in words
+        assert "memory" in words
+
+    play(scene)
+
+
+def test_short_memory_puts_an_idle_model_away_and_the_next_question_loads_it_again(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        await ask(phone, "Hello")
+        await answered(phone)
+        life = launch.Life.of(phone.page)
+        await life.spare_memory(Memory(free=10**9, total=4 * 10**9))
+        assert app.loaded
+        await life.spare_memory(Memory(free=10**8, total=4 * 10**9))
+        assert not app.loaded
+        await ask(phone, "Hello again")
+        await answered(phone, 2)
+
+    play(scene)
+
+
+def test_eyes_free_describes_a_photo_aloud(play: Play) -> None:
+    camera = {"name": "0", "lens_direction": "back", "sensor_orientation": 0}
+
+    async def scene(phone: Phone, app: App) -> None:
+        await phone.tap("More")
+        await phone.tap("Eyes-free mode")
+        await phone.until_words("Tap anywhere")
+        stage = next(c for c in phone.all(ft.Container) if c.on_click and c.expand)
+        await phone.fire(stage, "click")
+        calls = phone.connection.calls
+        await phone.until(
+            lambda: [a for name, a in calls if name == "announce_message" and "red circle" in str(a)],
+            "words said aloud",
+        )
+        assert len(app.history.pictures(ME)) == 1, "kept in the history like any other"
+
+    play(scene, {"get_available_cameras": [camera], "take_picture": drawing("red")})
