@@ -209,7 +209,8 @@ async def _pieces(
 
 
 def _event(chunk: dict[str, Any]) -> dict[str, str]:
-    return {"data": json.dumps(chunk, ensure_ascii=False, separators=(",", ":"))}
+    # ASCII: clients that split lines as Python does would cut an event at U+2028 or U+0085.
+    return {"data": json.dumps(chunk, separators=(",", ":"))}
 
 
 async def _ready(job: Job, model: str) -> Response:

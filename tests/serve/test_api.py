@@ -201,6 +201,18 @@ def test_an_engine_that_fails_in_mid_stream_is_told_in_the_stream(
     assert text.endswith("data: [DONE]\n\n")
 
 
+def test_no_character_cuts_an_event_in_two(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("impchat.settings.SSE_PING_S", 0.1)
+    odd = "a\u2028b\u0085c\x0bd 圆形"
+    engine = ScriptedEngine()
+    site = serve(engine)
+    body = asking(question("Hi"), model="scripted-1", stream=True)
+    with site.client() as client, client.stream("POST", "/v1/chat/completions", json=body) as response:
+        engine.next().finish(odd)
+        events = [line.removeprefix("data: ") for line in response.iter_lines() if line.startswith("data: {")]
+    assert "".join(c["delta"].get("content", "") for e in events for c in json.loads(e)["choices"]) == odd
+
+
 def test_an_engine_that_fails_before_a_word_is_told_by_the_status(serve: Serve) -> None:
     engine = ScriptedEngine()
     site = serve(engine)
