@@ -129,7 +129,8 @@ IMPORT_INDEX_BYTES = 64 * 1024 * 1024  # of these, without the pictures
 
 # Cluster
 CLUSTER_REPLICAS = (2, 2)  # at least and at most, where nobody says
-CLUSTER_REPLICA_QUEUE = 2  # prompts that wait in a full replica for their KV cache; the next goes to another one
+CLUSTER_REPLICA_REQUESTS = 4  # that a replica has at once; the next goes to another one (docs/scaling.md)
+CLUSTER_REPLICA_BUSY = 2.0  # on average, in each: with more, there is another replica
 CLUSTER_UPSCALE_S = 10.0  # a queue that stays so long gets one more replica
 CLUSTER_DOWNSCALE_S = 600.0  # conversations move where a replica leaves, so none leaves at once
 CLUSTER_TRIES = 3  # replicas that one prompt may see die

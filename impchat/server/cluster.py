@@ -148,14 +148,14 @@ def _deploy(
         raise EngineError("cluster.too_small", wanted=least * threads, there=int(there.get("CPU", 0)))
     deployment: Any = serve.deployment(  # Ray's types know only its use as a decorator without options
         ray_actor_options={"num_cpus": threads, "num_gpus": 1 if there.get("GPU", 0) >= least else 0},
-        max_ongoing_requests=slots + settings.CLUSTER_REPLICA_QUEUE,
+        max_ongoing_requests=settings.CLUSTER_REPLICA_REQUESTS,
         # A conversation goes anywhere rather than wait for its full replica.
         request_router_config={
             "request_router_class": _ROUTER,
             "request_router_kwargs": {"num_fallback_replicas": most - 1},
         },
         logging_config={"enable_access_log": False, "log_level": "WARNING"},
-        **_number(least, most, slots),
+        **_number(least, most),
     )(Replica)
     try:
         serve.start(proxy_location="Disabled")  # whoever holds the engine speaks HTTP
@@ -164,14 +164,14 @@ def _deploy(
         raise EngineError("cluster.failed", problem=str(exc).strip().splitlines()[-1]) from exc
 
 
-def _number(least: int, most: int, slots: int) -> dict[str, Any]:
-    """How many replicas Ray Serve keeps: so many that none has more to do than it has slots."""
+def _number(least: int, most: int) -> dict[str, Any]:
+    """How many replicas Ray Serve keeps: after the requests that they have and that wait for them."""
     if least == most:
         return {"num_replicas": least}
     scaling = {
         "min_replicas": least,
         "max_replicas": most,
-        "target_ongoing_requests": slots,
+        "target_ongoing_requests": settings.CLUSTER_REPLICA_BUSY,
         "upscale_delay_s": settings.CLUSTER_UPSCALE_S,
         "downscale_delay_s": settings.CLUSTER_DOWNSCALE_S,
     }

@@ -32,7 +32,9 @@ _NO_WAY_OUT = {
 
 @contextmanager
 def local_ray(cpus: int) -> Iterator[None]:
-    """A Ray of our own inside the block, which gives `cpus` processors away, however many there are."""
+    """A Ray of our own inside the block, which gives `cpus` processors away, however many there are.
+
+    Raises EngineError "cluster.no_start"."""
     # The folder in between is private: Ray lets everyone into those that it makes. Its sockets lie deep in there, and
     # their names may have some hundred characters.
     with (
@@ -41,7 +43,21 @@ def local_ray(cpus: int) -> Iterator[None]:
     ):
         import ray
 
-        with _environment(_NO_WAY_OUT):
+        try:
+            with _environment(_NO_WAY_OUT):
+                _start(cpus, Path(folder) / "ray")
+            there = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+            assert there == "127.0.0.1", "Ray was imported before the environment said so"
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _start(cpus: int, folder: Path) -> None:
+    import ray
+
+    for tries_left in (2, 1, 0):  # Ray gives its processes 30 seconds and no option for more: few on a busy machine
+        try:
             ray.init(
                 address="local",
                 num_cpus=cpus,
@@ -50,14 +66,13 @@ def local_ray(cpus: int) -> Iterator[None]:
                 log_to_driver=False,
                 configure_logging=False,
                 _node_ip_address="127.0.0.1",
-                _temp_dir=str(Path(folder) / "ray"),
+                _temp_dir=str(folder),
             )
-        try:
-            there = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-            assert there == "127.0.0.1", "Ray was imported before the environment said so"
-            yield
-        finally:
+            return
+        except Exception as exc:  # Ray raises nothing narrower
             ray.shutdown()
+            if not tries_left:
+                raise EngineError("cluster.no_start", problem=str(exc).strip().splitlines()[0]) from exc
 
 
 @contextmanager

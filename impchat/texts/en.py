@@ -328,6 +328,7 @@ TEXTS: dict[str, str] = {
     "error.engine.vision_failed": "The model could not look at the picture ({detail}); attach it again or try a smaller one.",
     "error.engine.broken": "The model stopped working because of a mistake in ImpChat; start ImpChat again.",
     "error.cluster.too_small": "The cluster has {there} processors and {wanted} are wanted: ask for fewer replicas.",
+    "error.cluster.no_start": "Ray could not be started: {problem}",
     "error.cluster.failed": "Ray could not start the replicas: {problem}",
     "error.cluster.unreachable": "There is no Ray cluster at {address}, or it refuses this computer: {problem}",
     "error.cluster.replicas_lost": "{tries} replicas in a row died over this question; ask something else, or look at Ray's logs.",

@@ -328,6 +328,7 @@ TEXTS: dict[str, str] = {
     "error.engine.vision_failed": "模型无法查看这张图片（{detail}）；请重新添加，或换一张较小的图片。",
     "error.engine.broken": "由于 ImpChat 自身的错误，模型已停止工作；请重新启动 ImpChat。",
     "error.cluster.too_small": "集群有 {there} 个处理器，而需要 {wanted} 个：请减少副本数。",
+    "error.cluster.no_start": "无法启动 Ray：{problem}",
     "error.cluster.failed": "Ray 无法启动副本：{problem}",
     "error.cluster.unreachable": "{address} 处没有 Ray 集群，或者它拒绝本机连接：{problem}",
     "error.cluster.replicas_lost": "接连 {tries} 个副本在处理这个问题时崩溃；请换个问题，或查看 Ray 的日志。",
