@@ -130,6 +130,7 @@ IMPORT_INDEX_BYTES = 64 * 1024 * 1024  # of these, without the pictures
 # Cluster
 CLUSTER_REPLICAS = (2, 2)  # at least and at most, where nobody says
 CLUSTER_REPLICA_REQUESTS = 4  # that a replica has at once; the next goes to another one (docs/scaling.md)
+CLUSTER_NEIGHBOURS = 8  # that are tried where its own replica is full; then it waits for one of them
 CLUSTER_REPLICA_BUSY = 2.0  # on average, in each: with more, there is another replica
 CLUSTER_UPSCALE_S = 10.0  # a queue that stays so long gets one more replica
 CLUSTER_DOWNSCALE_S = 600.0  # conversations move where a replica leaves, so none leaves at once

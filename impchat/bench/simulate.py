@@ -167,14 +167,16 @@ class Ring:
         return self._owners[bisect.bisect(self._places, place) % len(self._owners)]
 
     def first_with_room(self, place: float, room: Callable[[int], bool]) -> int:
-        """The first clockwise that has room, else the owner."""
+        """The owner or the first of its neighbours clockwise that has room, else the owner."""
         start = bisect.bisect(self._places, place)
-        seen = set()
+        tried: set[int] = set()
         for n in range(len(self._owners)):
             owner = self._owners[(start + n) % len(self._owners)]
-            if owner not in seen and room(owner):
+            if owner not in tried and room(owner):
                 return owner
-            seen.add(owner)
+            tried.add(owner)
+            if len(tried) > settings.CLUSTER_NEIGHBOURS:
+                break
         return self.owner(place)
 
 

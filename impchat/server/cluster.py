@@ -152,7 +152,7 @@ def _deploy(
         # A conversation goes anywhere rather than wait for its full replica.
         request_router_config={
             "request_router_class": _ROUTER,
-            "request_router_kwargs": {"num_fallback_replicas": most - 1},
+            "request_router_kwargs": {"num_fallback_replicas": min(most - 1, settings.CLUSTER_NEIGHBOURS)},
         },
         logging_config={"enable_access_log": False, "log_level": "WARNING"},
         **_number(least, most),
