@@ -190,9 +190,10 @@ def main() -> None:
         with served(endless, LocalEngine(endless, threads=1)) as plain, served(endless, engine) as through_ray:
             print("| | ms to the first token | ms for each further one | tokens/s of four clients |\n|---|---|---|---|")
             speed({"plain": plain, "two replicas on Ray": through_ray}, endless.id)
-            affinity(through_ray, endless.id)
             killed(engine)
-        growing(demo)
+        with served(demo, ClusterEngine(demo, (2, 2), alone=True)) as url:
+            affinity(url, demo.id)
+        growing(endless)
 
 
 if __name__ == "__main__":
