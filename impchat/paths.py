@@ -57,6 +57,11 @@ def server_dir(data: Path) -> Path:
     return data / "server"
 
 
+def apps_dir(data: Path) -> Path:
+    """The folder in the data folder `data` from which phones are given the app itself."""
+    return data / "apps"
+
+
 def cache_dir() -> Path:
     """The folder for what can be made again: `cache` in a chosen data folder, else the platform's cache."""
     from platformdirs import user_cache_dir

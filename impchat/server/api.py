@@ -27,7 +27,7 @@ from impchat.chat import Run
 from impchat.engines import Handle
 from impchat.errors import EngineError, ImpChatError, RequestError
 from impchat.messages import Dropped, Failed, Finished, Reading, Ready, Text
-from impchat.server import devices, refusals, shapes, wire
+from impchat.server import devices, phone_app, refusals, shapes, wire
 from impchat.server.access import Access
 from impchat.server.desk import Desk, Job
 from impchat.server.gate import Gate
@@ -36,7 +36,7 @@ from impchat.server.wire import ChatRequest, Fetch, Question, Spoken
 
 T = TypeVar("T")
 
-PATHS = ("/v1/", "/health", "/metrics", "/openapi.json", *devices.PATHS)
+PATHS = ("/v1/", "/health", "/metrics", "/openapi.json", phone_app.PATH, *devices.PATHS)
 """The beginnings of the paths that the API answers."""
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -69,6 +69,7 @@ def build_api(
     _add_state(api, app, desk)
     if access:
         devices.add_to(api, app, access)
+        phone_app.add_to(api, app.data)
     api.add_middleware(Gate, hosts=hosts, access=access, token_needed=token_needed)
     return api
 

@@ -16,10 +16,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from impchat import settings
 from impchat.errors import RequestError
+from impchat.server import phone_app
 from impchat.server.access import Access, Holder
 from impchat.server.refusals import refusal
 
-OPEN = (("GET", "/health"), ("POST", "/pair"))  # without a token
+OPEN = (("GET", "/health"), ("POST", "/pair"), ("GET", phone_app.PATH), ("HEAD", phone_app.PATH))  # without a token
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -44,7 +45,7 @@ class Gate:
             if headers.get("content-length", "").isdecimal():
                 _check_size(int(headers["content-length"]))
             holder = self._holder(headers)
-            if self._token_needed and holder is None and (scope["method"], scope["path"]) not in OPEN:
+            if self._token_needed and holder is None and not _is_open(scope):
                 raise RequestError("request.token")
             scope.setdefault("state", {})["holder"] = holder
         except RequestError as error:
@@ -66,6 +67,11 @@ class Gate:
         if not self._access or kind.lower() != "bearer":
             return None
         return self._access.holder(token.strip())
+
+
+def _is_open(scope: Scope) -> bool:
+    path = phone_app.PATH if scope["path"].startswith(phone_app.PATH) else scope["path"]
+    return (scope["method"], path) in OPEN
 
 
 def _name(host: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
+from impchat import paths
 from impchat.pairing import Link
 from impchat.server import lan, listening
 from impchat.server.lan import Card
@@ -84,3 +86,30 @@ def test_the_api_is_behind_the_same_port(serve: Serve) -> None:
         assert client.get("/health").json()["status"] == "ok"
         assert client.get("/v1/nothing").json()["error"]["type"] == "invalid_request_error"
         assert client.post("/bundles").status_code == 405 and client.get("/bundles").status_code == 403
+
+
+@pytest.mark.usefixtures("reached")
+def test_the_panel_offers_the_app_where_the_server_has_it(serve: Serve, visit: Visit, tmp_path: Path) -> None:
+    site = serve(ScriptedEngine())
+    page = visit(site.url)
+    page.get_by_role("button", name="Pair a phone").click()
+    panel = page.get_by_role("dialog", name="Pair a phone")
+    expect(panel.get_by_role("img", name="QR code with the pairing link")).to_be_visible()
+    expect(panel).not_to_contain_text("not on the phone yet")
+    page.keyboard.press("Escape")
+
+    folder = paths.apps_dir(site.app.data)
+    folder.mkdir()
+    for name in ("impchat-x86_64.apk", "impchat-arm64-v8a.apk"):
+        (folder / name).write_bytes(name.encode() * 100_000)
+    page.get_by_role("button", name="Pair a phone").click()
+    panel.get_by_text("not on the phone yet").click()
+    expect(panel.get_by_role("img", name="the app for Android")).to_be_visible()
+    link = panel.get_by_role("link").first
+    expect(link).to_have_text("impchat-arm64-v8a.apk")  # a telephone's before an emulator's
+    expect(panel).to_contain_text("2 MB")
+    expect(panel).to_contain_text(hashlib.sha256(b"impchat-arm64-v8a.apk" * 100_000).hexdigest())
+    with page.expect_download() as begun:
+        link.click()
+    begun.value.save_as(tmp_path / "app.apk")
+    assert (tmp_path / "app.apk").read_bytes() == b"impchat-arm64-v8a.apk" * 100_000

@@ -13,7 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from impchat.app import App
 from impchat.errors import SettingsError
-from impchat.server import listening
+from impchat.server import listening, phone_app
 from impchat.server.access import Access
 from impchat_web import languages, render_devices
 
@@ -36,7 +36,13 @@ def add_to(web: FastAPI, app: App, access: Access, language: str | None) -> None
         except SettingsError as error:
             return {"code": "", "html": render_devices.refused(error.sentence(words)), "holders": holders}
         seconds = access.code(link.code).seconds
-        return {"code": link.code, "seconds": seconds, "html": render_devices.offer(link, words), "holders": holders}
+        apps = phone_app.files(app.data)
+        return {
+            "code": link.code,
+            "seconds": seconds,
+            "html": render_devices.offer(link, apps, words),
+            "holders": holders,
+        }
 
     @web.post(f"{PATH}/state")
     async def state(request: Request) -> dict[str, Any]:

@@ -5,14 +5,17 @@ In: links, codes and holders. Out: HTML; every name is escaped. This file does n
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from html import escape
+from urllib.parse import quote
 
 import segno
 
 from impchat.pairing import Link
+from impchat.server import phone_app
 from impchat.server.access import Code, Holder
+from impchat.server.phone_app import AppFile
 from impchat.texts import say
 
 _SIGN = '<span class="sign" aria-hidden="true"></span>'
@@ -26,21 +29,42 @@ def button(language: str) -> str:
     )
 
 
-def offer(link: Link, language: str) -> str:
-    """A link to scan, or to copy, and what a careful person compares."""
-    drawn = segno.make(str(link), error="m", micro=False).svg_inline(border=3, omitsize=True, light="#fff")
+def offer(link: Link, apps: Sequence[AppFile], language: str) -> str:
+    """A link to scan, or to copy, and what a careful person compares; below it the app for phones that lack it."""
     warning = "" if not link.is_plain else f'<p class="warning">{escape(say("listen.plain", language))}</p>'
     places = "".join(f"<li>{escape(place)}</li>" for place in link.places)
     pin = " ".join(link.fingerprint[at : at + 4] for at in range(0, len(link.fingerprint), 4))
     compare = f"<h3>{escape(say('web.devices_fingerprint', language))}</h3><p><code>{pin}</code></p>" if pin else ""
-    name = escape(say("web.devices_qr", language))
     return (
-        f'<div class="offer"><div class="qr" role="img" aria-label="{name}">{drawn}</div>'
+        f'<div class="offer">{_qr(str(link), say("web.devices_qr", language))}'
         f'<div class="how"><p>{escape(say("web.devices_scan", language))}</p>{warning}<p class="left"></p>'
         f'<button type="button" class="plain" data-do="copy-link" data-link="{escape(str(link))}">'
         f"{escape(say('web.devices_copy', language))}</button></div></div>"
         f"<details><summary>{escape(say('web.devices_details', language))}</summary>"
         f"<h3>{escape(say('web.devices_addresses', language))}</h3><ol>{places}</ol>{compare}</details>"
+    ) + (_app(link, apps, language) if apps else "")
+
+
+def _qr(text: str, name: str) -> str:
+    drawn = segno.make(text, error="m", micro=False).svg_inline(border=3, omitsize=True, light="#fff")
+    return f'<div class="qr" role="img" aria-label="{escape(name)}">{drawn}</div>'
+
+
+def _app(link: Link, apps: Sequence[AppFile], language: str) -> str:
+    """Where the app itself can be had: the first file to scan, all of them to click."""
+    address = f"{'http' if link.is_plain else 'https'}://{link.places[0]}{phone_app.PATH}{quote(apps[0].name)}"
+    warns = "" if link.is_plain else f"<p>{escape(say('web.devices_app_warns', language))}</p>"
+    files = "".join(
+        f'<li><a href="{phone_app.PATH}{quote(app.name)}" download>{escape(app.name)}</a> '
+        f"({escape(say('web.devices_app_size', language, megabytes=max(1, round(app.bytes / 1e6))))})<br>"
+        f"<code>SHA-256 {app.sha256}</code></li>"
+        for app in apps
+    )
+    return (
+        f'<details class="app"><summary>{escape(say("web.devices_app", language))}</summary>'
+        f'<div class="offer">{_qr(address, say("web.devices_app_qr", language))}'
+        f'<div class="how"><p>{escape(say("web.devices_app_says", language))}</p>{warns}</div></div>'
+        f"<ul>{files}</ul></details>"
     )
 
 

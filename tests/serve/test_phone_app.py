@@ -1,0 +1,50 @@
+"""A phone that lacks the app gets it from the server, without a token, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+
+from impchat import paths
+from impchat.app import App
+from impchat.server.access import Access
+from impchat.server.api import build_api
+from tests.core.scripted import ScriptedEngine
+from tests.serve.conftest import Site
+
+
+@pytest.fixture
+def stranger(tmp_path: Path) -> Iterator[httpx.Client]:
+    """Somebody without a token, at a server that has the app."""
+    paths.apps_dir(tmp_path).mkdir()
+    (paths.apps_dir(tmp_path) / "impchat-arm64-v8a.apk").write_bytes(b"an app")
+    (paths.apps_dir(tmp_path) / "notes.txt").write_text("not an app")
+    with closing(Access(tmp_path)) as access:
+        app = App.open(tmp_path, engine=ScriptedEngine())
+        site = Site(app, build_api(app, access=access, token_needed=True))
+        with site.client() as client:
+            yield client
+        site.close()
+
+
+def test_the_app_comes_whole_with_its_hash_and_as_what_android_installs(stranger: httpx.Client) -> None:
+    got = stranger.get("/app/impchat-arm64-v8a.apk")
+    assert got.content == b"an app"
+    assert got.headers["content-type"] == "application/vnd.android.package-archive"
+    assert got.headers["etag"] == f'"{hashlib.sha256(b"an app").hexdigest()}"'
+    assert "attachment" in got.headers["content-disposition"]
+    assert stranger.head("/app/impchat-arm64-v8a.apk").headers["content-length"] == "6"
+    assert stranger.get("/app/impchat-arm64-v8a.apk", headers={"range": "bytes=3-"}).content == b"app"
+
+
+@pytest.mark.parametrize(
+    "name", ["notes.txt", "other.apk", "..%2fhistory.db", "../history.db", "", "%2e%2e/history.db"]
+)
+def test_nothing_but_apps_is_given(stranger: httpx.Client, name: str) -> None:
+    assert stranger.get(f"/app/{name}").status_code in (401, 404)
+    assert stranger.post("/app/impchat-arm64-v8a.apk").status_code == 401
