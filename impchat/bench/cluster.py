@@ -41,7 +41,6 @@ RUNS = 15
 TOKENS = 300
 CLIENTS = 4
 CONVERSATIONS = 40
-KILLS = 5
 NO_TOKEN = 2**31 - 1  # an answer that does not end by it is as long as it may be
 
 
@@ -127,17 +126,13 @@ def affinity(url: str, model: str) -> None:
 
 
 def killed(engine: ClusterEngine) -> None:
-    """Answers whose replica is killed in the middle, against the same without."""
+    """An answer whose replica is killed in the middle, against the same without."""
     prompt = Prompt("A system text of its own.", (Turn("user", "What is the capital of France?"),), "mortal")
     sampling = Sampling(temperature=0, max_tokens=150)
-    whole = text_of(engine, prompt, sampling, kill_at=None)[0]
-    pauses, same = [], 0
-    for number in range(KILLS):
-        text, pause = text_of(engine, prompt, sampling, kill_at=10 + 20 * number)
-        same += text == whole
-        pauses.append(1000 * pause)
-        until_two(engine)
-    print(f"killed: {same} of {KILLS} answers the same to the last letter; longest pause {max(pauses):.0f} ms")
+    whole, usual = text_of(engine, prompt, sampling, kill_at=None)
+    text, pause = text_of(engine, prompt, sampling, kill_at=20)
+    same = "the same to the last letter" if text == whole else "NOT THE SAME"
+    print(f"killed: {same}; longest pause {1000 * pause:.0f} ms, without {1000 * usual:.0f} ms", flush=True)
 
 
 def text_of(engine: ClusterEngine, prompt: Prompt, sampling: Sampling, kill_at: int | None) -> tuple[str, float]:
