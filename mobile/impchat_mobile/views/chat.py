@@ -22,6 +22,7 @@ from impchat_mobile.views.bubbles import Answered, Doing
 from impchat_mobile.views.composer import Composer
 from impchat_mobile.views.welcome import Welcome
 
+_FRAMES_S = 0.1  # in which what was sent to the screen is on it
 _NEAR_END = 120  # pixels from the end, within which a growing answer is followed
 
 
@@ -206,16 +207,12 @@ class ChatScreen(Screen):
     def _message(self, message: Message, small: dict[str, bytes], boxes: bytes | None, last: bool) -> ft.Control:
         versions = self.talk.versions.get(message.uuid, (message.uuid,))
         which = versions.index(message.uuid) + 1, len(versions)
-        key = ft.ValueKey(message.uuid)
         if message.role == "user":
-            control = bubbles.question(self._shell, message, small, which, self._doing)
-        else:
-            answered = Answered(self._shell, message, boxes, which, last, self._doing)
-            if message.state == "streaming":
-                self._grows = answered
-            control = answered.control
-        control.key = key
-        return control
+            return bubbles.question(self._shell, message, small, which, self._doing)
+        answered = Answered(self._shell, message, boxes, which, last, self._doing)
+        if message.state == "streaming":
+            self._grows = answered
+        return answered.control
 
     def _boxed(self, shown: list[Message]) -> dict[str, bytes]:
         """Answer -> a small picture with its boxes."""
@@ -269,9 +266,13 @@ class ChatScreen(Screen):
             self._shell.draw(self._latest)
 
     async def _to_end(self) -> None:
+        """Show the latest words; behind the drawing of what they are."""
+        await self._draw()
         self._list.auto_scroll = False
         self._shell.draw(self._list)
-        await self._list.scroll_to(offset=-1, duration=200)
+        for _ in range(2):  # the first one finds out how long the list is, which is known only where it was drawn
+            await asyncio.sleep(_FRAMES_S)
+            await self._list.scroll_to(offset=-1, duration=0)
         self._list.auto_scroll = True
         self._shell.draw(self._list)
 

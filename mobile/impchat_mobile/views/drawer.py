@@ -131,7 +131,6 @@ class History:
             content_padding=ft.Padding.only(left=16, right=4),
             on_click=shell.on(lambda: self._open(entry.uuid)),
             on_long_press=shell.on(lambda: self._choices(entry)),
-            key=ft.ValueKey(entry.uuid),
         )
 
     def _choices(self, entry: Entry) -> None:

@@ -49,6 +49,7 @@ class PhotosScreen(Screen):
         page = ft.Column(
             [ft.Container(self._field, padding=ft.Padding.symmetric(horizontal=12)), self._nothing, self._grid],
             expand=True,
+            horizontal_alignment=ft.CrossAxisAlignment.STRETCH,
         )
         return ft.View(
             [ft.SafeArea(page, expand=True)],
