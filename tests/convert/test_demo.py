@@ -120,51 +120,48 @@ def test_pointing_is_right_when_the_attention_lies_on_the_thing() -> None:
     assert train.pointing_loss(scores, about, ranks).item() == pytest.approx(50)
 
 
-def test_digits_near_the_right_one_are_right_too() -> None:
-    tenths, hundredths = fractions.shares(0.345)
-    assert tenths.argmax() == 3 and tenths.sum() == pytest.approx(1)
-    assert hundredths[4] == pytest.approx(hundredths[5], rel=1e-3)
-    assert hundredths[4] > hundredths[3] > hundredths[2] > hundredths[1]
-    near_edge, _ = fractions.shares(0.30)
-    assert near_edge[3] > near_edge[2] > 0.2  # 0.29 is hardly wrong
-    assert fractions.hundredths_behind(0.30, 2).argmax() == 9
-    assert fractions.hundredths_behind(0.30, 3).argmax() == 0
+def test_hundredths_near_the_right_one_are_right_too() -> None:
+    right = fractions.shares(0.345)
+    assert right.sum() == pytest.approx(1)
+    assert right[34] == pytest.approx(right[35], rel=1e-3)
+    assert right[34] > right[33] > right[32] > right[31]
+    assert fractions.shares(0.30)[29] > 0.2  # hardly wrong
 
 
-def test_a_box_is_taught_digit_by_digit(tokenizer: Tokenizer) -> None:
+def test_an_edge_is_one_token_and_near_ones_are_taught_too(tokenizer: Tokenizer) -> None:
     layout = next(one for one in lessons.LAYOUTS if one.name == "short")
     batch = lessons.Lessons(tokenizer).batch(layout, Random(3), 4)
-    places = np.argwhere(batch.digits.sum(-1) > 0)
-    assert len(places) > 20
-    numerals = [tokenizer.token_to_id(str(n)) for n in range(10)]
-    point = tokenizer.token_to_id(".")
+    places = np.argwhere(batch.hundredths.sum(-1) > 0)
+    assert len(places) > 10
+    numerals = [tokenizer.token_to_id(n) for n in lessons.HUNDREDTHS]
     for row, at in places:
         told = numerals.index(batch.ids[row, at])
-        assert batch.digits[row, at, told] > 0.2  # what was written is among the likely ones
-        assert point in (batch.ids[row, at - 1], batch.ids[row, at - 2])
+        assert batch.hundredths[row, at, told] > 0.2  # what was written is among the likely ones
+        assert tokenizer.decode(batch.ids[row, at - 2 : at + 1]) == f"0.{told:02}"
         assert batch.learned[row, at] > 0
 
 
-def test_a_box_that_ends_at_the_border_is_taught_too(tokenizer: Tokenizer) -> None:
-    for right in (0.994, 0.996, 1.0):
-        thing = Thing("circle", "red", (0.8, 0.12, right, 0.34), 2)
-        lesson = lessons.Lesson()
-        exchange = Exchange("Its box?", questions.box_text(thing.box), "box", thing)
-        lessons.Lessons(tokenizer).answer(lesson, exchange, "\n", _AsTyped(), scene_of(thing))
-        assert len(lesson.digits) == (8 if right < 0.995 else 6)
-        assert all(np.isfinite(each).all() for each in lesson.digits.values())
+@pytest.mark.parametrize(("right", "edges"), [(0.994, 4), (0.996, 3), (1.0, 3)])
+def test_a_box_that_ends_at_the_border_is_taught_too(tokenizer: Tokenizer, right: float, edges: int) -> None:
+    thing = Thing("circle", "red", (0.8, 0.12, right, 0.34), 2)
+    lesson = lessons.Lesson()
+    exchange = Exchange("Its box?", questions.box_text(thing.box), "box", thing)
+    lessons.Lessons(tokenizer).answer(lesson, exchange, "\n", _AsTyped(), scene_of(thing))
+    assert len(lesson.hundredths) == edges
+    assert all(np.isfinite(each).all() for each in lesson.hundredths.values())
 
 
-def test_a_near_digit_costs_less_than_a_far_one() -> None:
-    numerals = torch.arange(10)
-    digits = torch.from_numpy(fractions.hundredths_behind(0.34, 3))[None]
+def test_a_near_hundredth_costs_less_than_a_far_one() -> None:
+    numerals = torch.arange(100)
+    right = torch.from_numpy(fractions.shares(0.34))[None]
     cost = [
-        train.telling_loss(F.one_hot(torch.tensor([n]), 10) * 9.0, torch.tensor([4]), torch.ones(1), digits, numerals)
-        for n in (4, 5, 9)
+        train.telling_loss(F.one_hot(torch.tensor([n]), 100) * 9.0, torch.tensor([34]), torch.ones(1), right, numerals)
+        for n in (34, 35, 39)
     ]
     assert cost[0] < cost[1] < cost[2]
-    plain = train.telling_loss(torch.eye(10)[:1] * 9, torch.tensor([0]), torch.ones(1), torch.zeros(1, 10), numerals)
-    assert plain.item() == pytest.approx(F.cross_entropy(torch.eye(10)[:1] * 9, torch.tensor([0])).item())
+    sure = torch.eye(10)[:1] * 9
+    plain = train.telling_loss(sure, torch.tensor([0]), torch.ones(1), torch.zeros(1, 100), numerals.clamp(max=9))
+    assert plain.item() == pytest.approx(F.cross_entropy(sure, torch.tensor([0])).item())
 
 
 def test_branches_see_the_prefix_and_themselves_alone() -> None:

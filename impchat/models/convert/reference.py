@@ -92,9 +92,7 @@ class Reference:
         import torch
 
         with torch.inference_mode():
-            read = self.language.model(
-                inputs_embeds=self._join(pieces), past_key_values=cache, use_cache=cache is not None
-            )
+            read = self.language.model(inputs_embeds=self._join(pieces), cache=cache, use_cache=cache is not None)
             at = torch.tensor(wanted, dtype=torch.long, device=self._at[0])
             logits: Floats = self.language.lm_head(read.last_hidden_state[0, at]).float().cpu().numpy()
         return logits

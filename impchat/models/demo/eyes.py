@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from impchat.models.demo import fractions
 from impchat.models.demo.scenes import COLOURS, SHAPES, Scene
 
 GRID = 14
@@ -41,8 +40,7 @@ class Heads:
 
 HEADS = Heads()
 _WIDTHS = (HEADS.kind, HEADS.count, HEADS.colour, HEADS.cell, HEADS.rank)
-_DIGITS = (fractions.TENTHS, fractions.HUNDREDTHS) * 4  # of x1, y1, x2, y2
-_MEASURES = (4, 1, PARTS, sum(_DIGITS))
+_MEASURES = (4, 1, PARTS)
 
 
 def pixels(picture: Image.Image, side: int = 196) -> NDArray[np.uint8]:
@@ -51,9 +49,8 @@ def pixels(picture: Image.Image, side: int = 196) -> NDArray[np.uint8]:
 
 
 def targets(scene: Scene) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Classes (196, 5) in the order kind, count, colour, cell, rank; and measures (196, 138): the box, how much of it
-    the thing fills, which of the patch's 7x7 parts are drawn on, and the box once more as the shares of each edge's
-    tenths and hundredths, for that is how it will be written.
+    """Classes (196, 5) in the order kind, count, colour, cell, rank; and measures (196, 54): the box, how much of it
+    the thing fills, and which of the patch's 7x7 parts are drawn on.
     Patches without a thing have class -1 in all but kind and count, and measures 0."""
     classes = np.full((GRID * GRID, len(_WIDTHS)), -1, np.int64)
     measures = np.zeros((GRID * GRID, sum(_MEASURES)), np.float32)
@@ -61,7 +58,7 @@ def targets(scene: Scene) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     classes[:, 1] = min(len(scene.things), COUNTS - 1)
     mask = np.asarray(scene.mask.resize((GRID * 14, GRID * 14), Image.Resampling.NEAREST))
     shares = mask.reshape(GRID, 14, GRID, 14).transpose(0, 2, 1, 3).reshape(GRID * GRID, -1)
-    measures[:, 5 : 5 + PARTS] = (shares.reshape(-1, 7, 2, 7, 2) > 0).mean((2, 4)).reshape(-1, PARTS)
+    measures[:, 5:] = (shares.reshape(-1, 7, 2, 7, 2) > 0).mean((2, 4)).reshape(-1, PARTS)
     best = np.full(GRID * GRID, 0.18)  # a patch belongs to the thing that covers most of it, if at least this share
     for rank, thing in enumerate(scene.things):
         share = (shares == rank + 1).mean(1)
@@ -73,7 +70,6 @@ def targets(scene: Scene) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         classes[own, 4] = min(rank, HEADS.rank - 1)
         x1, y1, x2, y2 = thing.box
         measures[own, :5] = (x1, y1, x2, y2, share.sum() / ((x2 - x1) * (y2 - y1) * GRID * GRID))
-        measures[own, 5 + PARTS :] = np.concatenate([part for edge in thing.box for part in fractions.shares(edge)])
     return classes, measures
 
 
@@ -104,20 +100,13 @@ class Teacher(nn.Module):
             right[name] = (picked.argmax(-1) == wanted).float().mean().item()
         told, true = self.measures(x).split(_MEASURES, -1), measures.split(_MEASURES, -1)
         drawn_on = F.binary_cross_entropy_with_logits(told[2], true[2])
-        box, fill, _, digits = (t[things] for t in told)
-        true_box, true_fill, _, true_digits = (t[things] for t in true)
+        box, fill, true_box, true_fill = told[0][things], told[1][things], true[0][things], true[1][things]
         box = box.float().sigmoid()
         error = (box - true_box).abs().mean()
         filled = (fill.sigmoid() - true_fill).abs().mean()
-        written = torch.stack(
-            [
-                F.cross_entropy(d, t)
-                for d, t in zip(digits.split(_DIGITS, -1), true_digits.split(_DIGITS, -1), strict=True)
-            ]
-        )
         missed = 1 - overlaps(box, true_box).mean()
-        right |= {"box_error": error.item(), "box_iou": 1 - missed.item(), "digits": written.mean().item()}
-        return total + 6 * error + 3 * missed + 2 * filled + drawn_on + 0.2 * written.sum(), right
+        right |= {"box_error": error.item(), "box_iou": 1 - missed.item()}
+        return total + 6 * error + 3 * missed + 2 * filled + drawn_on, right
 
 
 def overlaps(boxes: Tensor, true: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PICTURE_TOKENS = 196
 EOS, IMAGE = "</s>", "<image>"
 VOCABULARY = 2048
+HUNDREDTHS = tuple(f"{n:02}" for n in range(100))
 _ZH_WORDS = (
     "什么颜色",
     "什么",
@@ -88,7 +89,7 @@ class Lesson:
     about: list[int] = field(default_factory=list)  # the things that the answer is about, one bit each
     pictures: list[Scene] = field(default_factory=list)
     shown: list[bool] = field(default_factory=list)  # a picture's embedding stands here
-    digits: dict[int, NDArray[np.float32]] = field(default_factory=dict)  # place in a box -> how right each digit is
+    hundredths: dict[int, NDArray[np.float32]] = field(default_factory=dict)  # place -> how right each is
 
     def read(self, ids: list[int], learned: float = 0.0) -> None:
         """Add text."""
@@ -122,14 +123,15 @@ class Batch:
     learned: NDArray[np.float32]
     about: NDArray[np.int64]
     shown: NDArray[np.bool_]
-    digits: NDArray[np.float32]  # (rows, prefix + branches * own, 10): how right each digit is in boxes, 0 elsewhere
+    hundredths: NDArray[np.float32]  # (rows, prefix + branches * own, 100): how right each is in boxes, 0 elsewhere
     pictures: list[Scene]  # of all rows, in the order in which they stand there
     prefix: int
 
 
 def make_tokenizer(seed: int = 196) -> Tokenizer:
     """A byte-level BPE tokenizer as Phi-2's, small: English words, Chinese characters and words, all 256 bytes, and the
-    tokens </s> and <image> last. Numbers are never merged, so a box is read and written digit by digit."""
+    tokens </s> and <image> last. Two digits are one token, longer numbers are not: each edge of a box is one choice.
+    (Written digit by digit, the second depends on the edge like the teeth of a saw, and was not learned.)"""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -166,7 +168,7 @@ def _corpus(rng: Random) -> Iterator[str]:
     for table in (words.SHAPE_NAMES["zh"], words.COLOUR_NAMES["zh"]):
         names += table.values()
     names += words.CELL_NAMES["zh"]
-    yield from names * 400
+    yield from [*names, *HUNDREDTHS] * 400
 
 
 def _some_things(rng: Random) -> tuple[scenes.Thing, ...]:
@@ -214,14 +216,12 @@ class Lessons:
 
     @staticmethod
     def _box(lesson: Lesson, tokens: list[str], thing: Thing) -> None:
-        """The last `tokens` of the lesson are a box: near digits are right too, and hundredths count less."""
+        """The last `tokens` of the lesson are a box: near hundredths are right too."""
         at = len(lesson.ids) - len(tokens)
         points = (i for i, token in enumerate(tokens) if token == ".")
         for edge, point in zip(thing.box, points, strict=True):
-            lesson.learned[at + point + 2] = 0.5
             if tokens[point - 1].endswith("0"):  # behind 1 there is one way to go on
-                lesson.digits[at + point + 1] = fractions.shares(edge)[0][:10]
-                lesson.digits[at + point + 2] = fractions.hundredths_behind(edge, int(tokens[point + 1]))
+                lesson.hundredths[at + point + 1] = fractions.shares(edge)
 
     def talk(
         self,
@@ -274,21 +274,22 @@ class Lessons:
         """`rows` rows of a layout."""
         lessons = []
         prefix = 0
-        digits: list[tuple[int, int, NDArray[np.float32]]] = []  # row, place, how right each is
+        hundredths: list[tuple[int, int, NDArray[np.float32]]] = []  # row, place, how right each is
         for row in range(rows):
             whole = self.prefix(layout, rng)
             prefix = len(whole.ids)  # the same for every row of a layout
             for _ in range(layout.branches):
                 branch = self.branch(layout, whole.pictures, rng)
-                digits += [(row, len(whole.ids) + at, each) for at, each in branch.digits.items() if at < layout.own]
+                begin = len(whole.ids)
+                hundredths += [(row, begin + at, each) for at, each in branch.hundredths.items() if at < layout.own]
                 whole.ids += branch.ids
                 whole.learned += branch.learned
                 whole.about += branch.about
                 whole.shown += branch.shown
                 whole.pictures += branch.pictures
             lessons.append(whole)
-        right = np.zeros((rows, len(lessons[0].ids), 10), np.float32)
-        for row, at, each in digits:
+        right = np.zeros((rows, len(lessons[0].ids), 100), np.float32)
+        for row, at, each in hundredths:
             right[row, at] = each
         return Batch(
             np.array([one.ids for one in lessons]),

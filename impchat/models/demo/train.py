@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from impchat import settings
 from impchat.models.convert import checkpoint
 from impchat.models.demo import eyes, scenes
-from impchat.models.demo.lessons import EOS, IMAGE, LAYOUTS, Lessons, make_tokenizer
+from impchat.models.demo.lessons import EOS, HUNDREDTHS, IMAGE, LAYOUTS, Lessons, make_tokenizer
 from impchat.models.demo.model import Imp, Size
 from impchat.models.demo.muon import Muon
 
@@ -45,7 +45,7 @@ class Plan:
 
     out: Path = Path("runs/demo")
     eyes_steps: int = 4500
-    language_steps: int = 4500
+    language_steps: int = 3900
     eyes_batch: int = 24  # pictures in a step, over all workers
     language_batch: int = 16
     seed: int = 196
@@ -194,14 +194,14 @@ def teach_language(run: Run, tokenizer: Tokenizer) -> None:
     teaching = Lessons(tokenizer)
     look = torch.compile(model.eyes, dynamic=False)
     fast = torch.compile(model.decode, dynamic=False)
-    numerals = torch.tensor([tokenizer.token_to_id(str(n)) for n in range(10)], device=plan.device)
+    numerals = torch.tensor([tokenizer.token_to_id(n) for n in HUNDREDTHS], device=plan.device)
     for step in run.steps("language", plan.language_steps, learner):
         layout = Random(f"{plan.seed} layout {step}").choices(LAYOUTS, [one.weight for one in LAYOUTS])[0]
         rows = plan.language_batch // plan.workers
         lesson = teaching.batch(layout, Random(f"{plan.seed} language {step} {run.rank}"), rows)
-        ids, learned, about, shown, digits = (
+        ids, learned, about, shown, hundredths = (
             torch.from_numpy(a).to(plan.device)
-            for a in (lesson.ids, lesson.learned, lesson.about, lesson.shown, lesson.digits)
+            for a in (lesson.ids, lesson.learned, lesson.about, lesson.shown, lesson.hundredths)
         )
         features, seen = torch.empty(0), torch.zeros(())
         with run.quick():
@@ -216,7 +216,7 @@ def teach_language(run: Run, tokenizer: Tokenizer) -> None:
             wanted = learned[:, 1:] > 0
             logits = model.lm_head(states[:, :-1][wanted])
         told = ids[:, 1:][wanted]
-        loss = telling_loss(logits.float(), told, learned[:, 1:][wanted], digits[:, 1:][wanted], numerals)
+        loss = telling_loss(logits.float(), told, learned[:, 1:][wanted], hundredths[:, 1:][wanted], numerals)
         pointed = torch.zeros(())
         if layout.name in ("short", "longer"):
             pointed = pointing_loss(scores.float(), about, classes[..., 4])
@@ -234,14 +234,14 @@ def teach_language(run: Run, tokenizer: Tokenizer) -> None:
             run.log("language", step, layout=layout_number, **{name: f.item() for name, f in figures.items()})
 
 
-def telling_loss(logits: Tensor, told: Tensor, weights: Tensor, digits: Tensor, numerals: Tensor) -> Tensor:
+def telling_loss(logits: Tensor, told: Tensor, weights: Tensor, hundredths: Tensor, numerals: Tensor) -> Tensor:
     """The mean cross entropy of `logits` (n, vocabulary) with the ids `told` (n,), weighted by `weights` (n,). Where
-    `digits` (n, 10) says how right each digit is, it takes the place of the one that was told; `numerals` (10,) are
-    the digits' ids."""
+    `hundredths` (n, 100) says how right each is, it takes the place of the one that was told; `numerals` (100,) are
+    their ids."""
     likely = logits.log_softmax(-1)
     plain = -likely.gather(-1, told[:, None])[:, 0]
-    near = -(likely[:, numerals] * digits).sum(-1)
-    loss: Tensor = (torch.where(digits.sum(-1) > 0, near, plain) * weights).sum() / weights.sum()
+    near = -(likely[:, numerals] * hundredths).sum(-1)
+    loss: Tensor = (torch.where(hundredths.sum(-1) > 0, near, plain) * weights).sum() / weights.sum()
     return loss
 
 
