@@ -19,7 +19,7 @@ from flet.messaging.protocol import Message, MessageAction, configure_encode_obj
 from flet.messaging.session import Session
 from flet.pubsub.pubsub_hub import PubSubHub
 
-SECONDS = 30.0
+SECONDS = 120.0
 C = TypeVar("C", bound=BaseControl)
 
 

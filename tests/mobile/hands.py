@@ -8,7 +8,7 @@ from pathlib import Path
 
 from playwright.sync_api import Locator, Page
 
-SECONDS = 30.0
+SECONDS = 180.0  # far more than anything here takes, also on a machine that has other work
 
 CHINESE = Path("/usr/share/fonts/truetype/droid/DroidSansFallbackFull.ttf")
 
