@@ -6,12 +6,15 @@ of servers, which its owner alone can read.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 from flet_secure_storage import SecureStorage
 
 from impchat.servers import Server
 from impchat_mobile.guard import log
+
+_PATIENCE_S = 5.0  # with a keystore that never answers, the app must start all the same
 
 
 class Keys:
@@ -21,8 +24,8 @@ class Keys:
     async def put(self, server: Server) -> Server:
         """Keep the key of `server`; the server as it is to be written to the file."""
         try:
-            await self._store.set(_name(server), server.key)
-            if await self._store.get(_name(server)) == server.key:
+            await asyncio.wait_for(self._store.set(_name(server), server.key), _PATIENCE_S)
+            if await asyncio.wait_for(self._store.get(_name(server)), _PATIENCE_S) == server.key:
                 return replace(server, key="")
         except Exception as exc:  # noqa: BLE001 - each platform refuses in its own way
             log.info("no keystore: %s", type(exc).__name__)
@@ -33,14 +36,15 @@ class Keys:
         if server.key:
             return server
         try:
-            return replace(server, key=str(await self._store.get(_name(server)) or ""))
+            kept = await asyncio.wait_for(self._store.get(_name(server)), _PATIENCE_S)
+            return replace(server, key=str(kept or ""))
         except Exception as exc:  # noqa: BLE001 - each platform refuses in its own way
             log.info("no keystore: %s", type(exc).__name__)
             return server
 
     async def drop(self, server: Server) -> None:
         try:
-            await self._store.remove(_name(server))
+            await asyncio.wait_for(self._store.remove(_name(server)), _PATIENCE_S)
         except Exception as exc:  # noqa: BLE001 - each platform refuses in its own way
             log.info("no keystore: %s", type(exc).__name__)
 

@@ -128,9 +128,11 @@ class Life:
         self._shell = shell
         self._screen = screen
         shell.page.session.store.set("life", self)
+        self._is_left = False
         self._hidden_at = 0.0  # on the monotonic clock; 0: in sight
         shell.page.on_app_lifecycle_state_change = shell.on(self._changed)
         shell.page.on_disconnect = shell.on(self._left)
+        shell.page.on_connect = shell.on(self._connected)
         shell.page.on_platform_brightness_change = shell.on(self._brightness)
 
     @classmethod
@@ -184,7 +186,15 @@ class Life:
         if self._shell.preferences.theme == "system":
             await self._shell.redraw()
 
+    async def _connected(self) -> None:
+        """A browser that lost its connection is back: what was answered is shown, what goes on is followed."""
+        if self._is_left:
+            self._is_left = False
+            self._watch = asyncio.get_running_loop().create_task(self._watch_memory())
+            await self._screen.open(self._screen.talk.conversation)
+
     async def _left(self) -> None:
+        self._is_left = True
         await self._screen.keep()
         self._screen.talk.close()
         self._watch.cancel()

@@ -6,6 +6,8 @@ What reads aloud is the device's own screen reader. This file does not know how 
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import flet as ft
 
 from impchat.errors import ImpChatError
@@ -69,7 +71,8 @@ class EyesFreeScreen(Screen):
             return
         self._busy = True
         try:
-            await self._shell.haptics.medium_impact()
+            with suppress(Exception):  # not every device can be felt
+                await self._shell.haptics.medium_impact()
             data = await self._lens.photo()
             self._say(self._shell.say("chat.reading_picture"))
             await self._talk.open(None)
