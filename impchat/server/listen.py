@@ -43,7 +43,8 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: Any, ready: Callable[[], None], **how: Any) -> None:
         # Whoever streams is cut off after a second; an answer of a conversation is saved by the core.
-        super().__init__(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, ws="none", **how))
+        how = {"ws": "none"} | how
+        super().__init__(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, **how))
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

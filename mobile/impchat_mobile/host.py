@@ -1,6 +1,7 @@
 """The app in a browser of this machine: the page, its fonts, and what every request passes.
 
-In: Flet's entry for a page. Out: an ASGI app that serves loopback alone and lets the page ask nothing of anybody else.
+In: Flet's entry for a page, or an open App. Out: an ASGI app that serves loopback alone and lets the page ask nothing
+of anybody else; it stands alone (`make mobile`) or below a path of another site (`/mobile` of `impchat web`).
 This file does not know what is on the screens.
 """
 
@@ -14,20 +15,23 @@ from urllib.parse import urlsplit
 
 import flet as ft
 import flet_web.fastapi as flet_web
-from fastapi.responses import FileResponse, PlainTextResponse, Response
+from fastapi import FastAPI
+from fastapi.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from impchat.app import App
 from impchat.errors import SettingsError
+from impchat_mobile import launch
 from impchat_mobile.launch import ASSETS
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _LARGEST_MESSAGE = 96 * 1024 * 1024  # bytes: a picture comes through the websocket, so the core's limit and some more
 
 # Fonts that Flutter asks for where its own lack a character, and what this system may have in their place.
-_CHINESE = (
+CHINESE = (
+    Path("/usr/share/fonts/truetype/droid/DroidSansFallbackFull.ttf"),  # a fifth of the next one's size
     Path("/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc"),
-    Path("/usr/share/fonts/truetype/droid/DroidSansFallbackFull.ttf"),
     Path("/usr/share/fonts/truetype/wqy/wqy-microhei.ttc"),
 )
 _POLICY = "; ".join(
@@ -48,19 +52,37 @@ _POLICY = "; ".join(
 )
 
 
-def build_app(main: Callable[[ft.Page], Any]) -> ASGIApp:
-    """The whole site."""
-    site = flet_web.FastAPI()
+def build_app(main: Callable[[ft.Page], Any], prefix: str = "") -> FastAPI:
+    """The whole site, below the path `prefix`."""
+    site = flet_web.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
-    @site.get("/assets/fonts/{family}/{rest:path}")
-    def font(family: str, rest: str) -> Response:
-        found = next((path for path in _CHINESE if path.is_file()), None)
-        if found is None or not family.startswith(("notosanssc", "notosanshk", "notosanstc", "notosansjp")):
+    @site.get(f"{prefix}/assets/fonts/chinese")
+    def chinese() -> Response:
+        found = next((path for path in CHINESE if path.is_file()), None)
+        if found is None:
             return Response(status_code=404)
         return FileResponse(found, media_type="font/ttf", headers={"cache-control": "max-age=86400"})
 
-    site.mount("/", flet_web.app(main, no_cdn=True, assets_dir=str(ASSETS), app_name="ImpChat"))
-    return Guard(site)
+    @site.get(f"{prefix}/assets/fonts/{{family}}/{{rest:path}}")
+    def font(family: str, rest: str) -> Response:
+        """Flutter asks for a font in a hundred parts; one file stands for them all, and is fetched once."""
+        if family.startswith(("notosanssc", "notosanshk", "notosanstc", "notosansjp")):
+            return RedirectResponse(f"{prefix}/assets/fonts/chinese")
+        return Response(status_code=404)
+
+    site.mount(f"{prefix}/", flet_web.app(main, no_cdn=True, assets_dir=str(ASSETS), app_name="ImpChat"))
+    site.add_middleware(Guard)
+    return site
+
+
+def beside(app: App, language: str | None, prefix: str) -> FastAPI:
+    """The app below the path `prefix` of another site, which has opened `app` and enters the lifespan of what comes
+    back. `language`: None: the browser's own."""
+
+    async def main(page: ft.Page) -> None:
+        await launch.start(page, lambda: app, language)
+
+    return build_app(main, prefix)
 
 
 class Guard:
@@ -87,6 +109,7 @@ class Guard:
                     headers["content-security-policy"] = _POLICY
                     headers["x-content-type-options"] = "nosniff"
                     headers["referrer-policy"] = "no-referrer"
+                    del headers["access-control-allow-origin"]  # Flet would let any site read along
                 await send(message)
 
             await self._app(scope, receive, armoured)

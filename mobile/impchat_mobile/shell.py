@@ -65,7 +65,8 @@ class Shell:
         return self.preferences.language or self._system_language
 
     def say(self, key: str, **values: Any) -> str:
-        return say(key, self.language, **values)
+        on_computer = f"{key}_on_computer"
+        return say(on_computer if self.page.web and on_computer in LANGUAGES["en"] else key, self.language, **values)
 
     def sentence(self, error: Exception) -> str:
         """What a person is told of an error."""

@@ -35,7 +35,7 @@ class Site:
         self.port = bound.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         started = threading.Event()
-        self._server = listen.Server(server.build_app(self.app, language, self.access), started.set)
+        self._server = listen.Server(server.build_app(self.app, language, self.access), started.set, **server.SOCKETS)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [bound]})
         self._thread.start()
         assert started.wait(SECONDS)

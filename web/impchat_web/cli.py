@@ -88,5 +88,5 @@ def _serve(options: argparse.Namespace, language: str) -> int:
 
         web = server.build_app(app, options.language if "language" in options else None, access, desk)
         with suppress(KeyboardInterrupt):  # how uvicorn passes Ctrl-C on when it has ended
-            listen.Server(web, ready).run(sockets=[bound])
+            listen.Server(web, ready, **server.SOCKETS).run(sockets=[bound])
     return 0

@@ -12,7 +12,7 @@ import secrets
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from impchat.server.gate import LOOPBACK
@@ -55,25 +55,38 @@ _HEADERS = {
 
 
 class Guard:
-    """ASGI middleware. `ours` are the beginnings of the paths that ImpChat-Web itself answers; `head` is HTML for the
-    head of every page, where a script runs before Gradio's."""
+    """ASGI middleware. `ours` are the beginnings of the paths that ImpChat-Web itself answers; `beside` the paths of
+    other front ends, which bring a policy of their own; `head` is HTML for the head of every page, where a script runs
+    before Gradio's."""
 
-    def __init__(self, app: ASGIApp, ours: tuple[str, ...], head: str) -> None:
+    def __init__(self, app: ASGIApp, ours: tuple[str, ...], beside: tuple[str, ...], head: str) -> None:
         self._app = app
         self._paths = _GRADIO + ours
+        self._beside = beside
         self._head = head
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
-        elif scope["type"] != "http" or not _from_here(Headers(scope=scope)):
-            await PlainTextResponse("This address answers only its own page on this machine.", 403)(
-                scope, receive, send
-            )
+            return
+        beside = next((path for path in self._beside if f"{scope['path']}/".startswith(f"{path}/")), None)
+        if not _from_here(Headers(scope=scope)) or (scope["type"] != "http" and beside is None):
+            await _refuse(scope, receive, send)
+        elif beside == scope["path"]:
+            await RedirectResponse(f"{beside}/", 308)(scope, receive, send)
+        elif beside is not None:
+            await self._app(scope, receive, send)
         elif scope["path"] != "/" and not scope["path"].startswith(self._paths):
             await PlainTextResponse("Not found.", 404)(scope, receive, send)
         else:
             await self._app(scope, receive, _Armour(send, self._head))
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008})
+    else:
+        await PlainTextResponse("This address answers only its own page on this machine.", 403)(scope, receive, send)
 
 
 def _from_here(headers: Headers) -> bool:

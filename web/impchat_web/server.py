@@ -13,9 +13,10 @@ import os
 import re
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ _OURS = (*_PICTURES, *_TALK, "/page.", "/manifest.", "/favicon.", devices.PATH, 
 _FILES = {"page.js": "text/javascript", "page.css": "text/css", "page.svg": "image/svg+xml"}
 _THUMBNAILS = 256  # kept in memory
 FRAME_S = 0.05  # an answer is sent at most this often
+SOCKETS = {"ws": "websockets-sansio", "ws_max_size": settings.IMAGE_BYTES + (1 << 20)}  # uvicorn's: a picture fits
 IDLE_S = 0.5  # where nothing new comes, the server looks this often whether the page has gone
 
 
@@ -60,9 +62,14 @@ def build_app(app: App, language: str | None = None, access: Access | None = Non
     machine. `language` None: each browser's own. `access`: who may use ImpChat from elsewhere; the page can pair
     phones then. `desk`: shared with other APIs of `app`."""
 
+    beside = {f"/{entry.name}": entry.load()(app, language, f"/{entry.name}") for entry in _front_ends()}
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with AsyncExitStack() as stack:
+            for other in beside.values():
+                await stack.enter_async_context(other.router.lifespan_context(other))
+            yield
         await run_in_threadpool(app.close)
 
     web = FastAPI(title="ImpChat", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
@@ -90,21 +97,31 @@ def build_app(app: App, language: str | None = None, access: Access | None = Non
         mcp_server=False,
         theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
     )
-    web.add_middleware(_WithApi, api=build_api(app, desk=desk, access=access))
-    web.add_middleware(guard.Guard, ours=_OURS, head=_head())
+    others = {api.PATHS: build_api(app, desk=desk, access=access)}
+    others |= {(f"{path}/",): other for path, other in beside.items()}
+    web.add_middleware(_Crossing, others=others)
+    web.add_middleware(guard.Guard, ours=_OURS, beside=tuple(beside), head=_head())
     return web
 
 
-class _WithApi:
-    """ASGI middleware: what is asked of the API goes there, all else to the page."""
+def _front_ends() -> Iterable[metadata.EntryPoint]:
+    """Those that are installed and can run beside the page."""
+    return metadata.entry_points(group="impchat.beside")
 
-    def __init__(self, app: ASGIApp, api: ASGIApp) -> None:
+
+class _Crossing:
+    """ASGI middleware: what is asked of the API or of another front end goes there, all else to the page. `others`:
+    the beginnings of paths -> who answers them."""
+
+    def __init__(self, app: ASGIApp, others: Mapping[tuple[str, ...], ASGIApp]) -> None:
         self._app = app
-        self._api = api
+        self._others = others
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asked = scope["type"] == "http" and scope["path"].startswith(api.PATHS)
-        await (self._api if asked else self._app)(scope, receive, send)
+        chosen = self._app
+        if scope["type"] in ("http", "websocket"):
+            chosen = next((other for paths, other in self._others.items() if scope["path"].startswith(paths)), chosen)
+        await chosen(scope, receive, send)
 
 
 def _add_pictures(web: FastAPI, app: App) -> None:

@@ -1,0 +1,56 @@
+"""The phone app below the page's own address: the same access rules, and nothing from elsewhere."""
+
+from __future__ import annotations
+
+import http.client
+
+from impchat_mobile.host import CHINESE
+from tests.core.scripted import ScriptedEngine
+from tests.web.conftest import Serve, Site
+
+
+def asked(site: Site, path: str, **headers: str) -> http.client.HTTPResponse:
+    connection = http.client.HTTPConnection(site.url.removeprefix("http://"))
+    connection.request("GET", path, headers=headers)
+    response = connection.getresponse()
+    if response.status != 101:
+        response.read()
+    response.close()
+    connection.close()
+    return response
+
+
+SOCKET = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+}
+
+
+def test_the_rules_of_the_page_hold_there_too_and_the_pages_own_policy_is_as_before(serve: Serve) -> None:
+    site = serve(ScriptedEngine())
+    for path in ("/mobile/", "/mobile/main.dart.mjs", "/mobile/assets/fonts/notosanssc/x.woff2"):
+        assert asked(site, path, Host="impchat.example").status == 403
+        assert asked(site, path, Origin="http://elsewhere.example").status == 403
+        assert asked(site, path, **{"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}).status == 403
+    assert asked(site, "/mobile/ws", Origin=site.url, **SOCKET).status == 101
+    for foreign in ({"Origin": "http://elsewhere.example"}, {"Origin": "null"}, {"Host": "impchat.example"}):
+        assert asked(site, "/mobile/ws", **(SOCKET | foreign)).status == 403
+    assert asked(site, "/ws", Origin=site.url, **SOCKET).status == 403  # nothing else speaks by sockets
+    app = asked(site, "/mobile/").headers
+    assert "connect-src 'self'" in app["content-security-policy"]
+    assert "access-control-allow-origin" not in app
+    page = asked(site, "/").headers["content-security-policy"]
+    assert "'unsafe-inline'" not in page.split("script-src")[1].split(";")[0]
+    assert asked(site, "/mobiles").status == 404
+
+
+def test_chinese_has_a_font_where_this_machine_has_one(serve: Serve) -> None:
+    site = serve(ScriptedEngine())
+    parts = {asked(site, f"/mobile/assets/fonts/notosanssc/v37/{n}.woff2").headers["location"] for n in (111, 118)}
+    assert parts == {"/mobile/assets/fonts/chinese"}  # one file, however many parts a page asks for
+    got = asked(site, parts.pop())
+    there = any(path.is_file() for path in CHINESE)
+    assert got.status == (200 if there else 404)
+    assert asked(site, "/mobile/assets/fonts/notosanskr/v1/1.woff2").status == 404
