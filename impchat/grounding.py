@@ -15,7 +15,7 @@ from impchat import images
 
 _FRACTION = r"\s*([01](?:\.\d+)?|\.\d+)\s*"
 _BOX = re.compile(rf"\[{_FRACTION},{_FRACTION},{_FRACTION},{_FRACTION}\]")
-_COLOURS = ("#e2592f", "#2f7de2", "#1f9d55", "#a03fd0")  # each next box in the next one
+COLOURS = ("#e2592f", "#2f7de2", "#1f9d55", "#a03fd0")  # each next box in the next one
 _LINE = 1 / 120  # of the picture's longest side
 
 
@@ -53,6 +53,6 @@ def draw(data: bytes, found: Sequence[Box]) -> bytes:
         outer = (max(left - line, 0), max(top - line, 0), right + line - 1, bottom + line - 1)
         pen.rounded_rectangle(outer, radius=3 * line, outline="white", width=2 * line)
         pen.rounded_rectangle(
-            (left, top, right - 1, bottom - 1), radius=2 * line, outline=_COLOURS[number % len(_COLOURS)], width=line
+            (left, top, right - 1, bottom - 1), radius=2 * line, outline=COLOURS[number % len(COLOURS)], width=line
         )
     return images.encode(picture, "JPEG")

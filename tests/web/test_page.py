@@ -39,6 +39,32 @@ def test_the_chat_goes_on_and_the_receipt_shows_what_was_reused(serve: Serve, vi
         expect(receipt).to_contain_text(part)
 
 
+def test_a_box_is_drawn_on_the_picture(serve: Serve, visit: Visit) -> None:
+    page = visit(serve().url)
+    add_by_click(page, drawing("red"))
+    send(page, "Give the bounding box of the circle.")
+    expect(answer(page, 1)).to_contain_text("[0.")
+    marked = page.get_by_role("img", name="The picture with the boxes of the answer")
+    expect(marked).to_be_visible()
+    picture, frame = marked.bounding_box(), page.locator("#thread .answer .marked rect").last.bounding_box()
+    assert picture and frame
+    left, top = (frame["x"] - picture["x"]) / picture["width"], (frame["y"] - picture["y"]) / picture["height"]
+    right, bottom = left + frame["width"] / picture["width"], top + frame["height"] / picture["height"]
+    drawn = (100 / 320, 60 / 240, 220 / 320, 180 / 240)
+    assert (left, top, right, bottom) == pytest.approx(drawn, abs=0.06)
+
+
+def test_the_page_keeps_its_shape_when_the_banner_is_hidden(serve: Serve, visit: Visit) -> None:
+    page = visit(serve().url)
+    add_by_click(page, drawing("red"))
+    send(page, "Give the bounding box of the circle.")
+    answer(page, 1)
+    before = page.locator("#composer").bounding_box()
+    page.locator("[data-do=hide-banner]").click()
+    expect(page.locator("#banner")).to_be_hidden()
+    assert page.locator("#composer").bounding_box() == before
+
+
 def test_nothing_at_all_is_no_question(serve: Serve, visit: Visit) -> None:
     site = serve()
     page = visit(site.url)

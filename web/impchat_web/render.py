@@ -14,7 +14,7 @@ from html import escape
 from itertools import groupby
 from pathlib import Path
 
-from impchat import remarks
+from impchat import grounding, remarks
 from impchat.messages import Conversation, Image, Message, Reading
 from impchat.texts import say
 from impchat_web import markdown
@@ -36,11 +36,13 @@ class Writing:
 def thread(messages: Iterable[Message], images: Mapping[str, Image], language: str) -> str:
     """The messages of a conversation, oldest first, without the one that is being written."""
     parts = []
+    shown: Image | None = None  # the latest picture, which the boxes of an answer are about
     for message in messages:
         if message.role == "user":
             parts.append(_question(message, images, language))
+            shown = next((images[sha] for sha in reversed(message.images) if sha in images), shown)
         elif message.state != "streaming":
-            parts.append(_answer(message, language))
+            parts.append(_answer(message, shown, language))
     return "".join(parts)
 
 
@@ -71,20 +73,38 @@ def _question(message: Message, images: Mapping[str, Image], language: str) -> s
 
 
 def _picture(image: Image, name: str, enlarge: str) -> str:
-    scale = min(1.0, _PICTURE_WIDTH / image.width, _PICTURE_HEIGHT / image.height)
-    # Width and height keep the place free, so that nothing jumps when the picture comes.
-    width, height = round(image.width * scale), round(image.height * scale)
     return (
         f'<button type="button" class="picture" data-do="enlarge" data-image="{image.sha256}" '
-        f'title="{escape(enlarge)}"><img src="/thumbnail/{image.sha256}" alt="{escape(name)}" '
-        f'width="{width}" height="{height}"></button>'
+        f'title="{escape(enlarge)}">{_thumbnail(image, name)}</button>'
     )
 
 
-def _answer(message: Message, language: str) -> str:
+def _thumbnail(image: Image, name: str) -> str:
+    scale = min(1.0, _PICTURE_WIDTH / image.width, _PICTURE_HEIGHT / image.height)
+    # Width and height keep the place free, so that nothing jumps when the picture comes.
+    size = f'width="{round(image.width * scale)}" height="{round(image.height * scale)}"'
+    return f'<img src="/thumbnail/{image.sha256}" alt="{escape(name)}" {size}>'
+
+
+def _marked(image: Image, boxes: Sequence[grounding.Box], language: str) -> str:
+    """The picture with the boxes of an answer drawn on it."""
+    frames = ""
+    for number, box in enumerate(boxes):
+        at = f'x="{box.left}" y="{box.top}" width="{box.right - box.left:g}" height="{box.bottom - box.top:g}"'
+        colour = grounding.COLOURS[number % len(grounding.COLOURS)]
+        frames += f'<rect class="ground" {at}/><rect {at} stroke="{colour}"/>'  # white below: seen on any ground
+    return (
+        f'<figure class="marked">{_thumbnail(image, say("chat.boxes", language))}'
+        f'<svg viewBox="0 0 1 1" preserveAspectRatio="none" aria-hidden="true">{frames}</svg></figure>'
+    )
+
+
+def _answer(message: Message, shown: Image | None, language: str) -> str:
     body = ""
     if message.text:
         body = f'<div class="words" dir="auto">{markdown.to_html(message.text, say("chat.copy", language))}</div>'
+    if shown and (boxes := grounding.boxes(message.text)):
+        body += _marked(shown, boxes, language)
     body += "".join(f'<p class="note {kind}">{escape(text)}</p>' for kind, text in remarks.notes(message, language))
     return _assistant(message.uuid, body + _receipt(message, language))
 

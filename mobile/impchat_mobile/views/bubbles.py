@@ -256,7 +256,7 @@ class Answered:
         rows: list[ft.Control] = []
         if boxes:
             image = ft.Image(
-                boxes, width=240, border_radius=16, gapless_playback=True, semantics_label=shell.say("mobile.boxes")
+                boxes, width=240, border_radius=16, gapless_playback=True, semantics_label=shell.say("chat.boxes")
             )
             look = shell.on(lambda: do.look_boxes(message))
             rows.append(
