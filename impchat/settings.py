@@ -102,6 +102,7 @@ THUMBNAIL_SIDE = 320
 # Server
 QUEUE_REQUESTS = 64  # being answered or waiting at once; the next one is told to come again
 REQUEST_BYTES = 96 * 1024 * 1024  # largest request; pictures in it are a third larger than their files
+STRANGER_BYTES = 1024 * 1024  # largest request of one who shows no token where one is needed: it asks to be paired
 STOP_STRINGS = 16
 SPOKEN_KEPT = 512  # latest answers whose token ids are remembered for a request that gives them back
 CERTIFICATE_DAYS = 20 * 365  # a new one would mean that every device is paired anew

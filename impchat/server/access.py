@@ -8,6 +8,7 @@ This file does not know HTTP, addresses or certificates.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import secrets
 import sqlite3
 import time
@@ -126,6 +127,7 @@ class Access:
             row = db.execute("select * from holders where id = ? or name = ? order by id = ? desc", (word, word, word))
             if (found := row.fetchone()) is None:
                 raise SettingsError("token.unknown", name=word)
+            db.execute("delete from codes where holder = ?", (found["id"],))  # or it could be used once more
             db.execute("delete from holders where id = ?", (found["id"],))
             return _holder(found)
 
@@ -179,7 +181,7 @@ class Access:
             if row is None:
                 db.execute("update codes set tries = tries - 1")
             else:
-                holder, token = self._insert(db, _clean(name) or "?", "device", row["owner"])
+                holder, token = self._insert(db, _free(db, _clean(name) or "?"), "device", row["owner"])
                 db.execute("update codes set holder = ? where hash = ?", (holder.id, row["hash"]))
                 return holder, token
         raise RequestError("pair.code")
@@ -200,6 +202,13 @@ def _spelt(code: str) -> str:
 def _clean(name: str) -> str:
     """One line of printable characters."""
     return "".join(c for c in " ".join(name.split()) if c.isprintable())[: settings.DEVICE_NAME_CHARS]
+
+
+def _free(db: sqlite3.Connection, name: str) -> str:
+    """`name`, with a number where somebody has it already: a name must say who is to be revoked."""
+    taken = {row["name"] for row in db.execute("select name from holders")}
+    numbered = (f"{name} ({number})" for number in itertools.count(2))
+    return next(each for each in itertools.chain((name,), numbered) if each not in taken)
 
 
 def _holder(row: sqlite3.Row) -> Holder:

@@ -42,16 +42,18 @@ class Gate:
         headers = Headers(scope=scope)
         try:
             self._check_names(scope, headers)
+            holder, limit = self._holder(headers), settings.REQUEST_BYTES
+            if self._token_needed and holder is None:
+                if not _is_open(scope):
+                    raise RequestError("request.token")
+                limit = settings.STRANGER_BYTES
             if headers.get("content-length", "").isdecimal():
-                _check_size(int(headers["content-length"]))
-            holder = self._holder(headers)
-            if self._token_needed and holder is None and not _is_open(scope):
-                raise RequestError("request.token")
+                _check_size(int(headers["content-length"]), limit)
             scope.setdefault("state", {})["holder"] = holder
         except RequestError as error:
             await refusal(error)(scope, receive, send)
             return
-        await self._app(scope, _counted(receive), send)
+        await self._app(scope, _counted(receive, limit), send)
 
     def _check_names(self, scope: Scope, headers: Headers) -> None:
         """A foreign name that leads to this machine is DNS rebinding. A page of another site has no business here."""
@@ -85,17 +87,23 @@ def _name(host: str) -> str:
 def _is_at(name: str, server: tuple[str, int | None] | None) -> bool:
     """Whether `name` is the address at which this connection arrived."""
     try:
-        return server is not None and ipaddress.ip_address(name) == ipaddress.ip_address(server[0].partition("%")[0])
+        return server is not None and _address(name) == _address(server[0])
     except ValueError:
         return False
 
 
-def _check_size(count: int) -> None:
-    if count > settings.REQUEST_BYTES:
-        raise RequestError("request.too_large", limit=settings.REQUEST_BYTES >> 20)
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """A socket of both kinds shows IPv4 addresses as ::ffff:192.0.2.1."""
+    address = ipaddress.ip_address(text.partition("%")[0])
+    return (address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None) or address
 
 
-def _counted(receive: Receive) -> Receive:
+def _check_size(count: int, limit: int) -> None:
+    if count > limit:
+        raise RequestError("request.too_large", limit=limit >> 20)
+
+
+def _counted(receive: Receive, limit: int) -> Receive:
     """`receive` of a body that did not say how large it is."""
     total = 0
 
@@ -104,7 +112,7 @@ def _counted(receive: Receive) -> Receive:
         message = await receive()
         total += len(message.get("body", b""))
         try:
-            _check_size(total)
+            _check_size(total, limit)
         except RequestError as error:
             raise HTTPException(413, str(error)) from error  # the one exception that passes FastAPI's reading of a body
         return message

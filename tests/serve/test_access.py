@@ -84,6 +84,24 @@ def test_a_code_pairs_one_device_however_it_is_spelt(access: Access) -> None:
         access.redeem(code, "second")
 
 
+def test_a_device_that_was_revoked_cannot_use_its_code_again(access: Access) -> None:
+    code = access.offer()
+    holder, token = access.redeem(code, "phone")
+    access.revoke(holder.id)
+    assert access.code(code).state == "over"
+    with pytest.raises(RequestError):
+        access.redeem(code, "phone")
+    assert access.holder(token) is None and access.holders() == []
+
+
+def test_a_name_says_who_is_revoked(access: Access) -> None:
+    access.create("phone")
+    for name in ("phone (2)", "phone (3)"):
+        assert access.redeem(access.offer(), "phone")[0].name == name
+    access.revoke("phone (2)")
+    assert sorted(holder.name for holder in access.holders()) == ["phone", "phone (3)"]
+
+
 def test_a_code_expires(access: Access, clock: Clock) -> None:
     code = access.offer()
     clock.now += settings.PAIR_CODE_S - 1
@@ -128,6 +146,18 @@ def test_an_api_with_tokens_answers_nobody_else(serve: Serve, access: Access) ->
         assert client.get("/bundles", headers=mine).status_code == 403  # a program is no paired device
         access.revoke(holder.id)
         assert client.get("/v1/models", headers=mine).status_code == 401
+
+
+def test_who_is_not_paired_yet_can_send_little(serve: Serve, access: Access) -> None:
+    token = access.create("laptop")[1]
+    large = b" " * (settings.STRANGER_BYTES + 1)
+    said = {"content-type": "application/json"}
+    with serve(ScriptedEngine(), access=access, token_needed=True).client() as client:
+        assert client.post("/pair", content=large, headers=said).status_code == 413
+        assert client.post("/pair", content=iter([large]), headers=said).status_code == 413  # of unsaid length
+        assert client.post("/pair", json={"code": "0000-0000", "name": "x"}).status_code == 403
+        mine = said | {"authorization": f"Bearer {token}"}
+        assert client.post("/v1/chat/completions", content=large, headers=mine).status_code == 400
 
 
 def test_on_this_machine_alone_no_token_is_needed(serve: Serve, access: Access) -> None:

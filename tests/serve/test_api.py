@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -9,10 +10,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 
 from impchat.errors import EngineError
 from impchat.messages import Finished, Stats
+from impchat.server.api import build_api
 from impchat.server.desk import Desk
 from tests.core.scripted import ScriptedEngine
 from tests.serve.conftest import SECONDS, Serve, Site, asking, data_uri, drawing, question
@@ -63,7 +66,7 @@ def test_requests_leave_no_trace_in_the_history(site: Site) -> None:
     with site.client() as client:
         client.post("/v1/chat/completions", json=asking(question("Hello!", data_uri(drawing())))).raise_for_status()
     assert site.app.history.conversations("local") == []
-    assert list((site.app.data / "images").glob("*.png")) == []
+    assert [path for path in (site.app.data / "images").rglob("*") if path.is_file()] == []
 
 
 def test_a_foreign_name_for_this_machine_is_refused(site: Site) -> None:
@@ -75,6 +78,17 @@ def test_a_foreign_name_for_this_machine_is_refused(site: Site) -> None:
             assert refused.json()["error"]["type"] == "permission_error"
         for host in ("localhost", f"127.0.0.1:{site.port}", "[::1]:80", "LOCALHOST:1"):
             assert client.get("/health", headers={"host": host}).status_code == 200
+
+
+def test_a_socket_of_both_kinds_knows_its_ipv4_address(site: Site) -> None:
+    async def ask(arrived: str, host: str) -> int:
+        over = httpx.ASGITransport(app=build_api(site.app))
+        async with httpx.AsyncClient(transport=over, base_url=f"http://[{arrived}]:7861") as client:
+            return (await client.get("/health", headers={"host": host})).status_code
+
+    assert asyncio.run(ask("::ffff:192.168.1.20", "192.168.1.20:7861")) == 200
+    assert asyncio.run(ask("fd00::5", "[fd00::5]:7861")) == 200
+    assert asyncio.run(ask("::ffff:192.168.1.20", "192.168.1.21:7861")) == 403
 
 
 def test_unknown_paths_methods_and_bodies_get_openais_error_body(site: Site) -> None:
