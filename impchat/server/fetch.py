@@ -18,7 +18,7 @@ from impchat import settings
 from impchat.errors import RequestError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-_TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # to IPv4, whatever lies there
+_UNICAST = ipaddress.ip_network("2000::/3")  # all of IPv6 that the internet is made of
 
 
 def resolve(host: str) -> list[str]:
@@ -31,7 +31,7 @@ def is_public(address: Address) -> bool:
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped:
             return is_public(address.ipv4_mapped)
-        if address.sixtofour or address.teredo or address in _TRANSLATED:
+        if address not in _UNICAST or address.sixtofour or address.teredo:  # the last two lead to any IPv4 address
             return False
     return address.is_global and not address.is_multicast
 
@@ -71,7 +71,7 @@ class Fetcher:
         )
         response = client.send(request, stream=True)
         try:
-            if response.is_redirect:
+            if response.has_redirect_location:
                 return str(response.headers["location"])
             if response.status_code != 200:
                 raise RequestError("request.fetch_failed", url=str(url))

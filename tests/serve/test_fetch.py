@@ -24,7 +24,8 @@ class Pictures(BaseHTTPRequestHandler):
         self.asked.append(f"{self.headers['host']}{self.path}")
         if self.path in self.targets:
             self.send_response(302)
-            self.send_header("location", self.targets[self.path])
+            if self.targets[self.path]:
+                self.send_header("location", self.targets[self.path])
             self.end_headers()
         elif self.path == "/picture.png":
             self.send_response(200)
@@ -75,9 +76,11 @@ def test_a_redirect_is_followed_and_looked_at_anew(web: ThreadingHTTPServer) -> 
         "/literal": f"http://127.0.0.2:{web.server_port}/picture.png",
         "/file": "file:///etc/passwd",
         "/loop": "/loop",
+        "/nowhere": "",
     }
     assert fetcher()(f"{base}/moved") == drawing()
-    for path, code in (("inside", "barred"), ("literal", "barred"), ("file", "barred"), ("loop", "failed")):
+    barred, failed = ("inside", "literal", "file"), ("loop", "nowhere")
+    for path, code in [(path, "barred") for path in barred] + [(path, "failed") for path in failed]:
         with pytest.raises(RequestError) as caught:
             fetcher()(f"{base}/{path}")
         assert caught.value.code == f"request.fetch_{code}", path
@@ -94,7 +97,8 @@ def test_a_name_with_any_address_inside_is_barred(web: ThreadingHTTPServer) -> N
     "address",
     ["127.0.0.1", "127.9.9.9", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
      "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fc00::1", "ff02::1", "::ffff:127.0.0.1",
-     "::ffff:10.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "2001:0:7f00:1::"],
+     "::ffff:10.0.0.1", "64:ff9b::7f00:1", "64:ff9b:1::7f00:1", "::7f00:1", "fec0::1", "2002:7f00:1::",
+     "2001:0:7f00:1::"],
 )  # fmt: skip
 def test_what_is_not_the_public_internet_is_barred(address: str) -> None:
     assert not is_public(ipaddress.ip_address(address))
