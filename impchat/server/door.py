@@ -65,7 +65,7 @@ def _announce(stack: ExitStack, id: str, near: list[str], port: int, scheme: str
     try:
         stack.callback(Announcement(id, platform.node(), near, port, {"scheme": scheme}).close)
     except OSError as exc:  # a network without multicast: the link works all the same
-        logging.getLogger(__name__).warning("not announced in the local network: %s", exc.strerror)
+        logging.getLogger(__name__).warning("not announced in the local network: %s", exc)
 
 
 @contextmanager

@@ -18,20 +18,25 @@ class Announcement:
     """Sent on the cards with `addresses` alone."""
 
     def __init__(self, id: str, name: str, addresses: Iterable[str], port: int, properties: Mapping[str, str]) -> None:
-        from zeroconf import IPVersion, ServiceInfo, Zeroconf
+        """Raises OSError where the network takes no announcement."""
+        from zeroconf import Error, IPVersion, ServiceInfo, Zeroconf
 
         listed: list[Any] = [address for address in addresses if ":" not in address]
         self._zeroconf = Zeroconf(interfaces=listed, ip_version=IPVersion.V4Only)
-        # The id keeps two servers of one name apart.
+        # The id keeps two servers of one name apart, the port those of one data folder.
         info = ServiceInfo(
             pairing.SERVICE,
-            f"ImpChat {id[:8]}.{pairing.SERVICE}",
+            f"ImpChat {id[:8]} {port}.{pairing.SERVICE}",
             addresses=[socket.inet_aton(address) for address in listed],
             port=port,
             properties={"id": id, "name": name} | dict(properties),
             server=f"impchat-{id[:8]}.local.",
         )
-        self._zeroconf.register_service(info)
+        try:
+            self._zeroconf.register_service(info)
+        except (Error, OSError) as exc:
+            self._zeroconf.close()
+            raise OSError(f"{type(exc).__name__} {exc}".strip()) from exc
 
     def close(self) -> None:
         """Say goodbye."""

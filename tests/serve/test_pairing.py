@@ -222,3 +222,14 @@ def test_a_phone_lists_the_servers_around_it() -> None:
     here = ["127.0.0.1"]
     with closing(Announcement("0123456789abcdef", "desk of Anna", here, 7861, {"scheme": "https"})):
         assert Found("0123456789abcdef", "desk of Anna", ("127.0.0.1:7861",)) in pairing.discover(2.0, here)
+
+
+def test_two_servers_of_one_data_folder_are_both_listed() -> None:
+    """The page's door and `impchat serve`, say."""
+    here = ["127.0.0.1"]
+    with (
+        closing(Announcement("fedcba9876543210", "desk", here, 7861, {})),
+        closing(Announcement("fedcba9876543210", "desk", here, 7862, {})),
+    ):
+        found = {one.places for one in pairing.discover(2.0, here) if one.id == "fedcba9876543210"}
+    assert found == {("127.0.0.1:7861",), ("127.0.0.1:7862",)}
