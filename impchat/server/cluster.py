@@ -238,6 +238,13 @@ class _Run:
             self._task.cancel()
 
     async def _work(self) -> None:
+        try:
+            await self._persist()
+        finally:
+            self.end(Failed("engine.broken", {}))  # a mistake of ours: nobody may wait for ever
+
+    async def _persist(self) -> None:
+        """Ask one replica after the other, until there is a last event."""
         from ray.exceptions import RayError, RayTaskError
         from ray.serve.exceptions import RayServeException
 

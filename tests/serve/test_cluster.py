@@ -3,6 +3,7 @@ the replica that was giving it. One Ray for all tests."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import itertools
@@ -21,9 +22,9 @@ from impchat.engines import Engine
 from impchat.messages import Picture, Prompt, Ready, Sampling, Text, Turn
 from impchat.models import bundle
 from impchat.models.bundle import Bundle
-from impchat.server.cluster import ClusterEngine
+from impchat.server.cluster import ClusterEngine, _Run
 from impchat.server.rays import local_ray
-from tests.core.conformance import GREEDY, EngineConformance, ask, finished, run, text_of
+from tests.core.conformance import GREEDY, EngineConformance, ask, failed, finished, run, text_of
 from tests.core.conftest import Draw
 from tests.serve.processes import descendants, listening
 
@@ -153,6 +154,20 @@ def test_a_replica_that_dies_in_mid_answer_takes_no_word_with_it(mortal: Cluster
     assert text == text_of(whole)
     assert cached == 0  # so another one has ended it
     assert finished(run(mortal.start(prompt, sampling))).stats.cached_tokens > 0  # and keeps the conversation
+
+
+def test_nobody_waits_for_ever_where_a_mistake_ends_the_work() -> None:
+    class Mistaken:
+        def options(self, **_: object) -> Mistaken:
+            return self
+
+        def remote(self, *_: object) -> None:
+            raise TypeError("a mistake")
+
+    asked = _Run(Mistaken(), ask("Hello!"), GREEDY, lambda _: None)
+    with pytest.raises(TypeError):
+        asyncio.run(asked._work())
+    assert failed(run(asked)) == "engine.broken"
 
 
 class TestConformance(EngineConformance):
