@@ -170,7 +170,7 @@ class Refusal:
     def lengths(self) -> tuple[int, int]:
         """Of a prompt that is too long: its tokens and how many the model can read; 0 where that is not told."""
         if self.own and self.own.code == "prompt.too_long":
-            return self.own.values["tokens"], self.own.values["limit"]
+            return _count(self.own.values["tokens"]), _count(self.own.values["limit"])
         error = _dict(_dict(_parsed(self.body)).get("error"))
         found, limit = _FOUND.search(self.message), _LIMIT.search(self.message)
         return (

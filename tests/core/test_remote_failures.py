@@ -27,6 +27,7 @@ from tests.core.scripted import SECONDS
 Serve = Callable[..., Hostile]
 Open = Callable[..., RemoteEngine]
 SHORT = Sampling(temperature=0, max_tokens=16)
+WRONG_LENGTHS = {"code": "prompt.too_long", "values": {"tokens": "many", "limit": "few"}}
 
 
 @pytest.fixture
@@ -93,6 +94,7 @@ def answered(engine: RemoteEngine, text: str = "What is it?", *pictures: Picture
         (response(418), "remote.answered"),
         (refusal("maximum context length is 64 tokens, you sent a novel", 400), "remote.too_long"),
         (refusal("request (900 tokens) exceeds the available context size (512 tokens)", 400), "prompt.too_long"),
+        (refusal("too long", 400, impchat=WRONG_LENGTHS, code="context_length_exceeded"), "remote.too_long"),
         (response(307, location="http://elsewhere.invalid/v1"), "remote.redirect"),
         (response(body=b"<html>Log in</html>", kind="text/html"), "remote.not_openai"),
         (response(body=b"", kind=""), "remote.not_openai"),

@@ -98,6 +98,7 @@ def test_length_stop_and_seed_do_what_they_say(client: openai.OpenAI) -> None:
         ({"messages": []}, 400, "invalid_request"),
         ({"messages": [question("Hi")], "temperature": 3}, 400, "invalid_request"),
         ({"messages": [question("Hi")], "n": 2}, 400, "invalid_request"),
+        ({"messages": [question("Hi")], "logit_bias": {"7": 5}}, 400, "invalid_request"),
         ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]}, 400, "invalid_request"),
         ({"messages": [question("Hi"), {"role": "assistant", "content": "Hello"}]}, 400, "invalid_messages"),
         ({"messages": [{"role": "assistant", "content": "Hello"}, question("Hi")]}, 400, "invalid_messages"),

@@ -73,9 +73,7 @@ def test_every_answer_is_as_the_document_says(
         if mode is GenerationMode.NEGATIVE and not (operation.body or operation.query):
             continue  # nothing that could be wrong
 
-        @settings(
-            max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
-        )
+        @FRUGAL
         @given(case=operation.as_strategy(generation_mode=mode))
         def holds(case: schemathesis.Case) -> None:
             case.call_and_validate(headers=headers, checks=CHECKS, timeout=30)
