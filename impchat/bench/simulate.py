@@ -49,8 +49,8 @@ class People:
     answer_tokens: int = 64
 
 
-# KV cache: 0.33 MB a token (DESIGN's measurement of a full-size Imp-3B@196 in f16), a full context to each slot.
-TOKEN_BYTES = 0.33e6
+# KV cache of Phi-2, a full context to each slot: 32 layers, in each a key and a value of 2560 numbers in 16 bits
+TOKEN_BYTES = 32 * 2 * 2560 * 2
 MACHINES = (
     # Measured here on two cores of an AMD EPYC: a full-size Imp-3B@196 in q4_k_m, eyes in float32
     Machine("two processor cores, 24 GB", 50.0, 16.0, 0.86, 20 * GB, 20.0),
