@@ -23,9 +23,11 @@ from impchat_mobile.talk import Talk
 
 
 class Go:
-    def __init__(self, shell: Shell, talk: Talk) -> None:
+    def __init__(self, shell: Shell, talk: Talk, server: Server | None = None) -> None:
+        """`server`: answers where nothing else was chosen; None: the model here."""
         from impchat_mobile.views.drawer import History
 
+        self._server = server
         self._shell = shell
         self._talk = talk
         self.links = Links(shell.app, Keys())
@@ -39,6 +41,8 @@ class Go:
             await self.copies.load()
         except ImpChatError as error:
             self._shell.fail(error)
+        if self._server:
+            self.links.servers[self._server.id] = self._server
 
     # Who answers
 
@@ -55,7 +59,7 @@ class Go:
 
     def server_of(self, conversation: str | None) -> Server | None:
         """The computer that was chosen for a conversation, where it is still connected."""
-        return self.links.servers.get(self._shell.preferences.servers.get(conversation or "", ""))
+        return self.links.servers.get(self._shell.preferences.servers.get(conversation or "", ""), self._server)
 
     def place(self) -> None:
         """Choose who answers in the open conversation, and hand it over."""

@@ -20,6 +20,7 @@ from impchat import applock, preferences, settings
 from impchat.app import App
 from impchat.errors import HistoryError, ImpChatError
 from impchat.models import library
+from impchat.servers import Server
 from impchat.texts import say
 from impchat_mobile import looks
 from impchat_mobile.go import Go
@@ -70,8 +71,10 @@ def shared_app() -> App:
     return _shared[0]
 
 
-async def start(page: ft.Page, opened: Callable[[], App], language: str | None = None) -> ChatScreen | None:
-    """Show the app on `page`. `language`: None: the device's."""
+async def start(
+    page: ft.Page, opened: Callable[[], App], language: str | None = None, server: Server | None = None
+) -> ChatScreen | None:
+    """Show the app on `page`. `language`: None: the device's. `server`: answers where nothing else was chosen."""
     ft.context.disable_auto_update()
     page.title = "ImpChat"
     page.theme, page.dark_theme = looks.theme(False), looks.theme(True)
@@ -81,7 +84,7 @@ async def start(page: ft.Page, opened: Callable[[], App], language: str | None =
         app = await asyncio.to_thread(opened)
         shell = Shell(page, app, language)
         talk = Talk(app, lambda: shell.preferences.sampling_of(app.sampling) if shell.preferences.sampling else None)
-        go = Go(shell, talk)
+        go = Go(shell, talk, server)
         await go.load()
         screen = ChatScreen(shell, talk, go)
         life = Life(shell, screen)
@@ -89,7 +92,7 @@ async def start(page: ft.Page, opened: Callable[[], App], language: str | None =
         return screen
     except Exception as exc:  # noqa: BLE001 - the outer edge of the front end
         note("the app", exc)
-        _show_failure(page, exc, language, opened)
+        _show_failure(page, exc, language, opened, server)
         return None
 
 
@@ -100,7 +103,9 @@ async def _device_language(page: ft.Page) -> str:
     return "en"
 
 
-def _show_failure(page: ft.Page, error: Exception, language: str, opened: Callable[[], App]) -> None:
+def _show_failure(
+    page: ft.Page, error: Exception, language: str, opened: Callable[[], App], server: Server | None
+) -> None:
     words = (
         error.sentence(language)
         if isinstance(error, ImpChatError)
@@ -108,7 +113,7 @@ def _show_failure(page: ft.Page, error: Exception, language: str, opened: Callab
     )
 
     async def again() -> None:
-        await start(page, opened, language)
+        await start(page, opened, language, server)
 
     retry = ft.FilledButton(say("mobile.again", language), on_click=guarded(again, lambda _: None))
     box = ft.Column(

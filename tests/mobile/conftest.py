@@ -12,6 +12,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from impchat.app import App
+from impchat.servers import Server
 from impchat_mobile import launch
 from tests.mobile.fake import Phone
 
@@ -44,12 +45,13 @@ def play(tmp_path: Path) -> Play:
         answers: dict[str, Any] | None = None,
         language: str = "en",
         width: int = 412,
+        server: Server | None = None,
     ) -> None:
         async def whole() -> None:
             phone = Phone(answers, width=width)
             app = launch.open_app(tmp_path)
             try:
-                await launch.start(phone.page, lambda: app, language)
+                await launch.start(phone.page, lambda: app, language, server)
                 await scene(phone, app)
                 assert phone.connection.crashes == []
             finally:

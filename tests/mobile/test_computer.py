@@ -10,9 +10,11 @@ import flet as ft
 import pytest
 import segno
 
-from impchat import paths, settings
+from impchat import pairing, paths, settings
 from impchat.app import App
+from impchat.errors import SettingsError
 from impchat.models import copying, library
+from impchat_mobile import cli
 from tests.mobile.conftest import Play, drawing, picked
 from tests.mobile.fake import Phone
 from tests.mobile.test_chat import answered, ask
@@ -76,6 +78,22 @@ def test_a_paired_computer_answers_one_chat_and_the_phone_the_next(play: Play, h
         assert app.loaded
 
     play(scene, {"pick_files": picked(drawing("red"))})
+
+
+def test_a_server_of_the_command_line_answers_where_nothing_else_was_chosen(play: Play, home: Home) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        await phone.until_words(f"On {server.name}")
+        await ask(phone, "Hello")
+        await answered(phone)
+        assert not app.loaded
+
+    server = pairing.pair(home.link(), "browser")
+    play(scene, server=server)
+
+
+def test_a_server_that_nobody_knows_is_told_before_the_app_opens(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="nobody"):
+        cli.run(["--server", "nobody", "--port", "0", "--data", str(tmp_path)])
 
 
 def test_a_photographed_code_pairs(play: Play, home: Home) -> None:
