@@ -48,7 +48,9 @@ class Tuning:
 class App:
     """One running ImpChat. Close it, or use it in a `with` block: answers that run are then kept as stopped."""
 
-    def __init__(self, data: Path, history: History, bundle: Bundle | None, engine: Engine | None, slots: int) -> None:
+    def __init__(
+        self, data: Path, history: History, bundle: Bundle | None, engine: Engine | None, slots: int = settings.SLOTS
+    ) -> None:
         """`bundle` is opened at the first use of `engine` where no `engine` is given. Use `App.open`."""
         self.data = data
         self.history = history
