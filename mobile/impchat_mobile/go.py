@@ -52,9 +52,15 @@ class Go:
 
     def where(self) -> str:
         """Where the open conversation is answered, and by which model."""
-        app, server = self._shell.app, self._talk.server
-        if server:
+        if server := self._talk.server:
             return self._shell.say("mobile.there", name=server.name, model=server.model)
+        return self._else()
+
+    def _else(self) -> str:
+        """Where it is answered if nothing was chosen."""
+        app = self._shell.app
+        if app.server:  # the app below the page of `impchat web --server`
+            return self._shell.say("mobile.there", name=app.server, model=app.model)
         return self._shell.say("mobile.here", model=app.bundle.name if app.bundle else app.model)
 
     def server_of(self, conversation: str | None) -> Server | None:
@@ -71,9 +77,7 @@ class Go:
                 tile.trailing = ft.Icon(ft.Icons.CHECK_ROUNDED, color=ft.Colors.PRIMARY)
             return tile
 
-        app = shell.app
-        here = say("mobile.here", model=app.bundle.name if app.bundle else app.model)
-        rows = [row(ft.Icons.SMARTPHONE_ROUNDED, here, None)]
+        rows = [row(ft.Icons.SMARTPHONE_ROUNDED, self._else(), None)]
         rows += [
             row(ft.Icons.LAPTOP_ROUNDED, say("mobile.there", name=server.name, model=server.model), server)
             for server in self.links.servers.values()

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from impchat.app import App
+from impchat.engines import Engine
 from impchat.servers import Server
 from impchat_mobile import launch
 from tests.mobile.fake import Phone
@@ -46,10 +47,11 @@ def play(tmp_path: Path) -> Play:
         language: str = "en",
         width: int = 412,
         server: Server | None = None,
+        engine: Engine | None = None,
     ) -> None:
         async def whole() -> None:
             phone = Phone(answers, width=width)
-            app = launch.open_app(tmp_path)
+            app = App.open(tmp_path, engine=engine) if engine else launch.open_app(tmp_path)
             try:
                 await launch.start(phone.page, lambda: app, language, server)
                 await scene(phone, app)

@@ -12,6 +12,7 @@ import segno
 
 from impchat import pairing, paths, settings
 from impchat.app import App
+from impchat.engines.remote import RemoteEngine
 from impchat.errors import SettingsError
 from impchat.models import copying, library
 from impchat_mobile import cli
@@ -89,6 +90,16 @@ def test_a_server_of_the_command_line_answers_where_nothing_else_was_chosen(play
 
     server = pairing.pair(home.link(), "browser")
     play(scene, server=server)
+
+
+def test_below_a_page_whose_questions_go_elsewhere_the_app_says_so(play: Play, home: Home) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        await phone.until_words(f"On {server.name}")
+
+    server = pairing.pair(home.link(), "page")
+    engine = RemoteEngine(server)
+    engine.connect()
+    play(scene, engine=engine)
 
 
 def test_a_server_that_nobody_knows_is_told_before_the_app_opens(tmp_path: Path) -> None:
