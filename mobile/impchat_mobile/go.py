@@ -11,7 +11,7 @@ from typing import Any
 
 import flet as ft
 
-from impchat import device, pairing, settings
+from impchat import device, settings
 from impchat.errors import ImpChatError
 from impchat.servers import Server
 from impchat_mobile import looks
@@ -45,10 +45,6 @@ class Go:
             self.links.servers[self._server.id] = self._server
 
     # Who answers
-
-    def is_paired(self, server: Server) -> bool:
-        """Whether it is a computer that gave this device a token of its own."""
-        return bool(server.certificate) or server.key.startswith(pairing.SCHEME)
 
     def where(self) -> str:
         """Where the open conversation is answered, and by which model."""
@@ -89,7 +85,7 @@ class Go:
                 lambda server=server: self._hand_over(server),
             )
             for server in self.links.servers.values()
-            if self.is_paired(server) and talk.conversation and talk.messages
+            if self.links.is_paired(server) and talk.conversation and talk.messages
         ]
         shell.sheet(
             looks.heading(say("mobile.place_change")),

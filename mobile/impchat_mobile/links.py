@@ -64,9 +64,14 @@ class Links:
         await asyncio.to_thread(servers.save, self._app.data, kept)
         self.servers[server.id] = server
 
+    @staticmethod
+    def is_paired(server: Server) -> bool:
+        """Whether it is a computer that gave this device a token of its own."""
+        return bool(server.certificate) or server.key.startswith(pairing.SCHEME)
+
     async def remove(self, server: Server) -> None:
         """Forget it; a paired one is told so where it can be reached."""
-        if server.certificate or server.key:
+        if self.is_paired(server):
             with contextlib.suppress(ImpChatError):
                 await asyncio.to_thread(device.unpair, server)
         await self._keys.drop(server)

@@ -85,7 +85,7 @@ class ConnectScreen(Screen):
         buttons: list[ft.Control] = [
             ft.FilledTonalButton(say("mobile.test"), on_click=shell.on(lambda: self._test(server, facts)))
         ]
-        if self._go.is_paired(server):
+        if self._go.links.is_paired(server):
             buttons.append(ft.TextButton(say("mobile.bring"), on_click=shell.on(lambda: self._choose_there(server))))
         buttons.append(ft.TextButton(say("mobile.forget"), on_click=shell.on(lambda: self._forget(server))))
         return looks.card(

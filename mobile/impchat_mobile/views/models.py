@@ -61,7 +61,7 @@ class ModelsScreen(Screen):
     async def _ask_offers(self) -> None:
         """What the connected computers have; one that is away is passed over."""
         for server in list(self._go.links.servers.values()):
-            if self._go.is_paired(server):
+            if self._go.links.is_paired(server):
                 try:
                     self._offers[server.id] = await asyncio.to_thread(device.offers, server)
                 except ImpChatError as error:
