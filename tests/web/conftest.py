@@ -52,8 +52,10 @@ Visit = Callable[..., Page]
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
-    """Opens ImpChat-Web on the test's own data folder: with the demo model, or with an engine given."""
+def serve(tmp_path: Path, browser: Browser) -> Iterator[Serve]:
+    """Opens ImpChat-Web on the test's own data folder: with the demo model, or with an engine given.
+
+    `browser` is here for its event loop: where none runs, Gradio makes some that nobody closes."""
     sites: list[Site] = []
 
     def start(engine: Engine | None = None, language: str | None = None, port: int = 0) -> Site:
