@@ -1,12 +1,13 @@
 """`impchat serve`, its tokens, and `impchat pair`: the API for other programs, and who may use it.
 
-In: the data folder and the parsed words of the command. Out: a server until Ctrl-C, tokens and pairing links on stdout,
-exit codes. This file does not know what the API says.
+In: the data folder and the parsed words of the command. Out: a server until Ctrl-C or `kill`, tokens and pairing links
+on stdout, exit codes. This file does not know what the API says.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import time
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
@@ -47,8 +48,8 @@ def run(data: Path, model: str | None, screen: Screen, args: argparse.Namespace)
 
 
 def _serve(data: Path, model: str | None, access: Access, screen: Screen, args: argparse.Namespace) -> None:
-    """Serve until Ctrl-C. Raises SettingsError "serve.no_token" and for a port that cannot be had, and what `App.open`
-    and `App.engine` raise."""
+    """Serve until Ctrl-C or `kill`. Raises SettingsError "serve.no_token" and for a port that cannot be had, and what
+    `App.open` and `App.engine` raise."""
     from impchat.server import door, listen
     from impchat.server.api import build_api
     from impchat.server.desk import Desk
@@ -83,7 +84,9 @@ def _serve(data: Path, model: str | None, access: Access, screen: Screen, args: 
             if args.pair:
                 _show(_offer(data, access), screen)
 
-        with suppress(KeyboardInterrupt):  # how uvicorn passes Ctrl-C on when it has ended
+        # `kill` ends it in good order too, as Ctrl-C does. Not before: Ray sets a handler of its own when it starts.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with suppress(KeyboardInterrupt):  # how uvicorn passes both on when it has ended
             listen.Server(api, ready, **how).run(sockets=[bound])
 
 

@@ -135,6 +135,7 @@ CLUSTER_NEIGHBOURS = 8  # that are tried where its own replica is full; then it 
 CLUSTER_REPLICA_BUSY = 2.0  # on average, in each: with more, there is another replica
 CLUSTER_UPSCALE_S = 10.0  # a queue that stays so long gets one more replica
 CLUSTER_DOWNSCALE_S = 600.0  # conversations move where a replica leaves, so none leaves at once
+CLUSTER_CHECK_S = 2.0  # so often each replica is looked after; one that is gone gets a successor then
 CLUSTER_TRIES = 3  # replicas that one prompt may see die
 
 # Doctor

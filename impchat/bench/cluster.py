@@ -1,8 +1,8 @@
 """What Ray costs and what it gives: `python -m impchat.bench.cluster` serves the demo model with and without it.
 
 In: the demo bundle. Out: on standard output, time to the first token and for each further one, over HTTP, plain and
-through Ray, in turn; how many later questions find their conversation; answers whose replica is killed; and how long it
-takes until a queue gets another replica. Wants the extra `cluster`.
+through Ray, in turn, in several rounds; how many later questions find their conversation; answers whose replica is
+killed, and how long it takes until there is another one; and the same for a queue. Wants the extra `cluster`.
 """
 
 from __future__ import annotations
@@ -37,10 +37,12 @@ from impchat.server.cluster import ClusterEngine
 from impchat.server.desk import Desk
 from impchat.server.rays import local_ray
 
+ROUNDS = 5
 RUNS = 15
 TOKENS = 300
 CLIENTS = 4
 CONVERSATIONS = 40
+KILLS = 5
 NO_TOKEN = 2**31 - 1  # an answer that does not end by it is as long as it may be
 
 
@@ -88,25 +90,32 @@ def user(text: str) -> dict[str, str]:
 
 
 def speed(urls: dict[str, str], model: str) -> None:
-    """First token and each further one, of one client, and tokens per second of several."""
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in urls}
-    for run in range(RUNS + 1):  # in turn, so that other work on the machine meets both
+    """First token and each further one, of one client, and tokens per second of several, in each round."""
+    print("| | ms to the first token | ms for each further one | tokens/s of four clients |\n|---|---|---|---|")
+    for number in range(ROUNDS):
+        found: dict[str, list[tuple[float, float]]] = {name: [] for name in urls}
+        for run in range(RUNS + 1):  # in turn, so that other work on the machine meets both
+            for name, url in urls.items():
+                _, first_s, all_s, usage = ask(url, model, [user("Hello!")], "speed", TOKENS)
+                if run:
+                    found[name].append((first_s, (all_s - first_s) / (usage["completion_tokens"] - 1)))
         for name, url in urls.items():
-            _, first_s, all_s, usage = ask(url, model, [user("Hello!")], "speed", TOKENS)
-            if run:
-                found[name].append((first_s, (all_s - first_s) / (usage["completion_tokens"] - 1)))
-    for name, url in urls.items():
-        firsts, each = ([1000 * pair[n] for pair in found[name]] for n in (0, 1))
-        begun = time.perf_counter()
-        with ThreadPoolExecutor(CLIENTS) as pool:
-            keys = [f"many-{n}" for n in range(2 * CLIENTS)]
-            used = [*pool.map(lambda key, url=url: ask(url, model, [user("Hello!")], key, TOKENS)[3], keys)]
-        many = sum(u["completion_tokens"] for u in used) / (time.perf_counter() - begun)
-        print(
-            f"| {name} | {statistics.median(firsts):.1f} ({min(firsts):.1f} to {max(firsts):.1f}) | "
-            f"{statistics.median(each):.2f} ({min(each):.2f} to {max(each):.2f}) | {many:.0f} |",
-            flush=True,
-        )
+            firsts, each = ([1000 * pair[n] for pair in found[name]] for n in (0, 1))
+            print(f"| {number + 1}: {name} | {spread(firsts, 1)} | {spread(each, 2)} | {crowd(url, model):.0f} |")
+
+
+def crowd(url: str, model: str) -> float:
+    """Tokens per second of several clients at once."""
+    begun = time.perf_counter()
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        keys = [f"many-{n}" for n in range(2 * CLIENTS)]
+        used = [*pool.map(lambda key: ask(url, model, [user("Hello!")], key, TOKENS)[3], keys)]
+    return float(sum(u["completion_tokens"] for u in used) / (time.perf_counter() - begun))
+
+
+def spread(values: list[float], digits: int) -> str:
+    """Their median, the least and the greatest."""
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 def affinity(url: str, model: str) -> None:
@@ -126,13 +135,20 @@ def affinity(url: str, model: str) -> None:
 
 
 def killed(engine: ClusterEngine) -> None:
-    """An answer whose replica is killed in the middle, against the same without."""
+    """Answers whose replica is killed in the middle, against the same without; seconds until it has a successor."""
     prompt = Prompt("A system text of its own.", (Turn("user", "What is the capital of France?"),), "mortal")
     sampling = Sampling(temperature=0, max_tokens=150)
-    whole, usual = text_of(engine, prompt, sampling, kill_at=None)
-    text, pause = text_of(engine, prompt, sampling, kill_at=20)
-    same = "the same to the last letter" if text == whole else "NOT THE SAME"
-    print(f"killed: {same}; longest pause {1000 * pause:.0f} ms, without {1000 * usual:.0f} ms", flush=True)
+    same, pauses_ms, usual_ms, back_s = 0, [], [], []
+    for _ in range(KILLS):
+        whole, usual = text_of(engine, prompt, sampling, kill_at=None)
+        text, pause = text_of(engine, prompt, sampling, kill_at=20)
+        same += text == whole
+        usual_ms.append(1000 * usual)
+        pauses_ms.append(1000 * pause)
+        back_s.append(until_two(engine))
+    print(f"\nkilled: {same} of {KILLS} answers the same to the last letter")
+    print(f"longest pause in each: {spread(pauses_ms, 0)} ms, without {spread(usual_ms, 0)} ms")
+    print(f"two replicas again after {spread(back_s, 1)} s")
 
 
 def text_of(engine: ClusterEngine, prompt: Prompt, sampling: Sampling, kill_at: int | None) -> tuple[str, float]:
@@ -183,7 +199,6 @@ def main() -> None:
     with local_ray(cpus=8):
         engine = ClusterEngine(endless, (2, 2), alone=True)
         with served(endless, LocalEngine(endless, threads=1)) as plain, served(endless, engine) as through_ray:
-            print("| | ms to the first token | ms for each further one | tokens/s of four clients |\n|---|---|---|---|")
             speed({"plain": plain, "two replicas on Ray": through_ray}, endless.id)
             killed(engine)
         with served(demo, ClusterEngine(demo, (2, 2), alone=True)) as url:

@@ -154,6 +154,7 @@ def _deploy(
             "request_router_class": _ROUTER,
             "request_router_kwargs": {"num_fallback_replicas": min(most - 1, settings.CLUSTER_NEIGHBOURS)},
         },
+        health_check_period_s=settings.CLUSTER_CHECK_S,
         logging_config={"enable_access_log": False, "log_level": "WARNING"},
         **_number(least, most),
     )(Replica)

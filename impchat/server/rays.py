@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import os
 import secrets
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from impchat.errors import EngineError
+from impchat.server import remover
 
 _OBJECT_STORE_BYTES = 256 * 1024 * 1024  # for pictures under way; Ray would take a third of the memory
 _SILENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_LOG_TO_STDERR": "0"}
 _OURS = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on every system: Ray calls this machine 127.0.0.1 and binds to that
     "RAY_AUTH_MODE": "token",
+    "RAY_worker_niceness": "0",  # with Ray's 15 any busy program keeps answers, and the start of a replica, waiting
 }
 # With usage statistics off, Ray still asks the network at its start which cloud it runs in. No process of ours gets
 # further than a port where nobody listens.
@@ -35,22 +39,34 @@ def local_ray(cpus: int) -> Iterator[None]:
     """A Ray of our own inside the block, which gives `cpus` processors away, however many there are.
 
     Raises EngineError "cluster.no_start"."""
-    # The folder in between is private: Ray lets everyone into those that it makes. Its sockets lie deep in there, and
-    # their names may have some hundred characters.
     with (
-        tempfile.TemporaryDirectory(prefix="impchat-", dir="/tmp", ignore_cleanup_errors=True) as folder,
+        _folder() as folder,
         _environment(_SILENT | _OURS | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}),
     ):
         import ray
 
         try:
             with _environment(_NO_WAY_OUT):
-                _start(cpus, Path(folder) / "ray")
+                _start(cpus, folder / "ray")
             there = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
             assert there == "127.0.0.1", "Ray was imported before the environment said so"
             yield
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A folder inside the block. It goes with it, or with this process even where that is killed; so does who works
+    in it."""
+    # Private, for Ray lets everyone into the folders that it makes. Its sockets lie deep in there, and their names may
+    # have some hundred characters.
+    folder = tempfile.mkdtemp(prefix="impchat-", dir="/tmp")
+    # Ray's processes would end with us by themselves, two of them a minute later: they try to tell the others first.
+    command = [sys.executable, "-I", remover.__file__, folder]
+    # A session of its own, for Ctrl-C is not for it. At the end `with` closes the pipe and waits.
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True):
+        yield Path(folder)
 
 
 def _start(cpus: int, folder: Path) -> None:

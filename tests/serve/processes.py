@@ -1,4 +1,4 @@
-"""The processes that this one has started, directly or not, and where they listen; read from /proc."""
+"""The processes that one has started, directly or not, and where they listen; read from /proc."""
 
 from __future__ import annotations
 
@@ -6,8 +6,18 @@ import os
 from pathlib import Path
 
 
-def descendants() -> set[int]:
-    """Those that run; not those that have ended and wait for somebody to notice."""
+def descendants(of: int | None = None) -> set[int]:
+    """Those that run, of this process or of another one; not those that have ended and wait for somebody to notice."""
+    first = of or os.getpid()
+    parents = all_running()
+    found = {first}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {first}
+
+
+def all_running() -> dict[int, int]:
+    """Every process of this machine that runs, and its parent."""
     parents: dict[int, int] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -16,10 +26,7 @@ def descendants() -> set[int]:
             continue
         if state != "Z":
             parents[int(stat.parent.name)] = int(parent)
-    found = {os.getpid()}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found - {os.getpid()}
+    return parents
 
 
 def listening(pid: int) -> set[str]:
