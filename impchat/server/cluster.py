@@ -75,7 +75,11 @@ class ClusterEngine:
         self._runs: set[_Run] = set()
         self._closing = False
         self._name = f"impchat-{bundle.id}"
-        self._handle, started = _deploy(self._name, bundle, replicas, slots, threads, alone)
+        app, started = _deploy(self._name, bundle, replicas, slots, threads, alone)
+        self._handle = app.options(method_name="pid")
+        # Its first call gives it a router. Handles made from it share that; made before, each would get one of its own,
+        # which knows no queue, and Ray Serve would not see how much there is to do.
+        self._handle.remote()
         self._takes_down = started and not alone
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="impchat-cluster", daemon=True)
@@ -105,7 +109,7 @@ class ClusterEngine:
 
     def pids(self, keys: list[str]) -> list[int]:
         """The process that each of these conversations goes to now."""
-        calls = [self._handle.options(session_id=key).pid.remote() for key in keys]
+        calls = [self._handle.options(session_id=key).remote() for key in keys]
         return [call.result() for call in calls]
 
     def close(self) -> None:

@@ -24,6 +24,7 @@ _SILENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_LOG_TO_STDERR": "0"}
 _OURS = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on every system: Ray calls this machine 127.0.0.1 and binds to that
     "RAY_AUTH_MODE": "token",
+    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # `kill` while it starts waits for nobody
     "RAY_worker_niceness": "0",  # with Ray's 15 any busy program keeps answers, and the start of a replica, waiting
 }
 # With usage statistics off, Ray still asks the network at its start which cloud it runs in. No process of ours gets

@@ -9,7 +9,10 @@ import io
 import itertools
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +20,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from impchat import paths
+from impchat import paths, settings
 from impchat.engines import Engine
 from impchat.messages import Picture, Prompt, Ready, Sampling, Text, Turn
 from impchat.models import bundle
@@ -33,6 +36,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 NO_TOKEN = 2**31 - 1  # no model has it, so no answer ends by it
 CONVERSATIONS = 40
+SECONDS = 120.0  # far more than a replica takes to start, whatever the machine does
 
 
 class Cluster:
@@ -43,16 +47,21 @@ class Cluster:
         stack.enter_context(local_ray(cpus=8))
         demo = bundle.load(paths.demo_bundle())
         endless = replace(demo, id="endless", text=replace(demo.text, eos=(NO_TOKEN,)))
-        self._demo, self.engine, self.endless = demo, self._open(demo), self._open(endless)
+        self._demo, self._endless = demo, endless
+        self.engine, self.endless = self._open(demo), self._open(endless)
 
-    def _open(self, bundle: Bundle, replicas: int = 2) -> ClusterEngine:
-        engine = ClusterEngine(bundle, (replicas, replicas), alone=True)
+    def _open(self, bundle: Bundle, least: int = 2, most: int = 2) -> ClusterEngine:
+        engine = ClusterEngine(bundle, (least, most), alone=True)
         self._stack.callback(engine.close)
         return engine
 
     def fresh(self) -> ClusterEngine:
         """Another application of the demo model, whose KV cache is empty."""
-        return self._open(replace(self._demo, id="fresh"), replicas=1)
+        return self._open(replace(self._demo, id="fresh"), least=1, most=1)
+
+    def growing(self) -> ClusterEngine:
+        """One of one replica or two, whose answers never end."""
+        return self._open(replace(self._endless, id="growing"), least=1)
 
     def close(self) -> None:
         self._stack.close()
@@ -168,6 +177,44 @@ def test_nobody_waits_for_ever_where_a_mistake_ends_the_work() -> None:
     with pytest.raises(TypeError):
         asyncio.run(asked._work())
     assert failed(run(asked)) == "engine.broken"
+
+
+def test_a_cluster_is_whole_again_after_each_kill(mortal: ClusterEngine) -> None:
+    keys = [str(number) for number in range(20)]
+    for _ in range(2):
+        [pid] = mortal.pids(["mortal"])
+        os.kill(pid, signal.SIGKILL)
+        until = time.monotonic() + SECONDS
+        while len(alive := {*mortal.pids(keys)} - {pid}) < 2 and time.monotonic() < until:
+            time.sleep(0.2)
+        assert len(alive) == 2
+
+
+def test_replicas_work_with_the_priority_of_who_started_them(cluster: Cluster) -> None:
+    urgency = {os.getpriority(os.PRIO_PROCESS, pid) for pid in cluster.engine.pids(["a", "b", "c"])}
+    assert urgency == {os.getpriority(os.PRIO_PROCESS, 0)}
+
+
+# Their number follows the queue
+
+
+def test_a_queue_gets_another_replica(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "CLUSTER_UPSCALE_S", 0.0)
+    growing = cluster.growing()
+    over = threading.Event()
+
+    def busy(number: int) -> None:
+        while not over.is_set():
+            run(growing.start(replace(ask("Hello!"), key=f"busy-{number}"), Sampling(max_tokens=300)))
+
+    until = time.monotonic() + SECONDS
+    with ThreadPoolExecutor(6) as pool:
+        for number in range(6):
+            pool.submit(busy, number)
+        while len(pids := {*growing.pids([str(n) for n in range(20)])}) < 2 and time.monotonic() < until:
+            time.sleep(0.2)
+        over.set()
+    assert len(pids) == 2
 
 
 class TestConformance(EngineConformance):

@@ -26,7 +26,7 @@ SECONDS = 90.0  # far more than anything here takes
 @contextmanager
 def serving(*words: str, data: Path, env: dict[str, str] | None = None) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A running `impchat serve --cluster` with one replica, and its address."""
-    command = [sys.executable, "-m", "impchat.cli", "serve", "--cluster", *words, "--replicas", "1", "--port", "0"]
+    command = [sys.executable, "-m", "impchat.cli", "serve", "--port", "0", "--replicas", "1", "--cluster", *words]
     command += ["--data", str(data), "--language", "en"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=env) as process:
         try:
@@ -75,6 +75,7 @@ def foreign_ray(folder: Path, env: dict[str, str]) -> Iterator[str]:
 def test_a_ray_that_is_there_is_joined(tmp_path: Path) -> None:
     nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     env = os.environ | nowhere | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "ab" * 32}
+    env["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] = "0"  # its end
     with (
         tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder,  # names of sockets are short
         foreign_ray(Path(folder), env) as address,
