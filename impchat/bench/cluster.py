@@ -177,12 +177,12 @@ def until_two(engine: ClusterEngine) -> float:
 def growing(model: Bundle) -> None:
     """How long a queue lasts until there is another replica."""
     engine = ClusterEngine(replace(model, id="growing"), (1, 2), alone=True)
-    endless = Sampling(temperature=0, max_tokens=8192)
+    sampling = Sampling(temperature=0, max_tokens=TOKENS)
     over = threading.Event()
 
     def busy(number: int) -> None:
         while not over.is_set():
-            for _ in engine.start(Prompt("", (Turn("user", "Hello!"),), f"busy-{number}"), endless).events():
+            for _ in engine.start(Prompt("", (Turn("user", "Hello!"),), f"busy-{number}"), sampling).events():
                 pass
 
     with ThreadPoolExecutor(6) as pool:
