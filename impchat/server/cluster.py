@@ -124,6 +124,7 @@ class ClusterEngine:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        self._handle.shutdown()  # it would go on telling Serve how long the queue is
         if self._takes_down:
             from ray import serve
 

@@ -20,7 +20,11 @@ from impchat.errors import EngineError
 from impchat.server import remover
 
 _OBJECT_STORE_BYTES = 256 * 1024 * 1024  # for pictures under way; Ray would take a third of the memory
-_SILENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_LOG_TO_STDERR": "0"}
+_SILENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_SERVE_LOG_TO_STDERR": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # a thread of Serve's that comes late would start another Ray, open to the network
+}
 _OURS = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on every system: Ray calls this machine 127.0.0.1 and binds to that
     "RAY_AUTH_MODE": "token",
