@@ -130,8 +130,8 @@ clean:
 	@touch $@
 
 .venv/.web: .venv/.llama
-	$(call heading,The packages of ImpChat-Web)
-	$(INSTALL) -e '.[web]'
+	$(call heading,The packages of ImpChat-Web and of the phone app that it shows)
+	$(INSTALL) -e '.[web,mobile]'
 	@touch $@
 
 # torch by pip alone: pip's configuration decides which build, and uv does not read it.

@@ -49,10 +49,11 @@ def draw(data: bytes, found: Sequence[Box]) -> bytes:
     line = max(2, round(max(picture.size) * _LINE))
     for number, box in enumerate(found):
         left, top, right, bottom = box.pixels(*picture.size)
-        # White below the colour, so that a frame is seen on any ground.
-        outer = (max(left - line, 0), max(top - line, 0), right + line - 1, bottom + line - 1)
-        pen.rounded_rectangle(outer, radius=3 * line, outline="white", width=2 * line)
-        pen.rounded_rectangle(
-            (left, top, right - 1, bottom - 1), radius=2 * line, outline=COLOURS[number % len(COLOURS)], width=line
-        )
+        # Around the box, so that nothing in it is covered; white below the colour is seen on any ground.
+        for far, colour in ((2 * line, "white"), (line, COLOURS[number % len(COLOURS)])):
+            around = (
+                max(left - far, 0), max(top - far, 0),
+                min(right - 1 + far, picture.width - 1), min(bottom - 1 + far, picture.height - 1),
+            )  # fmt: skip
+            pen.rounded_rectangle(around, radius=far + line, outline=colour, width=far)
     return images.encode(picture, "JPEG")

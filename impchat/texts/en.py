@@ -632,7 +632,7 @@ TEXTS: dict[str, str] = {
     "error.pair.link": "This is not a pairing link of ImpChat: scan the code again, or copy the whole link.",
     "error.pair.unreachable": "None of the server's addresses answers ({places}): be in the same network as it, and make a new code.",
     "error.pair.stranger": "What answers at {places} is not the server that made this code, so it was told nothing: make a new code, and beware of this network.",
-    "error.pair.loopback": "ImpChat is reached from this machine alone, so no other device can be paired: start impchat web --listen, or impchat serve --listen.",
+    "error.pair.loopback": "ImpChat is reached from this machine alone, so no other device can be paired: start impchat web --listen, or impchat serve --listen --pair.",
     "error.token.name": "A token needs a name of its own, and {name} cannot be it: choose another one.",
     "error.token.unknown": "There is no token or device {name}: see impchat serve token list.",
     "error.serve.no_token": "Nobody could use this server, for there is no token yet: make one with impchat serve token create NAME, or add --pair to pair a device.",

@@ -632,7 +632,7 @@ TEXTS: dict[str, str] = {
     "error.pair.link": "这不是 ImpChat 的配对链接：请重新扫码，或复制完整的链接。",
     "error.pair.unreachable": "服务器的地址都没有回应（{places}）：请与它处于同一网络，并生成新的配对码。",
     "error.pair.stranger": "{places} 的回应者不是生成此配对码的服务器，因此没有向它透露任何内容：请生成新的配对码，并警惕此网络。",
-    "error.pair.loopback": "ImpChat 只能从本机访问，无法配对其他设备：请启动 impchat web --listen 或 impchat serve --listen。",
+    "error.pair.loopback": "ImpChat 只能从本机访问，无法配对其他设备：请启动 impchat web --listen 或 impchat serve --listen --pair。",
     "error.token.name": "令牌需要一个独有的名称，{name} 不可用：请另选一个。",
     "error.token.unknown": "没有名为 {name} 的令牌或设备：请查看 impchat serve token list。",
     "error.serve.no_token": "还没有任何令牌，无人能使用此服务器：请用 impchat serve token create NAME 创建，或加上 --pair 配对一台设备。",

@@ -14,5 +14,8 @@ def read(data: bytes) -> str:
     import numpy as np
 
     pixels = np.ascontiguousarray(np.asarray(images.decode(data).convert("L")))
-    text, _, _ = cv2.QRCodeDetector().detectAndDecode(pixels)
-    return str(text)
+    for detector in (cv2.QRCodeDetectorAruco(), cv2.QRCodeDetector()):  # each misses a few that the other reads
+        text, _, _ = detector.detectAndDecode(pixels)
+        if text:
+            return str(text)
+    return ""

@@ -43,8 +43,9 @@ def test_a_box_is_four_fractions_with_an_area(text: str, found: list[Box]) -> No
 
 def test_a_frame_is_drawn_around_its_box_and_nowhere_else() -> None:
     drawn = images.decode(draw(picture(), [Box(0.1, 0.2, 0.4, 0.8)]))
-    red, _, blue = drawn.getpixel((20, 50))  # on the left edge
+    red, _, blue = drawn.getpixel((19, 50))  # beside the left edge
     assert red > 150 > blue + 60
+    assert max(drawn.getpixel((24, 50))) < 40, "what lies in the box is not covered"
     assert max(drawn.getpixel((50, 50))) < 20, "the inside stays as it is"
     assert min(drawn.getpixel((150, 50))) > 235, "the outside stays as it is"
 

@@ -21,6 +21,21 @@ from impchat.server.access import Access
 from impchat_web.languages import choose
 
 
+def test_the_page_opens_where_the_packages_of_the_phone_app_are_not_installed(tmp_path: Path) -> None:
+    hidden = "import sys; sys.modules['flet'] = None; from impchat.cli import main; sys.exit(main(sys.argv[1:]))"
+    words = ["web", "--port", "0", "--no-open", "--data", str(tmp_path)]
+    with subprocess.Popen([sys.executable, "-c", hidden, *words], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            line = process.stdout.readline()
+            address = re.search(r"http://127\.0\.0\.1:\d+", line)
+            assert address, line
+            assert httpx.get(address[0], trust_env=False).status_code == 200
+            assert httpx.get(f"{address[0]}/mobile/", trust_env=False).status_code == 404
+        finally:
+            process.send_signal(signal.SIGINT)
+
+
 def test_it_prints_its_address_serves_the_page_and_ends_with_ctrl_c(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "impchat.cli", "web", "--port", "0", "--no-open", "--data", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -144,6 +144,22 @@ def conversation_of(page: Page) -> str:
     return page.evaluate("new URLSearchParams(location.search).get('c') ?? ''")
 
 
+def test_a_long_list_of_chats_scrolls_above_what_stands_below_it(serve: Serve, visit: Visit) -> None:
+    site = serve()
+    for number in range(40):
+        row = site.app.history.create_conversation(settings.OWNER)
+        site.app.history.add_question(row.uuid, settings.OWNER, parent=None, text=f"Question {number}", images=())
+    page = visit(site.url)
+    oldest = page.locator("#history a", has_text=re.compile("^Question 0$"))
+    listed, below = page.locator("#history").bounding_box(), page.locator("#devices-button").bounding_box()
+    assert listed and below and listed["y"] + listed["height"] <= below["y"]
+    page.locator("#history").hover()
+    page.mouse.wheel(0, 5000)
+    expect(oldest).to_be_in_viewport()
+    at = oldest.bounding_box()
+    assert at and at["y"] + at["height"] <= below["y"]
+
+
 def test_a_conversation_is_renamed(serve: Serve, visit: Visit) -> None:
     page = visit(serve().url)
     send(page, "Hello")

@@ -13,8 +13,8 @@ import os
 import re
 import socket
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -62,7 +62,7 @@ def build_app(app: App, language: str | None = None, access: Access | None = Non
     machine. `language` None: each browser's own. `access`: who may use ImpChat from elsewhere; the page can pair
     phones then. `desk`: shared with other APIs of `app`."""
 
-    beside = {f"/{entry.name}": entry.load()(app, language, f"/{entry.name}") for entry in _front_ends()}
+    beside = {f"/{name}": build(app, language, f"/{name}") for name, build in _front_ends()}
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -104,9 +104,11 @@ def build_app(app: App, language: str | None = None, access: Access | None = Non
     return web
 
 
-def _front_ends() -> Iterable[metadata.EntryPoint]:
-    """Those that are installed and can run beside the page."""
-    return metadata.entry_points(group="impchat.beside")
+def _front_ends() -> Iterator[tuple[str, Callable[..., FastAPI]]]:
+    """Those that can run beside the page, by name; one whose packages are not installed is left out."""
+    for entry in metadata.entry_points(group="impchat.beside"):
+        with suppress(ModuleNotFoundError):
+            yield entry.name, entry.load()
 
 
 class _Crossing:
