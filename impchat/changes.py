@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 from uuid import UUID, uuid4, uuid5
 
@@ -225,8 +226,21 @@ def title_from(text: str) -> str:
     return line if len(line) <= settings.TITLE_CHARS else line[: settings.TITLE_CHARS - 1].rstrip() + "…"
 
 
+_clock = threading.Lock()
+_last = datetime.min.replace(tzinfo=UTC)  # the time that was given last
+_STEP, _SLIGHT = timedelta(milliseconds=1), timedelta(seconds=1)
+
+
 def now() -> str:
-    return utc(datetime.now(UTC))
+    """The time to a millisecond, no two times the same: what comes later is listed as later. A clock that was set back
+    by more than a second is believed."""
+    global _last
+    with _clock:
+        moment = datetime.now(UTC)
+        if moment - _STEP < _last < moment + _SLIGHT:
+            moment = _last + _STEP
+        _last = moment
+    return utc(moment)
 
 
 def utc(when: datetime) -> str:

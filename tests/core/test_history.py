@@ -11,12 +11,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from impchat import images, settings
+from impchat.changes import now
 from impchat.errors import HistoryError
 from impchat.history import History
 from impchat.images import Prepared
@@ -111,6 +113,12 @@ def test_an_update_changes_what_is_given_and_nothing_else(history: History) -> N
         (),
         "",
     )
+
+
+def test_no_two_times_are_the_same_however_fast_things_happen() -> None:
+    times = [now() for _ in range(500)]
+    assert times == sorted(set(times))
+    assert datetime.fromisoformat(times[0]) < datetime.now(UTC) + timedelta(seconds=3)
 
 
 def test_conversations_come_pinned_first_then_by_their_latest_message(history: History) -> None:
@@ -489,6 +497,7 @@ def test_a_full_disk_while_streaming_is_told_and_loses_nothing_saved_before(hist
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
+from impchat.changes import now
 from impchat.errors import HistoryError
 from impchat.history import History
 from impchat.images import Prepared
@@ -590,6 +599,7 @@ READ_ONLY = """
 import os, sys
 from pathlib import Path
 import sqlite_utils.migrations
+from impchat.changes import now
 from impchat.errors import HistoryError
 from impchat.history import History
 
