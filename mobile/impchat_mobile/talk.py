@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
-from impchat import remarks, settings
+from impchat import grounding, remarks, settings
 from impchat.answer import Answer
 from impchat.app import App
 from impchat.chat import Attachment, Chat
@@ -134,6 +134,14 @@ class Talk:
         branch = chat.branch()
         versions = {m.uuid: tuple(below[m.parent]) for m in branch if len(below.get(m.parent, ())) > 1}
         return branch, versions, row.title
+
+    def boxed(self, answer: Message) -> bytes | None:
+        """The picture that `answer` speaks of with the boxes that it names; None: it names none. Takes time."""
+        boxes = grounding.boxes(answer.text)
+        pictures = [name for m in self.messages[: self.messages.index(answer)] for name in m.images]
+        if not (boxes and pictures):
+            return None
+        return grounding.draw(self.app.history.image_bytes(pictures[-1]), boxes)
 
     async def answer_by(self, server: Server | None) -> None:
         """Let another one answer from the next question on; None: the model here. What was said stays."""

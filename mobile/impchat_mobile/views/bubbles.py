@@ -7,7 +7,6 @@ This file does not know how messages come.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import flet as ft
 
@@ -16,24 +15,10 @@ from impchat.messages import Message
 from impchat_mobile import looks, markdown
 from impchat_mobile.shell import Shell
 from impchat_mobile.talk import Growing
+from impchat_mobile.views.doing import Doing
 
 _PICTURE = 168  # most pixels of a picture in a question, both ways
 _MONO = {"font_family": "monospace", "font_family_fallback": ["Menlo", "Courier", "Roboto Mono"]}
-
-
-@dataclass(frozen=True, slots=True)
-class Doing:
-    """What a person can do with a message."""
-
-    edit: Callable[[Message], object]
-    regenerate: Callable[[Message], object]
-    choose: Callable[[Message, int], object]
-    share: Callable[[Message], object]
-    listen: Callable[[Message], object]
-    look: Callable[[Message, str], object]  # at one of the pictures
-    look_boxes: Callable[[Message], object]  # at the picture with the answer's boxes
-    link: Callable[[str], object]
-    explain: Callable[[Message], object]  # the receipt
 
 
 class Words:

@@ -1,7 +1,8 @@
-"""The chat screen: the conversation, the composer, and what is done from there.
+"""The chat screen: the conversation and the composer below it.
 
 In: a `Talk`, whose listener it is. Out: its messages on the screen, each control made once and kept as long as its
-message stays the same. This file does not know how answers are made.
+message stays the same. This file does not know how answers are made, where pictures come from (bring.py), nor what else
+is done with a message (doing.py) or with the whole conversation (menu.py).
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ from typing import Any
 
 import flet as ft
 
-from impchat import grounding, images, paths, remarks, settings
+from impchat import images, settings
 from impchat.messages import Message
 from impchat.servers import Server
 from impchat_mobile import looks
 from impchat_mobile.shell import Screen, Shell
 from impchat_mobile.talk import Talk
-from impchat_mobile.views import bubbles
-from impchat_mobile.views.bubbles import Answered, Doing
+from impchat_mobile.views import bubbles, menu
+from impchat_mobile.views.bring import Bring
+from impchat_mobile.views.bubbles import Answered
 from impchat_mobile.views.composer import Composer
+from impchat_mobile.views.doing import Doing
 from impchat_mobile.views.welcome import Welcome
 
 _FRAMES_S = 0.1  # in which what was sent to the screen is on it
@@ -33,13 +36,14 @@ class ChatScreen(Screen):
         self._shell = shell
         self.talk = talk
         self._go = go
+        self._bring = Bring(shell, talk, go)
+        self._doing = Doing(shell, talk, go, self._edit, self._again, self._bring.part)
         self._kept: dict[str, tuple[Any, ft.Control]] = {}  # message -> what its control was made of, and the control
         self._grows: Answered | None = None
         self._all = False  # whether earlier messages were asked for
         self._drawing = asyncio.Lock()
         self._editing: str | None = None
         self._saving: asyncio.Task[None] | None = None
-        self._at_end = True
 
     # Drawing
 
@@ -67,7 +71,7 @@ class ChatScreen(Screen):
             bgcolor=ft.Colors.SURFACE_CONTAINER_HIGHEST,
             on_click=shell.on(self._to_end),
         )
-        self._welcome = Welcome(shell, self._take_sample, self._take_ask, self._go.models)
+        self._welcome = Welcome(shell, self._bring.sample, self._take_ask, self._go.models)
         self._chips = ft.Row(spacing=8, scroll=ft.ScrollMode.HIDDEN)
         self._chips_line = ft.Container(
             self._chips, padding=ft.Padding.only(left=12, right=12, bottom=8), visible=False
@@ -89,13 +93,13 @@ class ChatScreen(Screen):
             send=self._send,
             stop=self.talk.stop,
             typed=self._typed,
-            camera=lambda: self._go.camera(self._attach),
-            gallery=self._gallery,
-            more=self._more_ways,
-            pasted=self._attach,
-            open_picture=self._retouch,
+            camera=self._bring.camera,
+            gallery=self._bring.gallery,
+            more=self._bring.more_ways,
+            pasted=self._bring.attach,
+            open_picture=self._bring.retouch,
             detach=self.talk.detach,
-            gauge=self._explain_context,
+            gauge=lambda: menu.context(shell, self.talk, self._go, self.new),
         )
         self.composer.field.value = typed
         self._body = ft.Stack([self._list, self._latest], expand=True)
@@ -107,6 +111,7 @@ class ChatScreen(Screen):
         self._side = ft.Container(width=looks.SIDE, visible=shell.wide, bgcolor=ft.Colors.SURFACE_CONTAINER)
         self._menu = looks.button(ft.Icons.MENU_ROUNDED, say("mobile.chats"), shell.on(self._open_drawer))
         self._menu.visible = not shell.wide
+        more = shell.on(lambda: menu.conversation(shell, self.talk, self._go))
         self._drawer = ft.NavigationDrawer([], bgcolor=ft.Colors.SURFACE_CONTAINER_LOW)
         self._go.history.attach(self, self._drawer, self._side)
         return ft.View(
@@ -136,7 +141,7 @@ class ChatScreen(Screen):
                 bgcolor=ft.Colors.SURFACE,
                 actions=[
                     looks.button(ft.Icons.EDIT_SQUARE, say("chat.new"), shell.on(self.new)),
-                    looks.button(ft.Icons.MORE_VERT_ROUNDED, say("mobile.more"), shell.on(self._more)),
+                    looks.button(ft.Icons.MORE_VERT_ROUNDED, say("mobile.more"), more),
                 ],
             ),
         )  # fmt: skip
@@ -218,16 +223,9 @@ class ChatScreen(Screen):
         """Answer -> a small picture with its boxes."""
         found = {}
         for message in shown:
-            if message.role == "assistant" and (data := self._picture_with_boxes(message)):
+            if message.role == "assistant" and (data := self.talk.boxed(message)):
                 found[message.uuid] = images.thumbnail(data, 2 * settings.THUMBNAIL_SIDE)
         return found
-
-    def _picture_with_boxes(self, answer: Message) -> bytes | None:
-        boxes = grounding.boxes(answer.text)
-        pictures = [name for m in self.talk.messages[: self.talk.messages.index(answer)] for name in m.images]
-        if not (boxes and pictures):
-            return None
-        return grounding.draw(self._shell.app.history.image_bytes(pictures[-1]), boxes)
 
     async def _draw_draft(self) -> None:
         draft = self.talk.draft
@@ -328,80 +326,9 @@ class ChatScreen(Screen):
         if (conversation, chosen) != (kept.conversation, kept.servers):
             await self._shell.prefer(conversation=conversation, servers=chosen)
 
-    async def _take_sample(self, path: Any) -> None:
-        await self._attach(await asyncio.to_thread(path.read_bytes))
-
     async def _take_ask(self, text: str) -> None:
         self.composer.write(text)
         await self.composer.focus()
-
-    # Pictures
-
-    async def _attach(self, data: bytes) -> None:
-        await self.talk.attach(data)
-
-    async def _gallery(self) -> None:
-        files = await self._shell.picker.pick_files(
-            file_type=ft.FilePickerFileType.IMAGE,
-            allow_multiple=True,
-            with_data=self._shell.page.web,
-            cancel_upload_on_window_blur=False,
-        )
-        for file in files:
-            await self._attach(file.bytes or await asyncio.to_thread(_read, file.path))
-
-    async def _paste(self) -> None:
-        data = await self._shell.clipboard.get_image()
-        if data:
-            await self._attach(data)
-        else:
-            self._shell.tell(self._shell.say("mobile.nothing_to_paste"))
-
-    async def _retouch(self, name: str) -> None:
-        data = await asyncio.to_thread(self._shell.app.history.image_bytes, name)
-        await self._go.retouch(data, lambda changed: self.talk.swap(name, changed), self._attach)
-
-    def _more_ways(self) -> None:
-        shell, say = self._shell, self._shell.say
-        samples = [
-            ft.Container(
-                ft.Image(path.read_bytes(), width=88, height=88, fit=ft.BoxFit.COVER, border_radius=14,
-                         semantics_label=say("chat.sample", number=number)),
-                on_click=shell.on(lambda path=path: self._close_and(lambda: self._take_sample(path))),
-                border_radius=14,
-                ink=True,
-            )
-            for number, path in enumerate(paths.samples(), 1)
-        ]  # fmt: skip
-        shell.sheet(
-            shell.action(ft.Icons.CONTENT_PASTE_ROUNDED, say("mobile.paste"), self._paste),
-            shell.action(ft.Icons.PHOTO_LIBRARY_OUTLINED, say("mobile.library"), lambda: self._go.photos(self._attach)),
-            shell.action(ft.Icons.VISIBILITY_OFF_OUTLINED, say("mobile.eyes_free"), self._go.eyes_free),
-            looks.heading(say("chat.samples")),
-            ft.Container(
-                ft.Row(samples, spacing=8, scroll=ft.ScrollMode.AUTO), padding=ft.Padding.only(left=16, right=16, top=8)
-            ),
-        )
-
-    async def _close_and(self, do: Any) -> None:
-        self._shell.page.pop_dialog()
-        await do()
-
-    # What is done with messages
-
-    @property
-    def _doing(self) -> Doing:
-        return Doing(
-            edit=self._edit,
-            regenerate=lambda message: self._again(message),
-            choose=lambda message, step: self.talk.choose(message.uuid, step),
-            share=self._share,
-            listen=lambda message: self._shell.announce(message.text),
-            look=self._look,
-            look_boxes=self._look_boxes,
-            link=self._link,
-            explain=self._explain,
-        )
 
     async def _again(self, message: Message) -> None:
         await self.talk.regenerate(message.uuid)
@@ -419,41 +346,6 @@ class ChatScreen(Screen):
         self._edit_line.visible = False
         self._shell.draw(self._edit_line)
         self.composer.write("")
-
-    def _explain(self, message: Message) -> None:
-        shell, stats = self._shell, message.stats
-        if stats:
-            lines = [ft.Text(line) for line in remarks.receipt_details(stats, shell.language)]
-            heading = ft.Text(shell.say("mobile.receipt"), size=18, weight=ft.FontWeight.W_600)
-            body = ft.Column([heading, *lines], spacing=8, tight=True)
-            shell.sheet(ft.Container(body, padding=ft.Padding.only(left=20, right=20, bottom=8)))
-
-    async def _share(self, message: Message) -> None:
-        try:
-            await self._shell.share.share_text(message.text)
-        except Exception:  # noqa: BLE001 - this platform shares nothing: the clipboard does
-            await self._shell.copy(message.text)
-
-    async def _look(self, message: Message, name: str) -> None:
-        data = [await asyncio.to_thread(self._shell.app.history.image_bytes, sha) for sha in message.images]
-        await self._go.viewer(data, message.images.index(name), self._ask_about_part)
-
-    async def _look_boxes(self, message: Message) -> None:
-        data = await asyncio.to_thread(self._picture_with_boxes, message)
-        if data:
-            await self._go.viewer([data], 0, None)
-
-    async def _ask_about_part(self, data: bytes) -> None:
-        await self._go.retouch(data, self._attach, None)
-
-    def _link(self, address: str) -> None:
-        shell = self._shell
-
-        async def follow() -> None:
-            await shell.links.launch_url(address)
-
-        if address.lower().startswith(("http://", "https://", "mailto:")):
-            shell.ask(shell.say("mobile.link"), ft.Text(address, selectable=True), shell.say("mobile.open"), follow)
 
     # The conversation as a whole
 
@@ -480,59 +372,3 @@ class ChatScreen(Screen):
     async def _open_drawer(self) -> None:
         await self._go.history.refresh()
         await self._shell.page.show_drawer()
-
-    def _more(self) -> None:
-        shell, say = self._shell, self._shell.say
-        actions = []
-        if self.talk.conversation and self.talk.messages:
-            uuid = self.talk.conversation
-            actions = [
-                shell.action(
-                    ft.Icons.DRIVE_FILE_RENAME_OUTLINE, say("chat.rename"), lambda: self._go.history.rename(uuid)
-                ),
-                shell.action(ft.Icons.IOS_SHARE_ROUNDED, say("mobile.export"), lambda: self._go.export(uuid)),
-                shell.action(
-                    ft.Icons.DELETE_OUTLINE_ROUNDED,
-                    say("chat.delete"),
-                    lambda: self._go.history.delete(uuid),
-                    danger=True,
-                ),
-            ]
-        shell.sheet(
-            *actions,
-            shell.action(ft.Icons.VISIBILITY_OFF_OUTLINED, say("mobile.eyes_free"), self._go.eyes_free),
-            shell.action(ft.Icons.SETTINGS_OUTLINED, say("mobile.settings"), self._go.settings),
-        )
-
-    def _explain_context(self) -> None:
-        shell, say = self._shell, self._shell.say
-        left = max(0, round((1 - self.talk.context_used) * self.talk.context_tokens))
-        image = shell.app.bundle.image.tokens if shell.app.bundle else 0
-        room = say("mobile.context_left", words=_words(left), pictures=left // (image or 256))
-        shell.sheet(
-            ft.Container(
-                ft.Column(
-                    [
-                        ft.Text(say("mobile.context", percent=round(100 * self.talk.context_used)), size=18,
-                                weight=ft.FontWeight.W_600),
-                        ft.ProgressBar(value=self.talk.context_used, border_radius=4, bar_height=8),
-                        ft.Text(room, color=looks.FAINT),
-                    ],
-                    spacing=12,
-                    tight=True,
-                ),
-                padding=ft.Padding.only(left=20, right=20, bottom=8),
-            ),
-            shell.action(ft.Icons.EDIT_SQUARE, say("chat.new"), self.new),
-            shell.action(ft.Icons.TUNE_ROUNDED, say("mobile.context_change"), self._go.settings),
-        )  # fmt: skip
-
-
-def _words(tokens: int) -> int:
-    """About as many words as tokens say, in round numbers."""
-    return round(tokens * 0.7 / 50) * 50
-
-
-def _read(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()

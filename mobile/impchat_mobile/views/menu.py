@@ -1,0 +1,65 @@
+"""What there is to do with the open conversation as a whole, and how full its context is: two sheets.
+
+In: the talk. Out: sheets of actions. This file does not know messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flet as ft
+
+from impchat_mobile import looks
+from impchat_mobile.shell import Shell
+from impchat_mobile.talk import Talk
+
+
+def conversation(shell: Shell, talk: Talk, go: Any) -> None:
+    """Rename, export, delete, and the ways that no button leads to."""
+    say = shell.say
+    actions = []
+    if talk.conversation and talk.messages:
+        uuid = talk.conversation
+        actions = [
+            shell.action(ft.Icons.DRIVE_FILE_RENAME_OUTLINE, say("chat.rename"), lambda: go.history.rename(uuid)),
+            shell.action(ft.Icons.IOS_SHARE_ROUNDED, say("mobile.export"), lambda: go.export(uuid)),
+            shell.action(
+                ft.Icons.DELETE_OUTLINE_ROUNDED, say("chat.delete"), lambda: go.history.delete(uuid), danger=True
+            ),
+        ]
+    shell.sheet(
+        *actions,
+        shell.action(ft.Icons.VISIBILITY_OFF_OUTLINED, say("mobile.eyes_free"), go.eyes_free),
+        shell.action(ft.Icons.SETTINGS_OUTLINED, say("mobile.settings"), go.settings),
+    )
+
+
+def context(shell: Shell, talk: Talk, go: Any, new: Callable[[], Any]) -> None:
+    """How full the context is, and what helps. `new`: opens a new conversation."""
+    say = shell.say
+    left = max(0, round((1 - talk.context_used) * talk.context_tokens))
+    image = shell.app.bundle.image.tokens if shell.app.bundle else 0
+    room = say("mobile.context_left", words=_words(left), pictures=left // (image or 256))
+    shell.sheet(
+        ft.Container(
+            ft.Column(
+                [
+                    ft.Text(say("mobile.context", percent=round(100 * talk.context_used)), size=18,
+                            weight=ft.FontWeight.W_600),
+                    ft.ProgressBar(value=talk.context_used, border_radius=4, bar_height=8),
+                    ft.Text(room, color=looks.FAINT),
+                ],
+                spacing=12,
+                tight=True,
+            ),
+            padding=ft.Padding.only(left=20, right=20, bottom=8),
+        ),
+        shell.action(ft.Icons.EDIT_SQUARE, say("chat.new"), new),
+        shell.action(ft.Icons.TUNE_ROUNDED, say("mobile.context_change"), go.settings),
+    )  # fmt: skip
+
+
+def _words(tokens: int) -> int:
+    """About as many words as tokens say, in round numbers."""
+    return round(tokens * 0.7 / 50) * 50
