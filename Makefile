@@ -5,7 +5,7 @@
 # make load   fifty clients at impchat serve, for a minute
 # make demo   train the bundled demo model again      make clean  remove what make made, in this folder
 # make apk    the phone app for Android, into build/apk; `make aab` for its store, `make ipa` for iPhones (on a Mac)
-# make icons  draw the app's icon again               make test-phone  tests/core with a phone's versions of packages
+# make icons  draw the app's icon again               make test-phone  core and app with a phone's packages
 #
 # Two environments: .venv has everything; .venv-core has the core's packages alone, so that tests/core notices
 # a core that leans on more. Stamp files make a second run start at once. Two more come to be where they are asked for:
@@ -33,9 +33,10 @@ heading = @printf '\n== %s ==\n' "$(1)"
 BUILD := $(shell sed -n 's/^version = "\([0-9.]*\)"/\1/p' pyproject.toml | awk -F. '{ print $$1 * 10000 + $$2 * 100 + $$3 }')
 FLET := $(shell sed -n 's/.*"\(flet\[all\]==[^"]*\)".*/\1/p' pyproject.toml)
 NEEDED := $(shell sed -n "/^dependencies = \[$$/,/^\]/s/^ *\"\([^\";]*\)\",$$/'\1'/p" pyproject.toml)
+APP := $(shell sed -n '/^\[tool.flet.android\]/,/^$$/s/^dependencies = \[\(.*\), "impchat"\]$$/\1/p' pyproject.toml | tr -d ,)
 PHONE_LLAMA := $(shell sed -n 's/.*"\(llama-cpp-python==[0-9.]*\); platform_system == .*/\1/p' pyproject.toml)
 
-.PHONY: run mobile test lint test-core test-all test-phone demo load wheel clean chromium icons apk aab ipa
+.PHONY: run mobile test lint test-core test-all phone-env test-phone demo load wheel clean chromium icons apk aab ipa
 .NOTPARALLEL:
 
 run: .venv/.web
@@ -81,9 +82,11 @@ apk aab ipa: .venv-flet/.flet
 		echo "make $@ needs Flutter$(if $(filter ipa,$@),,, a JDK and the Android SDK), which Flet fetches from the network, and there is none here; .github/workflows/mobile.yml builds the same file."; exit 1; }
 	.venv-flet/bin/flet build $@ . --yes --build-number $(BUILD)
 
-test-phone: .venv-phone/.phone
-	$(call heading,Tests of the core with the phone's versions of its packages)
-	.venv-phone/bin/python -m pytest tests/core
+phone-env: .venv-phone/.phone
+
+test-phone: phone-env
+	$(call heading,Tests of the core and the app with the phone's versions of their packages)
+	.venv-phone/bin/python -m pytest tests/core $(addprefix tests/mobile/test_,chat.py screens.py handlers.py)
 
 clean:
 	rm -rf .venv .venv-core .venv-flet .venv-phone dist build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
@@ -125,7 +128,7 @@ clean:
 # impchat alone by --no-deps: on this machine its own requirements name the desktop's llama.cpp.
 .venv-phone/.phone: .venv-phone/.llama tests/package/phone_wheels.txt
 	$(call heading,The phone's packages)
-	$(INSTALL) -c tests/package/phone_wheels.txt $(NEEDED) rich jinja2 $(PYTEST)
+	$(INSTALL) -c tests/package/phone_wheels.txt $(NEEDED) $(APP) rich jinja2 $(PYTEST)
 	$(INSTALL) --no-deps -e .
 	@touch $@
 

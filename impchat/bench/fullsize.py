@@ -2,9 +2,8 @@
 
 In: a folder. Out: in it a checkpoint with the layout, names and shapes of Imp-3B@196 (older Phi layout, 7 weight files)
 and random values, and a bundle in 4 and 8 bits made of it; on standard output, for each step, the time, the most memory
-taken (a process's own, and with the pages of files that it has mapped, which the system may drop at any time), the
-sizes of the files, and how long an answer about a picture takes. Speed does not depend on the values; what such a
-model says means nothing. This file does not know trained models.
+taken (see memory.py), the sizes of the files, and how long an answer about a picture takes. Speed does not depend on
+the values; what such a model says means nothing. This file does not know trained models.
 """
 
 from __future__ import annotations
@@ -13,15 +12,14 @@ import argparse
 import json
 import multiprocessing
 import shutil
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from impchat import settings
+from impchat.bench.memory import measured
 from impchat.engines.local import LocalEngine
 from impchat.messages import Finished, Picture, Prompt, Sampling, Text, Turn
 from impchat.models import bundle
@@ -49,7 +47,6 @@ FILES = 7
 TOWER = "siglip-so400m-patch14-196"
 ID = "random-3b-196"  # no published model: its answers need not make sense
 _TOKENS = 50257  # of which the last is no ordinary one
-_SAMPLE_S = 0.05
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
@@ -169,32 +166,6 @@ def _tokenizer() -> dict[str, Any]:
     told = [{"id": number, "content": text} | rules for number, text in added.items()]
     parts = {"added_tokens": told, "pre_tokenizer": split, "decoder": split, "model": model}
     return {"version": "1.0"} | unused | parts
-
-
-@contextmanager
-def measured(step: str) -> Iterator[None]:
-    """Print how long the block took, and the most memory that this process had meanwhile."""
-    most = {"RssAnon": 0, "VmRSS": 0}
-    ended = threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(_SAMPLE_S):
-            for line in Path("/proc/self/status").read_text().splitlines():
-                name, _, value = line.partition(":")
-                if name in most:
-                    most[name] = max(most[name], int(value.split()[0]) * 1024)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    begun = time.perf_counter()
-    try:
-        yield
-    finally:
-        taken = time.perf_counter() - begun
-        ended.set()
-        watcher.join()
-    own, all_ = (most[name] / 1e9 for name in ("RssAnon", "VmRSS"))
-    print(f"{step}: {taken:.0f} s; most memory {own:.2f} GB of its own, {all_:.2f} GB with mapped files", flush=True)
 
 
 def _convert(source: Path, target: Path, language: str, vision: str) -> None:

@@ -416,6 +416,7 @@ TEXTS: dict[str, str] = {
     "mobile.regenerate": "Answer again",
     "mobile.share": "Share",
     "mobile.listen": "Read aloud",
+    "mobile.no_reader": "Nothing reads aloud here yet: switch on this device's screen reader (TalkBack, VoiceOver) in its settings.",
     "mobile.camera": "Take a photo",
     "mobile.gallery": "Choose pictures",
     "mobile.more_ways": "More ways to begin",

@@ -416,6 +416,7 @@ TEXTS: dict[str, str] = {
     "mobile.regenerate": "重新回答",
     "mobile.share": "分享",
     "mobile.listen": "朗读",
+    "mobile.no_reader": "当前没有朗读功能：请在设备设置中打开屏幕朗读（TalkBack、旁白）。",
     "mobile.camera": "拍照",
     "mobile.gallery": "选择图片",
     "mobile.more_ways": "更多方式",

@@ -287,16 +287,18 @@ class Shell:
             if isinstance(dialog, kind):
                 self.close(dialog)
 
-    def announce(self, text: str) -> None:
-        """Let a screen reader say `text`."""
-
-        async def speak() -> None:
-            try:
+    async def read_aloud(self, text: str, live: bool = False) -> None:
+        """Let the device's screen reader say `text`; where none is on, tell how to get one. `live`: the text stands
+        in a live region too, which a reader says by itself where the platform wants no announcements (Android)."""
+        try:
+            features = await self.speaker.get_accessibility_features()
+            if not features.accessible_navigation:
+                self.tell(self.say("mobile.no_reader"))
+            elif features.supports_announcements or not live:
                 await self.speaker.announce_message(text)
-            except Exception as exc:  # noqa: BLE001 - the platform may have no reader
-                log.debug("nothing reads aloud here: %s", type(exc).__name__)
-
-        self.start(speak())
+        except Exception as exc:  # noqa: BLE001 - a platform that cannot be asked has no reader either
+            log.debug("no screen reader answers: %s", type(exc).__name__)
+            self.tell(self.say("mobile.no_reader"))
 
     async def copy(self, text: str) -> None:
         await self.clipboard.set(text)

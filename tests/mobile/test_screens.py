@@ -239,15 +239,33 @@ def test_short_memory_puts_an_idle_model_away_and_the_next_question_loads_it_aga
     play(scene)
 
 
-def test_eyes_free_describes_a_photo_aloud(play: Play) -> None:
-    camera = {"name": "0", "lens_direction": "back", "sensor_orientation": 0}
+CAMERA = {"name": "0", "lens_direction": "back", "sensor_orientation": 0}
 
+
+def reader(on: bool, announces: bool) -> dict[str, bool]:
+    """What the platform says of its screen reader: TalkBack announces nothing when asked, VoiceOver and browsers do."""
+    others = "bold_text disable_animations high_contrast invert_colors reduce_motion on_off_switch_labels"
+    return dict.fromkeys(others.split(), False) | {"accessible_navigation": on, "supports_announcements": announces}
+
+
+async def shoot(phone: Phone) -> None:
+    """Take a photo in eyes-free mode."""
+    await phone.tap("More")
+    await phone.tap("Eyes-free mode")
+    await phone.until_words("Tap anywhere")
+    stage = next(c for c in phone.all(ft.Container) if c.on_click and c.expand)
+    await phone.fire(stage, "click")
+
+
+def said_live(phone: Phone) -> str:
+    """What a screen reader says by itself, for it has changed."""
+    regions = phone.all(ft.Semantics, live_region=True)
+    return " ".join(region.content.value for region in regions if isinstance(region.content, ft.Text))
+
+
+def test_eyes_free_describes_a_photo_aloud(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
-        await phone.tap("More")
-        await phone.tap("Eyes-free mode")
-        await phone.until_words("Tap anywhere")
-        stage = next(c for c in phone.all(ft.Container) if c.on_click and c.expand)
-        await phone.fire(stage, "click")
+        await shoot(phone)
         calls = phone.connection.calls
         await phone.until(
             lambda: [a for name, a in calls if name == "announce_message" and "red circle" in str(a)],
@@ -255,4 +273,39 @@ def test_eyes_free_describes_a_photo_aloud(play: Play) -> None:
         )
         assert len(app.history.pictures(ME)) == 1, "kept in the history like any other"
 
-    play(scene, {"get_available_cameras": [camera], "take_picture": drawing("red")})
+    play(
+        scene,
+        {
+            "get_available_cameras": [CAMERA],
+            "take_picture": drawing("red"),
+            "get_accessibility_features": reader(on=True, announces=True),
+        },
+    )
+
+
+def test_talkback_hears_the_description_once_by_its_live_region(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        await shoot(phone)
+        await phone.until(lambda: "red circle" in said_live(phone), "the words in a live region")
+        await settle(phone, app)
+        assert not [name for name, _ in phone.connection.calls if name == "announce_message"]
+
+    play(
+        scene,
+        {
+            "get_available_cameras": [CAMERA],
+            "take_picture": drawing("red"),
+            "get_accessibility_features": reader(on=True, announces=False),
+        },
+    )
+
+
+def test_reading_aloud_where_no_reader_is_on_tells_how_to_get_one(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        await ask(phone, "Hello")
+        await answered(phone)
+        await phone.tap("Read aloud")
+        await phone.until_words("TalkBack")
+        assert not [name for name, _ in phone.connection.calls if name == "announce_message"]
+
+    play(scene, {"get_accessibility_features": reader(on=False, announces=True)})

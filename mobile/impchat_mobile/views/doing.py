@@ -48,7 +48,7 @@ class Doing:
             await self._shell.copy(message.text)
 
     def listen(self, message: Message) -> None:
-        self._shell.announce(message.text)
+        self._shell.read_aloud(message.text)
 
     async def look(self, message: Message, name: str) -> None:
         """At one of its pictures."""

@@ -79,14 +79,16 @@ class EyesFreeScreen(Screen):
             await self._talk.attach(data or b"")
             await self._talk.send(self._shell.say("mobile.describe"))
             await self._talk.settled()
-            self._say(self._talk.messages[-1].text, aloud=True)
+            await self._tell(self._talk.messages[-1].text)
         except ImpChatError as error:
-            self._say(self._shell.sentence(error), aloud=True)
+            await self._tell(self._shell.sentence(error))
         finally:
             self._busy = False
 
-    def _say(self, text: str, aloud: bool = False) -> None:
+    def _say(self, text: str) -> None:
         self._words.value = text
         self._shell.draw(self._said)
-        if aloud:
-            self._shell.announce(text)
+
+    async def _tell(self, text: str) -> None:
+        self._say(text)
+        await self._shell.read_aloud(text, live=True)

@@ -1,0 +1,50 @@
+"""The memory that a piece of work takes, and how long it lasts, for the benchmarks of this folder. Linux alone.
+
+In: a block of code. Out: a line on standard output. This file does not know what is measured.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_SAMPLE_S = 0.05
+
+
+def taken() -> tuple[int, int]:
+    """Bytes of this process in memory: its own (RssAnon), and pages of files that it has mapped (RssFile), which the
+    system may drop at any time and which other processes may share."""
+    sizes = {}
+    for line in Path("/proc/self/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name in ("RssAnon", "RssFile"):
+            sizes[name] = int(value.split()[0]) * 1024
+    return sizes["RssAnon"], sizes["RssFile"]
+
+
+@contextmanager
+def measured(step: str) -> Iterator[None]:
+    """Print how long the block took, and the most memory of either kind that this process had meanwhile."""
+    most = taken()
+    ended = threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not ended.wait(_SAMPLE_S):
+            own, mapped = taken()
+            most = max(most[0], own), max(most[1], mapped)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    begun = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds = time.perf_counter() - begun
+        ended.set()
+        watcher.join()
+    own, mapped = (size / 1e9 for size in most)
+    print(f"{step}: {seconds:.1f} s; most memory {own:.2f} GB of its own, {mapped:.2f} GB of mapped files", flush=True)
