@@ -47,8 +47,8 @@ class Doing:
         except Exception:  # noqa: BLE001 - this platform shares nothing: the clipboard does
             await self._shell.copy(message.text)
 
-    def listen(self, message: Message) -> None:
-        self._shell.read_aloud(message.text)
+    async def listen(self, message: Message) -> None:
+        await self._shell.read_aloud(message.text)
 
     async def look(self, message: Message, name: str) -> None:
         """At one of its pictures."""
