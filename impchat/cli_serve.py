@@ -146,4 +146,9 @@ def _show(link: Link, screen: Screen) -> None:
         segno.make(str(link), error="l").terminal(compact=True)
     print(link, flush=True)
     screen.note("pair.scan", minutes=settings.PAIR_CODE_S // 60)
-    screen.note("pair.fingerprint" if link.fingerprint else "listen.plain", fingerprint=link.fingerprint)
+    screen.note("pair.typed", place=link.places[0], code=link.code)
+    if link.is_plain:
+        screen.note("listen.plain")
+    else:
+        screen.note("pair.check", check=link.check)
+        screen.note("pair.fingerprint", fingerprint=link.fingerprint)

@@ -1,7 +1,9 @@
 """Pairing, seen from the device: a link from a server's QR code -> that server, with a token of the device's own.
 
 In: a link. Out: a `Server`. The device tries the link's addresses until one proves itself: whoever answers there must
-hold the key of just the certificate that the link names; only then it is told the one-time code.
+hold the key of just the certificate that the link names; only then it is told the one-time code. Where a person types
+the code, `meet` makes the link of the certificate that is found, and the person compares its `check` in place of the QR
+code's fingerprint.
 This file does not know how a link is made visible, nor where servers are kept.
 """
 
@@ -10,8 +12,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import ssl
-import time
-from collections.abc import Iterable
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
     import httpx
 
 SCHEME = "impchat"
-SERVICE = "_impchat._tcp.local."
+LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # of codes and checks: none that is taken for another one
+_MISREAD = str.maketrans("OIL", "011", " -")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +61,64 @@ class Link:
         raise RequestError("pair.link")
 
     @property
+    def check(self) -> str:
+        """80 bits of the fingerprint, for a person to compare; "": it speaks plain HTTP, so there is nothing to."""
+        if self.is_plain:
+            return ""
+        number = int(self.fingerprint[:20], 16)
+        letters = [LETTERS[number >> shift & 31] for shift in range(75, -1, -5)]
+        return " ".join("".join(letters[at : at + 4]) for at in range(0, len(letters), 4))
+
+    @property
     def is_plain(self) -> bool:
         """Everybody in the same network can read what is said: a person should be warned."""
         return not self.fingerprint
+
+
+def place_of(address: str) -> str:
+    """host:port of an address as people type it, or as a server shows it. Raises RequestError "pair.address"."""
+    with suppress(ValueError):  # also of a port that is none
+        found = urlsplit(address.strip() if "//" in address else f"//{address.strip()}")
+        host, port = found.hostname or "", found.port or settings.SERVE_PORT
+        if host.split() == [host] and "@" not in found.netloc and found.scheme in ("", "http", "https"):
+            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    raise RequestError("pair.address", address=address)
+
+
+def meet(places: Sequence[str], code: str) -> Link:
+    """The link to the server at the first of `places`, made of a code that a person has read there and of the
+    certificate that is shown here. To be believed only once that person has found its `check` there as well: whoever is
+    in between can show another one. The code is told to nobody.
+
+    Raises RequestError "pair.code_form", "pair.nobody" (nothing answers), "pair.else" (what answers is no ImpChat)."""
+    import httpx
+
+    place, code = places[0], spelt(code)
+    if len(code) != settings.PAIR_CODE_CHARS or not {*code} <= {*LETTERS}:
+        raise RequestError("pair.code_form", count=settings.PAIR_CODE_CHARS)
+    certificate = _certificate(place)
+    scheme = "https" if certificate else "http"
+    try:
+        with _client(certificate) as client:
+            health: Any = client.get(f"{scheme}://{place}/health").json()
+        if health["status"] == "ok" and health["model"]:
+            return Link(tuple(places), code, _fingerprint(certificate) if certificate else "")
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.InvalidURL) as exc:
+        if not certificate:
+            raise RequestError("pair.nobody", place=place) from exc
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        pass
+    raise RequestError("pair.else", place=place)
+
+
+def spelt(code: str) -> str:
+    """A code as it was meant, however a person has written it."""
+    return code.upper().translate(_MISREAD)
+
+
+def one_line(name: str) -> str:
+    """A name that a stranger gives, as printable characters that fit a line."""
+    return "".join(c for c in " ".join(name.split()) if c.isprintable())[: settings.DEVICE_NAME_CHARS]
 
 
 def pair(link: Link, device: str) -> Server:
@@ -93,17 +151,27 @@ def _exchange(link: Link, place: str, device: str) -> Server | None:
         certificate = _certificate(place)
         if certificate is None:
             return None
-        if hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate)).hexdigest() != link.fingerprint:
+        if _fingerprint(certificate) != link.fingerprint:
             raise _Stranger
     scheme = "https" if certificate else "http"
     try:
-        with httpx.Client(verify=servers.trust(certificate), trust_env=False, timeout=settings.PAIR_WAIT_S) as client:
+        with _client(certificate) as client:
             response = client.post(f"{scheme}://{place}/pair", json={"code": link.code, "name": device})
-    except httpx.HTTPError as exc:
+    except (httpx.HTTPError, httpx.InvalidURL) as exc:
         if _is_of_tls(exc):  # it has shown the certificate, and has not its key
             raise _Stranger from exc
         return None
     return _server(response, link, scheme, place, certificate)
+
+
+def _client(certificate: str | None) -> httpx.Client:
+    import httpx
+
+    return httpx.Client(verify=servers.trust(certificate), trust_env=False, timeout=settings.PAIR_WAIT_S)
+
+
+def _fingerprint(certificate: str) -> str:
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate)).hexdigest()
 
 
 def _is_of_tls(exc: BaseException | None) -> bool:
@@ -133,40 +201,3 @@ def _server(response: httpx.Response, link: Link, scheme: str, place: str, certi
     except (ValueError, KeyError, TypeError):
         pass
     raise _Stranger
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A server that says it is there. Believe nothing of it: its link proves who it is."""
-
-    id: str
-    name: str
-    places: tuple[str, ...]
-
-
-def discover(seconds: float = settings.DISCOVER_S, interfaces: Iterable[str] | None = None) -> list[Found]:
-    """The servers of the local network that say so within `seconds`; on the cards with these addresses alone.
-
-    Raises ModuleNotFoundError where the package zeroconf is missing."""
-    from zeroconf import InterfaceChoice, IPVersion, ServiceBrowser, Zeroconf
-
-    cards: Any = list(interfaces) if interfaces else InterfaceChoice.All
-    zeroconf = Zeroconf(interfaces=cards, ip_version=IPVersion.V4Only)
-    names: dict[str, None] = {}
-
-    def heard(zeroconf: Zeroconf, service_type: str, name: str, state_change: Any) -> None:
-        names[name] = None
-
-    try:
-        ServiceBrowser(zeroconf, SERVICE, handlers=[heard])
-        time.sleep(seconds)
-        infos = [zeroconf.get_service_info(SERVICE, name, timeout=1000) for name in [*names]]
-    finally:
-        zeroconf.close()
-    found = []
-    for info in infos:
-        if info is not None and info.port:
-            words = {k.decode(): (v or b"").decode("utf-8", "replace") for k, v in info.properties.items()}
-            places = tuple(f"{address}:{info.port}" for address in info.parsed_addresses())
-            found.append(Found(words.get("id", ""), words.get("name", ""), places))
-    return sorted(found, key=lambda one: one.name)

@@ -22,14 +22,12 @@ from uuid import uuid4
 from impchat import changes, paths, settings
 from impchat.database import Database
 from impchat.errors import RequestError, SettingsError
+from impchat.pairing import LETTERS, one_line, spelt
 
 if TYPE_CHECKING:
     import sqlite_utils
 
 Kind = Literal["token", "device"]
-
-_LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # none that is taken for another one
-_MISREAD = str.maketrans("OIL", "011", " -")
 
 
 def m001_holders(db: sqlite_utils.Database) -> None:
@@ -102,7 +100,7 @@ class Access:
 
         Raises SettingsError "token.name" for an empty name or one that is taken."""
         with self._database.write() as db:
-            name = _clean(name)
+            name = one_line(name)
             if not name or db.execute("select 1 from holders where name = ?", (name,)).fetchone():
                 raise SettingsError("token.name", name=name)
             return self._insert(db, name, "token", owner)
@@ -147,7 +145,7 @@ class Access:
 
     def offer(self, owner: str = settings.OWNER) -> str:
         """A new one-time code. It takes the place of every earlier one that was not used."""
-        code = "".join(secrets.choice(_LETTERS) for _ in range(8))
+        code = "".join(secrets.choice(LETTERS) for _ in range(settings.PAIR_CODE_CHARS))
         with self._database.write() as db:
             db.execute("delete from codes where holder is null or expires_at < ?", (self._clock(),))
             db.execute(
@@ -162,7 +160,7 @@ class Access:
             row = db.execute(
                 "select expires_at, tries, holder, name from codes left join holders on holders.id = holder"
                 " where codes.hash = ?",
-                (_hash(_spelt(code)),),
+                (_hash(spelt(code)),),
             ).fetchone()
         if row is not None and row["holder"] is not None:
             return Code("used", 0, row["name"] or "")
@@ -176,12 +174,12 @@ class Access:
         with self._database.write() as db:
             row = db.execute(
                 "select * from codes where hash = ? and holder is null and expires_at > ? and tries > 0",
-                (_hash(_spelt(code)), self._clock()),
+                (_hash(spelt(code)), self._clock()),
             ).fetchone()
             if row is None:
                 db.execute("update codes set tries = tries - 1")
             else:
-                holder, token = self._insert(db, _free(db, _clean(name) or "?"), "device", row["owner"])
+                holder, token = self._insert(db, _free(db, one_line(name) or "?"), "device", row["owner"])
                 db.execute("update codes set holder = ? where hash = ?", (holder.id, row["hash"]))
                 return holder, token
         raise RequestError("pair.code")
@@ -193,15 +191,6 @@ class Access:
 def _hash(secret: str) -> str:
     """A token holds 256 random bits, a code lives for minutes: neither needs a slow hash."""
     return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
-
-
-def _spelt(code: str) -> str:
-    return code.upper().translate(_MISREAD)
-
-
-def _clean(name: str) -> str:
-    """One line of printable characters."""
-    return "".join(c for c in " ".join(name.split()) if c.isprintable())[: settings.DEVICE_NAME_CHARS]
 
 
 def _free(db: sqlite3.Connection, name: str) -> str:

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from impchat import pairing
+from impchat import nearby
 
 
 class Announcement:
@@ -25,8 +25,8 @@ class Announcement:
         self._zeroconf = Zeroconf(interfaces=listed, ip_version=IPVersion.V4Only)
         # The id keeps two servers of one name apart, the port those of one data folder.
         info = ServiceInfo(
-            pairing.SERVICE,
-            f"ImpChat {id[:8]} {port}.{pairing.SERVICE}",
+            nearby.SERVICE,
+            f"ImpChat {id[:8]} {port}.{nearby.SERVICE}",
             addresses=[socket.inet_aton(address) for address in listed],
             port=port,
             properties={"id": id, "name": name} | dict(properties),

@@ -39,10 +39,21 @@ def offer(link: Link, apps: Sequence[AppFile], language: str) -> str:
         f'<div class="offer">{_qr(str(link), say("web.devices_qr", language))}'
         f'<div class="how"><p>{escape(say("web.devices_scan", language))}</p>{warning}<p class="left"></p>'
         f'<button type="button" class="plain" data-do="copy-link" data-link="{escape(str(link))}">'
-        f"{escape(say('web.devices_copy', language))}</button></div></div>"
+        f"{escape(say('web.devices_copy', language))}</button></div></div>{_typed(link, language)}"
         f"<details><summary>{escape(say('web.devices_details', language))}</summary>"
         f"<h3>{escape(say('web.devices_addresses', language))}</h3><ol>{places}</ol>{compare}</details>"
     ) + (_app(link, apps, language) if apps else "")
+
+
+def _typed(link: Link, language: str) -> str:
+    """What a person types, and compares, where nothing can be scanned."""
+    told = {"address": link.places[0], "code": link.code, "check": link.check}
+    rows = "".join(
+        f"<dt>{escape(say(f'web.devices_{name}', language))}</dt><dd><code>{escape(value)}</code></dd>"
+        for name, value in told.items()
+        if value
+    )
+    return f'<p class="typed">{escape(say("web.devices_typed", language))}</p><dl>{rows}</dl>'
 
 
 def _qr(text: str, name: str) -> str:
