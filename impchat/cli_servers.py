@@ -72,7 +72,7 @@ def run(data: Path, screen: Screen, args: argparse.Namespace) -> int:
     """`impchat servers list|add|rm`; the exit code. Raises as `servers` does."""
     match args.action:
         case "add":
-            server = _paired(args) if args.url.startswith(f"{pairing.SCHEME}:") else _typed(args)
+            server = _paired(args) if pairing.is_link(args.url) else _typed(args)
             servers.save(data, server)
             screen.note("servers.added", name=server.name)
             if servers.is_readable(server.urls[0]):

@@ -41,8 +41,8 @@ class Found:
 
 
 def discover(seconds: float = settings.DISCOVER_S, interfaces: Iterable[str] | None = None) -> list[Found]:
-    """The servers that answer within `seconds`. `interfaces`: addresses of the cards to ask on; None: the one that leads
-    out of this device. A network that takes no such question has none."""
+    """The servers that answer within `seconds`. `interfaces`: addresses of the cards to ask on; None: on the one that
+    leads out of this device. A network that takes no such question has none."""
     answers = _Answers()
     with ExitStack() as stack, DefaultSelector() as selector:
         for card in interfaces or (None,):
@@ -140,4 +140,3 @@ class _Answers:
             if places:
                 found.append(Found(one_line(words.get("id", "")), one_line(words.get("name", "")), tuple(places)))
         return sorted(found, key=lambda one: (one.name, one.places))
-

@@ -75,6 +75,11 @@ class Link:
         return not self.fingerprint
 
 
+def is_link(text: str) -> bool:
+    """Whether `text` means to be a pairing link; `Link.read` tells whether it is one."""
+    return text.strip().lower().startswith(f"{SCHEME}:")
+
+
 def place_of(address: str) -> str:
     """host:port of an address as people type it, or as a server shows it. Raises RequestError "pair.address"."""
     with suppress(ValueError):  # also of a port that is none

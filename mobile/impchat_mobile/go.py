@@ -13,6 +13,7 @@ import flet as ft
 
 from impchat import device, settings
 from impchat.errors import ImpChatError
+from impchat.pairing import Link
 from impchat.servers import Server
 from impchat_mobile import looks
 from impchat_mobile.copies import Copies
@@ -137,10 +138,14 @@ class Go:
 
         await self.photos(take)
 
-    async def connect(self) -> None:
+    async def connect(self, link: Link | None = None) -> None:
+        """`link`: that the person is to be asked about."""
         from impchat_mobile.views.connect import ConnectScreen
 
-        await self._shell.push(ConnectScreen(self._shell, self))
+        if link is None or not isinstance(self._shell.top, ConnectScreen):
+            await self._shell.push(ConnectScreen(self._shell, self))
+        if link and isinstance(self._shell.top, ConnectScreen):
+            self._shell.top.offered(link)
 
     async def export(self, conversation: str) -> None:
         """Give the conversation away as one file."""

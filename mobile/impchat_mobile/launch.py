@@ -18,13 +18,14 @@ import flet as ft
 
 from impchat import applock, preferences, settings
 from impchat.app import App
-from impchat.errors import HistoryError, ImpChatError
+from impchat.errors import HistoryError, ImpChatError, RequestError
 from impchat.models import library
 from impchat.servers import Server
 from impchat.texts import say
 from impchat_mobile import looks
 from impchat_mobile.go import Go
 from impchat_mobile.guard import guarded, note
+from impchat_mobile.links import opened_by
 from impchat_mobile.shell import Shell, language_of
 from impchat_mobile.talk import Talk
 from impchat_mobile.tuning import tuning
@@ -87,7 +88,7 @@ async def start(
         go = Go(shell, talk, server)
         await go.load()
         screen = ChatScreen(shell, talk, go)
-        life = Life(shell, screen)
+        life = Life(shell, screen, go)
         await life.begin()
         return screen
     except Exception as exc:  # noqa: BLE001 - the outer edge of the front end
@@ -127,15 +128,18 @@ def _show_failure(
 
 
 class Life:
-    """The app in and out of sight: what is typed is kept, the lock closes, memory is given back."""
+    """The app in and out of sight: what is typed is kept, the lock closes, memory is given back, a link is followed."""
 
-    def __init__(self, shell: Shell, screen: ChatScreen) -> None:
+    def __init__(self, shell: Shell, screen: ChatScreen, go: Go) -> None:
         self._shell = shell
         self._screen = screen
+        self._go = go
+        self._route = shell.page.route  # what opened the app, until it is followed
         shell.page.session.store.set("life", self)
         self._is_left = False
         self._hidden_at = 0.0  # on the monotonic clock; 0: in sight
         shell.page.on_app_lifecycle_state_change = shell.on(self._changed)
+        shell.page.on_route_change = shell.on(self._routed)
         shell.page.on_disconnect = shell.on(self._left)
         shell.page.on_connect = shell.on(self._connected)
         shell.page.on_platform_brightness_change = shell.on(self._brightness)
@@ -158,6 +162,7 @@ class Life:
     async def _enter(self) -> None:
         await self._shell.restart(self._screen)
         await self._screen.open(await asyncio.to_thread(self._conversation))
+        self._follow()
 
     def _conversation(self) -> str | None:
         history, uuid = self._shell.app.history, self._shell.preferences.conversation
@@ -183,9 +188,33 @@ class Life:
         if isinstance(shell.top, LockScreen):
             return
         if away_s > settings.LOCK_AFTER_S and applock.is_set(shell.app.data):
-            await shell.push(LockScreen(shell, shell.pop))
+            await shell.push(LockScreen(shell, self._unlocked))
         elif shell.top:
             await shell.top.shown()
+
+    async def _unlocked(self) -> None:
+        await self._shell.pop()
+        self._follow()
+
+    async def _routed(self) -> None:
+        """A link was opened while the app runs. It may come before the news that the app is in sight again."""
+        self._route = self._shell.page.route
+        await self._returned()
+        if not isinstance(self._shell.top, LockScreen):
+            self._follow()
+
+    def _follow(self) -> None:
+        """Show what the link is about that opened the app. In a browser any page could lead here, so none counts."""
+        route, self._route = self._route, ""
+        if self._shell.page.web:
+            return
+        try:
+            link = opened_by(route)
+        except RequestError as error:
+            self._shell.fail(error)
+        else:
+            if link:
+                self._shell.start(self._go.connect(link))
 
     async def _brightness(self) -> None:
         if self._shell.preferences.theme == "system":

@@ -1,7 +1,7 @@
-"""The computers that this device is connected to, and which conversation is answered by which.
+"""The computers that this device is connected to.
 
-In: pairing links, addresses with keys, choices. Out: servers with their keys; the choice of each conversation, kept
-with the preferences. This file does not know Flet; whoever keeps keys is given to it.
+In: pairing links, also one that opened the app, and addresses with keys. Out: servers with their keys.
+This file does not know Flet; whoever keeps keys is given to it.
 """
 
 from __future__ import annotations
@@ -11,12 +11,21 @@ import contextlib
 import platform
 from dataclasses import replace
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from impchat import device, pairing, servers
 from impchat.app import App
 from impchat.errors import ImpChatError
 from impchat.pairing import Link
 from impchat.servers import Server
+
+
+def opened_by(route: str) -> Link | None:
+    """The pairing link that opened the app: Flet's route keeps what stands behind its host. None: a person opened it.
+
+    Raises RequestError "pair.link"."""
+    query = urlsplit(route).query
+    return Link.read(f"{pairing.SCHEME}://pair?{query}") if query else None
 
 
 class KeyStore(Protocol):
@@ -38,9 +47,9 @@ class Links:
         kept = await asyncio.to_thread(servers.load, self._app.data)
         self.servers = {server.id: await self._keys.fill(server) for server in kept}
 
-    async def pair(self, link: str) -> Server:
-        """Pair with the computer that shows this link. Raises as `Link.read` and `pairing.pair`."""
-        server = await asyncio.to_thread(pairing.pair, Link.read(link), f"ImpChat ({platform.node() or 'phone'})")
+    async def pair(self, link: Link) -> Server:
+        """Pair with the computer that shows this link. Raises as `pairing.pair`."""
+        server = await asyncio.to_thread(pairing.pair, link, f"ImpChat ({platform.node() or 'phone'})")
         await self._keep(server)
         return server
 

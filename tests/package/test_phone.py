@@ -18,8 +18,6 @@ APART = (
     "impchat/cli", "impchat/terminal.py", "impchat/doctor.py",
     "mobile/impchat_mobile/cli.py", "mobile/impchat_mobile/host.py",
 )  # fmt: skip
-# Imported where they are installed: finding servers on the network.
-OPTIONAL = {"zeroconf"}
 
 
 def packaged() -> set[str]:
@@ -50,7 +48,7 @@ def test_the_app_and_the_core_import_only_what_is_packaged() -> None:
     missing = {
         (path, name)
         for path, name in imports()
-        if name not in OPTIONAL and not {canonicalize_name(source) for source in sources.get(name, [])} & here
+        if not {canonicalize_name(source) for source in sources.get(name, [])} & here
     }
     assert missing == set()
 

@@ -15,12 +15,11 @@ import pytest
 from impchat import pairing, servers
 from impchat.app import App
 from impchat.errors import RequestError, SettingsError
-from impchat.pairing import Found, Link
+from impchat.pairing import Link
 from impchat.server import lan, listen, listening, tls
 from impchat.server.access import Access
 from impchat.server.api import build_api
 from impchat.server.lan import Card
-from impchat.server.mdns import Announcement
 from tests.serve.conftest import MODEL, Site, asking, question
 
 
@@ -160,6 +159,98 @@ def test_a_link_is_short_and_says_the_same_when_it_is_read() -> None:
     assert len(str(link)) < 120
 
 
+# Typed instead of scanned
+
+
+def met(place: str, code: str = "ABCD-2345") -> str:
+    with pytest.raises(RequestError) as caught:
+        pairing.meet([place], code)
+    return caught.value.code
+
+
+def test_a_typed_code_pairs_with_the_certificate_whose_check_was_compared(home: Home) -> None:
+    shown = home.link()
+    typed = pairing.meet([home.place], f" {shown.code.lower()} ".replace("0", "o"))
+    assert (typed.fingerprint, typed.check) == (shown.fingerprint, shown.check)
+    assert home.access.code(shown.code).state == "open", "told to nobody before a person has compared"
+    assert pairing.pair(typed, "typist").certificate == home.certificate.pem
+
+
+def test_the_check_is_80_bits_of_the_fingerprint_in_letters_that_look_like_no_other() -> None:
+    link = Link(("1.2.3.4:1",), "ABCD2345", "00443214c74254b635cf" + 44 * "f")
+    assert link.check == "0123 4567 89AB CDEF"
+    assert Link(link.places, link.code, "ff" * 32).check == "ZZZZ ZZZZ ZZZZ ZZZZ"
+    checks = {Link(link.places, link.code, f"{1 << bit:020x}{44 * 'f'}").check for bit in range(80)}
+    assert len(checks) == 80 and not set("ILOU") & set("".join(checks))
+
+
+def test_somebody_in_between_shows_another_check_and_is_told_nothing_once_it_was_refused(
+    home: Home, tmp_path: Path
+) -> None:
+    other = Home(tmp_path)
+    shown = home.link()
+    assert pairing.meet([other.place], shown.code).check != shown.check
+    assert home.access.code(shown.code).state == "open"
+    other.close()
+
+
+def test_each_way_in_which_typing_fails_has_a_sentence_of_its_own(home: Home) -> None:
+    with listen.bind("127.0.0.1", 0) as bound:
+        silent = f"127.0.0.1:{bound.getsockname()[1]}"
+    assert met(silent) == "pair.nobody"
+    assert met("no-such-machine.invalid:7861") == "pair.nobody"
+    assert met("a b:7861") == "pair.nobody"
+    assert met(home.place, "ABCD-23") == met(home.place, "ABCD-23!5") == met(home.place, "") == "pair.code_form"
+    link = pairing.meet([home.place], "0000-0000")
+    assert refused(link) == "pair.code"
+
+
+@pytest.mark.parametrize(
+    "says",
+    [b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n{\"status\":\"ok\"}",
+     b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]", b""],
+)  # fmt: skip
+def test_another_service_at_the_port_is_named_as_such(says: bytes) -> None:
+    def serve(listener: socket.socket) -> None:
+        for _ in range(2):  # once it is asked for a certificate, once for its health
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(says)
+
+    with listen.bind("127.0.0.1", 0) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        assert met(f"127.0.0.1:{listener.getsockname()[1]}") == "pair.else"
+        thread.join(20)
+
+
+def test_a_server_without_tls_is_met_as_one_to_be_warned_of(tmp_path: Path) -> None:
+    app = App.open(tmp_path)
+    with closing(Access(tmp_path)) as access:
+        site = Site(app, build_api(app, access=access, token_needed=True))
+        link = pairing.meet([f"127.0.0.1:{site.port}"], access.offer())
+        assert (link.is_plain, link.check) == (True, "")
+        assert pairing.pair(link, "careless").certificate is None
+        site.close()
+
+
+@pytest.mark.parametrize(
+    ("typed", "place"),
+    [("192.168.1.5:7000", "192.168.1.5:7000"), (" 192.168.1.5 ", "192.168.1.5:7861"), ("desk.local", "desk.local:7861"),
+     ("https://192.168.1.5:7861/", "192.168.1.5:7861"), ("[fd00::5]:7000", "[fd00::5]:7000")],
+)  # fmt: skip
+def test_an_address_is_taken_as_people_write_it(typed: str, place: str) -> None:
+    assert pairing.place_of(typed) == place
+
+
+@pytest.mark.parametrize("typed", ["", "192.168.1.5:port", "ftp://192.168.1.5", "me:secret@192.168.1.5", "two words"])
+def test_what_is_no_address_is_refused(typed: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        pairing.place_of(typed)
+    assert caught.value.code == "pair.address"
+
+
 # The certificate
 
 
@@ -216,20 +307,3 @@ def test_a_link_is_made_for_what_listens_beyond_this_machine_and_while_it_does(
             assert access.code(link.code).state == "open"
         with pytest.raises(SettingsError, match="--listen"):
             listening.offer(tmp_path, access)
-
-
-def test_a_phone_lists_the_servers_around_it() -> None:
-    here = ["127.0.0.1"]
-    with closing(Announcement("0123456789abcdef", "desk of Anna", here, 7861, {"scheme": "https"})):
-        assert Found("0123456789abcdef", "desk of Anna", ("127.0.0.1:7861",)) in pairing.discover(2.0, here)
-
-
-def test_two_servers_of_one_data_folder_are_both_listed() -> None:
-    """The page's door and `impchat serve`, say."""
-    here = ["127.0.0.1"]
-    with (
-        closing(Announcement("fedcba9876543210", "desk", here, 7861, {})),
-        closing(Announcement("fedcba9876543210", "desk", here, 7862, {})),
-    ):
-        found = {one.places for one in pairing.discover(2.0, here) if one.id == "fedcba9876543210"}
-    assert found == {("127.0.0.1:7861",), ("127.0.0.1:7862",)}

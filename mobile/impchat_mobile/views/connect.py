@@ -1,4 +1,4 @@
-"""My computer: pair with it by QR code or link, or connect any server that speaks OpenAI's API.
+"""My computer: pair with it, or connect any server that speaks OpenAI's API.
 
 In: what a person scans or types. Out: servers that are kept, tried, described and forgotten.
 This file does not know how they are spoken to.
@@ -16,8 +16,9 @@ from impchat.device import There
 from impchat.errors import ImpChatError
 from impchat.pairing import Link
 from impchat.servers import Server
-from impchat_mobile import looks, qr
+from impchat_mobile import looks
 from impchat_mobile.shell import Screen, Shell
+from impchat_mobile.views.pair import PairCard
 
 
 class ConnectScreen(Screen):
@@ -27,38 +28,11 @@ class ConnectScreen(Screen):
 
     def build(self) -> ft.View:
         shell, say = self._shell, self._shell.say
-        self._link = ft.TextField(
-            label=say("mobile.link_label"),
-            hint_text="impchat://pair?…",
-            border=ft.OutlineInputBorder(border_radius=14),
-            autocorrect=False,
-            enable_suggestions=False,
-            on_submit=shell.on(self._pair),
-        )
-        self._busy = ft.ProgressBar(visible=False, border_radius=4)
         self._known = ft.Column(spacing=12, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH)
-        self._near = ft.Column(spacing=0, tight=True)
-        pair = looks.card(
-            ft.Column(
-                [
-                    ft.Text(say("mobile.pair"), size=17, weight=ft.FontWeight.W_600),
-                    looks.faint(say("mobile.pair_says"), size=13),
-                    ft.FilledButton(
-                        say("mobile.scan"), icon=ft.Icons.QR_CODE_SCANNER_ROUNDED, on_click=shell.on(self._scan)
-                    ),
-                    self._link,
-                    ft.FilledTonalButton(say("mobile.pair_do"), on_click=shell.on(self._pair)),
-                    self._busy,
-                    self._near,
-                ],
-                spacing=12,
-                tight=True,
-                horizontal_alignment=ft.CrossAxisAlignment.STRETCH,
-            )
-        )
+        self._pair, self._looked = PairCard(shell, self._go, self._draw), False
         other = ft.TextButton(say("mobile.other_server"), icon=ft.Icons.ADD_ROUNDED, on_click=shell.on(self._other))
         page = ft.ListView(
-            [self._known, pair, other],
+            [self._known, self._pair.control, other],
             spacing=12,
             padding=ft.Padding.only(left=16, right=16, top=8, bottom=32),
             expand=True,
@@ -73,6 +47,13 @@ class ConnectScreen(Screen):
     async def shown(self) -> None:
         await self._go.links.load()
         self._draw()
+        if not self._looked:
+            self._looked = True
+            self._shell.start(self._pair.search())
+
+    def offered(self, link: Link) -> None:
+        """A link opened the app."""
+        self._pair.offered(link)
 
     def _draw(self) -> None:
         self._known.controls = [self._server(server) for server in self._go.links.servers.values()]
@@ -104,42 +85,6 @@ class ConnectScreen(Screen):
                 tight=True,
             )
         )
-
-    # Pairing
-
-    async def _scan(self) -> None:
-        async def take(data: bytes) -> None:
-            text = await asyncio.to_thread(qr.read, data)
-            if not text:
-                self._shell.tell(self._shell.say("mobile.no_code"), error=True)
-                return
-            self._link.value = text
-            await self._pair()
-
-        await self._go.camera(take)
-
-    async def _pair(self) -> None:
-        shell = self._shell
-        text = self._link.value or ""
-        link = Link.read(text)
-        if link.is_plain:
-            words = ft.Text(shell.say("mobile.plain_says"))
-            shell.ask(shell.say("mobile.plain"), words, shell.say("mobile.pair_do"), lambda: self._pair_now(text))
-        else:
-            await self._pair_now(text)
-
-    async def _pair_now(self, text: str) -> None:
-        shell = self._shell
-        self._busy.visible = True
-        shell.draw(self._busy)
-        try:
-            server = await self._go.links.pair(text)
-        finally:
-            self._busy.visible = False
-            shell.draw(self._busy)
-        self._link.value = ""
-        self._draw()
-        shell.tell(shell.say("mobile.paired", name=server.name))
 
     # Any other server
 

@@ -1,0 +1,163 @@
+"""The card that pairs with a computer: one that was found nearby, one at an address, a QR code, a link.
+
+In: what a person scans, taps or types, or a link that opened the app. Out: the link of one computer, which the person
+has agreed to. This file does not know what paired computers are good for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import flet as ft
+
+from impchat import nearby, pairing
+from impchat.nearby import Found
+from impchat.pairing import Link
+from impchat_mobile import looks, qr
+from impchat_mobile.shell import Shell
+
+T = TypeVar("T")
+
+
+class PairCard:
+    """`paired` is called when there is one computer more. What was typed stays until then."""
+
+    def __init__(self, shell: Shell, go: Any, paired: Callable[[], None]) -> None:
+        self._shell = shell
+        self._go = go
+        self._paired = paired
+        self._found: list[Found] | None = None  # None: being looked for
+        say, border = shell.say, ft.OutlineInputBorder(border_radius=14)
+        plain: dict[str, Any] = {"border": border, "autocorrect": False, "enable_suggestions": False}
+        self._address = ft.TextField(label=say("mobile.link_label"), hint_text="192.168.1.5:7861", **plain)
+        self._code = ft.TextField(
+            label=say("mobile.code"),
+            hint_text="ABCD-1234",
+            capitalization=ft.TextCapitalization.CHARACTERS,
+            on_submit=shell.on(self._pair),
+            **plain,
+        )
+        self._busy = ft.ProgressBar(visible=False, border_radius=4)
+        self._near = ft.Column(spacing=0, tight=True)
+        self._again = looks.small(ft.Icons.REFRESH_ROUNDED, say("mobile.near_again"), shell.on(self.search))
+        self.control = looks.card(
+            ft.Column(
+                [
+                    ft.Text(say("mobile.pair"), size=17, weight=ft.FontWeight.W_600),
+                    looks.faint(say("mobile.pair_says"), size=13),
+                    ft.FilledButton(
+                        say("mobile.scan"), icon=ft.Icons.QR_CODE_SCANNER_ROUNDED, on_click=shell.on(self._scan)
+                    ),
+                    ft.Row([ft.Text(say("mobile.near"), weight=ft.FontWeight.W_600, expand=True), self._again]),
+                    self._near,
+                    self._address,
+                    self._code,
+                    ft.FilledTonalButton(say("mobile.pair_do"), on_click=shell.on(self._pair)),
+                    self._busy,
+                ],
+                spacing=12,
+                tight=True,
+                horizontal_alignment=ft.CrossAxisAlignment.STRETCH,
+            )
+        )
+
+    # Nearby
+
+    async def search(self) -> None:
+        """Look for computers in this network."""
+        self._found = None
+        self.draw()
+        self._found = await asyncio.to_thread(nearby.discover)
+        self.draw()
+
+    def draw(self) -> None:
+        """Show which ones were found."""
+        say = self._shell.say
+        self._again.disabled = self._found is None
+        if self._found:
+            self._near.controls = [self._tile(found) for found in self._found]
+        else:
+            words = say("mobile.near_searching" if self._found is None else "mobile.near_none")
+            self._near.controls = [looks.faint(words, size=13)]
+        self._shell.draw(self._near, self._again)
+
+    def _tile(self, found: Found) -> ft.Control:
+        is_known = found.id in self._go.links.servers
+        mark = looks.faint(self._shell.say("mobile.near_known")) if is_known else None
+        return ft.ListTile(
+            leading=ft.Icon(ft.Icons.LAPTOP_ROUNDED, color=looks.FAINT),
+            title=ft.Text(found.name or found.places[0], max_lines=1, overflow=ft.TextOverflow.ELLIPSIS),
+            subtitle=looks.faint(found.places[0]),
+            trailing=mark,
+            content_padding=0,
+            on_click=self._shell.on(lambda: self._choose(found)),
+        )
+
+    async def _choose(self, found: Found) -> None:
+        self._address.value = found.places[0]
+        self._shell.draw(self._address)
+        await self._code.focus()
+
+    # From whatever there is to the link of one computer
+
+    async def _scan(self) -> None:
+        async def take(data: bytes) -> None:
+            text = await asyncio.to_thread(qr.read, data)
+            if not text:
+                self._shell.tell(self._shell.say("mobile.no_code"), error=True)
+                return
+            self._address.value = text
+            await self._pair()
+
+        await self._go.camera(take)
+
+    async def _pair(self) -> None:
+        typed = (self._address.value or "").strip()
+        if pairing.is_link(typed):
+            link = Link.read(typed)
+            if link.is_plain:
+                self._ask(link, "mobile.plain", "mobile.plain_says")
+            else:
+                await self._take(link)
+            return
+        place = pairing.place_of(typed)
+        places = next((found.places for found in self._found or () if found.places[0] == place), (place,))
+        code = self._code.value or ""
+        link = await self._waiting(asyncio.to_thread(pairing.meet, places, code))
+        if link.is_plain:
+            self._ask(link, "mobile.plain", "mobile.plain_met")
+        else:
+            self._ask(link, "mobile.check", "mobile.check_says", "mobile.check_same")
+
+    def offered(self, link: Link) -> None:
+        """A link opened the app, and whoever made it may be anybody: nothing is sent before the person agrees."""
+        self._address.value = str(link)
+        self._shell.draw(self._address)
+        self._ask(link, "mobile.pair_with", "mobile.plain_says" if link.is_plain else "mobile.pair_with_says")
+
+    def _ask(self, link: Link, title: str, says: str, do: str = "mobile.pair_do") -> None:
+        say, place = self._shell.say, link.places[0]
+        words: list[ft.Control] = [ft.Text(say(says, place=place))]
+        if do == "mobile.check_same":
+            words.insert(0, ft.Text(link.check, size=22, weight=ft.FontWeight.W_600, font_family="monospace"))
+        content = ft.Column(words, tight=True, spacing=12)
+        self._shell.ask(say(title, place=place), content, say(do), lambda: self._take(link))
+
+    async def _take(self, link: Link) -> None:
+        server = await self._waiting(self._go.links.pair(link))
+        self._address.value = self._code.value = ""
+        self._shell.draw(self._address, self._code)
+        self._paired()
+        self.draw()
+        self._shell.tell(self._shell.say("mobile.paired", name=server.name))
+
+    async def _waiting(self, work: Awaitable[T]) -> T:
+        self._busy.visible = True
+        self._shell.draw(self._busy)
+        try:
+            return await work
+        finally:
+            self._busy.visible = False
+            self._shell.draw(self._busy)
