@@ -196,9 +196,9 @@ class Life:
         await self._shell.pop()
         self._follow()
 
-    async def _routed(self) -> None:
+    async def _routed(self, event: ft.RouteChangeEvent) -> None:
         """A link was opened while the app runs. It may come before the news that the app is in sight again."""
-        self._route = self._shell.page.route
+        self._route = event.route
         await self._returned()
         if not isinstance(self._shell.top, LockScreen):
             self._follow()

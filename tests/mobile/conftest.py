@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image, ImageDraw
 
+from impchat import nearby
 from impchat.app import App
 from impchat.engines import Engine
 from impchat.servers import Server
@@ -37,6 +39,12 @@ def picked(*pictures: bytes) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.fixture(autouse=True)
+def nobody_else_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers are looked for on this machine alone."""
+    monkeypatch.setattr(nearby, "discover", partial(nearby.discover, 0.5, ["127.0.0.1"]))
+
+
 @pytest.fixture
 def play(tmp_path: Path) -> Play:
     """Plays a scene on a phone that has just opened the app: `play(scene, answers={...}, language="en")`."""
@@ -48,9 +56,10 @@ def play(tmp_path: Path) -> Play:
         width: int = 412,
         server: Server | None = None,
         engine: Engine | None = None,
+        link: str = "",
     ) -> None:
         async def whole() -> None:
-            phone = Phone(answers, width=width)
+            phone = Phone(answers, width=width, link=link)
             app = App.open(tmp_path, engine=engine) if engine else launch.open_app(tmp_path)
             try:
                 await launch.start(phone.page, lambda: app, language, server)

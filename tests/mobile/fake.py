@@ -23,9 +23,15 @@ SECONDS = 120.0
 C = TypeVar("C", bound=BaseControl)
 
 
+def route(link: str) -> str:
+    """What Flet makes of a link that opens the app: it drops the host."""
+    return "/" + link.removeprefix("impchat://pair")
+
+
 class FakeConnection(Connection):
     def __init__(self, answers: dict[str, Any]) -> None:
         super().__init__()
+        self.page_url = "dartbridge://1"
         self.loop = asyncio.get_running_loop()
         self.executor = ThreadPoolExecutor(2)
         self.pubsubhub = PubSubHub(loop=self.loop, executor=self.executor)
@@ -56,11 +62,13 @@ class FakeConnection(Connection):
 class Phone:
     """A page of 412 x 915 on Android, and the finger on it."""
 
-    def __init__(self, answers: dict[str, Any] | None = None, width: int = 412, height: int = 915) -> None:
+    def __init__(
+        self, answers: dict[str, Any] | None = None, width: int = 412, height: int = 915, link: str = ""
+    ) -> None:
         self.connection = FakeConnection(answers or {})
         self.session = self.connection.session = Session(self.connection)
         self.page = self.session.page
-        facts = {"platform": "android", "width": width, "height": height, "web": False, "route": "/"}
+        facts = {"platform": "android", "width": width, "height": height, "web": False, "route": route(link)}
         self.session.apply_page_patch(facts)
         _context_page.set(self.page)
         ft.context.reset_auto_update()
@@ -137,6 +145,10 @@ class Phone:
         field = self.one(ft.TextField, label=label)
         self.session.apply_patch(field._i, {"value": text})
         await self.fire(field, "change", text)
+
+    async def open_link(self, link: str) -> None:
+        """Another app opens a link of ours while this one runs."""
+        await self.fire(self.page, "route_change", {"route": route(link)})
 
     async def until(self, true: Callable[[], Any], what: str = "") -> Any:
         """Return what `true` gives, as soon as it gives something."""

@@ -44,7 +44,7 @@ def home(tmp_path: Path) -> Iterator[Home]:
 async def pair(phone: Phone, home: Home) -> None:
     await phone.tap("Chats")
     await phone.tap("My computer")
-    await phone.type("Pairing link", str(home.link()))
+    await phone.type("Address or pairing link", str(home.link()))
     await phone.tap("Pair")
     await phone.until(lambda: phone.all(ft.FilledTonalButton, content="Test"), "the computer in the list")
 
@@ -132,7 +132,7 @@ def test_a_used_code_is_told_in_a_sentence(play: Play, home: Home) -> None:
         await phone.tap("Chats")
         await phone.tap("My computer")
         for _ in range(2):
-            await phone.type("Pairing link", link)
+            await phone.type("Address or pairing link", link)
             await phone.tap("Pair")
         await phone.until_words("code")
         assert len(phone.all(ft.FilledTonalButton, content="Test")) == 1
