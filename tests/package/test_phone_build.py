@@ -8,11 +8,14 @@ import plistlib
 import tomllib
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from packaging.requirements import Requirement
 from PIL import Image
 
+from impchat.pairing import Link
 from tests.package import flet_build
 from tests.package.flet_build import ROOT, Build, Refused
 
@@ -37,7 +40,7 @@ def manifest(build: Build) -> ElementTree.Element:
     return ElementTree.parse(build.project / "android/app/src/main/AndroidManifest.xml").getroot()
 
 
-def info(build: Build) -> dict[str, object]:
+def info(build: Build) -> dict[str, Any]:
     return plistlib.loads((build.project / "ios/Runner/Info.plist").read_bytes())
 
 
@@ -115,6 +118,22 @@ def test_android_gets_its_icons_and_splash_from_the_drawn_one(apk: Build) -> Non
     assert picture(resources / "drawable-xxxhdpi/android12splash.png").size == (1152, 1152)
     assert apk.values["adaptive_icon_background"] == PROJECT["tool"]["flet"]["icon_background"]
     assert (apk.values["splash"]["color"], apk.values["splash"]["dark_color"]) == ("#fbfaf8", "#1b191f")
+
+
+def test_a_pairing_link_opens_the_app(apk: Build, ipa: Build) -> None:
+    shown = urlsplit(str(Link(("192.168.1.5:7861",), "ABCD2345", "ab" * 32)))
+    filters = [f for f in manifest(apk).iter("intent-filter") if f.find("data") is not None]
+    assert [dict(f.find("data").attrib) for f in filters] == [
+        {f"{ANDROID}scheme": shown.scheme, f"{ANDROID}host": shown.netloc}
+    ]
+    names = {part.get(f"{ANDROID}name") for part in filters[0]}
+    assert {"android.intent.action.VIEW", "android.intent.category.BROWSABLE"} <= names
+    [kind] = info(ipa)["CFBundleURLTypes"]
+    assert kind["CFBundleURLSchemes"] == [shown.scheme]
+    for activity in manifest(apk).iter("activity"):
+        told = {m.get(f"{ANDROID}name"): m.get(f"{ANDROID}value") for m in activity.iter("meta-data")}
+        assert told["flutter_deeplinking_enabled"] == "true"
+    assert info(ipa)["FlutterDeepLinkingEnabled"] is True
 
 
 def picture(file: Path) -> Image.Image:
