@@ -32,7 +32,9 @@ class Preferences:
     threads: int | None = None  # None: as many as suit the model
     context_tokens: int | None = None  # None: the model's own
     conversation: str = ""  # the one open last
-    servers: Mapping[str, str] = field(default_factory=dict)  # conversation -> id of the server that answers it
+    servers: Mapping[str, str] = field(
+        default_factory=dict
+    )  # conversation -> id of the server chosen; "": the model here
 
     def sampling_of(self, recommended: Sampling) -> Sampling:
         """What the model recommends, with what was chosen in its place."""

@@ -28,10 +28,9 @@ class Go:
         """`server`: answers where nothing else was chosen; None: the model here."""
         from impchat_mobile.views.drawer import History
 
-        self._server = server
         self._shell = shell
         self._talk = talk
-        self.links = Links(shell.app, Keys())
+        self.links = Links(shell.app, Keys(), server)
         self.copies = Copies(shell.app)
         self.history = History(shell, talk, self)
 
@@ -42,8 +41,6 @@ class Go:
             await self.copies.load()
         except ImpChatError as error:
             self._shell.fail(error)
-        if self._server:
-            self.links.servers[self._server.id] = self._server
 
     # Who answers
 
@@ -61,8 +58,9 @@ class Go:
         return self._shell.say("mobile.here", model=app.bundle.name if app.bundle else app.model)
 
     def server_of(self, conversation: str | None) -> Server | None:
-        """The computer that was chosen for a conversation, where it is still connected."""
-        return self.links.servers.get(self._shell.preferences.servers.get(conversation or "", ""), self._server)
+        """The computer that was chosen for a conversation, where it is still connected; None: the model here."""
+        chosen = self._shell.preferences.servers.get(conversation or "")
+        return None if chosen == "" else self.links.servers.get(chosen or "", self.links.given)
 
     def place(self) -> None:
         """Choose who answers in the open conversation, and hand it over."""

@@ -37,15 +37,18 @@ class KeyStore(Protocol):
 class Links:
     """All methods are called on the event loop."""
 
-    def __init__(self, app: App, keys: KeyStore) -> None:
+    def __init__(self, app: App, keys: KeyStore, given: Server | None = None) -> None:
+        """`given`: one that is there without being kept."""
         self._app = app
         self._keys = keys
+        self.given = given
         self.servers: dict[str, Server] = {}  # id -> server, oldest first
 
     async def load(self) -> None:
         """Read what is kept. Raises as `servers.load`."""
+        self.servers = {self.given.id: self.given} if self.given else {}
         kept = await asyncio.to_thread(servers.load, self._app.data)
-        self.servers = {server.id: await self._keys.fill(server) for server in kept}
+        self.servers = {server.id: await self._keys.fill(server) for server in kept} | self.servers
 
     async def pair(self, link: Link) -> Server:
         """Pair with the computer that shows this link. Raises as `pairing.pair`."""

@@ -92,6 +92,40 @@ def test_a_server_of_the_command_line_answers_where_nothing_else_was_chosen(play
     play(scene, server=server)
 
 
+def test_here_is_remembered_as_well_as_a_computer(play: Play, home: Home) -> None:
+    """Beside a server of the command line, the chat that was taken from it stays here, over a restart too."""
+
+    async def here(phone: Phone, app: App) -> None:
+        await ask(phone, "Hello")
+        await answered(phone)
+        await phone.tap("Where it is answered")
+        await phone.tap("On this phone · Imp demo @196")
+        await phone.until_words("On this phone")
+        await phone.tap("New chat")
+        await phone.until_words(f"On {server.name}")
+        [row] = app.history.conversations(ME)
+        await phone.tap("Chats")
+        await phone.tap(row.title)
+        await phone.until_words("On this phone")
+
+    async def again(phone: Phone, app: App) -> None:
+        await phone.until_words("On this phone")
+        await phone.tap("Where it is answered")
+        await phone.tap("My computer")
+        await phone.until(lambda: phone.all(ft.FilledTonalButton, content="Test"), "the server")
+        assert "Forget" not in phone.words(), "the command line brought it"
+        await back(phone)
+        await choose_computer(phone)
+        await phone.until_words(f"On {server.name}")
+        await ask(phone, "Hello again")
+        await answered(phone, 2)
+        assert not app.loaded
+
+    server = pairing.pair(home.link(), "browser")
+    play(here, server=server)
+    play(again, server=server)
+
+
 def test_below_a_page_whose_questions_go_elsewhere_the_app_says_so(play: Play, home: Home) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await phone.until_words(f"On {server.name}")

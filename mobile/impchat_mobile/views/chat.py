@@ -319,10 +319,9 @@ class ChatScreen(Screen):
 
     async def _remember(self) -> None:
         talk, kept = self.talk, self._shell.preferences
-        conversation, server = talk.conversation or "", talk.server.id if talk.server else ""
-        chosen = {c: s for c, s in kept.servers.items() if c != conversation}
-        if conversation and server:
-            chosen[conversation] = server
+        conversation, chosen = talk.conversation or "", dict(kept.servers)
+        if conversation and self._go.server_of(conversation) != talk.server:  # it would be forgotten
+            chosen[conversation] = talk.server.id if talk.server else ""
         if (conversation, chosen) != (kept.conversation, kept.servers):
             await self._shell.prefer(conversation=conversation, servers=chosen)
 

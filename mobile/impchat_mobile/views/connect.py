@@ -68,7 +68,8 @@ class ConnectScreen(Screen):
         ]
         if self._go.links.is_paired(server):
             buttons.append(ft.TextButton(say("mobile.bring"), on_click=shell.on(lambda: self._choose_there(server))))
-        buttons.append(ft.TextButton(say("mobile.forget"), on_click=shell.on(lambda: self._forget(server))))
+        if server != self._go.links.given:
+            buttons.append(ft.TextButton(say("mobile.forget"), on_click=shell.on(lambda: self._forget(server))))
         return looks.card(
             ft.Column(
                 [
