@@ -229,6 +229,9 @@ def test_a_mistake_of_ours_ends_the_answer_too(app: App, engine: ScriptedEngine)
 
     assert events(answer) == [(1, Failed("answer.no_end", {}))]
     assert stored(app, answer).state == "failed"
+    for thread in threading.enumerate():  # pytest hears of it when the thread ends: here, not in the next test
+        if thread.name == "answer-_take":
+            thread.join(SECONDS)
 
 
 def test_closing_the_app_keeps_a_running_answer_as_stopped(tmp_path: Path) -> None:
