@@ -1,4 +1,4 @@
-"""A model on disk: a folder with `impchat.json` (the manifest), a language file and a vision file.
+"""A model on disk: a folder with `impchat.json` (the manifest), a language file, a vision file and what that names.
 
 In: a folder. Out: a `Bundle`, whose fields say everything there is to know about running the model; or, when one is
 being made, a folder that appears at its place only when it is whole.
@@ -24,6 +24,8 @@ from impchat.prompts import Template as Turns
 
 MANIFEST = "impchat.json"
 FORMAT = 1  # raised when an older ImpChat could no longer run what a manifest describes
+
+VISION_DATA = "vision_data"  # in `Bundle.files`: the weights of a large vision file, which names them
 
 Family = str  # llama.cpp's name of the architecture
 Template = Literal["phi2", "qwen", "phi3", "phi3-tight", "own"]  # own: what `Bundle.turns` says
@@ -80,7 +82,7 @@ class Bundle:
     source: str  # where the checkpoint came from
     revision: str  # which version of it
     demo: bool
-    files: Mapping[str, File]  # "language", and "vision" or "mmproj"
+    files: Mapping[str, File]  # "language"; "mmproj", or "vision" and, where that is large, VISION_DATA
     figures: Mapping[str, Any] = field(default_factory=dict)  # measured when it was made; nothing runs by them
     turns: Turns | None = None  # the chat template of another family
 
@@ -221,7 +223,7 @@ def writing(target: Path) -> Iterator[None]:
 def seal(folder: Path, bundle: Bundle, files: Mapping[str, tuple[str, str]]) -> Bundle:
     """Write the manifest of `folder`: `bundle` with `path` = `folder` and its `files` measured.
 
-    `files`: "language", and "vision" or "mmproj" -> (file name in `folder`, type). Everything is on disk when this
+    `files`: as in `Bundle.files` -> (file name in `folder`, type). Everything is on disk when this
     returns."""
     measured = {}
     for key, (name, kind) in files.items():
@@ -351,14 +353,16 @@ def _from_manifest(path: Path, values: Any) -> Bundle:
         source=top.text("source"),
         revision=top.text("revision"),
         demo=top.take("demo", bool),
-        files={key: _file(top.inner("files").inner(key)) for key in ("language", _eyes(top.inner("files")))},
+        files={key: _file(top.inner("files").inner(key)) for key in ("language", *_eyes(top.inner("files")))},
         figures=top.take("figures", dict),
         turns=_turns(top.inner("turns")) if top.text("template") == "own" else None,
     )
 
 
-def _eyes(files: _Fields) -> str:
-    return "mmproj" if "mmproj" in files.values else "vision"
+def _eyes(files: _Fields) -> tuple[str, ...]:
+    if "mmproj" in files.values:
+        return ("mmproj",)
+    return ("vision", VISION_DATA) if VISION_DATA in files.values else ("vision",)
 
 
 def _turns(fields: _Fields) -> Turns:

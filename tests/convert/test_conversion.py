@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from impchat.bench.eyes import embeddings
 from impchat.errors import ModelError
 from impchat.models import bundle
 from impchat.models.convert import Conversion, checkpoint, convert, discard, layouts
+from impchat.models.convert import vision as eyes
 from impchat.models.convert.checkpoint import Checkpoint
 from tests.convert import checkpoints
 from tests.convert.checkpoints import Tiny
@@ -198,6 +200,26 @@ def test_a_version_that_is_told_stands_in_the_manifest(source: Path, tmp_path: P
     for file in conversion.files:
         conversion.take(source / file)
     assert conversion.finish().revision == "abc123"
+
+
+def test_large_eyes_lie_beside_their_graph_see_the_same_and_are_looked_after(
+    source: Path, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "vision.onnx").write_bytes(whole["vision.onnx"])
+    monkeypatch.setattr(eyes, "APART_BYTES", 1)
+    made = convert(source, tmp_path / "model", language="q8_0")
+    weights = made.path / made.files[bundle.VISION_DATA].name
+    assert made.size_bytes == sum(len(data) for name, data in content(made.path).items() if name != bundle.MANIFEST)
+    assert made.vision.stat().st_size + weights.stat().st_size < 1.1 * len(whole["vision.onnx"])
+    seen, expected = (embeddings(path)[0] for path in (made.vision, tmp_path / "vision.onnx"))
+    assert np.array_equal(seen, expected)
+    made.verify()
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    with pytest.raises(ModelError, match=f"{weights.name} .* is not the one"):
+        made.verify()
+    weights.unlink()
+    with pytest.raises(ModelError, match=weights.name):
+        bundle.load(made.path)
 
 
 def test_an_abandoned_conversion_can_be_discarded(source: Path, tmp_path: Path) -> None:

@@ -149,6 +149,7 @@ class Conversion:
         Raises ModelError as `language.finish` and `verify.verify` do, and "model.target_unwritable"."""
         from impchat.models.convert import language as language_file
         from impchat.models.convert import verify
+        from impchat.models.convert.vision import DATA
 
         assert not self.files, f"{self.files} were not taken"
         folder = self._work.folder / "bundle"
@@ -161,6 +162,8 @@ class Conversion:
             weights = self._work.weights
             vision = verify.write_eyes(weights, folder / VISION_FILE, vision)
             files = {"language": (LANGUAGE_FILE, language), "vision": (VISION_FILE, vision)}
+            if (folder / (data := VISION_FILE + DATA)).exists():
+                files[bundle.VISION_DATA] = (data, vision)
             sealed = bundle.seal(folder, described, files)
             measured = {"verify": asdict(verify.verify(sealed, weights))}
             bundle.seal(folder, replace(described, figures={**described.figures, **measured}), files)

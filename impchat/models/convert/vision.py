@@ -1,8 +1,9 @@
 """The vision file of a bundle: an ONNX graph of the vision tower and the projector.
 
 In: sizes and weights. Out: a file with the input pixel_values (n, 3, size, size) float32 and the output embeddings
-(n, tokens, hidden) float32. The tower is SigLIP's, cut behind the layer whose output is used: no pooling head, no norm
-behind it. Its matrices are held in float32 ("fp32"), float16 ("fp16") or 8 bits ("int8"); sums are float32 in all.
+(n, tokens, hidden) float32; weights that are large lie in a second file beside it (ONNX's external data). The tower is
+SigLIP's, cut behind the layer whose output is used: no pooling head, no norm behind it. Its matrices are held in
+float32 ("fp32"), float16 ("fp16") or 8 bits ("int8"); sums are float32 in all.
 This file does not know checkpoints, language models or manifests.
 """
 
@@ -36,18 +37,28 @@ Scheme = EightBits | Literal["float16"] | None  # None: float32
 # Trained towers have a few channels with values 100 times larger than the others. Scales for small blocks keep these
 # channels' neighbours in 8 bits apart from them; `python -m impchat.bench.eyes` compares the schemes.
 TYPES: dict[str, Scheme] = {"fp32": None, "fp16": "float16", "int8": EightBits(block=16, accuracy_level=4)}
+# More weights than this lie in a file of their own, which onnxruntime maps: it opens at once, and the system may drop
+# what it needs elsewhere. Those within the ONNX file are read into memory, and stay there twice.
+APART_BYTES = 64 * 1024 * 1024
+DATA = ".data"  # behind the ONNX file's name
 OPSET = 17  # the phone's onnxruntime reads these
 IR = 10
 MICROSOFT = "com.microsoft"
 
 
 def write(eyes: Eyes, read: Read, path: Path, *, scheme: Scheme) -> None:
-    """Write the ONNX file `path` of the tower `eyes`, whose tensors `read` gives."""
+    """Write the ONNX file `path` of the tower `eyes`, whose tensors `read` gives; beside it, `path` + DATA where its
+    weights are large."""
     import onnx
 
     graph = _Graph(read, scheme)
     _build(graph, eyes)
-    onnx.save(graph.model(eyes), str(path))
+    data = path.with_name(path.name + DATA)
+    data.unlink(missing_ok=True)  # onnx would write behind what is there
+    apart = sum(len(constant.raw_data) for constant in graph.constants) > APART_BYTES
+    onnx.save(graph.model(eyes), str(path), save_as_external_data=apart, location=data.name)
+    if apart:
+        data.chmod(path.stat().st_mode)  # onnx lets nobody else read it
 
 
 class _Graph:
