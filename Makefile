@@ -32,7 +32,7 @@ heading = @printf '\n== %s ==\n' "$(1)"
 # Android and iOS want a number that grows with each version: 1.2.3 is 10203.
 BUILD := $(shell sed -n 's/^version = "\([0-9.]*\)"/\1/p' pyproject.toml | awk -F. '{ print $$1 * 10000 + $$2 * 100 + $$3 }')
 FLET := $(shell sed -n 's/.*"\(flet\[all\]==[^"]*\)".*/\1/p' pyproject.toml)
-NEEDED := $(shell sed -n "/^dependencies = \[$$/,/^\]/s/^ *\"\([^\";]*\)\",$$/'\1'/p" pyproject.toml)
+NEEDED := $(shell sed -n "/^dependencies = \[$$/,/^\]/s/^ *\"\([^\";]*\)\",\( *#.*\)\{0,1\}$$/'\1'/p" pyproject.toml)
 APP := $(shell sed -n '/^\[tool.flet.android\]/,/^$$/s/^dependencies = \[\(.*\), "impchat"\]$$/\1/p' pyproject.toml | tr -d ,)
 PHONE_LLAMA := $(shell sed -n 's/.*"\(llama-cpp-python==[0-9.]*\); platform_system == .*/\1/p' pyproject.toml)
 
