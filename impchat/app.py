@@ -43,6 +43,7 @@ class Tuning:
     slots: int = settings.SLOTS  # conversations at a time
     threads: int | None = None  # None: as many as suit the model
     context_tokens: int | None = None  # None: the bundle's, which is also the most
+    packed: bool = True  # see `OnnxVision`
 
 
 class App:
@@ -119,6 +120,7 @@ class App:
                     slots=self.tuning.slots,
                     threads=self.tuning.threads,
                     context_tokens=self.context_tokens,
+                    packed=self.tuning.packed,
                 )
             return self._engine
 

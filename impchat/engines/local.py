@@ -33,9 +33,10 @@ class LocalEngine(ScheduledEngine):
         slots: int = settings.SLOTS,
         context_tokens: int | None = None,
         threads: int | None = None,
+        packed: bool = True,
     ) -> None:
         """`context_tokens`: of each conversation; None: the bundle's. `threads`: None: as many as processors, one for
-        a model below `settings.SMALL_MODEL_BYTES`.
+        a model below `settings.SMALL_MODEL_BYTES`. `packed`: see `OnnxVision`.
 
         Loads the model. Raises ModelError "model.load_failed" or "model.parts_disagree", EngineError
         "engine.out_of_memory", "engine.not_installed" or "engine.no_mtmd", SettingsError "option.out_of_range"."""
@@ -44,14 +45,14 @@ class LocalEngine(ScheduledEngine):
             threads = threads_for(bundle)
         check_sizes(slots, context_tokens, threads)
         info = EngineInfo("local", bundle.id, context_tokens, True, bundle.image.tokens, bundle.sampling)
-        super().__init__(info, _load(bundle, slots, context_tokens, threads))
+        super().__init__(info, _load(bundle, slots, context_tokens, threads, packed))
 
 
-def _load(bundle: Bundle, slots: int, context_tokens: int, threads: int) -> Scheduler:
+def _load(bundle: Bundle, slots: int, context_tokens: int, threads: int, packed: bool) -> Scheduler:
     model = Model(bundle.language)
     vision: Vision | None = None
     try:
-        vision = open_eyes(bundle, model, threads)
+        vision = open_eyes(bundle, model, threads, packed)
         if vision.hidden != model.hidden:
             raise ModelError("model.parts_disagree", path=str(bundle.path))
         context = Context(model, slots, context_tokens, settings.BATCH_TOKENS, threads)
@@ -63,10 +64,10 @@ def _load(bundle: Bundle, slots: int, context_tokens: int, threads: int) -> Sche
     return Scheduler(bundle, model, context, vision, slots, context_tokens)
 
 
-def open_eyes(bundle: Bundle, model: Model, threads: int) -> Vision:
+def open_eyes(bundle: Bundle, model: Model, threads: int, packed: bool = True) -> Vision:
     """What looks at the pictures for `bundle`, whose language model is `model`. Raises as LocalEngine."""
     if bundle.mmproj is None:
-        return OnnxVision(bundle, threads)
+        return OnnxVision(bundle, threads, packed)
     from impchat.engines.mtmd import MtmdVision  # no phone has it
 
     return MtmdVision(bundle, model, threads)

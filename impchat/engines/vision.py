@@ -68,8 +68,11 @@ class CachedVision(ABC):
 class OnnxVision(CachedVision):
     """The eyes of a bundle."""
 
-    def __init__(self, bundle: Bundle, threads: int) -> None:
-        """Raises ModelError "model.load_failed" or "model.parts_disagree", EngineError "engine.not_installed"."""
+    def __init__(self, bundle: Bundle, threads: int, packed: bool = True) -> None:
+        """`packed`: copy the weights into the order in which the processor wants them. A picture then takes half the
+        time, the eyes a second more to open, and memory of their own for the copy (docs/benchmarks.md).
+
+        Raises ModelError "model.load_failed" or "model.parts_disagree", EngineError "engine.not_installed"."""
         super().__init__()
         try:
             import onnxruntime
@@ -83,6 +86,8 @@ class OnnxVision(CachedVision):
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = _SILENT
+        if not packed:
+            options.add_session_config_entry("session.disable_prepacking", "1")
         # Threads that wait for the next picture by spinning would take the processors from the language model.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:

@@ -1,4 +1,4 @@
-"""How a phone runs its model: what the person chose, and one conversation at a time.
+"""How a phone runs its model: what the person chose, one conversation at a time, and with as little memory as it can.
 
 In: preferences. Out: the core's `Tuning`. This file does not know Flet.
 """
@@ -12,4 +12,4 @@ from impchat.preferences import Preferences
 
 def tuning(wanted: Preferences) -> Tuning:
     """What the preferences say, for the App."""
-    return Tuning(settings.MOBILE_SLOTS, wanted.threads, wanted.context_tokens)
+    return Tuning(settings.MOBILE_SLOTS, wanted.threads, wanted.context_tokens, packed=False)

@@ -46,6 +46,14 @@ def test_different_pictures_differ_to_the_model(vision: OnnxVision, draw: Draw) 
     assert not np.allclose(vision.encode(draw("red")), vision.encode(draw("blue")))
 
 
+def test_eyes_that_save_memory_see_the_same(vision: OnnxVision, demo: Bundle, draw: Draw) -> None:
+    lean = OnnxVision(demo, threads=1, packed=False).encode(draw("red"))
+    full = vision.encode(draw("red"))
+    near = (lean * full).sum(-1) / np.linalg.norm(lean, axis=-1) / np.linalg.norm(full, axis=-1)
+    assert near.min() > 0.999
+    assert not np.array_equal(lean, full)  # they compute in another way
+
+
 def test_a_picture_is_encoded_once(vision: OnnxVision, draw: Draw) -> None:
     assert vision.cached(draw("red").sha256) is None
     first = vision.encode(draw("red"))

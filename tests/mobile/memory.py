@@ -1,17 +1,19 @@
-"""The memory that the app takes on a phone: python -m tests.mobile.memory [BUNDLE] [--context 1024]
+"""The memory that the app takes on a phone: python -m tests.mobile.memory [BUNDLE] [--context 1024] [--packed]
 
-In: a bundle's folder (else the demo's), which the app of a new data folder runs, with a phone's settings. Out: the most
-memory while the app starts, while its model opens, while a picture is read and answered. Wants no browser, so that it
-runs with a phone's packages alone (`make phone-env`); Flutter's own part is not in it."""
+In: a bundle's folder (else the demo's), which the app of a new data folder runs, with a phone's settings; `--packed`:
+with a computer's eyes. Out: the most memory while the app starts, while its model opens, while a picture is read and
+answered, and the four figures of the app's speed test. Wants no browser, so that it runs with a phone's packages alone
+(`make phone-env`); Flutter's own part is not in it."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
-from impchat import paths, preferences
+from impchat import paths, preferences, speedtest
 from impchat.bench.memory import measured
 from impchat.preferences import Preferences
 from impchat_mobile import launch
@@ -19,10 +21,12 @@ from tests.mobile.conftest import drawing, picked
 from tests.mobile.fake import Phone
 
 
-async def answer(data: Path, model: Path) -> None:
+async def answer(data: Path, model: Path, packed: bool) -> None:
     with measured("the app, before its model is wanted"):
         phone = Phone({"pick_files": picked(drawing("red", (1024, 768)))})
         app = launch.open_app(data, str(model))
+        assert app.bundle
+        app.run_with(app.bundle, replace(app.tuning, packed=packed))
         screen = await launch.start(phone.page, lambda: app, "en")
         assert screen
     try:
@@ -32,7 +36,12 @@ async def answer(data: Path, model: Path) -> None:
             await phone.tap("Choose pictures")
             await screen.talk.send("What is in the picture?")
             await screen.talk.settled()
-        print(f"  {app.model}, {app.context_tokens} tokens of context: {screen.talk.messages[-1].stats}")
+        found = await asyncio.to_thread(speedtest.run, app.engine)
+        print(
+            f"{app.model}, {app.context_tokens} tokens of context: T_VE {found.vision_s:.2f} s, "
+            f"S_prompt {found.prompt_tokens_per_s:.1f}, S_gen {found.generated_tokens_per_s:.1f} tokens/s, "
+            f"T_total {found.total_s:.1f} s"
+        )
     finally:
         await asyncio.to_thread(app.close)
 
@@ -41,10 +50,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The memory that the app takes on a phone.")
     parser.add_argument("bundle", type=Path, nargs="?", default=paths.demo_bundle())
     parser.add_argument("--context", type=int, default=1024, help="tokens")
+    parser.add_argument("--packed", action="store_true", help="the eyes take memory for speed, as on a computer")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        preferences.save(Path(folder), Preferences(context_tokens=options.context))
-        asyncio.run(answer(Path(folder), options.bundle))
+        preferences.save(Path(folder), Preferences(context_tokens=options.context, sampling={"max_tokens": 64}))
+        asyncio.run(answer(Path(folder), options.bundle, options.packed))
 
 
 if __name__ == "__main__":
