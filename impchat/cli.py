@@ -67,12 +67,9 @@ def _run(argv: list[str], screen: Screen) -> int:
     if (at := _command_at(argv)) is not None and argv[at] in ELSEWHERE:
         return _elsewhere(argv[at], argv[:at] + argv[at + 1 :])
     parser = build_parser(screen.language)
-    try:
-        args, unknown = parser.parse_known_args(argv)
-    except SystemExit as exc:  # --help and --version have printed what they say
-        return int(exc.code or 0)
-    if unknown:
-        raise SettingsError("option.unknown", option=unknown[0])
+    args = parser.read(argv)
+    if args is None:
+        return 0
     if not args.command:
         parser.print_help()
         return 0

@@ -39,6 +39,16 @@ class Parser(argparse.ArgumentParser):
     def say(self, key: str) -> str:
         return texts.say(f"help.{key}", self._language, model=settings.DEMO_MODEL)
 
+    def read(self, argv: list[str]) -> argparse.Namespace | None:
+        """The values of all of `argv`; None: --help or --version has printed what it says."""
+        try:
+            values, unknown = self.parse_known_args(argv)
+        except SystemExit:
+            return None
+        if unknown:
+            raise SettingsError("option.unknown", option=unknown[0])
+        return values
+
     def error(self, message: str) -> NoReturn:
         for pattern, code in _MISTAKES:
             if found := re.match(pattern, message):
@@ -70,7 +80,7 @@ def server_options(language: str) -> Parser:
     return server
 
 
-def build_parser(language: str) -> argparse.ArgumentParser:
+def build_parser(language: str) -> Parser:
     """The parser of all commands of the core. Mistakes on the command line raise SettingsError."""
     common = common_options(language)
     sampling = Parser(language)

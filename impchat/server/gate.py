@@ -16,12 +16,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from impchat import settings
 from impchat.errors import RequestError
-from impchat.server import phone_app
+from impchat.server import loopback, phone_app
 from impchat.server.access import Access, Holder
 from impchat.server.refusals import refusal
 
 OPEN = (("GET", "/health"), ("POST", "/pair"), ("GET", phone_app.PATH), ("HEAD", phone_app.PATH))  # without a token
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Gate:
@@ -31,7 +30,7 @@ class Gate:
     def __init__(self, app: ASGIApp, hosts: Collection[str], access: Access | None, token_needed: bool) -> None:
         assert access or not token_needed, "somebody must be able to pass"
         self._app = app
-        self._hosts = {*LOOPBACK, *(host.lower() for host in hosts)}
+        self._hosts = {*loopback.NAMES, *(host.lower() for host in hosts)}
         self._access = access
         self._token_needed = token_needed
 

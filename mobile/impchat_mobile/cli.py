@@ -17,8 +17,7 @@ import flet as ft
 
 from impchat import cli_servers, paths, settings
 from impchat.cli import choose_language
-from impchat.cli_words import Parser, common_options, server_options
-from impchat.errors import SettingsError
+from impchat.cli_words import Parser, common_options, port, server_options
 from impchat.texts import say
 
 
@@ -26,13 +25,8 @@ def run(argv: list[str]) -> int:
     """Serve until Ctrl-C. Raises SettingsError for a wrong option or a port that cannot be had, and what `App.open`,
     `cli_servers.chosen` and, where it is to say which model it has, `RemoteEngine.connect` raise."""
     language = choose_language(argv, os.environ)
-    try:
-        options, unknown = _parser(language).parse_known_args(argv)
-    except SystemExit as exc:  # --help has printed what it says
-        return int(exc.code or 0)
-    if unknown:
-        raise SettingsError("option.unknown", option=unknown[0])
-    return _serve(options, language)
+    options = _parser(language).read(argv)
+    return _serve(options, language) if options else 0
 
 
 def _parser(language: str) -> Parser:
@@ -43,23 +37,18 @@ def _parser(language: str) -> Parser:
         parents=[common_options(language), server_options(language)],
     )
     parser.option("-h", "--help", action="help", help="help")
-    parser.option("--port", metavar="N", default=settings.MOBILE_PORT, type=_port, help="web.port")
+    parser.option("--port", metavar="N", default=settings.MOBILE_PORT, type=port, help="web.port")
     parser.option("--open", action=argparse.BooleanOptionalAction, default=False, help="web.open")
     return parser
 
 
-def _port(value: str) -> int:
-    if not value.isdecimal() or int(value) > 65535:
-        raise SettingsError("web.port", port=value)
-    return int(value)
-
-
 def _serve(options: argparse.Namespace, language: str) -> int:
+    from impchat.server import listen, loopback
     from impchat_mobile import host, launch
 
     forced = options.language if "language" in options else None
-    with host.bind(options.port) as bound:
-        address = f"http://127.0.0.1:{bound.getsockname()[1]}"
+    with loopback.bind(settings.HOST, options.port) as bound:
+        address = listen.address(bound)
         data = Path(options.data).expanduser() if "data" in options else launch.data_dir() or paths.data_dir()
         server = cli_servers.chosen(data, options, os.environ)
         with launch.open_app(data, options.model if "model" in options and not server else None) as app:
@@ -69,9 +58,12 @@ def _serve(options: argparse.Namespace, language: str) -> int:
             async def main(page: ft.Page) -> None:
                 await launch.start(page, lambda: app, forced, server)
 
-            print(say("web.address", language, address=address), flush=True)
-            if options.open:
-                webbrowser.open(address)
-            with suppress(KeyboardInterrupt):
-                host.serve(main, bound)
+            def ready() -> None:
+                print(say("web.address", language, address=address), flush=True)
+                if options.open:
+                    webbrowser.open(address)
+
+            ft.context.disable_auto_update()
+            with suppress(KeyboardInterrupt):  # how uvicorn passes Ctrl-C on when it has ended
+                listen.Server(host.build_app(main), ready, **loopback.SOCKETS).run(sockets=[bound])
     return 0

@@ -7,26 +7,21 @@ This file does not know what is on the screens.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import flet as ft
 import flet_web.fastapi as flet_web
 from fastapi import FastAPI
-from fastapi.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
+from fastapi.responses import FileResponse, RedirectResponse, Response
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from impchat.app import App
-from impchat.errors import SettingsError
+from impchat.server import loopback
 from impchat_mobile import launch
 from impchat_mobile.launch import ASSETS
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_LARGEST_MESSAGE = 96 * 1024 * 1024  # bytes: a picture comes through the websocket, so the core's limit and some more
 
 # Fonts that Flutter asks for where its own lack a character, and what this system may have in their place.
 CHINESE = (
@@ -94,13 +89,8 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
-        elif not _from_here(Headers(scope=scope)):
-            if scope["type"] == "websocket":
-                await send({"type": "websocket.close", "code": 1008})
-            else:
-                await PlainTextResponse("This address answers only its own page on this machine.", 403)(
-                    scope, receive, send
-                )
+        elif not loopback.is_own(Headers(scope=scope)):
+            await loopback.refuse(scope, receive, send)
         else:
 
             async def armoured(message: Message) -> None:
@@ -113,35 +103,3 @@ class Guard:
                 await send(message)
 
             await self._app(scope, receive, armoured)
-
-
-def _from_here(headers: Headers) -> bool:
-    """Whether the request names this machine and comes from no other site's page."""
-    host = headers.get("host", "")
-    try:
-        if urlsplit(f"//{host}").hostname not in LOOPBACK:
-            return False
-    except ValueError:  # half an IPv6 address
-        return False
-    return headers.get("origin") in (None, f"http://{host}")
-
-
-def serve(main: Callable[[ft.Page], Any], bound: socket.socket) -> None:
-    """Serve until Ctrl-C."""
-    import uvicorn
-
-    ft.context.disable_auto_update()
-    config = uvicorn.Config(build_app(main), log_level="warning", ws_max_size=_LARGEST_MESSAGE)
-    uvicorn.Server(config).run(sockets=[bound])
-
-
-def bind(port: int) -> socket.socket:
-    """A listening place on this machine; port 0 takes a free one. Raises SettingsError "web.port_busy"."""
-    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind(("127.0.0.1", port))
-    except OSError as exc:
-        bound.close()
-        raise SettingsError("web.port_busy", port=port) from exc
-    return bound

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from impchat import preferences, settings
 from impchat.app import App
 from impchat.preferences import Preferences
+from impchat.server import listen, loopback
 from impchat_mobile import host, launch
 from tests.mobile.conftest import drawing
 from tests.mobile.hands import CHINESE, SECONDS, boot, button, tap, wait_for, words, write
@@ -35,9 +35,9 @@ class Site:
         async def main(page: Any) -> None:
             await launch.start(page, lambda: self.app, language)
 
-        bound = host.bind(0)
-        self.url = f"http://127.0.0.1:{bound.getsockname()[1]}/"
-        self._server = uvicorn.Server(uvicorn.Config(host.build_app(main), log_level="warning"))
+        bound = loopback.bind("127.0.0.1", 0)
+        self.url = f"{listen.address(bound)}/"
+        self._server = listen.Server(host.build_app(main), lambda: None, **loopback.SOCKETS)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [bound]})
         self._thread.start()
 

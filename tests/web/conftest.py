@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_play
 
 from impchat.app import App
 from impchat.engines import Engine
-from impchat.server import listen
+from impchat.server import listen, loopback
 from impchat.server.access import Access
 from impchat_web import server
 
@@ -31,11 +31,11 @@ class Site:
     def __init__(self, data: Path, engine: Engine | None = None, language: str | None = None, port: int = 0) -> None:
         self.app = App.open(data, engine=engine)
         self.access = Access(data)
-        bound = server.bind("127.0.0.1", port)
+        bound = loopback.bind("127.0.0.1", port)
         self.port = bound.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         started = threading.Event()
-        self._server = listen.Server(server.build_app(self.app, language, self.access), started.set, **server.SOCKETS)
+        self._server = listen.Server(server.build_app(self.app, language, self.access), started.set, **loopback.SOCKETS)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [bound]})
         self._thread.start()
         assert started.wait(SECONDS)

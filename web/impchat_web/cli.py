@@ -17,7 +17,6 @@ from impchat import paths, settings
 from impchat.cli import choose_language
 from impchat.cli_servers import open_app
 from impchat.cli_words import Parser, common_options, listen_options, port, server_options
-from impchat.errors import SettingsError
 from impchat.texts import say
 
 
@@ -25,13 +24,8 @@ def run(argv: list[str]) -> int:
     """Serve until Ctrl-C. Raises SettingsError for a wrong option or a port that cannot be had, and what `App.open`
     raises."""
     language = choose_language(argv, os.environ)
-    try:
-        options, unknown = _parser(language).parse_known_args(argv)
-    except SystemExit as exc:  # --help has printed what it says
-        return int(exc.code or 0)
-    if unknown:
-        raise SettingsError("option.unknown", option=unknown[0])
-    return _serve(options, language)
+    options = _parser(language).read(argv)
+    return _serve(options, language) if options else 0
 
 
 def _parser(language: str) -> Parser:
@@ -55,7 +49,7 @@ def _has_screen() -> bool:
 
 
 def _serve(options: argparse.Namespace, language: str) -> int:
-    from impchat.server import door, listen
+    from impchat.server import door, listen, loopback
     from impchat.server.access import Access
     from impchat.server.api import build_api
     from impchat.server.desk import Desk
@@ -63,7 +57,7 @@ def _serve(options: argparse.Namespace, language: str) -> int:
 
     with ExitStack() as stack:
         # First: a busy port must not cost opening the rest.
-        bound = stack.enter_context(server.bind(options.host, options.port))
+        bound = stack.enter_context(loopback.bind(options.host, options.port))
         address = listen.address(bound)
         data = paths.ensure_data_dir(Path(options.data).expanduser() if "data" in options else paths.data_dir())
         access = stack.enter_context(closing(Access(data)))
@@ -88,5 +82,5 @@ def _serve(options: argparse.Namespace, language: str) -> int:
 
         web = server.build_app(app, options.language if "language" in options else None, access, desk)
         with suppress(KeyboardInterrupt):  # how uvicorn passes Ctrl-C on when it has ended
-            listen.Server(web, ready, **server.SOCKETS).run(sockets=[bound])
+            listen.Server(web, ready, **loopback.SOCKETS).run(sockets=[bound])
     return 0

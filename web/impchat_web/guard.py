@@ -1,21 +1,19 @@
 """What every request passes before it reaches the page, and what every response carries on its way back.
 
-In: HTTP requests. Out: the same, or a refusal. The page is for this machine alone, so a request must name this machine
-(a foreign name that resolves to 127.0.0.1 is DNS rebinding), must not come from another site's page, and must ask for
-something that ImpChat-Web uses; of Gradio's many routes (uploads, files, proxies, run history) most are not.
+In: HTTP requests. Out: the same, or a refusal. The page is for this machine alone (`loopback`), and a request must ask
+for something that ImpChat-Web uses; of Gradio's many routes (uploads, files, proxies, run history) most are not.
 This file does not know conversations or owners.
 """
 
 from __future__ import annotations
 
 import secrets
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from impchat.server.gate import LOOPBACK
+from impchat.server import loopback
 
 _GRADIO = (
     "/assets/",
@@ -70,8 +68,8 @@ class Guard:
             await self._app(scope, receive, send)
             return
         beside = next((path for path in self._beside if f"{scope['path']}/".startswith(f"{path}/")), None)
-        if not _from_here(Headers(scope=scope)) or (scope["type"] != "http" and beside is None):
-            await _refuse(scope, receive, send)
+        if not loopback.is_own(Headers(scope=scope)) or (scope["type"] != "http" and beside is None):
+            await loopback.refuse(scope, receive, send)
         elif beside == scope["path"]:
             await RedirectResponse(f"{beside}/", 308)(scope, receive, send)
         elif beside is not None:
@@ -80,30 +78,6 @@ class Guard:
             await PlainTextResponse("Not found.", 404)(scope, receive, send)
         else:
             await self._app(scope, receive, _Armour(send, self._head))
-
-
-async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": 1008})
-    else:
-        await PlainTextResponse("This address answers only its own page on this machine.", 403)(scope, receive, send)
-
-
-def _from_here(headers: Headers) -> bool:
-    """Whether the request names this machine and comes from no other site's page."""
-    host = headers.get("host", "")
-    try:
-        if urlsplit(f"//{host}").hostname not in LOOPBACK:
-            return False
-    except ValueError:  # half an IPv6 address
-        return False
-    origin = headers.get("origin")  # absent on a plain GET and from programs that are no browser
-    if origin is not None and origin != f"http://{host}":
-        return False
-    # A link on another site may open the page itself, and nothing else.
-    return headers.get("sec-fetch-site", "none") in ("same-origin", "none") or (
-        headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
-    )
 
 
 class _Armour:

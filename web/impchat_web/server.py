@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import re
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -35,9 +34,9 @@ from impchat import images, paths, remarks, settings
 from impchat.answer import Answer
 from impchat.app import App
 from impchat.chat import Attachment
-from impchat.errors import ImageError, ImpChatError, SettingsError
+from impchat.errors import ImageError, ImpChatError
 from impchat.messages import Encoding, Event, Failed, Finished, Reading, Ready, Text
-from impchat.server import api, listen
+from impchat.server import api
 from impchat.server.access import Access
 from impchat.server.api import build_api
 from impchat.server.desk import Desk
@@ -53,7 +52,6 @@ _OURS = (*_PICTURES, *_TALK, "/page.", "/manifest.", "/favicon.", devices.PATH, 
 _FILES = {"page.js": "text/javascript", "page.css": "text/css", "page.svg": "image/svg+xml"}
 _THUMBNAILS = 256  # kept in memory
 FRAME_S = 0.05  # an answer is sent at most this often
-SOCKETS = {"ws": "websockets-sansio", "ws_max_size": settings.IMAGE_BYTES + (1 << 20)}  # uvicorn's: a picture fits
 IDLE_S = 0.5  # where nothing new comes, the server looks this often whether the page has gone
 
 
@@ -288,11 +286,3 @@ def _add_files(web: FastAPI) -> None:
     def manifest() -> JSONResponse:
         mark = {"src": "/page.svg", "type": "image/svg+xml", "sizes": "any"}
         return JSONResponse({"name": "ImpChat", "start_url": "/", "display": "standalone", "icons": [mark]})
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A listening place on this machine; port 0 takes a free one. Raises SettingsError "web.host" for a host that is
-    not this machine's own, "web.port_busy" and "web.port_refused"."""
-    if host not in guard.LOOPBACK:
-        raise SettingsError("web.host", host=host)
-    return listen.bind(host, port)
