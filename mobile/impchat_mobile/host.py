@@ -8,6 +8,7 @@ This file does not know what is on the screens.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from fastapi import FastAPI
 from fastapi.responses import FileResponse, RedirectResponse, Response
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
 
 from impchat.app import App
 from impchat.server import loopback
@@ -102,4 +104,5 @@ class Guard:
                     del headers["access-control-allow-origin"]  # Flet would let any site read along
                 await send(message)
 
-            await self._app(scope, receive, armoured)
+            with suppress(WebSocketDisconnect):  # the page went while it was being told something
+                await self._app(scope, receive, armoured)

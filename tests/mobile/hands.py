@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import re
 import time
-from pathlib import Path
 
 from playwright.sync_api import Locator, Page
 
-SECONDS = 180.0  # far more than anything here takes, also on a machine that has other work
-
-CHINESE = Path("/usr/share/fonts/truetype/droid/DroidSansFallbackFull.ttf")
+from tests.mobile.site import SECONDS
 
 
 def boot(page: Page, address: str, control: str) -> None:

@@ -23,10 +23,8 @@ from impchat_mobile.views.bring import Bring
 from impchat_mobile.views.bubbles import Answered
 from impchat_mobile.views.composer import Composer
 from impchat_mobile.views.doing import Doing
+from impchat_mobile.views.tail import Tail
 from impchat_mobile.views.welcome import Welcome
-
-_FRAMES_S = 0.1  # in which what was sent to the screen is on it
-_NEAR_END = 120  # pixels from the end, within which a growing answer is followed
 
 
 class ChatScreen(Screen):
@@ -53,24 +51,7 @@ class ChatScreen(Screen):
         self._kept.clear()
         self._title = ft.Text("", size=17, weight=ft.FontWeight.W_600, max_lines=1, overflow=ft.TextOverflow.ELLIPSIS)
         self._where = ft.Text("", size=12, color=looks.FAINT, max_lines=1, overflow=ft.TextOverflow.ELLIPSIS)
-        self._list = ft.ListView(
-            expand=True,
-            spacing=12,
-            padding=ft.Padding.only(left=16, right=16, top=12, bottom=24),
-            auto_scroll=True,
-            auto_scroll_animation=0,
-            scroll_interval=100,
-            on_scroll=shell.on(self._scrolled),
-        )
-        self._latest = ft.IconButton(
-            ft.Icons.ARROW_DOWNWARD_ROUNDED,
-            tooltip=say("mobile.latest"),
-            visible=False,
-            bottom=8,
-            right=12,
-            bgcolor=ft.Colors.SURFACE_CONTAINER_HIGHEST,
-            on_click=shell.on(self._to_end),
-        )
+        self._tail = Tail(shell, self._to_end)
         self._welcome = Welcome(shell, self._bring.sample, self._take_ask, self._go.models)
         self._chips = ft.Row(spacing=8, scroll=ft.ScrollMode.HIDDEN)
         self._chips_line = ft.Container(
@@ -102,9 +83,8 @@ class ChatScreen(Screen):
             gauge=lambda: menu.context(shell, self.talk, self._go, self.new),
         )
         self.composer.field.value = typed
-        self._body = ft.Stack([self._list, self._latest], expand=True)
         page = ft.Column(
-            [self._welcome.control, self._body, self._chips_line, self._edit_line, self.composer.control],
+            [self._welcome.control, self._tail.control, self._chips_line, self._edit_line, self.composer.control],
             spacing=0,
             expand=True,
         )
@@ -155,6 +135,7 @@ class ChatScreen(Screen):
         if self._side.visible != wide:
             self._side.visible, self._menu.visible = wide, not wide
             self._shell.page.update()
+        self._tail.grew()
 
     # What the talk tells
 
@@ -164,6 +145,7 @@ class ChatScreen(Screen):
     def grew(self) -> None:
         if self._grows and self.talk.growing:
             self._grows.grow(self.talk.growing)
+            self._tail.grew()
 
     def drafted(self) -> None:
         self._shell.start(self._draw_draft())
@@ -197,8 +179,8 @@ class ChatScreen(Screen):
                     shell.say("mobile.earlier", count=hidden), on_click=shell.on(self._show_earlier)
                 )
                 controls.insert(0, ft.Row([earlier], alignment=ft.MainAxisAlignment.CENTER))
-            self._list.controls = controls
-            self._body.visible = bool(messages)
+            self._tail.list.controls = controls
+            self._tail.control.visible = bool(messages)
             self._welcome.show(not messages, demo=shell.app.demo)
             self._title.value = talk.title or shell.say("chat.untitled")
             self._where.value = self._go.where()
@@ -208,6 +190,7 @@ class ChatScreen(Screen):
             shell.page.update()
             if self._grows and talk.growing:
                 self._grows.grow(talk.growing)
+            self._tail.grew()
 
     def _message(self, message: Message, small: dict[str, bytes], boxes: bytes | None, last: bool) -> ft.Control:
         versions = self.talk.versions.get(message.uuid, (message.uuid,))
@@ -255,24 +238,10 @@ class ChatScreen(Screen):
                 for ask in asks
             ]
 
-    # Scrolling
-
-    def _scrolled(self, event: ft.OnScrollEvent) -> None:
-        far = event.max_scroll_extent - event.pixels > _NEAR_END
-        if far != self._latest.visible:
-            self._latest.visible = far
-            self._shell.draw(self._latest)
-
     async def _to_end(self) -> None:
         """Show the latest words; behind the drawing of what they are."""
         await self._draw()
-        self._list.auto_scroll = False
-        self._shell.draw(self._list)
-        for _ in range(2):  # the first one finds out how long the list is, which is known only where it was drawn
-            await asyncio.sleep(_FRAMES_S)
-            await self._list.scroll_to(offset=-1, duration=0)
-        self._list.auto_scroll = True
-        self._shell.draw(self._list)
+        await self._tail.go()
 
     async def _show_earlier(self) -> None:
         self._all = True

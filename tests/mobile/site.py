@@ -1,0 +1,38 @@
+"""The app as `impchat mobile` serves it, on a free port of this machine."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+from impchat.app import App
+from impchat.engines import Engine
+from impchat.server import listen, loopback
+from impchat_mobile import host, launch
+
+SECONDS = 60.0  # far more than anything here takes, also on a machine that has other work
+
+
+class Site:
+    """Open until `close`. `engine`: answers in place of the demo model."""
+
+    def __init__(self, data: Path, language: str = "en", engine: Engine | None = None) -> None:
+        self.app = App.open(data, engine=engine) if engine else launch.open_app(data)
+
+        async def main(page: Any) -> None:
+            await launch.start(page, lambda: self.app, language)
+
+        started = threading.Event()
+        bound = loopback.bind("127.0.0.1", 0)
+        self.url = f"{listen.address(bound)}/"
+        self._server = listen.Server(host.build_app(main), started.set, **loopback.SOCKETS)
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [bound]})
+        self._thread.start()
+        assert started.wait(SECONDS)
+
+    def close(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(SECONDS)
+        assert not self._thread.is_alive()
+        self.app.close()
