@@ -85,8 +85,9 @@ def unfinished(data: Path) -> list[Unfinished]:
 def copy(data: Path, source: Source, http: httpx.Client, watch: Watch, stop: threading.Event) -> Bundle | None:
     """Fetch what is not here yet; None where `stop` was set. `http`: a client that may ask for the files.
 
-    Raises ModelError "copy.unreachable" (the next copy goes on), "copy.corrupt", "copy.strange", "download.no_space",
-    "model.busy", "model.target_occupied", "model.target_unwritable", and those of `bundle.load`."""
+    Raises ModelError "copy.unreachable" (the next copy goes on), "copy.refused" (no longer paired), "copy.corrupt",
+    "copy.strange", "download.no_space", "model.busy", "model.target_occupied", "model.target_unwritable", and those of
+    `bundle.load`."""
     with _told(source):
         manifest = _manifest(http, source)
     values = json.loads(manifest)
@@ -200,7 +201,8 @@ def _told(source: Source) -> Iterator[None]:
     try:
         yield
     except httpx.HTTPStatusError as exc:
-        raise ModelError("copy.strange", base=source.base) from exc
+        refused = exc.response.status_code in (401, 403)
+        raise ModelError("copy.refused" if refused else "copy.strange", base=source.base) from exc
     except httpx.HTTPError as exc:
         raise ModelError("copy.unreachable", base=source.base) from exc
 

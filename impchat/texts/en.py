@@ -560,6 +560,7 @@ TEXTS: dict[str, str] = {
     "error.copy.address": "Give the address of the model's impchat.json (http or https) and the 64 hexadecimal digits of its SHA-256.",
     "error.copy.unreachable": "The connection to {base} was lost; what has come is kept: go on when it is back.",
     "error.copy.corrupt": "The file {file} is not the one that was promised and was thrown away: try again, or check the SHA-256.",
+    "error.copy.refused": "{base} no longer knows this device: pair it again. What has come is kept.",
     "error.copy.strange": "There is no model of ImpChat at {base}: check the address.",
     "mobile.there": "On {name} · {model}",
     "mobile.hand_over": "Hand this chat over to {name}",

@@ -560,6 +560,7 @@ TEXTS: dict[str, str] = {
     "error.copy.address": "请填写模型 impchat.json 的网址（http 或 https）和它的 64 位十六进制 SHA-256。",
     "error.copy.unreachable": "与 {base} 的连接中断；已收到的部分会保留，恢复后可继续。",
     "error.copy.corrupt": "文件 {file} 与承诺的不符，已丢弃：请重试，或核对 SHA-256。",
+    "error.copy.refused": "{base} 不再认识这台设备：请重新配对。已收到的部分会保留。",
     "error.copy.strange": "{base} 没有 ImpChat 的模型：请检查网址。",
     "mobile.there": "在 {name} · {model}",
     "mobile.hand_over": "把这个对话交给 {name}",

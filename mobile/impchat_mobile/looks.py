@@ -107,7 +107,12 @@ def faint(text: str, **options: Any) -> ft.Text:
 
 def button(icon: ft.IconData, label: str, on_click: Callable[..., Any] | None, **options: Any) -> ft.Control:
     """A sign to tap, as large as a finger, with its name for screen readers."""
-    return ft.IconButton(icon, tooltip=label, on_click=on_click, **options)
+    return ft.IconButton(sign(icon, label), tooltip=label, on_click=on_click, **options)
+
+
+def sign(icon: ft.IconData, label: str) -> ft.Icon:
+    """An icon with a name. A button's tooltip does not name it: within a list all but the first tooltip get lost."""
+    return ft.Icon(icon, semantics_label=label)
 
 
 def small(icon: ft.IconData, label: str, on_click: Callable[..., Any] | None, **options: Any) -> ft.Control:

@@ -22,6 +22,8 @@ from impchat_mobile import looks
 from impchat_mobile.guard import Handler, guarded, log, note
 from impchat_mobile.thumbnails import Thumbnails
 
+_ABOVE = 120  # pixels below a notice: the composer of the chat, to which a person may return meanwhile, stays free
+
 
 class Screen:
     """One screen. Its parts are made in `build`, anew for another theme or language."""
@@ -207,6 +209,7 @@ class Shell:
         bar = ft.SnackBar(
             ft.Semantics(live_region=True, content=words),
             behavior=ft.SnackBarBehavior.FLOATING,
+            margin=ft.Margin.only(left=16, right=16, bottom=_ABOVE),
             action=ft.SnackBarAction(self.say("mobile.undo"), on_click=self.on(undo)) if undo else None,
             show_close_icon=error,
             duration=ft.Duration(seconds=10 if error else 6 if undo else 3),

@@ -24,9 +24,13 @@ class Files(BaseHTTPRequestHandler):
 
     folder: Path
     cut: int | None = None
+    refuses: bool = False
     asked: list[str]
 
     def do_GET(self) -> None:
+        if self.refuses:
+            self.send_error(401)
+            return
         data = (self.folder / self.path.lstrip("/")).read_bytes()
         wanted = self.headers.get("range", "")
         type(self).asked.append(f"{self.path} {wanted}".strip())
@@ -117,6 +121,20 @@ def test_a_broken_connection_is_told_and_loses_nothing(tmp_path: Path, web: type
         copied(data, source(web, offered))
     assert copying.unfinished(data)[0].done > before
     web.cut = None
+    assert copied(data, source(web, offered))
+
+
+def test_a_computer_that_no_longer_knows_the_device_is_told_as_such(
+    tmp_path: Path, web: type[Files], offered: Path
+) -> None:
+    data = tmp_path / "data"
+    assert copied(data, source(web, offered), stop_at=600_000) is None
+    [before] = copying.unfinished(data)
+    web.refuses = True
+    with pytest.raises(ModelError, match="pair it again"):
+        copied(data, source(web, offered))
+    web.refuses = False
+    assert copying.unfinished(data) == [before]
     assert copied(data, source(web, offered))
 
 

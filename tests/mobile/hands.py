@@ -38,7 +38,7 @@ def tap(page: Page, label: str) -> None:
 
 
 def write(page: Page, label: str, text: str, delay: float = 0) -> None:
-    field = page.get_by_label(label).first
+    field = page.get_by_label(label, exact=True).first
     field.tap(force=True)
     page.locator("textarea:focus, input:focus").wait_for(state="attached")
     page.wait_for_timeout(150)  # Flutter takes the keys a moment later
@@ -61,4 +61,14 @@ def wait_for(page: Page, pattern: str, seconds: float = SECONDS) -> str:
     while not re.search(pattern, found := words(page)):
         assert time.monotonic() < end, f"{pattern} is not in: {found}"
         page.wait_for_timeout(50)  # the page's policy forbids the eval that Playwright's own waiting needs
+    return found
+
+
+def nameless(page: Page) -> list[str]:
+    """The buttons that say nothing to a screen reader."""
+    found: list[str] = page.evaluate(
+        "[...document.querySelectorAll('flt-semantics-host [role=button]')]"
+        ".filter(n => !n.getAttribute('aria-label') && !n.innerText.trim() && !n.querySelector('[aria-label]'))"
+        ".map(n => n.outerHTML)"
+    )
     return found

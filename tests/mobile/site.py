@@ -17,14 +17,15 @@ SECONDS = 60.0  # far more than anything here takes, also on a machine that has 
 class Site:
     """Open until `close`. `engine`: answers in place of the demo model."""
 
-    def __init__(self, data: Path, language: str = "en", engine: Engine | None = None) -> None:
+    def __init__(self, data: Path, language: str = "en", engine: Engine | None = None, port: int = 0) -> None:
         self.app = App.open(data, engine=engine) if engine else launch.open_app(data)
 
         async def main(page: Any) -> None:
             await launch.start(page, lambda: self.app, language)
 
         started = threading.Event()
-        bound = loopback.bind("127.0.0.1", 0)
+        bound = loopback.bind("127.0.0.1", port)
+        self.port = bound.getsockname()[1]
         self.url = f"{listen.address(bound)}/"
         self._server = listen.Server(host.build_app(main), started.set, **loopback.SOCKETS)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [bound]})

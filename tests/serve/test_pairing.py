@@ -14,6 +14,7 @@ import pytest
 
 from impchat import pairing, servers
 from impchat.app import App
+from impchat.engines import Engine
 from impchat.errors import RequestError, SettingsError
 from impchat.pairing import Link
 from impchat.server import lan, listen, listening, tls
@@ -26,10 +27,10 @@ from tests.serve.conftest import MODEL, Site, asking, question
 class Home:
     """A server that devices reach by TLS."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, engine: Engine | None = None) -> None:
         self.access = Access(data)
         self.certificate = tls.certificate(data, [])
-        app = App.open(data)
+        app = App.open(data, engine=engine)
         api = build_api(app, access=self.access, token_needed=True)
         how = {"ssl_certfile": str(self.certificate.certificate), "ssl_keyfile": str(self.certificate.key)}
         self.site = Site(app, api, **how)

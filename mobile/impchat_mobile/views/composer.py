@@ -66,7 +66,7 @@ class Composer:
         self._gauge = ft.ProgressRing(value=0, width=18, height=18, stroke_width=3, bgcolor=ft.Colors.OUTLINE_VARIANT)
         self._gauge_button = ft.IconButton(self._gauge, tooltip="", on_click=shell.on(gauge), visible=False)
         self._go_button = ft.IconButton(
-            ft.Icons.ARROW_UPWARD_ROUNDED,
+            looks.sign(ft.Icons.ARROW_UPWARD_ROUNDED, shell.say("chat.send")),
             tooltip=shell.say("chat.send"),
             on_click=shell.on(self._go),
             icon_color=ft.Colors.ON_PRIMARY,
@@ -120,8 +120,9 @@ class Composer:
         if answering == self._answering:
             return
         self._answering = answering
-        self._go_button.icon = ft.Icons.STOP_ROUNDED if answering else ft.Icons.ARROW_UPWARD_ROUNDED
-        self._go_button.tooltip = self._shell.say("chat.stop" if answering else "chat.send")
+        does = self._shell.say("chat.stop" if answering else "chat.send")
+        icon = ft.Icons.STOP_ROUNDED if answering else ft.Icons.ARROW_UPWARD_ROUNDED
+        self._go_button.icon, self._go_button.tooltip = looks.sign(icon, does), does
         self._shell.draw(self._go_button)
 
     def show_gauge(self, share: float) -> None:
@@ -161,7 +162,7 @@ class Composer:
             else ft.Icon(ft.Icons.IMAGE_OUTLINED)
         )
         remove = ft.IconButton(
-            ft.Icons.CLOSE_ROUNDED,
+            looks.sign(ft.Icons.CLOSE_ROUNDED, say("mobile.detach")),
             icon_size=14,
             icon_color=ft.Colors.ON_INVERSE_SURFACE,
             bgcolor=ft.Colors.INVERSE_SURFACE,

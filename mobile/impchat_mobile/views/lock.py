@@ -50,11 +50,14 @@ class Digits:
         size = {"width": 76, "height": 76}
         if key == "<":
             return ft.IconButton(
-                ft.Icons.BACKSPACE_OUTLINED, tooltip=say("mobile.erase"), on_click=on(self._erase), **size
+                looks.sign(ft.Icons.BACKSPACE_OUTLINED, say("mobile.erase")),
+                tooltip=say("mobile.erase"),
+                on_click=on(self._erase),
+                **size,
             )
         if key == ">":
             return ft.IconButton(
-                ft.Icons.CHECK_ROUNDED,
+                looks.sign(ft.Icons.CHECK_ROUNDED, say("mobile.enter")),
                 tooltip=say("mobile.enter"),
                 on_click=on(self._enter),
                 bgcolor=ft.Colors.PRIMARY,

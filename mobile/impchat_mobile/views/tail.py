@@ -13,6 +13,7 @@ from typing import Any
 
 import flet as ft
 
+from impchat_mobile import looks
 from impchat_mobile.shell import Shell
 
 _FRAMES_S = 0.1  # in which what was sent to the screen is on it
@@ -34,7 +35,7 @@ class Tail:
             on_scroll=shell.on(self._scrolled),
         )
         self._button = ft.IconButton(
-            ft.Icons.ARROW_DOWNWARD_ROUNDED,
+            looks.sign(ft.Icons.ARROW_DOWNWARD_ROUNDED, shell.say("mobile.latest")),
             tooltip=shell.say("mobile.latest"),
             visible=False,
             bottom=8,

@@ -109,9 +109,10 @@ class Phone:
         boot(self.page, self.site.url, control or SEND[self._language])
 
     def restart(self, control: str = "") -> None:
-        """End the app, and start it anew on the same data."""
+        """End the app, and start it anew on the same data, at the same address: the browser keeps its keys."""
+        self.page.evaluate("sessionStorage.clear()")  # Flet would find the session again, which is this process's
         self._end()
-        self.site = Site(self._data, self._language, self._engine)
+        self.site = Site(self._data, self._language, self._engine, self.site.port)
         self.boot(control)
 
     def _end(self) -> None:

@@ -12,7 +12,7 @@ from impchat.preferences import Preferences
 from tests.core.scripted import ScriptedEngine
 from tests.mobile.browser.conftest import Camera, Open
 from tests.mobile.conftest import drawing
-from tests.mobile.hands import button, tap, wait_for, words, write
+from tests.mobile.hands import button, nameless, tap, wait_for, words, write
 
 ME = settings.OWNER
 HINT = "Ask about a picture"
@@ -35,11 +35,13 @@ def test_a_first_launch_answers_about_a_picked_picture_and_the_next_one_goes_on(
     opened = phone()
     page = opened.page
     assert "Imp demo" in words(page)
+    assert nameless(page) == []
     attach(page, "Choose pictures", drawing("red"))
     wait_for(page, "Ready, ask anything")
     write(page, HINT, "What colour is the circle?")
     tap(page, "Send")
     assert "red" in wait_for(page, "tokens/s").lower()
+    assert nameless(page) == []
     opened.boot()  # a page that is loaded anew
     assert "red" in wait_for(page, "tokens/s").lower()
     opened.restart()
