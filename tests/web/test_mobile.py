@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import http.client
+import io
+import json
+import urllib.request
 
+from PIL import Image
+from playwright.sync_api import Browser
+
+from impchat import settings
 from impchat_mobile.host import CHINESE
 from tests.core.scripted import ScriptedEngine
+from tests.mobile import hands
 from tests.web.conftest import Serve, Site
 
 
@@ -18,6 +26,11 @@ def asked(site: Site, path: str, **headers: str) -> http.client.HTTPResponse:
     response.close()
     connection.close()
     return response
+
+
+def content(site: Site, path: str) -> bytes:
+    with urllib.request.urlopen(site.url + path) as response:
+        return bytes(response.read())
 
 
 SOCKET = {
@@ -54,3 +67,27 @@ def test_chinese_has_a_font_where_this_machine_has_one(serve: Serve) -> None:
     there = any(path.is_file() for path in CHINESE)
     assert got.status == (200 if there else 404)
     assert asked(site, "/mobile/assets/fonts/notosanskr/v1/1.woff2").status == 404
+
+
+def test_the_app_answers_below_the_page_and_can_be_installed(serve: Serve, browser: Browser) -> None:
+    site = serve()
+    manifest = json.loads(content(site, "/mobile/manifest.json"))
+    assert manifest["name"] == "ImpChat" and manifest["display"] == "standalone"
+    assert manifest["icons"]
+    for icon in manifest["icons"]:
+        size = Image.open(io.BytesIO(content(site, f"/mobile/{icon['src']}"))).size
+        assert icon["sizes"] == f"{size[0]}x{size[1]}"
+    context = browser.new_context(viewport={"width": 412, "height": 915}, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    hands.boot(page, f"{site.url}/mobile/", "Send")
+    assert "On this computer" in hands.words(page)
+    hands.write(page, "Ask about a picture", "Hello")
+    hands.tap(page, "Send")
+    hands.wait_for(page, "tokens/s")
+    context.close()
+    elsewhere = {url for url in asked if not url.startswith((site.url, "blob:", "data:"))}
+    assert all(url.startswith("https://cdn.jsdelivr.net/npm/@rive-app/") for url in elsewhere)  # refused by the policy
+    [chat] = site.app.history.conversations(settings.OWNER)  # the page's own: both are of one person
+    assert chat
