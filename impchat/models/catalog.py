@@ -107,11 +107,17 @@ ENTRIES = {
 }
 
 
-def memory_bytes(entry: Entry | None, bundle_bytes: int, context_tokens: int, slots: int = settings.SLOTS) -> int:
+def memory_bytes(
+    entry: Entry | None,
+    bundle_bytes: int,
+    context_tokens: int,
+    slots: int = settings.SLOTS,
+    beside: int = settings.MEMORY_BESIDE_MODEL_BYTES,
+) -> int:
     """About how much memory a bundle of this size takes while it runs: its files, the KV cache of all slots at this
-    context, and the rest of the program."""
+    context, and `beside`, the rest of the program."""
     cache = entry.cache_bytes if entry else 0
-    return bundle_bytes + cache * context_tokens * slots + settings.MEMORY_BESIDE_MODEL_BYTES
+    return bundle_bytes + cache * context_tokens * slots + beside
 
 
 def find(text: str) -> Entry:

@@ -31,6 +31,18 @@ class Frame:
         held += "t" if abs(y - box.top) < _NEAR else "b" if abs(y - box.bottom) < _NEAR else ""
         return replace(self, held=held or "ltrb")
 
+    def moved(self, dx: float, dy: float) -> Frame:
+        """The whole frame elsewhere, as far as the picture goes."""
+        return replace(replace(self, held="ltrb").drag(dx, dy), held="")
+
+    def scaled(self, by: float) -> Frame:
+        """A larger or smaller frame around the same middle, within the picture."""
+        box = self.box
+        width, height = (min(max(side * by, _LEAST), 1) for side in (box.right - box.left, box.bottom - box.top))
+        left = min(max((box.left + box.right - width) / 2, 0), 1 - width)
+        top = min(max((box.top + box.bottom - height) / 2, 0), 1 - height)
+        return Frame(Box(left, top, left + width, top + height))
+
     def drag(self, dx: float, dy: float) -> Frame:
         """It moves by so much."""
         box = self.box

@@ -44,6 +44,10 @@ class Go:
 
     # Who answers
 
+    def server_name(self) -> str:
+        """Of the one that answers in the open conversation; "": this device does."""
+        return self._talk.server.name if self._talk.server else self._shell.app.server
+
     def where(self) -> str:
         """Where the open conversation is answered, and by which model."""
         if server := self._talk.server:

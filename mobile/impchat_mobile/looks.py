@@ -6,15 +6,18 @@ This file does not know any screen.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from typing import Any
 
 import flet as ft
+from PIL import Image
 
 COLUMN = 720  # widest column of text, for tablets and landscape
 WIDE = 900  # from this width on the history stands beside the conversation
 SIDE = 320
 ROUND = 20
+_LEAST = 48  # pixels that a picture is wide and high at least
 
 _LIGHT = {
     "primary": "#b4421d",
@@ -119,6 +122,23 @@ def small(icon: ft.IconData, label: str, on_click: Callable[..., Any] | None, **
     """A quiet sign below a message."""
     style = {"icon_size": 18, "icon_color": FAINT, "padding": 0, "size_constraints": ft.BoxConstraints(40, 40)}
     return button(icon, label, on_click, **(style | options))
+
+
+def whole(data: bytes, width: float, height: float, radius: float, label: str) -> ft.Image:
+    """All of a picture, as large as fits; of a very long one the ends are cut, so that there is something to tap."""
+    with Image.open(io.BytesIO(data)) as opened:  # reads its size alone
+        size = opened.size
+    scale = min(width / size[0], height / size[1])
+    shown_width, shown_height = (max(side * scale, _LEAST) for side in size)
+    return ft.Image(
+        data,
+        width=shown_width,
+        height=shown_height,
+        fit=ft.BoxFit.COVER,
+        border_radius=radius,
+        gapless_playback=True,
+        semantics_label=label,
+    )
 
 
 def card(content: ft.Control, **options: Any) -> ft.Container:

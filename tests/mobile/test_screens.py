@@ -6,7 +6,7 @@ from pathlib import Path
 
 import flet as ft
 
-from impchat import applock, preferences, settings
+from impchat import applock, images, preferences, settings
 from impchat.app import App
 from impchat.models.library import Memory
 from impchat_mobile import launch
@@ -19,6 +19,38 @@ ME = settings.OWNER
 
 async def settle(phone: Phone, app: App) -> None:
     await phone.until(lambda: app.idle, "the end of the answer")
+
+
+# Pictures
+
+
+def test_a_part_is_chosen_by_taps_alone_and_told_in_words(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        await phone.tap("Choose pictures")
+        await phone.until_words("Ready, ask anything")
+        await phone.tap("Crop, turn, see it as the model does")
+        await phone.until_words("Drag the corners")
+        for _ in range(3):
+            await phone.tap("A smaller part")
+        assert "Chosen: from 24 to 76 % across, from 24 to 76 % down." in phone.words()
+        for _ in range(9):
+            await phone.tap("The part further left")
+        await phone.tap("The part further down")
+        assert "Chosen: from 0 to 51 % across, from 34 to 86 % down." in phone.words()
+        await phone.tap("A larger part")
+        assert "Chosen: from 0 to 64 % across, from 28 to 92 % down." in phone.words()
+        await phone.tap("The whole picture")
+        assert "Chosen" not in phone.words()
+        for _ in range(3):
+            await phone.tap("A smaller part")
+        await phone.tap("Use this")
+        await phone.until_words("Ready, ask anything")
+        [kept] = app.history.conversations(ME)
+        [part] = app.history.conversation(kept.uuid, ME).draft_images
+        width, height = images.decode(app.history.image_bytes(part)).size
+        assert (width, height) == (164, 122)
+
+    play(scene, {"pick_files": picked(drawing("red", (320, 240)))})
 
 
 # History

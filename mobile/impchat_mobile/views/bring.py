@@ -66,8 +66,7 @@ class Bring:
         shell, say = self._shell, self._shell.say
         samples = [
             ft.Container(
-                ft.Image(path.read_bytes(), width=88, height=88, fit=ft.BoxFit.COVER, border_radius=14,
-                         semantics_label=say("chat.sample", number=number)),
+                looks.whole(path.read_bytes(), 160, 88, radius=14, label=say("chat.sample", number=number)),
                 on_click=shell.on(lambda path=path: self._close_and(lambda: self.sample(path))),
                 border_radius=14,
                 ink=True,

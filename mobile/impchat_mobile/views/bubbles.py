@@ -17,7 +17,7 @@ from impchat_mobile.shell import Shell
 from impchat_mobile.talk import Growing
 from impchat_mobile.views.doing import Doing
 
-_PICTURE = 168  # most pixels of a picture in a question, both ways
+_ALONE, _OF_SEVERAL = (240, 240), (160, 112)  # most pixels of a picture in a question, across and down
 _MONO = {"font_family": "monospace", "font_family_fallback": ["Menlo", "Courier", "Roboto Mono"]}
 
 
@@ -150,23 +150,14 @@ ROUND = 20
 def _picture(shell: Shell, message: Message, number: int, pictures: Mapping[str, bytes], do: Doing) -> ft.Control:
     name = message.images[number]
     label = shell.say("mobile.picture_of", number=number + 1, count=len(message.images))
-    side = _PICTURE if len(message.images) == 1 else 104
+    width, height = _ALONE if len(message.images) == 1 else _OF_SEVERAL
     if name not in pictures:
         gone = ft.Icon(
             ft.Icons.BROKEN_IMAGE_OUTLINED, color=looks.FAINT, semantics_label=shell.say("mobile.picture_gone")
         )
-        return ft.Container(gone, width=side, height=side, border_radius=16, bgcolor=ft.Colors.SURFACE_CONTAINER_HIGH)
-    image = ft.Image(
-        pictures[name],
-        width=side,
-        height=side,
-        fit=ft.BoxFit.COVER,
-        border_radius=16,
-        gapless_playback=True,
-        semantics_label=label,
-    )
+        return ft.Container(gone, width=112, height=112, border_radius=16, bgcolor=ft.Colors.SURFACE_CONTAINER_HIGH)
     return ft.Container(
-        image,
+        looks.whole(pictures[name], width, height, radius=16, label=label),
         border=ft.Border.all(1, ft.Colors.OUTLINE_VARIANT),
         margin=ft.Margin.only(bottom=4),
         on_click=shell.on(lambda: do.look(message, name)),

@@ -181,7 +181,7 @@ class ChatScreen(Screen):
                 controls.insert(0, ft.Row([earlier], alignment=ft.MainAxisAlignment.CENTER))
             self._tail.list.controls = controls
             self._tail.control.visible = bool(messages)
-            self._welcome.show(not messages, demo=shell.app.demo)
+            self._welcome.show(not messages, shell.app.demo and not talk.server, self._go.server_name())
             self._title.value = talk.title or shell.say("chat.untitled")
             self._where.value = self._go.where()
             self.composer.show_answering(talk.growing is not None)

@@ -60,11 +60,19 @@ class Composer:
         self._line = ft.Semantics(live_region=True, content=ft.Row([self._ring, self._status], spacing=8))
         self._above = ft.Container(
             ft.Column([self._pictures, self._line], spacing=6, tight=True),
-            padding=ft.Padding.only(left=12, right=12, top=4),
+            padding=ft.Padding.only(left=12, right=12, top=4, bottom=8),
             visible=False,
         )
         self._gauge = ft.ProgressRing(value=0, width=18, height=18, stroke_width=3, bgcolor=ft.Colors.OUTLINE_VARIANT)
-        self._gauge_button = ft.IconButton(self._gauge, tooltip="", on_click=shell.on(gauge), visible=False)
+        self._gauge_words = ft.Text("", size=13, color=looks.FAINT)
+        self._gauge_button = ft.Container(
+            ft.Row([self._gauge, self._gauge_words], spacing=6, tight=True),
+            on_click=shell.on(gauge),
+            ink=True,
+            border_radius=20,
+            padding=ft.Padding.symmetric(horizontal=10, vertical=14),
+            visible=False,
+        )
         self._go_button = ft.IconButton(
             looks.sign(ft.Icons.ARROW_UPWARD_ROUNDED, shell.say("chat.send")),
             tooltip=shell.say("chat.send"),
@@ -130,7 +138,9 @@ class Composer:
         self._gauge_button.visible = share > 0
         self._gauge.value = share
         self._gauge.color = ft.Colors.ERROR if share > 0.9 else ft.Colors.PRIMARY
-        self._gauge_button.tooltip = self._shell.say("mobile.context", percent=round(100 * share))
+        percent = round(100 * share)
+        self._gauge_words.value = self._shell.say("mobile.context_short", percent=percent)
+        self._gauge_words.semantics_label = self._shell.say("mobile.context", percent=percent)
         self._shell.draw(self._gauge_button)
 
     def show_draft(self, draft: Draft, thumbnails: Mapping[str, bytes]) -> None:
@@ -157,9 +167,9 @@ class Composer:
         say = self._shell.say
         label = say("mobile.draft_picture", number=number, count=count)
         image: ft.Control = (
-            ft.Image(data, width=_SIDE, height=_SIDE, fit=ft.BoxFit.COVER, border_radius=14, semantics_label=label)
+            looks.whole(data, 2 * _SIDE, _SIDE, radius=14, label=label)
             if data
-            else ft.Icon(ft.Icons.IMAGE_OUTLINED)
+            else ft.Icon(ft.Icons.IMAGE_OUTLINED, width=_SIDE)
         )
         remove = ft.IconButton(
             looks.sign(ft.Icons.CLOSE_ROUNDED, say("mobile.detach")),
@@ -188,7 +198,7 @@ class Composer:
                 ),
                 remove,
             ],
-            width=_SIDE,
+            width=image.width,
             height=_SIDE,
         )
 

@@ -15,6 +15,7 @@ from impchat import device, settings
 from impchat.device import Offer
 from impchat.errors import ImpChatError
 from impchat.models import catalog, copying, library
+from impchat.models.catalog import Entry
 from impchat.models.copying import Source
 from impchat.models.library import Memory, Model
 from impchat.servers import Server
@@ -62,6 +63,7 @@ class ModelsScreen(Screen):
         """What the connected computers have; one that is away is passed over."""
         for server in list(self._go.links.servers.values()):
             if self._go.links.is_paired(server):
+                self._away.pop(server.id, None)
                 try:
                     self._offers[server.id] = await asyncio.to_thread(device.offers, server)
                 except ImpChatError as error:
@@ -83,7 +85,9 @@ class ModelsScreen(Screen):
             if offer.id not in ids
         ]
         there = [self._model(model, memory) for model in found if not model.bundle and model.id not in copies.known]
-        says = looks.faint(say("mobile.models_says"), size=13)
+        away = [error.sentence(shell.language) for error in self._away.values()]
+        why = away or [say("mobile.models_no_more" if self._offers else "mobile.models_says")]
+        says = looks.faint(" ".join(why), size=13)
         self._list.controls = [
             looks.heading(say("mobile.models_here")),
             *here,
@@ -107,9 +111,9 @@ class ModelsScreen(Screen):
             facts.append(size(entry.bundle_bytes))
         if image := bundle.image.size if bundle else entry.image_size if entry else 0:
             facts.append(say("mobile.model_eyes", side=image))
-        if needed := _memory_bytes(model):
-            fits = memory.fits(needed) if memory else "unknown"
-            facts.append(say(f"mobile.fits_{fits}", size=size(needed)))
+        if told := bundle or (entry if entry and entry.bundle_bytes else None):
+            bytes_ = bundle.size_bytes if bundle else entry.bundle_bytes if entry else 0
+            facts.append(self._fits(entry, bytes_, told.context_tokens, memory))
         rows: list[ft.Control] = [
             ft.Row(
                 [
@@ -127,6 +131,15 @@ class ModelsScreen(Screen):
             rows.append(ft.Row(buttons, spacing=8, wrap=True))
         return looks.card(ft.Column(rows, spacing=6, tight=True))
 
+    def _fits(self, entry: Entry | None, bundle_bytes: int, most_tokens: int, memory: Memory | None) -> str:
+        """Whether it fits into memory, in words, with the context that was chosen; `most_tokens`: the model's own."""
+        tokens = min(self._shell.preferences.context_tokens or most_tokens, most_tokens)
+        needed = catalog.memory_bytes(
+            entry, bundle_bytes, tokens, settings.MOBILE_SLOTS, settings.MOBILE_BESIDE_MODEL_BYTES
+        )
+        fits = memory.fits(needed) if memory else "unknown"
+        return self._shell.say(f"mobile.fits_{fits}", size=size(needed), tokens=tokens)
+
     def _buttons(self, model: Model, runs: bool) -> list[ft.Control]:
         shell, say = self._shell, self._shell.say
         buttons: list[ft.Control] = []
@@ -141,9 +154,9 @@ class ModelsScreen(Screen):
 
     def _offer(self, server: Server, offer: Offer, memory: Memory | None) -> ft.Control:
         shell, say = self._shell, self._shell.say
-        needed = offer.bytes + settings.MEMORY_BESIDE_MODEL_BYTES
-        fits = memory.fits(needed) if memory else "unknown"
-        facts = [size(offer.bytes), say(f"mobile.fits_{fits}", size=size(needed)), say("mobile.on", name=server.name)]
+        entry = catalog.ENTRIES.get(offer.id)
+        fits = self._fits(entry, offer.bytes, entry.context_tokens if entry else settings.CONTEXT_TOKENS, memory)
+        facts = [size(offer.bytes), fits, say("mobile.on", name=server.name)]
         return looks.card(
             ft.Column(
                 [
@@ -267,13 +280,6 @@ class CopyRow:
         self._says.color = ft.Colors.ERROR if copy.error else looks.FAINT
         self._pause.visible = copy.running
         self._resume.visible = self._drop.visible = not copy.running
-
-
-def _memory_bytes(model: Model) -> int:
-    """About what a phone takes to run it; 0: not known."""
-    bytes_ = model.bundle.size_bytes if model.bundle else model.entry.bundle_bytes if model.entry else 0
-    tokens = model.bundle.context_tokens if model.bundle else model.entry.context_tokens if model.entry else 0
-    return catalog.memory_bytes(model.entry, bytes_, tokens, settings.MOBILE_SLOTS) if bytes_ else 0
 
 
 def _badge(text: str) -> ft.Control:

@@ -18,7 +18,9 @@ from impchat_mobile.crop import WHOLE, Frame
 from impchat_mobile.shell import Screen, Shell
 
 _EDGE = 16  # pixels around the picture
-_BARS = 330  # pixels that the rest of the screen takes
+_BARS = 380  # pixels that the rest of the screen takes
+_STEP = 0.1  # of the picture, by which a tap moves the part
+_SMALLER = 0.8  # by which a tap makes it smaller
 
 
 class RetouchScreen(Screen):
@@ -37,13 +39,23 @@ class RetouchScreen(Screen):
         shell, say = self._shell, self._shell.say
         self._stage = ft.Container(expand=True, alignment=ft.Alignment.CENTER, padding=_EDGE)
         self._hint = looks.faint("", size=13, text_align=ft.TextAlign.CENTER)
-        self._tools = ft.Row(
-            [
-                looks.button(ft.Icons.ROTATE_LEFT_ROUNDED, say("mobile.turn_left"), shell.on(lambda: self._turn(-1))),
-                looks.button(ft.Icons.ROTATE_RIGHT_ROUNDED, say("mobile.turn_right"), shell.on(lambda: self._turn(1))),
-                looks.button(ft.Icons.CROP_FREE_ROUNDED, say("mobile.whole"), shell.on(self._whole)),
-            ],
-            alignment=ft.MainAxisAlignment.CENTER,
+        turns = [
+            looks.button(ft.Icons.ROTATE_LEFT_ROUNDED, say("mobile.turn_left"), shell.on(lambda: self._turn(-1))),
+            looks.button(ft.Icons.ROTATE_RIGHT_ROUNDED, say("mobile.turn_right"), shell.on(lambda: self._turn(1))),
+            looks.button(ft.Icons.CROP_FREE_ROUNDED, say("mobile.whole"), shell.on(self._whole)),
+            self._sign(ft.Icons.ZOOM_IN_MAP_ROUNDED, "smaller", lambda frame: frame.scaled(_SMALLER)),
+            self._sign(ft.Icons.ZOOM_OUT_MAP_ROUNDED, "larger", lambda frame: frame.scaled(1 / _SMALLER)),
+        ]
+        moves = [
+            self._sign(ft.Icons.ARROW_BACK_ROUNDED, "left", lambda frame: frame.moved(-_STEP, 0)),
+            self._sign(ft.Icons.ARROW_UPWARD_ROUNDED, "up", lambda frame: frame.moved(0, -_STEP)),
+            self._sign(ft.Icons.ARROW_DOWNWARD_ROUNDED, "down", lambda frame: frame.moved(0, _STEP)),
+            self._sign(ft.Icons.ARROW_FORWARD_ROUNDED, "right", lambda frame: frame.moved(_STEP, 0)),
+        ]
+        self._tools = ft.Column(
+            [ft.Row(signs, alignment=ft.MainAxisAlignment.CENTER, spacing=0) for signs in (turns, moves)],
+            spacing=0,
+            tight=True,
         )
         done = [ft.FilledButton(say("mobile.use"), on_click=shell.on(self._use), expand=True)]
         if self._add:
@@ -58,9 +70,11 @@ class RetouchScreen(Screen):
             show_selected_icon=False,
         )
         self._below = ft.Column(
-            [self._hint, self._tools, ft.Row(done, spacing=8)], spacing=8, tight=True,
+            [ft.Semantics(live_region=True, content=self._hint), self._tools, ft.Row(done, spacing=8)],
+            spacing=8,
+            tight=True,
             horizontal_alignment=ft.CrossAxisAlignment.STRETCH,
-        )  # fmt: skip
+        )
         page = ft.Column(
             [
                 ft.Row([switch], alignment=ft.MainAxisAlignment.CENTER),
@@ -76,6 +90,16 @@ class RetouchScreen(Screen):
             bgcolor=ft.Colors.SURFACE,
             appbar=looks.bar(say("mobile.retouch_title")),
         )
+
+    def _sign(self, icon: ft.IconData, name: str, change: Callable[[Frame], Frame]) -> ft.Control:
+        """Another part by a tap, for whom dragging is no way."""
+
+        def tapped() -> None:
+            self._frame = change(self._frame)
+            self._place()
+            self._shell.draw(self._stack, self._below)
+
+        return looks.button(icon, self._shell.say(f"mobile.part_{name}"), self._shell.on(tapped))
 
     async def shown(self) -> None:
         await self._draw()
@@ -113,7 +137,6 @@ class RetouchScreen(Screen):
             on_pan_down=shell.on(self._down),
             on_pan_update=shell.on(self._move),
         )
-        self._hint.value = shell.say("mobile.crop_hint")
 
     def _place(self) -> None:
         width, height = self._size
@@ -132,6 +155,15 @@ class RetouchScreen(Screen):
         corners = [(left, top), (right, top), (left, bottom), (right, bottom)]
         for grip, (x, y) in zip(self._grips, corners, strict=True):
             grip.left, grip.top = min(max(x - 9, 0), width - 18), min(max(y - 9, 0), height - 18)
+        self._hint.value = self._told()
+
+    def _told(self) -> str:
+        """The chosen part in words."""
+        box = self._frame.box
+        if box == WHOLE:
+            return self._shell.say("mobile.crop_hint")
+        edges = {name: round(100 * getattr(box, name)) for name in ("left", "top", "right", "bottom")}
+        return self._shell.say("mobile.crop_part", **edges)
 
     def _down(self, event: ft.DragDownEvent) -> None:
         self._frame = self._frame.grab(event.local_position.x / self._size[0], event.local_position.y / self._size[1])
@@ -140,7 +172,7 @@ class RetouchScreen(Screen):
         delta = event.local_delta or ft.Offset(0, 0)
         self._frame = self._frame.drag(delta.x / self._size[0], delta.y / self._size[1])
         self._place()
-        self._shell.draw(self._stack)
+        self._shell.draw(self._stack, self._below)
 
     async def _draw_seen(self) -> None:
         shell = self._shell

@@ -27,8 +27,7 @@ class Welcome:
         self._shell = shell
         cards = [
             ft.Container(
-                ft.Image(path.read_bytes(), width=104, height=104, fit=ft.BoxFit.COVER, border_radius=18,
-                         semantics_label=say("chat.sample", number=number)),
+                looks.whole(path.read_bytes(), 180, 104, radius=18, label=say("chat.sample", number=number)),
                 on_click=shell.on(lambda path=path: sample(path)),
                 border_radius=18,
                 ink=True,
@@ -64,7 +63,7 @@ class Welcome:
             ft.Row(asks, spacing=8, wrap=True, run_spacing=8), padding=ft.Padding.only(left=16, right=16, top=6)
         )
         title = ft.Text(say("chat.welcome"), size=26, weight=ft.FontWeight.W_600, text_align=ft.TextAlign.CENTER)
-        lead = ft.Text(say("mobile.welcome_lead"), size=15, color=looks.FAINT, text_align=ft.TextAlign.CENTER)
+        self._lead = ft.Text("", size=15, color=looks.FAINT, text_align=ft.TextAlign.CENTER)
         self.control = ft.Column(
             [
                 ft.Container(height=28),
@@ -72,7 +71,7 @@ class Welcome:
                     ft.Image(MARK, width=72, height=72, exclude_from_semantics=True), alignment=ft.Alignment.CENTER
                 ),
                 ft.Container(
-                    ft.Column([ft.Semantics(header=True, content=title), lead], spacing=8, tight=True,
+                    ft.Column([ft.Semantics(header=True, content=title), self._lead], spacing=8, tight=True,
                               horizontal_alignment=ft.CrossAxisAlignment.CENTER),
                     padding=ft.Padding.symmetric(horizontal=32, vertical=16),
                 ),
@@ -97,6 +96,9 @@ class Welcome:
             self._asks.visible = self._asks_heading.visible = shown
             self._shell.draw(self.control)
 
-    def show(self, shown: bool, demo: bool) -> None:
+    def show(self, shown: bool, demo: bool, server: str) -> None:
+        """`server`: the name of the one that answers; "": this device does."""
+        say = self._shell.say
+        self._lead.value = say("mobile.welcome_lead_there", name=server) if server else say("mobile.welcome_lead")
         self.control.visible = shown
         self._demo.visible = demo
