@@ -108,19 +108,26 @@ def faint(text: str, **options: Any) -> ft.Text:
     return ft.Text(text, **({"size": 12, "color": FAINT} | options))
 
 
-def button(icon: ft.IconData, label: str, on_click: Callable[..., Any] | None, **options: Any) -> ft.Control:
+def button(
+    icon: ft.IconData,
+    label: str,
+    on_click: Callable[..., Any] | None,
+    size: int = 24,
+    color: str | None = None,
+    **options: Any,
+) -> ft.IconButton:
     """A sign to tap, as large as a finger, with its name for screen readers."""
-    return ft.IconButton(sign(icon, label), tooltip=label, on_click=on_click, **options)
+    return ft.IconButton(sign(icon, label, size, color), tooltip=label, on_click=on_click, **options)
 
 
-def sign(icon: ft.IconData, label: str) -> ft.Icon:
+def sign(icon: ft.IconData, label: str, size: int = 24, color: str | None = None) -> ft.Icon:
     """An icon with a name. A button's tooltip does not name it: within a list all but the first tooltip get lost."""
-    return ft.Icon(icon, semantics_label=label)
+    return ft.Icon(icon, size=size, color=color or ft.Colors.ON_SURFACE_VARIANT, semantics_label=label)
 
 
-def small(icon: ft.IconData, label: str, on_click: Callable[..., Any] | None, **options: Any) -> ft.Control:
+def small(icon: ft.IconData, label: str, on_click: Callable[..., Any] | None, **options: Any) -> ft.IconButton:
     """A quiet sign below a message."""
-    style = {"icon_size": 18, "icon_color": FAINT, "padding": 0, "size_constraints": ft.BoxConstraints(40, 40)}
+    style = {"size": 18, "color": FAINT, "padding": 0, "size_constraints": ft.BoxConstraints(40, 40)}
     return button(icon, label, on_click, **(style | options))
 
 

@@ -12,7 +12,7 @@ from impchat.models.library import Memory
 from impchat_mobile import launch
 from tests.mobile.conftest import Play, drawing, picked
 from tests.mobile.fake import Phone
-from tests.mobile.test_chat import answered, ask
+from tests.mobile.test_chat import HINT, answered, ask
 
 ME = settings.OWNER
 
@@ -128,9 +128,26 @@ def test_on_a_wide_screen_the_history_stands_beside_the_chat(play: Play) -> None
         await ask(phone, "Hello")
         await answered(phone)
         await phone.until_words("Search chats")
+        await phone.until_words("Today")
         assert not phone.all(ft.IconButton, tooltip="Chats"), "no drawer to open"
 
     play(scene, width=1280)
+
+
+def test_a_phone_that_is_turned_shows_the_history_beside_the_chat_and_keeps_what_was_typed(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        await ask(phone, "Hello")
+        await answered(phone)
+        await phone.type(HINT, "And a half sen")
+        for width, beside in ((932, True), (430, False)):
+            phone.session.apply_page_patch({"width": width})
+            await phone.fire(phone.page, "resize", {"width": width, "height": 430})
+            await phone.until(lambda beside=beside: ("Today" in phone.words()) == beside, "the other layout")
+            assert bool(phone.all(ft.IconButton, tooltip="Chats")) != beside
+            assert phone.one(ft.TextField, label=HINT).value == "And a half sen"
+            assert len(phone.all(ft.Markdown)) == 1
+
+    play(scene)
 
 
 # Settings

@@ -73,7 +73,7 @@ class CameraScreen(Screen):
     def build(self) -> ft.View:
         shell, say = self._shell, self._shell.say
         self._lens = Lens(shell)
-        white = {"icon_color": ft.Colors.WHITE, "icon_size": 28}
+        white = {"color": ft.Colors.WHITE, "size": 28}
         self._other = looks.button(
             ft.Icons.CAMERASWITCH_OUTLINED, say("mobile.other_lens"), shell.on(self._turn), **white
         )
@@ -109,7 +109,7 @@ class CameraScreen(Screen):
                 color=ft.Colors.WHITE,
                 title=ft.Text(say("mobile.camera"), color=ft.Colors.WHITE),
                 leading=looks.button(
-                    ft.Icons.CLOSE_ROUNDED, say("mobile.back"), shell.on(shell.pop), icon_color=ft.Colors.WHITE
+                    ft.Icons.CLOSE_ROUNDED, say("mobile.back"), shell.on(shell.pop), color=ft.Colors.WHITE
                 ),
             ),
         )

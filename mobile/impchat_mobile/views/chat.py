@@ -131,10 +131,8 @@ class ChatScreen(Screen):
         await self._draw_draft()
 
     def resized(self) -> None:
-        wide = self._shell.wide
-        if self._side.visible != wide:
-            self._side.visible, self._menu.visible = wide, not wide
-            self._shell.page.update()
+        if self._side.visible != self._shell.wide:  # the list of chats stands elsewhere
+            self._shell.start(self._shell.redraw())
         self._tail.grew()
 
     # What the talk tells
@@ -191,6 +189,8 @@ class ChatScreen(Screen):
             if self._grows and talk.growing:
                 self._grows.grow(talk.growing)
             self._tail.grew()
+        if self._shell.wide:
+            await self._go.history.refresh()
 
     def _message(self, message: Message, small: dict[str, bytes], boxes: bytes | None, last: bool) -> ft.Control:
         versions = self.talk.versions.get(message.uuid, (message.uuid,))

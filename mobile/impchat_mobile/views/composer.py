@@ -74,10 +74,9 @@ class Composer:
             visible=False,
         )
         self._go_button = ft.IconButton(
-            looks.sign(ft.Icons.ARROW_UPWARD_ROUNDED, shell.say("chat.send")),
+            looks.sign(ft.Icons.ARROW_UPWARD_ROUNDED, shell.say("chat.send"), color=ft.Colors.ON_PRIMARY),
             tooltip=shell.say("chat.send"),
             on_click=shell.on(self._go),
-            icon_color=ft.Colors.ON_PRIMARY,
             bgcolor=ft.Colors.PRIMARY,
         )
         tools = ft.Row(
@@ -130,7 +129,7 @@ class Composer:
         self._answering = answering
         does = self._shell.say("chat.stop" if answering else "chat.send")
         icon = ft.Icons.STOP_ROUNDED if answering else ft.Icons.ARROW_UPWARD_ROUNDED
-        self._go_button.icon, self._go_button.tooltip = looks.sign(icon, does), does
+        self._go_button.icon, self._go_button.tooltip = looks.sign(icon, does, color=ft.Colors.ON_PRIMARY), does
         self._shell.draw(self._go_button)
 
     def show_gauge(self, share: float) -> None:
@@ -172,9 +171,7 @@ class Composer:
             else ft.Icon(ft.Icons.IMAGE_OUTLINED, width=_SIDE)
         )
         remove = ft.IconButton(
-            looks.sign(ft.Icons.CLOSE_ROUNDED, say("mobile.detach")),
-            icon_size=14,
-            icon_color=ft.Colors.ON_INVERSE_SURFACE,
+            looks.sign(ft.Icons.CLOSE_ROUNDED, say("mobile.detach"), 14, ft.Colors.ON_INVERSE_SURFACE),
             bgcolor=ft.Colors.INVERSE_SURFACE,
             padding=0,
             size_constraints=ft.BoxConstraints(24, 24),

@@ -55,7 +55,7 @@ class EyesFreeScreen(Screen):
                 title=ft.Text(say("mobile.eyes_free"), color=ft.Colors.WHITE),
                 bgcolor=ft.Colors.BLACK,
                 leading=looks.button(
-                    ft.Icons.CLOSE_ROUNDED, say("mobile.back"), shell.on(shell.pop), icon_color=ft.Colors.WHITE
+                    ft.Icons.CLOSE_ROUNDED, say("mobile.back"), shell.on(shell.pop), color=ft.Colors.WHITE
                 ),
             ),
         )

@@ -57,11 +57,10 @@ class Digits:
             )
         if key == ">":
             return ft.IconButton(
-                looks.sign(ft.Icons.CHECK_ROUNDED, say("mobile.enter")),
+                looks.sign(ft.Icons.CHECK_ROUNDED, say("mobile.enter"), color=ft.Colors.ON_PRIMARY),
                 tooltip=say("mobile.enter"),
                 on_click=on(self._enter),
                 bgcolor=ft.Colors.PRIMARY,
-                icon_color=ft.Colors.ON_PRIMARY,
                 **size,
             )
         return ft.FilledTonalButton(

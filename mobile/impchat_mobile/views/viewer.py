@@ -46,7 +46,7 @@ class ViewerScreen(Screen):
             expand=True,
             on_change=shell.on(self._turned),
         )
-        white = {"icon_color": ft.Colors.WHITE}
+        white = {"color": ft.Colors.WHITE}
         tools = [
             looks.button(ft.Icons.SHARE_OUTLINED, say("mobile.share"), shell.on(self._share), **white),
             looks.button(ft.Icons.DOWNLOAD_ROUNDED, say("mobile.save_picture"), shell.on(self._save), **white),
