@@ -130,7 +130,7 @@ class Shell:
     def draw(self, *controls: ft.Control) -> None:
         """Bring these to the screen; those that are on none are drawn when they come to one."""
         for control in controls:
-            if _is_mounted(control):
+            if is_mounted(control):
                 control.update()
 
     # Screens
@@ -313,7 +313,8 @@ def language_of(locales: list[Any]) -> str:
     return next((locale.language_code for locale in locales if locale.language_code in LANGUAGES), "en")
 
 
-def _is_mounted(control: ft.Control) -> bool:
+def is_mounted(control: ft.Control) -> bool:
+    """Whether it is on the page."""
     try:
         return control.page is not None
     except RuntimeError:

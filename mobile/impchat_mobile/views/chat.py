@@ -88,13 +88,11 @@ class ChatScreen(Screen):
             spacing=0,
             expand=True,
         )
-        self._side = ft.Container(width=looks.SIDE, visible=shell.wide, bgcolor=ft.Colors.SURFACE_CONTAINER)
-        self._menu = looks.button(ft.Icons.MENU_ROUNDED, say("mobile.chats"), shell.on(self._open_drawer))
-        self._menu.visible = not shell.wide
+        self._side = ft.Container(width=looks.SIDE, bgcolor=ft.Colors.SURFACE_CONTAINER)
+        self._chats = looks.button(ft.Icons.MENU_ROUNDED, say("mobile.chats"), shell.on(self._open_drawer))
         more = shell.on(lambda: menu.conversation(shell, self.talk, self._go))
         self._drawer = ft.NavigationDrawer([], bgcolor=ft.Colors.SURFACE_CONTAINER_LOW)
-        self._go.history.attach(self, self._drawer, self._side)
-        return ft.View(
+        self._view = ft.View(
             [
                 ft.SafeArea(
                     ft.Row([self._side, looks.column(page, expand=True)], spacing=0, expand=True,
@@ -106,9 +104,8 @@ class ChatScreen(Screen):
             padding=0,
             spacing=0,
             bgcolor=ft.Colors.SURFACE,
-            drawer=self._drawer,
             appbar=ft.AppBar(
-                leading=self._menu,
+                automatically_imply_leading=False,
                 title=ft.Container(
                     ft.Column([self._title, self._where], spacing=0, tight=True),
                     on_click=shell.on(self._go.place),
@@ -125,14 +122,27 @@ class ChatScreen(Screen):
                 ],
             ),
         )  # fmt: skip
+        self._lay_out()
+        return self._view
+
+    def _lay_out(self) -> None:
+        """The list of chats beside the chat, or in a drawer."""
+        wide, bar = self._shell.wide, self._view.appbar
+        assert isinstance(bar, ft.AppBar)
+        self._side.visible = wide
+        self._view.drawer = None if wide else self._drawer
+        bar.leading, bar.title_spacing = (None, 12) if wide else (self._chats, 0)
+        self._go.history.attach(self, self._drawer, self._side)
 
     async def shown(self) -> None:
         await self._draw()
         await self._draw_draft()
 
     def resized(self) -> None:
-        if self._side.visible != self._shell.wide:  # the list of chats stands elsewhere
-            self._shell.start(self._shell.redraw())
+        if self._side.visible != self._shell.wide:
+            self._lay_out()
+            self._shell.page.update()
+            self._shell.start(self._go.history.refresh())
         self._tail.grew()
 
     # What the talk tells

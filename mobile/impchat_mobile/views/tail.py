@@ -14,7 +14,7 @@ from typing import Any
 import flet as ft
 
 from impchat_mobile import looks
-from impchat_mobile.shell import Shell
+from impchat_mobile.shell import Shell, is_mounted
 
 _FRAMES_S = 0.1  # in which what was sent to the screen is on it
 _NEAR = 120  # pixels from the end that count as being there
@@ -69,7 +69,7 @@ class Tail:
             self._keeping_up = False
 
     async def _jump(self) -> None:
-        if self._follows and self.control.visible:
+        if self._follows and self.control.visible and is_mounted(self.list):
             await self.list.scroll_to(offset=-1, duration=0)
 
     def _scrolled(self, event: ft.OnScrollEvent) -> None:

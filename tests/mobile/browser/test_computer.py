@@ -91,6 +91,7 @@ def test_paired_by_a_typed_code_a_model_comes_in_two_goes_over_a_restart_and_ans
     assert opened.site.app.model == OTHER
     tap(page, "Back")
     attach(page, "Choose pictures", drawing("blue"))
+    wait_for(page, "Ready, ask anything")
     write(page, HINT, "What colour is the circle?")
     tap(page, "Send")
     assert "blue" in wait_for(page, "tokens/s").lower()
