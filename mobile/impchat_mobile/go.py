@@ -76,7 +76,8 @@ class Go:
                 tile.trailing = ft.Icon(ft.Icons.CHECK_ROUNDED, color=ft.Colors.PRIMARY)
             return tile
 
-        rows = [row(ft.Icons.SMARTPHONE_ROUNDED, self._else(), None)]
+        here = ft.Icons.COMPUTER_ROUNDED if shell.page.web else ft.Icons.SMARTPHONE_ROUNDED
+        rows = [row(here, self._else(), None)]
         rows += [
             row(ft.Icons.LAPTOP_ROUNDED, say("mobile.there", name=server.name, model=server.model), server)
             for server in self.links.servers.values()

@@ -257,9 +257,9 @@ class Shell:
 
     def sheet(self, *content: ft.Control) -> ft.BottomSheet:
         """A list of things to do, from the lower edge."""
-        inner = ft.SafeArea(
-            ft.Container(ft.Column(list(content), tight=True, spacing=0), padding=ft.Padding.only(bottom=12))
-        )
+        stretch = ft.CrossAxisAlignment.STRETCH
+        column = ft.Column(list(content), tight=True, spacing=0, horizontal_alignment=stretch)
+        inner = ft.SafeArea(ft.Container(column, padding=ft.Padding.only(bottom=12)))
         sheet = ft.BottomSheet(inner, show_drag_handle=True, scrollable=True, bgcolor=ft.Colors.SURFACE_CONTAINER_LOW)
         self.page.show_dialog(sheet)
         return sheet

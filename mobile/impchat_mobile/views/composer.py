@@ -65,8 +65,10 @@ class Composer:
         )
         self._gauge = ft.ProgressRing(value=0, width=18, height=18, stroke_width=3, bgcolor=ft.Colors.OUTLINE_VARIANT)
         self._gauge_words = ft.Text("", size=13, color=looks.FAINT)
+        gauge_row = ft.Row([self._gauge, self._gauge_words], spacing=6, tight=True)
+        self._gauge_said = ft.Semantics(label="", button=True, exclude_semantics=True, content=gauge_row)
         self._gauge_button = ft.Container(
-            ft.Row([self._gauge, self._gauge_words], spacing=6, tight=True),
+            self._gauge_said,
             on_click=shell.on(gauge),
             ink=True,
             border_radius=20,
@@ -139,7 +141,7 @@ class Composer:
         self._gauge.color = ft.Colors.ERROR if share > 0.9 else ft.Colors.PRIMARY
         percent = round(100 * share)
         self._gauge_words.value = self._shell.say("mobile.context_short", percent=percent)
-        self._gauge_words.semantics_label = self._shell.say("mobile.context", percent=percent)
+        self._gauge_said.label = self._shell.say("mobile.context", percent=percent)
         self._shell.draw(self._gauge_button)
 
     def show_draft(self, draft: Draft, thumbnails: Mapping[str, bytes]) -> None:

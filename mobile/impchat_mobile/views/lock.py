@@ -77,7 +77,7 @@ class Digits:
         self._shell.draw(self.control)
 
     def _draw(self) -> None:
-        self._dots.value = "●" * len(self._typed) or "○ ○ ○ ○"
+        self._dots.value = "•" * len(self._typed) or "· · · ·"
         self._dots_said.label = self._shell.say("mobile.digits", count=len(self._typed))
 
     def _press(self, key: str) -> None:
