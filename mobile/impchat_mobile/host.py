@@ -47,6 +47,10 @@ _POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
+_COLOURS = (  # from the mark to the first frame; those of looks.py, and of the app's splash screen in pyproject.toml
+    "html, #loading { background: #fbfaf8 } #loading img { width: 72px }"
+    "@media (prefers-color-scheme: dark) { html, #loading { background: #1b191f } }"
+)
 
 
 def build_app(main: Callable[[ft.Page], Any], prefix: str = "") -> FastAPI:
@@ -94,15 +98,34 @@ class Guard:
         elif not loopback.is_own(Headers(scope=scope)):
             await loopback.refuse(scope, receive, send)
         else:
-
-            async def armoured(message: Message) -> None:
-                if message["type"] == "http.response.start":
-                    headers = MutableHeaders(scope=message)
-                    headers["content-security-policy"] = _POLICY
-                    headers["x-content-type-options"] = "nosniff"
-                    headers["referrer-policy"] = "no-referrer"
-                    del headers["access-control-allow-origin"]  # Flet would let any site read along
-                await send(message)
-
             with suppress(WebSocketDisconnect):  # the page went while it was being told something
-                await self._app(scope, receive, armoured)
+                await self._app(scope, receive, _Armour(send))
+
+
+class _Armour:
+    """Puts the policy on a response, and the app's colours into the page, which is white until Flutter draws."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._page: Message | None = None  # the start of a response whose body is the page, until that is whole
+        self._body = b""
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            headers["content-security-policy"] = _POLICY
+            headers["x-content-type-options"] = "nosniff"
+            headers["referrer-policy"] = "no-referrer"
+            del headers["access-control-allow-origin"]  # Flet would let any site read along
+            if headers.get("content-type", "").startswith("text/html") and message["status"] == 200:
+                self._page = message
+                return
+        elif self._page:
+            self._body += message.get("body", b"")
+            if message.get("more_body"):
+                return
+            body = self._body.replace(b"</body>", f"<style>{_COLOURS}</style></body>".encode())
+            MutableHeaders(scope=self._page)["content-length"] = str(len(body))
+            await self._send(self._page)
+            message = {"type": "http.response.body", "body": body}
+        await self._send(message)
