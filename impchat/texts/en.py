@@ -475,7 +475,7 @@ TEXTS: dict[str, str] = {
     "mobile.picture": "Picture",
     "mobile.seen": "What the model sees",
     "mobile.retouch_title": "Prepare the picture",
-    "mobile.crop_hint": "Drag the corners to choose a part, or use the signs below.",
+    "mobile.crop_hint": "Drag the corners to choose a part, or use the buttons below.",
     "mobile.crop_part": "Chosen: from {left} to {right} % across, from {top} to {bottom} % down.",
     "mobile.part_smaller": "A smaller part",
     "mobile.part_larger": "A larger part",
