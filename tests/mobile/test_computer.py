@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +11,14 @@ import flet as ft
 import pytest
 import segno
 
-from impchat import pairing, paths, settings
+from impchat import device, pairing, paths, servers, settings
 from impchat.app import App
 from impchat.engines.remote import RemoteEngine
 from impchat.errors import SettingsError
 from impchat.models import copying, library
-from impchat_mobile import cli
+from impchat.models.copying import Source
+from impchat_mobile import cli, launch
+from impchat_mobile.copies import Copy
 from tests.mobile.conftest import Play, drawing, picked
 from tests.mobile.fake import Phone
 from tests.mobile.test_chat import answered, ask
@@ -188,6 +191,24 @@ def test_a_model_comes_from_the_computer_after_its_terms_are_accepted(play: Play
         await phone.tap("Use it")
         await phone.until(lambda: app.model == OTHER, "the choice")
         assert copying.unfinished(app.data) == []
+
+    play(scene)
+
+
+def test_a_copy_goes_on_from_a_computer_that_has_moved(play: Play, home: Home) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        await pair(phone, home)
+        [server] = await asyncio.to_thread(servers.load, app.data)
+        offers = await asyncio.to_thread(device.offers, server)
+        [sha256] = [offer.sha256 for offer in offers if offer.id == OTHER]
+        gone = Source("https://127.0.0.1:9/bundles/other-demo", sha256, server.id)
+        copies = launch.Life.of(phone.page)._go.copies
+        copies.known[OTHER] = Copy(OTHER, "Other demo", gone)
+        await back(phone)
+        await phone.tap("Chats")
+        await phone.tap("Models")
+        await phone.tap("Resume")
+        await phone.until(lambda: any(m.id == OTHER and m.bundle for m in library.models(app.data)), "the model")
 
     play(scene)
 

@@ -7,6 +7,7 @@ This file does not know how a model is run or fetched.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import flet as ft
@@ -174,8 +175,8 @@ class ModelsScreen(Screen):
     def _ask_licence(self, server: Server, offer: Offer) -> None:
         """Its terms come before its bytes."""
         shell = self._shell
-        base = f"{device.place(server.urls[0])}/bundles/{offer.id}"
-        copy = Copy(offer.id, offer.name, Source(base, offer.sha256, server.id), total=offer.bytes)
+        source = Source(_base(server, offer.id), offer.sha256, server.id)
+        copy = Copy(offer.id, offer.name, source, total=offer.bytes)
 
         async def agreed() -> None:
             await asyncio.to_thread(library.accept, shell.app.data, offer.licence)
@@ -193,6 +194,8 @@ class ModelsScreen(Screen):
         if copy.source.server and server is None:
             self._shell.tell(self._shell.say("mobile.copy_server_gone"), error=True)
             return
+        if server:  # it may have another address than when the copy was begun
+            copy.source = replace(copy.source, base=_base(server, copy.id))
         self._go.copies.begin(copy, (lambda: device.client(server)) if server else copying.connection)
 
     def pause(self, copy: Copy) -> None:
@@ -280,6 +283,11 @@ class CopyRow:
         self._says.color = ft.Colors.ERROR if copy.error else looks.FAINT
         self._pause.visible = copy.running
         self._resume.visible = self._drop.visible = not copy.running
+
+
+def _base(server: Server, id: str) -> str:
+    """Where a computer has the files of its model `id`."""
+    return f"{device.place(server.urls[0])}/bundles/{id}"
 
 
 def _badge(text: str) -> ft.Control:
