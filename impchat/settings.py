@@ -144,7 +144,7 @@ CLUSTER_TRIES = 3  # replicas that one prompt may see die
 # Doctor
 DISK_LOW_BYTES = 1_000_000_000  # less free disk than this is worth a warning
 MEMORY_BESIDE_MODEL_BYTES = 600_000_000  # the eyes' work space and the program itself
-MOBILE_BESIDE_MODEL_BYTES = 250_000_000  # the same with unpacked eyes (docs/benchmarks.md, "Memory on a phone")
+MEMORY_BESIDE_UNPACKED_BYTES = 250_000_000  # the same with unpacked eyes (docs/benchmarks.md, "Memory on a phone")
 
 # App lock
 PIN_DIGITS = (4, 12)  # fewest and most

@@ -112,11 +112,12 @@ def memory_bytes(
     bundle_bytes: int,
     context_tokens: int,
     slots: int = settings.SLOTS,
-    beside: int = settings.MEMORY_BESIDE_MODEL_BYTES,
+    packed: bool = True,
 ) -> int:
     """About how much memory a bundle of this size takes while it runs: its files, the KV cache of all slots at this
-    context, and `beside`, the rest of the program."""
+    context, and the rest of the program with its work space. `packed`: see `engines.vision.OnnxVision`."""
     cache = entry.cache_bytes if entry else 0
+    beside = settings.MEMORY_BESIDE_MODEL_BYTES if packed else settings.MEMORY_BESIDE_UNPACKED_BYTES
     return bundle_bytes + cache * context_tokens * slots + beside
 
 

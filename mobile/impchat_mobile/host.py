@@ -16,13 +16,13 @@ import flet as ft
 import flet_web.fastapi as flet_web
 from fastapi import FastAPI
 from fastapi.responses import FileResponse, RedirectResponse, Response
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
 from impchat.app import App
 from impchat.server import loopback
-from impchat_mobile import launch
+from impchat_mobile import launch, looks
 from impchat_mobile.launch import ASSETS
 
 # Fonts that Flutter asks for where its own lack a character, and what this system may have in their place.
@@ -47,10 +47,11 @@ _POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-_COLOURS = (  # from the mark to the first frame; those of looks.py, and of the app's splash screen in pyproject.toml
-    "html, #loading { background: #fbfaf8 } #loading img { width: 72px }"
-    "@media (prefers-color-scheme: dark) { html, #loading { background: #1b191f } }"
-)
+_HEADERS = {
+    "content-security-policy": _POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
 
 
 def build_app(main: Callable[[ft.Page], Any], prefix: str = "") -> FastAPI:
@@ -99,33 +100,14 @@ class Guard:
             await loopback.refuse(scope, receive, send)
         else:
             with suppress(WebSocketDisconnect):  # the page went while it was being told something
-                await self._app(scope, receive, _Armour(send))
+                await self._app(scope, receive, loopback.Armour(send, _HEADERS, _coloured))
 
 
-class _Armour:
-    """Puts the policy on a response, and the app's colours into the page, which is white until Flutter draws."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self._page: Message | None = None  # the start of a response whose body is the page, until that is whole
-        self._body = b""
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            headers["content-security-policy"] = _POLICY
-            headers["x-content-type-options"] = "nosniff"
-            headers["referrer-policy"] = "no-referrer"
-            del headers["access-control-allow-origin"]  # Flet would let any site read along
-            if headers.get("content-type", "").startswith("text/html") and message["status"] == 200:
-                self._page = message
-                return
-        elif self._page:
-            self._body += message.get("body", b"")
-            if message.get("more_body"):
-                return
-            body = self._body.replace(b"</body>", f"<style>{_COLOURS}</style></body>".encode())
-            MutableHeaders(scope=self._page)["content-length"] = str(len(body))
-            await self._send(self._page)
-            message = {"type": "http.response.body", "body": body}
-        await self._send(message)
+def _coloured(page: bytes) -> bytes:
+    """Flet's page in the app's colours, from the mark to the first frame: it would be white until Flutter draws."""
+    light, dark = looks.surface(dark=False), looks.surface(dark=True)
+    style = (
+        f"html, #loading {{ background: {light} }} #loading img {{ width: 72px }}"
+        f"@media (prefers-color-scheme: dark) {{ html, #loading {{ background: {dark} }} }}"
+    )
+    return page.replace(b"</body>", f"<style>{style}</style></body>".encode())

@@ -28,7 +28,7 @@ from impchat_mobile.guard import guarded, note
 from impchat_mobile.links import opened_by
 from impchat_mobile.shell import Shell, language_of
 from impchat_mobile.talk import Talk
-from impchat_mobile.tuning import tuning
+from impchat_mobile.tuning import PHONE, tuned
 from impchat_mobile.views.chat import ChatScreen
 from impchat_mobile.views.lock import LockScreen
 
@@ -54,7 +54,7 @@ def open_app(data: Path | None = None, model: str | None = None) -> App:
     app = App.open(data or data_dir(), model)
     wanted = preferences.load(app.data)
     if app.bundle:
-        app.run_with(app.bundle, tuning(wanted))
+        app.run_with(app.bundle, tuned(PHONE, wanted))
     return app
 
 

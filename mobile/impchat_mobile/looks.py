@@ -108,6 +108,11 @@ def faint(text: str, **options: Any) -> ft.Text:
     return ft.Text(text, **({"size": 12, "color": FAINT} | options))
 
 
+def surface(dark: bool) -> str:
+    """The colour behind everything."""
+    return (_DARK if dark else _LIGHT)["surface"]
+
+
 def button(
     icon: ft.IconData,
     label: str,

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import secrets
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, RedirectResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from impchat.server import loopback
 
@@ -77,35 +77,16 @@ class Guard:
         elif scope["path"] != "/" and not scope["path"].startswith(self._paths):
             await PlainTextResponse("Not found.", 404)(scope, receive, send)
         else:
-            await self._app(scope, receive, _Armour(send, self._head))
+            await self._app(scope, receive, _armour(send, self._head))
 
 
-class _Armour:
+def _armour(send: Send, head: str) -> loopback.Armour:
     """Puts the headers on a response, the head into a page and the nonce on its scripts."""
+    nonce = secrets.token_urlsafe(16)
 
-    def __init__(self, send: Send, head: str) -> None:
-        self._send = send
-        self._head = head
-        self._nonce = secrets.token_urlsafe(16)
-        self._page: Message | None = None  # the start of a response whose body is a page, held back until it is whole
-        self._body = b""
+    def change(page: bytes) -> bytes:
+        # Gradio's page holds the page's own description, in which "<" is written \u003c, and no person's text.
+        text = page.decode().replace("</head>", head + "</head>")
+        return text.replace("<script", f'<script nonce="{nonce}"').encode()
 
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            headers["content-security-policy"] = _POLICY.format(nonce=self._nonce)
-            headers.update(_HEADERS)
-            if headers.get("content-type", "").startswith("text/html"):
-                self._page = message
-                return
-        elif self._page is not None:
-            self._body += message.get("body", b"")
-            if message.get("more_body"):
-                return
-            # Gradio's page holds the page's own description, in which "<" is written \u003c, and no person's text.
-            body = self._body.decode().replace("</head>", self._head + "</head>")
-            self._body = body.replace("<script", f'<script nonce="{self._nonce}"').encode()
-            MutableHeaders(scope=self._page)["content-length"] = str(len(self._body))
-            await self._send(self._page)
-            message = {"type": "http.response.body", "body": self._body}
-        await self._send(message)
+    return loopback.Armour(send, _HEADERS | {"content-security-policy": _POLICY.format(nonce=nonce)}, change)

@@ -249,9 +249,9 @@ class ChatScreen(Screen):
             ]
 
     async def _to_end(self) -> None:
-        """Show the latest words; behind the drawing of what they are."""
+        """Show the latest words."""
         await self._draw()
-        await self._tail.go()
+        self._tail.go()
 
     async def _show_earlier(self) -> None:
         self._all = True

@@ -171,8 +171,6 @@ class History:
     async def _open(self, uuid: str) -> None:
         await self._close()
         await self.open(uuid)
-        if self._shell.wide:
-            await self.refresh()
 
     async def _pin(self, entry: Entry) -> None:
         await self._change(entry.uuid, pinned=not entry.pinned)

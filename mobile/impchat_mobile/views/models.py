@@ -24,7 +24,7 @@ from impchat.texts import size
 from impchat_mobile import looks
 from impchat_mobile.copies import Copy
 from impchat_mobile.shell import Screen, Shell
-from impchat_mobile.tuning import tuning
+from impchat_mobile.tuning import memory_bytes, tuned
 
 
 class ModelsScreen(Screen):
@@ -105,16 +105,18 @@ class ModelsScreen(Screen):
         shell, say = self._shell, self._shell.say
         bundle, entry = model.bundle, model.entry
         runs = bundle is not None and bundle.id == shell.app.model
-        facts = []
-        if bundle:
-            facts.append(size(bundle.size_bytes))
-        elif entry and entry.bundle_bytes:
-            facts.append(size(entry.bundle_bytes))
+        bytes_, tokens = (
+            (bundle.size_bytes, bundle.context_tokens)
+            if bundle
+            else (entry.bundle_bytes, entry.context_tokens)
+            if entry
+            else (0, 0)
+        )
+        facts = [size(bytes_)] if bytes_ else []
         if image := bundle.image.size if bundle else entry.image_size if entry else 0:
             facts.append(say("mobile.model_eyes", side=image))
-        if told := bundle or (entry if entry and entry.bundle_bytes else None):
-            bytes_ = bundle.size_bytes if bundle else entry.bundle_bytes if entry else 0
-            facts.append(self._fits(entry, bytes_, told.context_tokens, memory))
+        if bytes_:
+            facts.append(self._fits(entry, bytes_, tokens, memory))
         rows: list[ft.Control] = [
             ft.Row(
                 [
@@ -135,9 +137,7 @@ class ModelsScreen(Screen):
     def _fits(self, entry: Entry | None, bundle_bytes: int, most_tokens: int, memory: Memory | None) -> str:
         """Whether it fits into memory, in words, with the context that was chosen; `most_tokens`: the model's own."""
         tokens = min(self._shell.preferences.context_tokens or most_tokens, most_tokens)
-        needed = catalog.memory_bytes(
-            entry, bundle_bytes, tokens, settings.MOBILE_SLOTS, settings.MOBILE_BESIDE_MODEL_BYTES
-        )
+        needed = memory_bytes(self._shell.app.tuning, entry, bundle_bytes, tokens)
         fits = memory.fits(needed) if memory else "unknown"
         return self._shell.say(f"mobile.fits_{fits}", size=size(needed), tokens=tokens)
 
@@ -223,7 +223,7 @@ class ModelsScreen(Screen):
         """Let it answer from now on; the one before is put away."""
         shell = self._shell
         bundle = await asyncio.to_thread(library.choose, shell.app.data, model.id)
-        await asyncio.to_thread(shell.app.run_with, bundle, tuning(shell.preferences))
+        await asyncio.to_thread(shell.app.run_with, bundle, tuned(shell.app.tuning, shell.preferences))
         shell.tell(shell.say("models.runs", name=bundle.name))
         await self._draw()
 
@@ -233,7 +233,7 @@ class ModelsScreen(Screen):
         async def remove() -> None:
             if model.bundle and model.bundle.id == shell.app.model:
                 demo = await asyncio.to_thread(library.resolve, shell.app.data, settings.DEMO_MODEL)
-                await asyncio.to_thread(shell.app.run_with, demo, tuning(shell.preferences))
+                await asyncio.to_thread(shell.app.run_with, demo, tuned(shell.app.tuning, shell.preferences))
             freed = await asyncio.to_thread(lambda: library.remove(shell.app.data, model.id, chosen_too=True))
             shell.tell(shell.say("models.removed", name=model.name, size=size(freed)))
             await self._draw()

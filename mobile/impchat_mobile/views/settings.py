@@ -17,7 +17,7 @@ from impchat.models import catalog, library
 from impchat.texts import size
 from impchat_mobile import looks
 from impchat_mobile.shell import Screen, Shell
-from impchat_mobile.tuning import tuning
+from impchat_mobile.tuning import memory_bytes, tuned
 
 _SLIDERS = (  # name, divisions of its range, whole numbers
     ("temperature", 0.0, 1.5, 30),
@@ -204,7 +204,7 @@ class SettingsScreen(Screen):
         shell = self._shell
         await shell.prefer(**changes)
         if shell.app.bundle:
-            await asyncio.to_thread(shell.app.run_with, shell.app.bundle, tuning(shell.preferences))
+            await asyncio.to_thread(shell.app.run_with, shell.app.bundle, tuned(shell.app.tuning, shell.preferences))
         self._describe_context()
         shell.draw(self._context_says)
 
@@ -215,7 +215,7 @@ class SettingsScreen(Screen):
         entry = catalog.ENTRIES.get(app.model)
         memory = library.memory()
         if app.bundle and entry and entry.cache_bytes:
-            needed = catalog.memory_bytes(entry, app.bundle.size_bytes, tokens, settings.MOBILE_SLOTS)
+            needed = memory_bytes(app.tuning, entry, app.bundle.size_bytes, tokens)
             fits = memory.fits(needed) if memory else "unknown"
             text += " " + say(f"models.memory_{fits}", size=size(needed))
         self._context_says.value = text

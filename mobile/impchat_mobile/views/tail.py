@@ -26,7 +26,8 @@ class Tail:
         self._shell = shell
         self._follows = True
         self._pixels = 0.0  # where the list stood last
-        self._grown = self._keeping_up = False
+        self._jumps = 0  # to the end, that are still to be made
+        self._keeping_up = False
         self.list = ft.ListView(
             expand=True,
             spacing=12,
@@ -45,24 +46,22 @@ class Tail:
         )
         self.control = ft.Stack([self.list, self._button], expand=True)
 
-    async def go(self) -> None:
-        """To the end, behind what was just drawn, and stay there."""
+    def go(self) -> None:
+        """To the end, and stay there."""
         self._follow(True)
-        for _ in range(2):  # the first one finds out how long the list is, which is known only where it was drawn
-            await asyncio.sleep(_FRAMES_S)
-            await self._jump()
+        self.grew()
 
     def grew(self) -> None:
-        """Its end is somewhere else now."""
-        self._grown = True
-        if not self._keeping_up:
+        """Its end is somewhere else now, or will be with what is just being drawn."""
+        self._jumps = 2  # the first one finds out how long the list is, which is known only where it was drawn
+        if self._follows and not self._keeping_up:
             self._shell.start(self._keep_up())
 
     async def _keep_up(self) -> None:
         self._keeping_up = True
         try:
-            while self._grown and self._follows:
-                self._grown = False
+            while self._jumps and self._follows:
+                self._jumps -= 1
                 await asyncio.sleep(_FRAMES_S)
                 await self._jump()
         finally:
