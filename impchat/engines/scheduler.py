@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from impchat import prompts, settings
+from impchat import prompts, settings, spelling
 from impchat.engines import check_sampling, kv
 from impchat.engines.backend import Context, Model, Outcome, Row, Sampler, Vision
 from impchat.engines.request import LocalHandle, Request
@@ -178,9 +178,8 @@ class Scheduler:
         try:
             if request.sampling is not None:
                 check_sampling(request.sampling)
-            prompt, dropped = prompts.fit(
-                request.prompt, *writing, picture_tokens=tokens, context_tokens=self._context_tokens
-            )
+            asked = spelling.plainly_spelt(request.prompt) if bundle.text.plain else request.prompt
+            prompt, dropped = prompts.fit(asked, *writing, picture_tokens=tokens, context_tokens=self._context_tokens)
             pieces = [*prompts.render(prompt, *writing), prompts.Tokens(prompt.begun)]
         except ImpChatError as exc:
             self._tell(request, _failed(exc))
