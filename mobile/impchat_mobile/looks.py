@@ -18,6 +18,7 @@ WIDE = 900  # from this width on the history stands beside the conversation
 SIDE = 320
 ROUND = 20
 _LEAST = 48  # pixels that a picture is wide and high at least
+_THIN = 50  # times as long as wide
 
 _LIGHT = {
     "primary": "#b4421d",
@@ -151,6 +152,17 @@ def whole(data: bytes, width: float, height: float, radius: float, label: str) -
         gapless_playback=True,
         semantics_label=label,
     )
+
+
+def large(data: bytes, label: str) -> ft.Control:
+    """A picture as large as fits; a very long one is stretched, so that there is something to see."""
+    with Image.open(io.BytesIO(data)) as opened:  # reads its size alone
+        width, height = opened.size
+    options = {"gapless_playback": True, "semantics_label": label}
+    if max(width, height) <= _THIN * min(width, height):
+        return ft.Image(data, fit=ft.BoxFit.CONTAIN, **options)
+    side = {"width" if width < height else "height": _LEAST}
+    return ft.Container(ft.Image(data, fit=ft.BoxFit.FILL, **side, **options), alignment=ft.Alignment.CENTER)
 
 
 def card(content: ft.Control, **options: Any) -> ft.Container:
