@@ -136,9 +136,10 @@ def _jpeg(data: bytes) -> Parts:
         marker, length = data[place + 1 : place + 2], int.from_bytes(data[place + 2 : place + 4], "big")
         end = place + 2 + length
         body = data[place + 4 : end]
-        if data[place : place + 1] != b"\xff" or length < 2 or end > len(data):
+        lone = not marker or marker[0] in (0x00, 0x01, *range(0xD0, 0xDA))  # has no length
+        if data[place : place + 1] != b"\xff" or lone or length < 2 or end > len(data):
             if not seen:
-                return Parts(data)  # no picture yet: for the decoder to refuse
+                return Parts(data)  # nothing of the picture yet: the decoder decides
             break
         if marker[0] in range(0xC0, 0xD0) and marker[0] not in (0xC4, 0xC8, 0xCC):
             layers = list(body[6::3])
@@ -167,6 +168,8 @@ def _jpeg(data: bytes) -> Parts:
             return Parts(b"".join(kept) + data[first_scan:], one_scan=one_scan)
         if following is None:
             break
+    if _END in data[place:]:
+        return Parts(b"".join(kept) + data[first_scan:])
     scans = data[first_scan:place]
     # Failed downloads leave zeros; the last byte or two of a whole scan may be zeros as well.
     bare = scans[: len(scans.rstrip(b"\0")) + 2].removesuffix(b"\xff")
