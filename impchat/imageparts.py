@@ -62,7 +62,7 @@ def _png(data: bytes) -> Parts:
         intact = whole and zlib.crc32(view[place + 4 : end - 4]) == int.from_bytes(view[end - 4 : end], "big")
         body = view[place + 8 : end - 4]
         if not name[0] & 0x20:  # a capital letter: critical
-            if whole and not intact:
+            if whole and not intact and name != b"IEND":
                 raise ValueError(f"wrong checksum of {name!r}")
             kept.append(view[place:end])
         elif not intact:
@@ -190,6 +190,10 @@ def _webp(data: bytes) -> bytes:
     place = 12
     while place + 8 <= len(data):
         name, length = struct.unpack_from("<4sI", data, place)
+        if not name.replace(b" ", b"").isalnum():  # garbage: a chunk that is damaged, or what follows the file
+            if place < 8 + int.from_bytes(data[4:8], "little"):
+                return data
+            break
         chunk = data[place : place + 8 + length]
         whole = len(chunk) == 8 + length
         first = name != b"ANMF" or not any(c.startswith(b"ANMF") for c in kept)
