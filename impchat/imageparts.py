@@ -116,7 +116,7 @@ _JPEG_KEPT = (  # marker, beginning and least length of the application segments
     (0xE2, b"ICC_PROFILE\0", 15),
     (0xEE, b"Adobe", 12),
 )
-_NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # behind a scan, in which FF 00 and restart marks are data
+_NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # after a scan; FF 00 and restart marks belong to it
 _END = b"\xff\xd9"
 _PIECE = bytes(byte for byte in random.Random(1).randbytes(512) if byte != 0xFF)
 # Data for whatever a scan may lack, also for one that was cut at a restart mark, of which there are eight.

@@ -140,7 +140,7 @@ def test_a_wrong_checksum_of_the_picture_itself_stays_an_error() -> None:
     assert refused(bytes(damaged)) == "image.truncated"
 
 
-def test_a_png_cut_off_behind_its_pixels_is_taken() -> None:
+def test_a_png_cut_off_after_its_pixels_is_taken() -> None:
     data = png(after=chunk(b"tEXt", b"note\0" + b"words " * 100))
     pixels_end = data.index(b"tEXt") - 4
     for length in (pixels_end, pixels_end + 6, pixels_end + 300, len(data) - 12, len(data) - 5):
@@ -225,7 +225,7 @@ def test_what_stands_beside_the_pixels_of_a_jpeg_does_not_spoil_it() -> None:
     ]
     for before in lie:
         assert (seen(data[:2] + before + data[2:]) == whole).all(), before[:40]
-    assert (seen(data + saved(SMOOTH, "JPEG")) == whole).all()  # a second picture behind it, as MPO has
+    assert (seen(data + saved(SMOOTH, "JPEG")) == whole).all()  # a second picture after it, as MPO has
 
 
 def test_the_end_of_a_webp_beside_its_pixels_does_not_spoil_it() -> None:
