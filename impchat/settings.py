@@ -93,7 +93,10 @@ REMOTE_STOP_STRINGS = 4  # OpenAI takes no more; all are looked for here as well
 
 # Pictures
 IMAGE_BYTES = 64 * 1024 * 1024  # largest file taken
-IMAGE_PIXELS = 120_000_000  # largest picture decoded
+IMAGE_PIXELS = 120_000_000  # largest picture decoded: 360 MB
+# Phones make photos of 200 megapixels. A JPEG of one scan is decoded at a quarter of its sides or less: 50 MB.
+JPEG_PIXELS = 250_000_000
+IMAGE_PROFILE_BYTES = 8 * 1024 * 1024  # largest colour profile read; printers' have 1 to 3 MB
 IMAGE_STORED_SIDE = 2048  # longest side kept
 IMAGE_JPEG_QUALITY = 92
 IMAGES_PER_MESSAGE = 8

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from impchat import prompts, settings
+from impchat import prompts, settings, spelling
 from impchat.engines import check_sampling, kv
 from impchat.engines.backend import Context, Model, Outcome, Row, Sampler, Vision
 from impchat.engines.request import LocalHandle, Request
@@ -208,9 +208,8 @@ class Scheduler:
         writing = (bundle.writing, cache(tokenize), bundle.text.eos[0], bos)
         if request.sampling is not None:
             check_sampling(request.sampling)
-        prompt, dropped = prompts.fit(
-            request.prompt, *writing, picture_tokens=tokens, context_tokens=self._context_tokens
-        )
+        asked = spelling.plainly_spelt(request.prompt) if bundle.text.plain else request.prompt
+        prompt, dropped = prompts.fit(asked, *writing, picture_tokens=tokens, context_tokens=self._context_tokens)
         pieces = [*prompts.render(prompt, *writing), prompts.Tokens(prompt.begun)]
         request.cells = kv.cells(pieces, tokens)
         request.pictures = {piece.sha256: piece for piece in pieces if isinstance(piece, Picture)}

@@ -53,6 +53,7 @@ class TextRule:
     stop: tuple[str, ...] = ()  # strings that end an answer and do not belong to it
     system: str | None = None  # None: settings.SYSTEM
     nfc: bool = False  # text is brought to Unicode's form NFC before it is tokenised
+    plain: bool = False  # questions are brought to plain spelling first: the model was taught no other (`spelling`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +155,9 @@ def to_manifest(bundle: Bundle) -> dict[str, Any]:
         del values["sampling"][unused]
     if bundle.text.system is None:
         del values["text"]["system"]
-    if not bundle.text.nfc:
-        del values["text"]["nfc"]
+    for unset in ("nfc", "plain"):
+        if not values["text"][unset]:
+            del values["text"][unset]
     if bundle.turns is None:
         del values["turns"]
     return {"format": FORMAT} | values
@@ -339,6 +341,7 @@ def _from_manifest(path: Path, values: Any) -> Bundle:
             stop=text.list_of("stop", str),
             system=text.text("system") if "system" in text.values else None,
             nfc=text.take("nfc", bool) if "nfc" in text.values else False,
+            plain=text.take("plain", bool) if "plain" in text.values else False,
         ),
         sampling=Sampling(
             temperature=sampling.number("temperature"),

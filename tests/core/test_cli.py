@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import tomllib
@@ -276,7 +276,15 @@ def test_export_and_import_bring_a_conversation_to_another_folder(data: Path, to
     assert impchat(other, "history", "import", first) == 0
     assert impchat(other, "history", "export", told, "-o", second) == 0
     assert first.read_bytes() == second.read_bytes()
-    assert "conversation.json" in zipfile.ZipFile(io.BytesIO(first.read_bytes())).namelist()
+    with zipfile.ZipFile(first) as exported:
+        assert "conversation.json" in exported.namelist()
+        exported.extractall(tmp_path / "unpacked")
+    packed_again = shutil.make_archive(
+        str(tmp_path / "again"), "zip", tmp_path, "unpacked"
+    )  # in a folder, with folders
+    assert impchat(tmp_path / "third", "history", "import", packed_again) == 0
+    assert impchat(tmp_path / "third", "history", "export", told, "-o", tmp_path / "third.zip") == 0
+    assert first.read_bytes() == (tmp_path / "third.zip").read_bytes()
 
 
 def test_markdown_comes_with_its_pictures_beside_it(data: Path, told: str, tmp_path: Path) -> None:

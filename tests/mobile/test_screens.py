@@ -53,6 +53,26 @@ def test_a_part_is_chosen_by_taps_alone_and_told_in_words(play: Play) -> None:
     play(scene, {"pick_files": picked(drawing("red", (320, 240)))})
 
 
+def test_the_thinnest_pictures_are_seen_in_the_chat_large_and_cropped(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        await phone.tap("Choose pictures")
+        await phone.until_words("Ready, ask anything")
+        await phone.tap("Crop, turn, see it as the model does")
+        await phone.until_words("Drag the corners")
+        cropped = await phone.until(lambda: [i for i in phone.all(ft.Image) if i.fit == ft.BoxFit.FILL])
+        assert cropped[0].width >= 48 and cropped[0].height >= 48
+        await phone.tap("Use this")
+        await ask(phone, "What is in the picture?")
+        await answered(phone, 1)
+        asked = [i for i in phone.all(ft.Image) if i.semantics_label == "Picture 1 of 1"]
+        assert all(48 <= i.width <= 400 and 48 <= i.height <= 400 and i.fit == ft.BoxFit.FILL for i in asked) and asked
+        await phone.tap("Show it large")
+        [large] = await phone.until(lambda: [i for i in phone.all(ft.Image) if i.width == 48 and i.height is None])
+        assert large.fit == ft.BoxFit.FILL
+
+    play(scene, {"pick_files": picked(drawing("red", (1, 20_000)))})
+
+
 # History
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page, expect
+from PIL import Image
+from playwright.sync_api import Locator, Page, expect
 
 from impchat import settings
 from tests.web.conftest import Serve, Visit, drawing
@@ -226,3 +228,30 @@ def test_a_click_shows_a_picture_large(serve: Serve, visit: Visit) -> None:
     page.wait_for_function("document.querySelector('#viewer img').naturalWidth === 900")
     page.keyboard.press("Escape")
     expect(large).to_be_hidden()
+
+
+@pytest.mark.parametrize("width", [1280, 412])
+def test_the_thinnest_and_the_smallest_pictures_are_seen(serve: Serve, visit: Visit, width: int) -> None:
+    page = visit(serve().url, viewport={"width": width, "height": 800})
+
+    def is_green(shown: Locator, least: int) -> None:
+        page.wait_for_function("image => image.complete && image.naturalWidth > 0", arg=shown.element_handle())
+        box = shown.bounding_box()
+        assert box and least <= box["width"] <= 0.93 * width and least <= box["height"] <= 721, box
+        pixels = Image.open(io.BytesIO(shown.screenshot())).convert("RGB")
+        middle = [pixels.getpixel((pixels.width // 2 + x, pixels.height // 2 + y)) for x in (-4, 4) for y in (-4, 4)]
+        assert all(green > red + 60 and green > blue + 60 for red, green, blue in middle), middle
+
+    sizes = [(1, 20_000), (20_000, 1), (1, 1), (2, 3)]
+    for number, size in enumerate(sizes, 1):
+        add_by_click(page, drawing(size=size, paper="green"))
+        expect(page.locator("#chips .chip:not(.reading)")).to_have_count(number)
+        is_green(page.locator("#chips img").last, 24)
+    send(page, "What is in the picture?")
+    answer(page, 1)
+    for picture in page.locator("#thread .picture").all():
+        is_green(picture.locator("img"), 24)
+        picture.click()
+        is_green(page.locator("#viewer img"), 48)
+        page.keyboard.press("Escape")
+        expect(page.locator("#viewer img")).to_be_hidden()

@@ -415,9 +415,9 @@ window.impchat = (() => {
     "copy-code": (button) => copy(button, find("pre", button.closest(".code")).innerText),
     latest: toEnd,
     enlarge: (button) => {
-      const alt = find("img", button).alt;
+      const { alt, className } = find("img", button);
       viewer.replaceChildren(
-        element("img", { src: `/image/${button.dataset.image}`, alt }),
+        element("img", { src: `/image/${button.dataset.image}`, alt, class: className }),
         element("button", { type: "button", class: "tool close", "aria-label": say("hide") }),
       );
       viewer.showModal();

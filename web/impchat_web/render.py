@@ -20,6 +20,8 @@ from impchat.texts import say
 from impchat_web import markdown
 
 _PICTURE_WIDTH, _PICTURE_HEIGHT = 256, 224  # most that a picture takes of the page, in CSS pixels
+_PICTURE_LEAST = 24  # both ways; page.css has all three
+_THIN = 50  # times as long as wide: such a picture is stretched, also when it is shown large
 
 MARK = (Path(__file__).parent / "page.svg").read_text(encoding="utf-8").strip()
 
@@ -80,10 +82,12 @@ def _picture(image: Image, name: str, enlarge: str) -> str:
 
 
 def _thumbnail(image: Image, name: str) -> str:
-    scale = min(1.0, _PICTURE_WIDTH / image.width, _PICTURE_HEIGHT / image.height)
+    largest = min(_PICTURE_WIDTH / image.width, _PICTURE_HEIGHT / image.height)
+    scale = min(largest, max(1.0, _PICTURE_LEAST / min(image.width, image.height)))
+    width, height = (max(_PICTURE_LEAST, round(side * scale)) for side in (image.width, image.height))
+    thin = ' class="thin"' if max(image.width, image.height) > _THIN * min(image.width, image.height) else ""
     # Width and height keep the place free, so that nothing jumps when the picture comes.
-    size = f'width="{round(image.width * scale)}" height="{round(image.height * scale)}"'
-    return f'<img src="/thumbnail/{image.sha256}" alt="{escape(name)}" {size}>'
+    return f'<img src="/thumbnail/{image.sha256}" alt="{escape(name)}" width="{width}" height="{height}"{thin}>'
 
 
 def _marked(image: Image, boxes: Sequence[grounding.Box], language: str) -> str:

@@ -212,7 +212,7 @@ def _described(folder: Folder, plan: Plan, words: Vocabulary, entry: catalog.Ent
         family=plan.language.family,
         template="phi3-tight" if words.tight else plan.layout.family.template,
         image=bundle.ImageRule(plan.eyes.image_size, aspect, half, half, "bicubic", plan.eyes.tokens),  # type: ignore[arg-type]
-        text=bundle.TextRule(add_bos=words.add_bos, eos=words.eos, nfc=words.nfc),
+        text=bundle.TextRule(add_bos=words.add_bos, eos=words.eos, nfc=words.nfc, plain=entry.demo),
         sampling=entry.sampling,
         # llama.cpp looks back on all positions where the model was made to look back on fewer.
         context_tokens=min(entry.context_tokens, plan.language.window or plan.language.context),

@@ -231,9 +231,7 @@ class Answered:
         shell = self._shell
         rows: list[ft.Control] = []
         if boxes:
-            image = ft.Image(
-                boxes, width=240, border_radius=16, gapless_playback=True, semantics_label=shell.say("chat.boxes")
-            )
+            image = looks.whole(boxes, 240, 480, radius=16, label=shell.say("chat.boxes"))
             look = shell.on(lambda: do.look_boxes(message))
             rows.append(
                 ft.Row(

@@ -18,6 +18,7 @@ from impchat_mobile.crop import WHOLE, Frame
 from impchat_mobile.shell import Screen, Shell
 
 _EDGE = 16  # pixels around the picture
+_LEAST = 48  # pixels that the picture is wide and high, also a very thin one
 _BARS = 380  # pixels that the rest of the screen takes
 _STEP = 0.1  # of the picture, by which a tap moves the part
 _SMALLER = 0.8  # by which a tap makes it smaller
@@ -120,7 +121,7 @@ class RetouchScreen(Screen):
         width, height = (await asyncio.to_thread(images.decode, self._data)).size
         room = min(shell.page.width or 400, looks.COLUMN) - 2 * _EDGE, max(160, (shell.page.height or 800) - _BARS)
         scale = min(room[0] / width, room[1] / height)
-        self._size = width * scale, height * scale
+        self._size = max(width * scale, _LEAST), max(height * scale, _LEAST)
         small = await asyncio.to_thread(images.thumbnail, self._data, 1024)
         self._lines = ft.Container(border=ft.Border.all(2, ft.Colors.PRIMARY), border_radius=4)
         self._shades = [ft.Container(bgcolor="#99000000") for _ in range(4)]

@@ -30,12 +30,7 @@ class ViewerScreen(Screen):
         pages = ft.PageView(
             [
                 ft.InteractiveViewer(
-                    ft.Image(
-                        data,
-                        fit=ft.BoxFit.CONTAIN,
-                        semantics_label=say("mobile.picture_of", number=number, count=len(self._pictures)),
-                        gapless_playback=True,
-                    ),
+                    looks.large(data, say("mobile.picture_of", number=number, count=len(self._pictures))),
                     min_scale=1,
                     max_scale=8,
                     boundary_margin=0,
