@@ -237,7 +237,7 @@ class Scheduler:
         request.slot = slot
         request.cached = len(slot.cells)
         if request.sampling:
-            request.words = Words((*self._bundle.text.stop, *request.sampling.stop))
+            request.words = Words((*self._bundle.text.stop, *request.sampling.stop), request.prompt.is_continued)
             seed = request.sampling.seed
             request.sampler = self._model.sampler(request.sampling, random.getrandbits(31) if seed is None else seed)
             if request.prompt.begun and not self._resume(request, request.sampling, request.sampler):
