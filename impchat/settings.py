@@ -110,6 +110,7 @@ SEND_S = 60.0  # a client that takes nothing of its stream for so long is cut of
 # Of a request, before anything is tokenised. A token is about four characters of English and may be a hundred spaces;
 # what does not fit into the context is left out or refused by the count of its tokens.
 MESSAGES = 10_000
+BODY_VALUES = 100_000  # brackets, braces and commas of a JSON body: reading more would hold up every other thread
 MESSAGE_CHARS = 256 * 1024
 REQUEST_CHARS = 1024 * 1024  # of all messages
 PICTURES_AT_ONCE = 2  # decoded for all requests together; a large one takes hundreds of megabytes meanwhile

@@ -16,6 +16,7 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
+from impchat import settings
 from impchat.errors import RequestError
 
 T = TypeVar("T", bound=BaseModel)
@@ -53,7 +54,8 @@ _LIMITS = ("max_length", "min_length", "ge", "le", "lt")  # where pydantic's err
 def reads(model: type[T], check: Callable[[T], object] = lambda asked: None) -> Callable[[Request], Awaitable[T]]:
     """A dependency of FastAPI that reads the body as `model`; `check` may refuse what was read.
 
-    Raises RequestError "request.content_type", "request.not_json", "request.field_...", and what `check` raises."""
+    Raises RequestError "request.many", "request.content_type", "request.not_json", "request.field_...", and what
+    `check` raises."""
 
     async def read(request: Request) -> T:
         data = b"".join([piece async for piece in request.stream()])  # Request.body would keep it to the end
@@ -84,6 +86,8 @@ def _read(model: type[T], data: bytes, kind: str) -> T:
 
 def _parsed(data: bytes, kind: str) -> Any:
     """The JSON in `data`, whatever Content-Type says of it: curl -d says that it is a form."""
+    if (values := sum(map(data.count, (b"{", b"[", b",")))) > settings.BODY_VALUES:
+        raise RequestError("request.many", count=values, limit=settings.BODY_VALUES)
     try:
         body = json.loads(data)
         return _whole(body) if _HALF.search(data) else body
@@ -107,17 +111,17 @@ def _whole(value: Any) -> Any:
 
 
 def _refusal(error: ValidationError, body: Any, unsupported: Collection[str]) -> RequestError:
-    """What is wrong at the first place. Where several types are allowed there, pydantic reports one error for each:
-    the one that lies deepest is about the type that was meant."""
+    """What is wrong at the first place. Where several types are allowed there, pydantic reports one error for each: the
+    one that lies deepest, or says more than that the type is wrong, is about the type that was meant."""
     found = [(_place(each, body), each) for each in error.errors(include_url=False, include_input=False)]
     first = found[0][0]
     alike = [(place, each) for place, each in found if place[: len(first)] == first]
-    place, worst = max(alike, key=lambda one: len(one[0]))
+    place, worst = max(alike, key=lambda one: (len(one[0]), not one[1]["type"].endswith("_type")))
     named = _written(place)
     if place and place[0] in unsupported:
         return RequestError("request.field_unsupported", place=place[0])
-    kinds = frozenset(each["type"] for at, each in alike if at == place)
-    code = _EITHER.get(kinds) or _RULES.get(worst["type"], "request.field_wrong")
+    code = _RULES.get(worst["type"], "request.field_wrong")
+    code = _EITHER.get(frozenset(each["type"] for at, each in alike if at == place), code)
     told = worst.get("ctx", {})
     if code == "request.field_choice":
         allowed = str(told.get("expected_tags") or told.get("expected", "")).replace("'", "").replace(" or ", ", ")

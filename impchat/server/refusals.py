@@ -25,6 +25,7 @@ _KNOWN: dict[str, tuple[int, str, str | None, str]] = {  # our code -> status, t
     "request.too_large": (413, "invalid_request_error", None, "request_too_large"),
     "request.slow": (408, "invalid_request_error", None, "request_timeout"),
     "request.content_type": (415, "invalid_request_error", None, "unsupported_media_type"),
+    "request.many": (400, "invalid_request_error", None, "invalid_request"),
     "request.not_json": (400, "invalid_request_error", None, "invalid_request"),
     "request.message_long": (400, "invalid_request_error", "messages", "context_length_exceeded"),
     "request.long": (400, "invalid_request_error", "messages", "context_length_exceeded"),

@@ -649,6 +649,7 @@ TEXTS: dict[str, str] = {
     "error.request.slow": "The request did not arrive in time: send it again.",
     "error.request.content_type": "The body is not JSON, and neither does its header Content-Type say so ({kind}): send JSON with Content-Type: application/json.",
     "error.request.not_json": "The body is not JSON (line {line}, column {column}): send one JSON object.",
+    "error.request.many": "The body has {count} values, more than the {limit} that are read: send fewer messages or parts.",
     "error.request.message_long": "{place} has {chars} characters, more than the {limit} that one message may have: make it shorter.",
     "error.request.long": "The messages have {chars} characters together, more than the {limit} allowed: leave out the oldest.",
     "error.request.field_missing": "{place} is missing: add it.",

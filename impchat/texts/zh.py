@@ -649,6 +649,7 @@ TEXTS: dict[str, str] = {
     "error.request.slow": "请求没有及时送达：请重新发送。",
     "error.request.content_type": "请求体不是 JSON，请求头 Content-Type 也没有说明是 JSON（{kind}）：请以 Content-Type: application/json 发送 JSON。",
     "error.request.not_json": "请求体不是 JSON（第 {line} 行第 {column} 列）：请发送一个 JSON 对象。",
+    "error.request.many": "请求体有 {count} 个值，超过可读取的上限 {limit}：请减少消息或内容部分。",
     "error.request.message_long": "{place} 有 {chars} 个字符，超过单条消息的上限 {limit}：请缩短。",
     "error.request.long": "所有消息共有 {chars} 个字符，超过上限 {limit}：请去掉最早的几条。",
     "error.request.field_missing": "缺少 {place}：请补上。",
