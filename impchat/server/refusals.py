@@ -42,6 +42,7 @@ _KNOWN: dict[str, tuple[int, str, str | None, str]] = {  # our code -> status, t
     "remote.no_reply": (504, "server_error", None, "remote.no_reply"),
     "remote.silent": (504, "server_error", None, "remote.silent"),
     "engine.closed": (503, "server_error", None, "unavailable"),
+    "cluster.replicas_lost": (503, "server_error", None, "unavailable"),
     "engine.out_of_memory": (503, "server_error", None, "unavailable"),
 }
 _CHARS = 1000
