@@ -194,6 +194,16 @@ class EngineConformance:
         assert failed(run(engine.start(Prompt("", turns), GREEDY))) == "prompt.no_question"
         assert failed(run(engine.prefill(Prompt("", turns)))) == "prompt.no_question"
 
+    def test_an_answer_that_has_begun_goes_on_after_its_last_word(self, engine: Engine, draw: Draw) -> None:
+        asked = Turn("user", "Describe the picture.", (draw("red"),))
+        whole = text_of(run(engine.start(Prompt("", (asked,), "a"), GREEDY)))
+        first, rest = whole.split(" ", 1)
+        for begun, goes_on in ((first, f" {rest}"), (f"{first} ", rest)):
+            events = run(engine.start(Prompt("", (asked, Turn("assistant", begun)), "a"), GREEDY))
+            assert text_of(events) == goes_on
+        over = run(engine.start(Prompt("", (asked, Turn("assistant", whole)), "a"), GREEDY))
+        assert (text_of(over), finished(over).finish_reason) == ("", "stop")
+
     def test_a_question_longer_than_the_context_is_refused(self, engine: Engine) -> None:
         assert failed(run(engine.start(ask("word " * 5 * engine.info.context_tokens), GREEDY))) == "prompt.too_long"
 
