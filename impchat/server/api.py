@@ -53,7 +53,6 @@ _STREAMED: dict[int | str, dict[str, Any]] = {
     200: {"model": shapes.Completion, "content": {"text/event-stream": {"schema": {"type": "string"}}}}
 }
 
-_SCHEMAS = "#/components/schemas/"
 _BODIES = (ChatRequest, Question, devices.Pairing)
 _ASKING = body.reads(ChatRequest, wire.check_lengths)
 _READING = body.reads(Question, wire.check_lengths)
@@ -116,10 +115,11 @@ def _add_heads(api: FastAPI) -> None:
 def _describe_bodies(api: FastAPI) -> None:
     """Add the models of bodies that are read by `body.reads` to the OpenAPI document."""
     described = api.openapi
-    _, found = models_json_schema([(model, "validation") for model in _BODIES], ref_template=_SCHEMAS + "{model}")
 
     def openapi() -> dict[str, Any]:
         document = described()
+        template = "#/components/schemas/{model}"
+        _, found = models_json_schema([(model, "validation") for model in _BODIES], ref_template=template)
         document["components"]["schemas"] |= found["$defs"]
         return document
 
