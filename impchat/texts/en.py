@@ -669,7 +669,7 @@ TEXTS: dict[str, str] = {
     "error.request.field_most": "{place} must be {limit} or less.",
     "error.request.field_unsupported": "{place} is not supported by this server: leave it out.",
     "error.request.field_wrong": "{place} is not of the form that this server takes: see its /openapi.json.",
-    "error.request.last_turn": "No message is the user's, or the last one is not where it must be: there is nothing to answer.",
+    "error.request.last_turn": "There is no message of the user's to answer; where pictures are read ahead, it must be the last one.",
     "error.request.image_address": "image_url.url must be a data URI with a picture in base64, such as data:image/png;base64,...",
     "error.request.no_fetching": "This server fetches no pictures from the network: send the picture itself as a data URI.",
     "error.serve.address": "{host} is no address of this machine: choose one that it has, or 0.0.0.0 for all.",

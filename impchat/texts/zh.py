@@ -669,7 +669,7 @@ TEXTS: dict[str, str] = {
     "error.request.field_most": "{place} 不能大于 {limit}。",
     "error.request.field_unsupported": "此服务器不支持 {place}：请去掉它。",
     "error.request.field_wrong": "{place} 的格式不是此服务器所接受的：请参阅它的 /openapi.json。",
-    "error.request.last_turn": "没有来自用户的消息，或最后一条必须来自用户而不是：没有可回答的问题。",
+    "error.request.last_turn": "没有可回答的用户消息；预读图片时，它必须是最后一条。",
     "error.request.image_address": "image_url.url 必须是带 base64 图片的 data URI，例如 data:image/png;base64,...",
     "error.request.no_fetching": "本服务器不从网络获取图片：请把图片本身作为 data URI 发送。",
     "error.serve.address": "{host} 不是本机的地址：请选择本机拥有的地址，或用 0.0.0.0 表示全部。",

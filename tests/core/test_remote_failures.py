@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -19,7 +20,6 @@ from impchat.engines.remote import RemoteEngine
 from impchat.errors import EngineError
 from impchat.messages import (
     Dropped,
-    Encoding,
     Event,
     Failed,
     Finished,
@@ -669,9 +669,22 @@ def test_no_words_are_no_fault_where_they_were_asked_for(serve: Serve, open_engi
 def test_whoever_stopped_has_no_more_pictures_made_ready(serve: Serve, open_engine: Open, draw: Draw) -> None:
     server = serve(FINE)
     engine = open_engine(server.url)
-    handle = engine.start(ask("?", *(draw(c) for c in ("red", "blue", "green"))), SHORT)
-    for event in handle.events():
-        if isinstance(event, Encoding):
+    looked_at: list[bytes] = []
+    asked = threading.Event()
+
+    class Watched(bytes):
+        def startswith(self, *args: Any) -> bool:
+            """The first thing that is asked of a picture's bytes; a person stops just then."""
+            if self not in looked_at:
+                looked_at.append(self)
+            assert asked.wait(SECONDS)
             handle.stop()
-    asking_has_ended(set())
-    assert server.posts == []
+            return super().startswith(*args)
+
+    pictures = [replace(picture, data=Watched(picture.data)) for picture in map(draw, ("red", "blue", "green"))]
+    before = {*threading.enumerate()}
+    handle = engine.start(ask("?", *pictures), SHORT)
+    asked.set()
+    assert finished(run(handle)).finish_reason == "stopped"
+    asking_has_ended(before)
+    assert len(looked_at) == 1 and server.posts == []
