@@ -116,8 +116,8 @@ def chunk(data: Any) -> Chunk:
         raise ValueError("no object")
     if error := data.get("error"):
         return Chunk(error=_message(error) or "?", own=_own(error))
-    choices = data.get("choices")
-    if not isinstance(choices, list):
+    choices = data.get("choices", ())
+    if not isinstance(choices, list | None):
         if error := _message(data):  # how some servers tell of an error
             return Chunk(error=error)
         raise ValueError("no choices")

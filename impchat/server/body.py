@@ -22,7 +22,7 @@ from impchat.errors import RequestError
 T = TypeVar("T", bound=BaseModel)
 Place = tuple[str | int, ...]
 
-_HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # as JSON writes half of a surrogate pair
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # as JSON writes half of a surrogate pair
 _RULES = {  # pydantic's error types -> our codes
     "missing": "request.field_missing",
     "union_tag_not_found": "request.field_missing",
@@ -89,8 +89,9 @@ def _parsed(data: bytes, kind: str) -> Any:
     if (values := sum(map(data.count, (b"{", b"[", b",")))) > settings.BODY_VALUES:
         raise RequestError("request.many", count=values, limit=settings.BODY_VALUES)
     try:
-        body = json.loads(data)
-        return _whole(body) if _HALF.search(data) else body
+        text = data.decode(json.detect_encoding(data))  # json.loads itself would let halves of characters through
+        body = json.loads(text)
+        return _whole(body) if _HALF.search(text) else body
     except (ValueError, RecursionError) as exc:
         media = kind.partition(";")[0].strip().lower()
         if media != "application/json" and not media.endswith("+json"):

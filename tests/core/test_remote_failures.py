@@ -597,6 +597,7 @@ OPENING = json.dumps(delta(role="assistant", content=None)).encode()
         stream({"choices": [{"index": 0, "text": "It is red.", "finish_reason": None}]}),
         stream(delta(reasoning_content="A circle..."), "It is red."),
         stream(delta(tool_calls=CALL), "It is red."),
+        stream("It is red.", {"choices": None, "usage": {"completion_tokens": 3}}),
         whole({"role": "assistant", "content": "It is red."}),
         whole({"role": "assistant", "content": RED}),
         whole({"role": "assistant", "content": None, "refusal": "It is red."}),

@@ -142,6 +142,21 @@ def test_half_a_character_breaks_nothing(site: Site, body: dict[str, Any], statu
         assert client.post(CHAT, content=sent).status_code == status
 
 
+def test_half_a_character_breaks_nothing_in_other_encodings(site: Site) -> None:
+    body = asking(question("Hi"), prompt_cache_key="HALF", max_tokens=2)
+    text = json.dumps(body)
+    with site.client() as client:
+        for sent, status in (
+            (text.replace("HALF", "\ud83d").encode("utf-8", "surrogatepass"), 400),
+            (text.replace("HALF", "\ud83d").encode("utf-16", "surrogatepass"), 400),
+            (text.replace("HALF", "\\ud83d").encode("utf-16"), 200),
+            (text.replace("HALF", "\\ud83d\\ude00").encode("utf-8-sig"), 200),
+            (text.encode("utf-32"), 200),
+        ):
+            told = client.post(CHAT, content=sent, headers={"content-type": "application/json"})
+            assert told.status_code == status, (sent[:40], told.text)
+
+
 def test_half_a_character_in_headers_and_paths_breaks_nothing(site: Site) -> None:
     plain = b"GET /v1/models HTTP/1.1\r\n"
     for head in (
