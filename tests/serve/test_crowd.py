@@ -88,6 +88,7 @@ def test_who_sends_a_byte_at_a_time_holds_nobody_up_and_is_cut_off(
 
 def test_who_reads_nothing_of_an_answer_is_cut_off(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "SEND_S", 0.3)
+    monkeypatch.setattr(settings, "SSE_PING_S", 0.3)
     engine = ScriptedEngine()
     site = serve(engine)
     with site.client() as client, socket.socket() as deaf:
