@@ -72,6 +72,7 @@ def _serve(data: Path, model: str | None, access: Access, screen: Screen, args: 
             app,
             desk=Desk(args.queue),
             hosts=[*args.name, *(door.names() if args.listen else [])],
+            origins=args.allow_origin,
             access=access,
             token_needed=bool(args.listen),
             fetch=Fetcher() if args.fetch_pictures else None,

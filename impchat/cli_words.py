@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 from importlib import metadata
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 from impchat import settings, texts
 from impchat.errors import SettingsError
@@ -120,6 +121,7 @@ def build_parser(language: str) -> Parser:
     )
     serve.option("--pair", action="store_true", help="serve.pair")
     serve.option("--fetch-pictures", action="store_true", help="serve.fetch")
+    serve.option("--allow-origin", metavar="URL", action="append", default=[], type=_origin, help="serve.allow_origin")
     listen_options(serve)
     token = _commands(
         _commands(serve, language, "action", "command.serve")("token"), language, "deed", "command.token", required=True
@@ -227,6 +229,19 @@ def port(value: str) -> int:
     if not value.isdecimal() or int(value) > 65535:
         raise SettingsError("web.port", port=value)
     return int(value)
+
+
+def _origin(value: str) -> str:
+    """The value of --allow-origin as browsers write it. Raises SettingsError "serve.origin"."""
+    try:
+        url = urlsplit(value.lower())
+        default = {"http": 80, "https": 443}.get(url.scheme) == url.port
+    except ValueError as exc:
+        raise SettingsError("serve.origin", origin=value) from exc
+    if value != "*" and (not url.scheme or not url.hostname or url.path not in ("", "/") or url.query or url.fragment):
+        raise SettingsError("serve.origin", origin=value)
+    host = url.netloc.rpartition(":")[0] if default else url.netloc
+    return f"{url.scheme}://{host}" if host else "*"
 
 
 def _count(flag: str, value: str) -> int:

@@ -105,8 +105,20 @@ THUMBNAIL_SIDE = 320
 # Server
 QUEUE_REQUESTS = 64  # being answered or waiting at once; the next one is told to come again
 REQUEST_BYTES = 96 * 1024 * 1024  # largest request; pictures in it are a third larger than their files
+REQUESTS_BYTES = 512 * 1024 * 1024  # of all requests that are open; the next one is told to come again
 STRANGER_BYTES = 1024 * 1024  # largest request of one who shows no token where one is needed: it asks to be paired
+BODY_SILENCE_S = 30.0  # a client that sends nothing of its request for so long is cut off
+BODY_LEAST_BYTES_S = 4 * 1024  # and so is one that, after that time, has sent less than this in each second
+SEND_S = 60.0  # a client that takes nothing of its stream for so long is cut off
+# Of a request, before anything is tokenised. A token is about four characters of English and may be a hundred spaces;
+# what does not fit into the context is left out or refused by the count of its tokens.
+MESSAGES = 10_000
+BODY_VALUES = 100_000  # brackets, braces and commas of a JSON body: reading more would hold up every other thread
+MESSAGE_CHARS = 256 * 1024
+REQUEST_CHARS = 1024 * 1024  # of all messages
+PICTURES_AT_ONCE = 2  # decoded for all requests together; a large one takes hundreds of megabytes meanwhile
 STOP_STRINGS = 16
+STOP_CHARS = 1000  # of each
 SPOKEN_KEPT = 512  # latest answers whose token ids are remembered for a request that gives them back
 CERTIFICATE_DAYS = 20 * 365  # a new one would mean that every device is paired anew
 PAIR_WAIT_S = 5.0  # for each address of a link

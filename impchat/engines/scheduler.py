@@ -286,7 +286,7 @@ class Scheduler:
         """A request has its slot: have its pictures looked at, as far as they are not in the KV cache."""
         request.cached = len(slot.cells)
         if request.sampling:
-            request.words = Words((*self._bundle.text.stop, *request.sampling.stop))
+            request.words = Words((*self._bundle.text.stop, *request.sampling.stop), request.prompt.is_continued)
             seed = request.sampling.seed
             request.sampler = self._model.sampler(request.sampling, random.getrandbits(31) if seed is None else seed)
             if request.prompt.begun and not self._resume(request, request.sampling, request.sampler):
