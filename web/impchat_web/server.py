@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import lru_cache
 from importlib import metadata
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -227,13 +228,15 @@ def _add_answers(web: FastAPI, app: App, language: str | None) -> None:
 
 
 def _frames(answer: Answer, language: str) -> Iterator[str]:
-    """Lines of JSON: the answer as HTML whenever it has grown; they end when it ends."""
+    """Lines of JSON whenever the answer has grown: it whole as `html`, or the blocks of its words `from` a number on,
+    those before being as they were. They end when the answer ends."""
     after, text, reading, wait_s = 0, "", None, 0.0  # what is there already comes at once
+    sent: list[str] = []
     while True:
         seen = after
         for after, event in _news(answer, seen, wait_s):
             if after == 1:
-                text, reading = "", None
+                text, reading, sent = "", None, []
             match event:
                 case Text(piece):
                     text += piece
@@ -241,10 +244,18 @@ def _frames(answer: Answer, language: str) -> Iterator[str]:
                     reading = event
                 case Finished() | Failed():
                     return
-        if after != seen or not wait_s:
-            yield _line(html=render.writing(render.Writing(answer.message, text, reading), language))
-        else:
+        if after == seen and wait_s:
             yield "\n"
+        elif not text:
+            yield _line(html=render.waiting(answer.message, reading, language))
+        else:
+            blocks = render.blocks(text, language)
+            if sent:
+                same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(sent, blocks, strict=False)))
+                yield _line(**{"from": same, "html": "".join(blocks[same:])})
+            else:
+                yield _line(html=render.writing(answer.message, blocks))
+            sent = blocks
         wait_s = IDLE_S
         time.sleep(FRAME_S)
 
