@@ -15,8 +15,6 @@ import random
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,20 +57,7 @@ class Page:
         for number, dependency in enumerate(client.get("/config").json()["dependencies"]):
             for _, event in dependency["targets"]:
                 self._functions.setdefault(event, (number, len(dependency["outputs"])))
-        self._left = threading.Event()
-        self._heart = threading.Thread(target=self._beat)
-        self._heart.start()
         self.state = self._event("load")
-
-    def _beat(self) -> None:
-        """What tells the server that the page is open."""
-        with self._client.stream("GET", f"/gradio_api/heartbeat/{self._session}") as response:
-            next(response.iter_raw())
-            self._left.wait()
-
-    def close(self) -> None:
-        self._left.set()
-        self._heart.join()
 
     def _event(self, name: str, *data: Any, **event: str) -> dict[str, Any]:
         """The state that an event brings."""
@@ -87,7 +72,7 @@ class Page:
     def ask(self, question: str) -> None:
         sent = self._event("submit", question, self.state)
         self._client.get(f"/follow/{sent['answer']}").raise_for_status()
-        self.state = self._event("ended", conversation=sent["conversation"])
+        self.state = self._event("ended", conversation=sent["conversation"], have="")
 
 
 def photo(chance: random.Random) -> bytes:
@@ -108,21 +93,22 @@ def memory(pid: int) -> tuple[float, float]:
     return sizes["RssAnon"], sizes["RssFile"]
 
 
+def converse(client: httpx.Client, chance: random.Random) -> None:
+    """A conversation in a page of its own."""
+    page = Page(client)
+    page.attach(photo(chance))
+    for question in _QUESTIONS:
+        page.ask(question)
+
+
 def measure(conversations: int) -> list[tuple[int, float, float]]:
     """Conversations held, MB own, MB mapped."""
     chance = random.Random(1)
     with served() as (address, pid), httpx.Client(base_url=address, timeout=120, trust_env=False) as client:
         rows = [(0, *memory(pid))]
         for held in range(1, conversations + 1):
-            page = Page(client)
-            try:
-                page.attach(photo(chance))
-                for question in _QUESTIONS:
-                    page.ask(question)
-            finally:
-                page.close()
+            converse(client, chance)
             if held in (1, 2) or held % EVERY == 0:
-                time.sleep(0.5)  # what a closed page leaves is freed by then
                 rows.append((held, *memory(pid)))
                 print("{} conversations: {:.1f} MB own, {:.1f} MB mapped".format(*rows[-1]), flush=True)
         return rows

@@ -30,6 +30,9 @@ the draft's), and what just happened: event, notice (a sentence to show), and st
 in those before, also in those before a restart. Where messages came: thread, their `html` and the uuid of the message
 `after` which they stand ("": they are all)."""
 
+_SESSIONS = 8  # Gradio keeps what each page shows, of ten thousand pages where it is not told; ours asks for none of it
+_QUEUE_SLEEP_S = 3600.0
+
 _stamps = count(time.time_ns() // 1000)  # microseconds are exact in JavaScript's numbers
 _NOWHERE: State = {"conversation": "", "title": "", "answer": "", "pictures": []}
 
@@ -244,6 +247,9 @@ def build(app: App, language: str | None, pairs: bool = False) -> gr.Blocks:
         new.click(None, None, None, js="() => impchat.open('')")
         stop.click(None, None, None, js="() => impchat.stop()")
         attach.click(None, None, None, js="() => impchat.choose()")
+    page.state_session_capacity = _SESSIONS
+    # No event uses Gradio's queue, which would look for one a thousand times a second.
+    page._queue.sleep_when_free = page._queue.progress_update_sleep_when_free = _QUEUE_SLEEP_S
     return page
 
 
