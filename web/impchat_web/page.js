@@ -470,9 +470,13 @@ window.impchat = (() => {
     "copy-code": (button) => copy(button, find("pre", button.closest(".code")).textContent.replace(/\n$/, "")),
     latest: toEnd,
     enlarge: (button) => {
-      const alt = find("img", button).alt;
+      const large = element("img", { src: `/image/${button.dataset.image}`, alt: find("img", button).alt });
+      large.addEventListener("load", () => {
+        large.style.setProperty("--width", `${large.naturalWidth}px`);
+        large.style.setProperty("--ratio", large.naturalWidth / large.naturalHeight);
+      });
       viewer.replaceChildren(
-        element("img", { src: `/image/${button.dataset.image}`, alt }),
+        large,
         element("button", { type: "button", class: "tool close", "aria-label": say("hide") }),
       );
       viewer.showModal();

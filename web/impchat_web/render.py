@@ -82,7 +82,7 @@ def _picture(image: Image, name: str, enlarge: str) -> str:
 def _thumbnail(image: Image, name: str) -> str:
     scale = min(1.0, _PICTURE_WIDTH / image.width, _PICTURE_HEIGHT / image.height)
     # Width and height keep the place free, so that nothing jumps when the picture comes.
-    size = f'width="{round(image.width * scale)}" height="{round(image.height * scale)}"'
+    size = f'width="{max(1, round(image.width * scale))}" height="{max(1, round(image.height * scale))}"'
     return f'<img src="/thumbnail/{image.sha256}" alt="{escape(name)}" {size}>'
 
 
