@@ -80,6 +80,12 @@ def test_copy_takes_the_code_alone_and_an_answer_as_its_markdown(serve: Serve, v
         page.press(QUESTION, "Control+v")
         expect(page.locator(QUESTION)).to_have_value(expected)
         expect(button).to_have_text("Copy")
+    page.evaluate("getSelection().selectAllChildren(document.querySelector('#thread .answer'))")
+    page.keyboard.press("Control+c")
+    page.fill(QUESTION, "")
+    page.press(QUESTION, "Control+v")
+    by_hand = page.locator(QUESTION).input_value()
+    assert 'print("hello")' in by_hand and "Copy" not in by_hand and "python" not in by_hand
 
 
 def test_a_browser_that_cannot_copy_says_so(serve: Serve, visit: Visit) -> None:

@@ -361,14 +361,15 @@ window.impchat = (() => {
     return copied;
   };
 
+  const labels = new WeakMap();
   const copy = async (button, text) => {
     const written = navigator.clipboard?.writeText(text) ?? Promise.reject();
     const copied = await written.then(() => true, () => copyOldWay(text));
     if (!copied) return notice("error", say("copy_failed"));
-    button.dataset.label ??= button.textContent;
+    if (!labels.has(button)) labels.set(button, button.textContent); // pressed again, it says "Copied" already
     button.textContent = say("copied");
     announce(say("copied"));
-    setTimeout(() => (button.textContent = button.dataset.label), 1500);
+    setTimeout(() => (button.textContent = labels.get(button)), 1500);
   };
 
   const viewer = element("dialog", { id: "viewer" });
