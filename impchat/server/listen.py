@@ -14,6 +14,7 @@ from typing import Any
 import uvicorn
 
 from impchat.errors import SettingsError
+from impchat.server import heap
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -46,6 +47,10 @@ class Server(uvicorn.Server):
         how = {"ws": "none"} | how
         super().__init__(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, **how))
         self._ready = ready
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        heap.give_back()
+        super().run(sockets=sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)

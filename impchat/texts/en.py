@@ -393,6 +393,7 @@ TEXTS: dict[str, str] = {
     "web.js.lost": "ImpChat did not answer; if it has ended, start it again. Your text stays here.",
     "web.js.rename": "New title",
     "web.js.copied": "Copied",
+    "web.js.copy_failed": "This browser does not let ImpChat copy. Select the text and copy it with Ctrl+C.",
     "web.js.menu": "Chats",
     "web.js.drop": "Drop the picture to add it",
     "web.js.latest": "To the latest words",

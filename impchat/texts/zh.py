@@ -393,6 +393,7 @@ TEXTS: dict[str, str] = {
     "web.js.lost": "ImpChat 没有回应；如果它已退出，请重新启动。文字会留在这里。",
     "web.js.rename": "新标题",
     "web.js.copied": "已复制",
+    "web.js.copy_failed": "此浏览器不允许 ImpChat 复制。请选中文字，再按 Ctrl+C 复制。",
     "web.js.menu": "对话列表",
     "web.js.drop": "松开即可添加图片",
     "web.js.latest": "跳到最新内容",

@@ -8,6 +8,7 @@ This file does not know conversations or owners.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, RedirectResponse
@@ -52,16 +53,22 @@ _HEADERS = {
 }
 
 
+_HASHED = ("/assets/", "/theme.css")  # of Gradio's, with a hash of the file in the address
+_FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
+
+
 class Guard:
     """ASGI middleware. `ours` are the beginnings of the paths that ImpChat-Web itself answers; `beside` the paths of
-    other front ends, which bring a policy of their own; `head` is HTML for the head of every page, where a script runs
-    before Gradio's."""
+    other front ends, which bring a policy of their own; `dress` changes Gradio's page (its HTML, the request's
+    Accept-Language) into ours."""
 
-    def __init__(self, app: ASGIApp, ours: tuple[str, ...], beside: tuple[str, ...], head: str) -> None:
+    def __init__(
+        self, app: ASGIApp, ours: tuple[str, ...], beside: tuple[str, ...], dress: Callable[[str, str], str]
+    ) -> None:
         self._app = app
         self._paths = _GRADIO + ours
         self._beside = beside
-        self._head = head
+        self._dress = dress
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -77,16 +84,16 @@ class Guard:
         elif scope["path"] != "/" and not scope["path"].startswith(self._paths):
             await PlainTextResponse("Not found.", 404)(scope, receive, send)
         else:
-            await self._app(scope, receive, _armour(send, self._head))
+            await self._app(scope, receive, self._armour(scope, send))
 
+    def _armour(self, scope: Scope, send: Send) -> loopback.Armour:
+        """Puts the headers on a response, and the nonce on the scripts of a page."""
+        nonce = secrets.token_urlsafe(16)
+        spoken = Headers(scope=scope).get("accept-language", "")
 
-def _armour(send: Send, head: str) -> loopback.Armour:
-    """Puts the headers on a response, the head into a page and the nonce on its scripts."""
-    nonce = secrets.token_urlsafe(16)
+        def change(page: bytes) -> bytes:
+            # Gradio's page holds the page's own description, in which "<" is written \u003c, and no person's text.
+            return self._dress(page.decode(), spoken).replace("<script", f'<script nonce="{nonce}"').encode()
 
-    def change(page: bytes) -> bytes:
-        # Gradio's page holds the page's own description, in which "<" is written \u003c, and no person's text.
-        text = page.decode().replace("</head>", head + "</head>")
-        return text.replace("<script", f'<script nonce="{nonce}"').encode()
-
-    return loopback.Armour(send, _HEADERS | {"content-security-policy": _POLICY.format(nonce=nonce)}, change)
+        headers = _HEADERS | (_FOREVER if scope["path"].startswith(_HASHED) else {})
+        return loopback.Armour(send, headers | {"content-security-policy": _POLICY.format(nonce=nonce)}, change)

@@ -14,14 +14,25 @@ from typing import Any
 
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
+from markdown_it.rules_block import StateBlock
+from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
+
+from impchat.formulas import FORMULA
 
 _SCHEMES = ("http://", "https://", "mailto:")
 
 
-def to_html(text: str, copy_label: str) -> str:
-    """`text` rendered; each code block carries a button named `copy_label`."""
-    return str(_parser().render(text, {"copy_label": copy_label}))
+def blocks(text: str, copy_label: str) -> list[str]:
+    """`text` rendered: one element for each paragraph, list, table and so on; each block of code carries a button named
+    `copy_label`. While `text` grows, mostly the last one changes."""
+    parser, env = _parser(), {"copy_label": copy_label}
+    found: list[list[Token]] = [[]]
+    for token in parser.parse(text, env):
+        found[-1].append(token)
+        if token.level == 0 and token.nesting != 1:
+            found.append([])
+    return [str(parser.renderer.render(tokens, parser.options, env)).strip() for tokens in found[:-1]]
 
 
 @lru_cache(maxsize=1)
@@ -32,7 +43,47 @@ def _parser() -> MarkdownIt:
     markdown.add_render_rule("link_open", _link_open)
     markdown.add_render_rule("fence", _fence)
     markdown.add_render_rule("code_block", _fence)
+    markdown.add_render_rule("table_open", lambda *_: '<div class="wide"><table>')
+    markdown.add_render_rule("table_close", lambda *_: "</table></div>")
+    markdown.block.ruler.before("fence", "formula", _formula_block, {"alt": ["paragraph"]})
+    markdown.inline.ruler.before("escape", "formula", _formula)
+    markdown.add_render_rule("formula", _literal)
     return markdown
+
+
+def _formula_block(state: StateBlock, start: int, end: int, silent: bool) -> bool:
+    """A formula in lines of its own, which would be read as a list or a heading otherwise."""
+    found = FORMULA.match(state.src, state.bMarks[start] + state.tShift[start])
+    if state.level or not found or not found[0].startswith(("\\[", "$$")):
+        return False
+    line = start
+    while line < end and state.eMarks[line] < found.end():
+        line += 1
+    if line == end or state.src[found.end() : state.eMarks[line]].strip():
+        return False
+    if not silent:
+        state.line = line + 1
+        state.push("paragraph_open", "p", 1)
+        state.push("formula", "", 0).content = found[0]
+        state.push("paragraph_close", "p", -1)
+    return True
+
+
+def _formula(state: StateInline, silent: bool) -> bool:
+    """A formula within a line; or its mark alone, while the rest of it is still to come."""
+    found = FORMULA.match(state.src, state.pos)
+    mark = state.src[state.pos : state.pos + 2]
+    if not found and mark not in ("\\(", "\\)", "\\[", "\\]"):
+        return False
+    literal = found[0] if found else mark
+    if not silent:
+        state.push("formula", "", 0).content = literal
+    state.pos += len(literal)
+    return True
+
+
+def _literal(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
+    return escape(tokens[index].content).replace("\n", "<br>")
 
 
 def _link_open(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:

@@ -223,7 +223,51 @@ window.impchat = (() => {
     for (const file of files) add(file);
   });
 
+  // --- The thread: only what changed is drawn, so that a selection, a scrolled table and the focus stay ----------------
+
+  const turns = () => find("#thread .turns");
+  const parsed = (html) => {
+    const template = element("template");
+    template.innerHTML = html;
+    return [...template.content.childNodes];
+  };
+
+  // Makes the children of `parent`, from number `from` on, equal to the nodes `wanted`.
+  const morph = (parent, wanted, from = 0) => {
+    for (const [number, next] of wanted.entries()) {
+      const now = parent.childNodes[from + number];
+      if (!now) parent.append(next);
+      else if (!now.isEqualNode(next)) change(now, next);
+    }
+    while (parent.childNodes.length > from + wanted.length) parent.lastChild.remove();
+  };
+
+  const change = (now, next) => {
+    if (now.nodeName !== next.nodeName || now.dataset?.message !== next.dataset?.message) return now.replaceWith(next);
+    if (now.nodeType === Node.TEXT_NODE) {
+      let same = 0;
+      while (same < now.length && now.data[same] === next.data[same]) same += 1;
+      return now.replaceData(same, now.length - same, next.data.slice(same)); // a selection before it stays
+    }
+    for (const { name } of [...now.attributes]) if (!next.hasAttribute(name) && name !== "open") now.removeAttribute(name);
+    for (const { name, value } of next.attributes) now.setAttribute(name, value);
+    morph(now, [...next.childNodes]);
+  };
+
+  const numberOf = (message) => [...turns().children].findIndex((turn) => turn.dataset.message === message);
+  const drawThread = ({ after, html }) => morph(turns(), parsed(html), after ? numberOf(after) + 1 : 0);
+
+  // The last message that the page shows as the history keeps it.
+  const have = () => [...turns().querySelectorAll(":scope > .turn:not(#live)")].at(-1)?.dataset.message ?? "";
+
   // --- The answer that is being written ---------------------------------------------------------------------------------
+
+  const grow = (line) => {
+    if ("from" in line) return morph(find("#live .words"), parsed(line.html), line.from);
+    const [answer] = parsed(line.html);
+    const number = numberOf(answer.dataset.message);
+    morph(turns(), [answer], number < 0 ? turns().childNodes.length : number);
+  };
 
   let reading = new AbortController();
   const follow = async (answer) => {
@@ -231,18 +275,17 @@ window.impchat = (() => {
     reading.abort();
     page.answer = answer;
     document.body.classList.toggle("answering", Boolean(answer));
-    find("#live").replaceChildren();
     if (!answer) return;
     const { conversation } = page;
     const { signal } = (reading = new AbortController());
     try {
       const response = await fetch(`/follow/${answer}`, { signal });
-      if (response.ok) for await (const line of linesOf(response.body)) if (!signal.aborted) find("#live").innerHTML = line.html;
+      if (response.ok) for await (const line of linesOf(response.body)) if (!signal.aborted) grow(line);
     } catch {
       // The page reads something else, or the server has gone: then the event below does not reach it either.
     }
     if (signal.aborted) return;
-    inTurn(() => (signal.aborted ? turnEnds() : page.trigger("ended", { conversation })));
+    inTurn(() => (signal.aborted ? turnEnds() : page.trigger("ended", { conversation, have: have() })));
   };
 
   const stop = async () => {
@@ -291,11 +334,7 @@ window.impchat = (() => {
       atEnd = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 60;
       document.body.classList.toggle("scrolled-up", !atEnd);
     });
-    const grown = () => {
-      const live = find("#live .answer");
-      if (live && find(`#thread [data-message="${live.dataset.message}"]`)) live.remove(); // never both, not for a moment
-      if (atEnd) toEnd();
-    };
+    const grown = () => atEnd && toEnd();
     new MutationObserver(grown).observe(scroll, { childList: true, subtree: true, characterData: true });
     new ResizeObserver(grown).observe(scroll);
   };
@@ -308,12 +347,29 @@ window.impchat = (() => {
     (shown ? find("#new") : find("[data-do=menu]")).focus();
   };
 
+  // For browsers that keep the clipboard from a page: not https, or not allowed.
+  const copyOldWay = (text) => {
+    let copied = false;
+    const give = (event) => {
+      event.clipboardData.setData("text/plain", text);
+      event.preventDefault();
+      copied = true;
+    };
+    document.addEventListener("copy", give);
+    document.execCommand("copy");
+    document.removeEventListener("copy", give);
+    return copied;
+  };
+
+  const labels = new WeakMap();
   const copy = async (button, text) => {
-    await navigator.clipboard.writeText(text);
-    const before = button.textContent;
+    const written = navigator.clipboard?.writeText(text) ?? Promise.reject();
+    const copied = await written.then(() => true, () => copyOldWay(text));
+    if (!copied) return notice("error", say("copy_failed"));
+    if (!labels.has(button)) labels.set(button, button.textContent); // pressed again, it says "Copied" already
     button.textContent = say("copied");
     announce(say("copied"));
-    setTimeout(() => (button.textContent = before), 1500);
+    setTimeout(() => (button.textContent = labels.get(button)), 1500);
   };
 
   const viewer = element("dialog", { id: "viewer" });
@@ -411,13 +467,17 @@ window.impchat = (() => {
       localStorage.setItem("impchat.banner", "hidden");
       document.body.classList.add("no-banner");
     },
-    "copy-answer": (button) => copy(button, find(".words", button.closest(".answer")).innerText),
-    "copy-code": (button) => copy(button, find("pre", button.closest(".code")).innerText),
+    "copy-answer": (button) => copy(button, button.dataset.source),
+    "copy-code": (button) => copy(button, find("pre", button.closest(".code")).textContent.replace(/\n$/, "")),
     latest: toEnd,
     enlarge: (button) => {
-      const { alt, className } = find("img", button);
+      const large = element("img", { src: `/image/${button.dataset.image}`, alt: find("img", button).alt });
+      large.addEventListener("load", () => {
+        large.style.setProperty("--width", `${large.naturalWidth}px`);
+        large.style.setProperty("--ratio", large.naturalWidth / large.naturalHeight);
+      });
       viewer.replaceChildren(
-        element("img", { src: `/image/${button.dataset.image}`, alt, class: className }),
+        large,
         element("button", { type: "button", class: "tool close", "aria-label": say("hide") }),
       );
       viewer.showModal();
@@ -483,8 +543,10 @@ window.impchat = (() => {
     if (state.words) firstTime(state);
     const { event } = state;
     if (event === "cancelled") return;
+    if (state.thread) drawThread(state.thread);
     if (event === "opened") {
       page.visit += 1;
+      page.answer = null;
       if (asked === wanted) settle(state.conversation, Boolean(state.words));
       else page.conversation = state.conversation; // on the way to another one, which the address may name already
       clearChips();
@@ -531,7 +593,7 @@ window.impchat = (() => {
     }
   };
 
-  const here = ({ words, language, ...state }) => ({ ...state, conversation: page.conversation, answer: page.answer });
+  const here = ({ words, language, thread, ...state }) => ({ ...state, conversation: page.conversation, answer: page.answer });
 
   const sending = async (state) => {
     const { visit } = page;
@@ -540,7 +602,7 @@ window.impchat = (() => {
     await Promise.all(uploads);
     await new Promise(inTurn);
     const to = visit === page.visit ? here(state) : from;
-    return { ...to, cancelled: failures > before };
+    return { ...to, have: have(), cancelled: failures > before };
   };
 
   return {

@@ -20,14 +20,18 @@ import gradio as gr
 
 from impchat import paths, remarks, settings
 from impchat.app import App
-from impchat.errors import ImpChatError
+from impchat.errors import HistoryError, ImpChatError
 from impchat.texts import LANGUAGES, say
 from impchat_web import languages, render, render_devices
 
 State = dict[str, Any]
 """What the browser keeps: conversation, title, answer (the uuid of the one being written, or ""), pictures (sha256 of
 the draft's), and what just happened: event, notice (a sentence to show), and stamp, which is larger in each state than
-in those before, also in those before a restart."""
+in those before, also in those before a restart. Where messages came: thread, their `html` and the uuid of the message
+`after` which they stand ("": they are all)."""
+
+_SESSIONS = 8  # Gradio keeps what each page shows, of ten thousand pages where it is not told; ours asks for none of it
+_QUEUE_SLEEP_S = 3600.0
 
 _stamps = count(time.time_ns() // 1000)  # microseconds are exact in JavaScript's numbers
 _NOWHERE: State = {"conversation": "", "title": "", "answer": "", "pictures": []}
@@ -51,14 +55,22 @@ class View:
 
     # What is on the page
 
-    def _thread(self, conversation: str, request: gr.Request) -> str:
-        language = self.language(request)
-        history, owner = self.app.history, owner_of(request)
+    def _thread(self, conversation: str, request: gr.Request, have: str = "") -> dict[str, str]:
+        """The messages after `have`, the last one that the page shows; all if it is not of this conversation.
+
+        Raises HistoryError "history.no_conversation", also for a deleted one."""
+        language, history, owner = self.language(request), self.app.history, owner_of(request)
+        if conversation and history.conversation(conversation, owner).deleted_utc:
+            raise HistoryError("history.no_conversation")
         messages = history.branch(conversation, owner) if conversation else []
         if not messages:
-            return render.welcome([file.name for file in paths.samples()], language)
-        images = {sha: history.image(sha) for m in messages for sha in m.images}
-        return render.thread(messages, images, language)
+            return self._welcome(language)
+        known = next((number for number, message in enumerate(messages, 1) if message.uuid == have), 0)
+        html = render.thread(messages, history.image, language, known)
+        return {"after": have if known else "", "html": html}
+
+    def _welcome(self, language: str) -> dict[str, str]:
+        return {"after": "", "html": render.welcome([file.name for file in paths.samples()], language)}
 
     def _history(self, selected: str, request: gr.Request) -> str:
         conversations = self.app.history.conversations(owner_of(request))
@@ -83,29 +95,27 @@ class View:
         return _marked(state, "refused", self._notice(error, request))
 
     def _opened(self, conversation: str, request: gr.Request, notice: dict[str, str] | None = None) -> tuple[Any, ...]:
-        """All of a conversation, for `thread, history, question, state`; the empty page for ""."""
+        """All of a conversation, for `history, question, state`; the empty page for ""."""
         try:
             return (
-                self._thread(conversation, request),
                 self._history(conversation, request),
                 self.app.history.conversation(conversation, owner_of(request)).draft if conversation else "",
-                self._state(conversation, "opened", request, notice),
+                self._state(conversation, "opened", request, notice) | {"thread": self._thread(conversation, request)},
             )
         except ImpChatError as error:
             notice = self._notice(error, request)
             if conversation:  # an old bookmark
                 return self._opened("", request, notice)
-            welcome = render.welcome([file.name for file in paths.samples()], self.language(request))
-            return welcome, gr.skip(), gr.skip(), _marked(_NOWHERE, "opened", notice)
+            welcome = self._welcome(self.language(request))
+            return gr.skip(), gr.skip(), _marked(_NOWHERE | {"thread": welcome}, "opened", notice)
 
     # What a person does
 
     def load(self, request: gr.Request) -> tuple[Any, ...]:
         language = self.language(request)
         words = {key: text for key, text in LANGUAGES[language].items() if key.startswith("web.js.")}
-        thread, history, draft, state = self._opened(request.query_params.get("c", ""), request)
+        history, draft, state = self._opened(request.query_params.get("c", ""), request)
         return (
-            thread,
             history,
             gr.update(
                 value=draft, label=say("chat.question", language), placeholder=say("chat.question_hint", language)
@@ -121,34 +131,37 @@ class View:
         return self._opened(event.conversation, request)
 
     def send(self, text: str, state: State, request: gr.Request) -> tuple[Any, ...]:
-        """For `thread, history, question, state`. Where the core refuses, the text stays as it is."""
+        """For `history, question, state`. Where the core refuses, the text stays as it is."""
         conversation = state.get("conversation", "")
         if state.get("cancelled"):  # a picture of this question could not be read, the page says so
-            return gr.skip(), gr.skip(), gr.skip(), _marked(state, "cancelled")
+            return gr.skip(), gr.skip(), _marked(state, "cancelled")
         try:
             chat = self.app.chat(conversation or None, owner_of(request))
             answer = chat.send(text)
+            thread = self._thread(answer.conversation, request, state.get("have", ""))
             return (
-                self._thread(answer.conversation, request),
                 self._history(answer.conversation, request),
                 "",
-                self._state(answer.conversation, "sent", request) | {"answer": answer.message},
+                self._state(answer.conversation, "sent", request) | {"answer": answer.message, "thread": thread},
             )
         except ImpChatError as error:
-            return gr.skip(), gr.skip(), gr.skip(), self._refused(state, error, request)
+            return gr.skip(), gr.skip(), self._refused(state, error, request)
 
     def ended(self, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
-        """The conversation whose answer is complete, for `thread, history, state`."""
+        """The conversation whose answer is complete, for `history, state`; the empty page where it was deleted."""
         conversation = event.conversation
         try:
+            thread = self._thread(conversation, request, event.have)
             return (
-                self._thread(conversation, request),
                 self._history(conversation, request),
-                self._state(conversation, "ended", request),
+                self._state(conversation, "ended", request) | {"thread": thread},
             )
-        except ImpChatError as error:  # the history cannot be read
-            state = _NOWHERE | {"conversation": conversation}
-            return gr.skip(), gr.skip(), _marked(state, "ended", self._notice(error, request))
+        except ImpChatError as error:
+            if error.code == "history.no_conversation":
+                history, _, state = self._opened("", request, self._notice(error, request))
+                return history, state
+            state = _NOWHERE | {"conversation": conversation}  # the history cannot be read: what is shown stays
+            return gr.skip(), _marked(state, "ended", self._notice(error, request))
 
     def manage(self, state: State, request: gr.Request, event: gr.EventData) -> tuple[Any, State]:
         """Rename, delete or restore a conversation, for `history, state`."""
@@ -201,8 +214,7 @@ def build(app: App, language: str | None, pairs: bool = False) -> gr.Blocks:
                 )
                 banner = _html("", elem_id="banner")
                 with gr.Column(elem_id="scroll"):
-                    thread = _html("", elem_id="thread")
-                    _html('<div id="live"></div>')
+                    _html('<div class="turns"></div>', elem_id="thread")
                 with gr.Column(elem_id="composer"):
                     _html('<div id="notice" role="alert"></div><div id="chips"></div>')
                     question = gr.Textbox(
@@ -215,11 +227,11 @@ def build(app: App, language: str | None, pairs: bool = False) -> gr.Blocks:
                 local = _html("", elem_id="local")
         _html('<div id="announce" role="status" class="unseen"></div>')
 
-        opened = [thread, history, question, state]
+        opened = [history, question, state]
         shown = [
             page.load(view.load, None, [*opened, new, attach, send, stop, banner, local, devices], **events),
             history.navigate(view.navigate, None, opened, **events),
-            history.ended(view.ended, None, [thread, history, state], **events),
+            history.ended(view.ended, None, [history, state], **events),
             history.manage(view.manage, state, [history, state], js="state => impchat.here(state)", **events),
             gr.on(
                 [question.submit, send.click],
@@ -235,6 +247,9 @@ def build(app: App, language: str | None, pairs: bool = False) -> gr.Blocks:
         new.click(None, None, None, js="() => impchat.open('')")
         stop.click(None, None, None, js="() => impchat.stop()")
         attach.click(None, None, None, js="() => impchat.choose()")
+    page.state_session_capacity = _SESSIONS
+    # No event uses Gradio's queue, which would look for one a thousand times a second.
+    page._queue.sleep_when_free = page._queue.progress_update_sleep_when_free = _QUEUE_SLEEP_S
     return page
 
 

@@ -7,8 +7,7 @@ This file does not know Gradio, the store or the engine.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from html import escape
 from itertools import groupby
@@ -20,58 +19,57 @@ from impchat.texts import say
 from impchat_web import markdown
 
 _PICTURE_WIDTH, _PICTURE_HEIGHT = 256, 224  # most that a picture takes of the page, in CSS pixels
-_PICTURE_LEAST = 24  # both ways; page.css has all three
-_THIN = 50  # times as long as wide: such a picture is stretched, also when it is shown large
 
 MARK = (Path(__file__).parent / "page.svg").read_text(encoding="utf-8").strip()
 
 
-@dataclass(frozen=True, slots=True)
-class Writing:
-    """An answer on its way: what has been written, or how far the reading before it is."""
-
-    message: str
-    text: str = ""
-    reading: Reading | None = None
-
-
-def thread(messages: Iterable[Message], images: Mapping[str, Image], language: str) -> str:
-    """The messages of a conversation, oldest first, without the one that is being written."""
+def thread(messages: Iterable[Message], image_of: Callable[[str], Image], language: str, known: int = 0) -> str:
+    """The messages of a conversation, oldest first, without the one that is being written and the first `known`."""
     parts = []
-    shown: Image | None = None  # the latest picture, which the boxes of an answer are about
-    for message in messages:
+    latest: Sequence[str] = ()  # pictures, the last of which the boxes of an answer are about
+    for number, message in enumerate(messages):
+        latest = message.images or latest
+        if number < known or message.state == "streaming":
+            continue
         if message.role == "user":
-            parts.append(_question(message, images, language))
-            shown = next((images[sha] for sha in reversed(message.images) if sha in images), shown)
-        elif message.state != "streaming":
-            parts.append(_answer(message, shown, language))
+            parts.append(_question(message, image_of, language))
+        else:
+            parts.append(_answer(message, image_of(latest[-1]) if latest else None, language))
     return "".join(parts)
 
 
-def writing(answer: Writing, language: str) -> str:
-    """The answer that is being written."""
-    if answer.text:
-        words = markdown.to_html(answer.text, say("chat.copy", language))
-        body = f'<div class="words growing" dir="auto">{words}</div>'
-    else:
-        body = f'<p class="waiting">{_dots()}<span>{escape(remarks.progress(answer.reading, language))}</span></p>'
-    return _assistant(answer.message, body)
+def waiting(message: str, reading: Reading | None, language: str) -> str:
+    """An answer that has no words yet, and how far the reading before it is."""
+    progress = escape(remarks.progress(reading, language))
+    return _assistant(message, f'<p class="waiting">{_dots()}<span>{progress}</span></p>', growing=True)
+
+
+def writing(message: str, blocks: Sequence[str]) -> str:
+    """An answer that is being written; `blocks` are those of its Markdown."""
+    return _assistant(message, f'<div class="words growing" dir="auto">{"".join(blocks)}</div>', growing=True)
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """An answer's words, an element for each paragraph, list, table and so on."""
+    return markdown.blocks(text, say("chat.copy", language))
 
 
 def _dots() -> str:
     return '<span class="dots" aria-hidden="true"><i></i><i></i><i></i></span>'
 
 
-def _question(message: Message, images: Mapping[str, Image], language: str) -> str:
+def _question(message: Message, image_of: Callable[[str], Image], language: str) -> str:
     pictures = "".join(
-        _picture(images[sha], say("chat.picture", language, number=number), say("chat.enlarge", language))
+        _picture(image_of(sha), say("chat.picture", language, number=number), say("chat.enlarge", language))
         for number, sha in enumerate(message.images, 1)
-        if sha in images
     )
     pictures = f'<div class="pictures">{pictures}</div>' if pictures else ""
     text = f'<div class="bubble" dir="auto">{escape(message.text)}</div>' if message.text else ""
     label = escape(say("chat.you", language))
-    return f'<article class="turn question" aria-label="{label}">{pictures}{text}</article>'
+    return (
+        f'<article class="turn question" aria-label="{label}" data-message="{escape(message.uuid)}">'
+        f"{pictures}{text}</article>"
+    )
 
 
 def _picture(image: Image, name: str, enlarge: str) -> str:
@@ -82,12 +80,10 @@ def _picture(image: Image, name: str, enlarge: str) -> str:
 
 
 def _thumbnail(image: Image, name: str) -> str:
-    largest = min(_PICTURE_WIDTH / image.width, _PICTURE_HEIGHT / image.height)
-    scale = min(largest, max(1.0, _PICTURE_LEAST / min(image.width, image.height)))
-    width, height = (max(_PICTURE_LEAST, round(side * scale)) for side in (image.width, image.height))
-    thin = ' class="thin"' if max(image.width, image.height) > _THIN * min(image.width, image.height) else ""
+    scale = min(1.0, _PICTURE_WIDTH / image.width, _PICTURE_HEIGHT / image.height)
     # Width and height keep the place free, so that nothing jumps when the picture comes.
-    return f'<img src="/thumbnail/{image.sha256}" alt="{escape(name)}" width="{width}" height="{height}"{thin}>'
+    size = f'width="{max(1, round(image.width * scale))}" height="{max(1, round(image.height * scale))}"'
+    return f'<img src="/thumbnail/{image.sha256}" alt="{escape(name)}" {size}>'
 
 
 def _marked(image: Image, boxes: Sequence[grounding.Box], language: str) -> str:
@@ -106,23 +102,25 @@ def _marked(image: Image, boxes: Sequence[grounding.Box], language: str) -> str:
 def _answer(message: Message, shown: Image | None, language: str) -> str:
     body = ""
     if message.text:
-        body = f'<div class="words" dir="auto">{markdown.to_html(message.text, say("chat.copy", language))}</div>'
+        body = f'<div class="words" dir="auto">{"".join(blocks(message.text, language))}</div>'
     if shown and (boxes := grounding.boxes(message.text)):
         body += _marked(shown, boxes, language)
     body += "".join(f'<p class="note {kind}">{escape(text)}</p>' for kind, text in remarks.notes(message, language))
     return _assistant(message.uuid, body + _receipt(message, language))
 
 
-def _assistant(uuid: str, body: str) -> str:
+def _assistant(uuid: str, body: str, growing: bool = False) -> str:
+    live = ' id="live"' if growing else ""
     return (
-        f'<article class="turn answer" aria-label="ImpChat" data-message="{escape(uuid)}">'
+        f'<article class="turn answer" aria-label="ImpChat" data-message="{escape(uuid)}"{live}>'
         f'<span class="face" aria-hidden="true">{MARK}</span><div class="body">{body}</div></article>'
     )
 
 
 def _receipt(message: Message, language: str) -> str:
     copy = (
-        f'<button type="button" class="quiet" data-do="copy-answer">{escape(say("chat.copy", language))}</button>'
+        f'<button type="button" class="quiet" data-do="copy-answer" data-source="{escape(message.text)}">'
+        f"{escape(say('chat.copy', language))}</button>"
         if message.text
         else ""
     )

@@ -15,7 +15,9 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import lru_cache
+from html import escape
 from importlib import metadata
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ import gradio as gr
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from impchat import images, paths, remarks, settings
@@ -40,6 +43,7 @@ from impchat.server import api
 from impchat.server.access import Access
 from impchat.server.api import build_api
 from impchat.server.desk import Desk
+from impchat.texts import say
 from impchat_web import devices, guard, languages, page, render
 
 _HERE = Path(__file__).parent
@@ -49,8 +53,13 @@ _DAY = {"cache-control": "private, max-age=86400"}
 _PICTURES = ("/image/", "/thumbnail/", "/sample/")
 _TALK = ("/attach", "/detach", "/draft", "/follow/", "/stop/")
 _OURS = (*_PICTURES, *_TALK, "/page.", "/manifest.", "/favicon.", devices.PATH, *api.PATHS)
+_FOREIGN_META = re.compile(r'<meta\s+(?:property="og:|name="twitter:)[^>]*>')  # "Gradio", "Click to try out the app!"
 _FILES = {"page.js": "text/javascript", "page.css": "text/css", "page.svg": "image/svg+xml"}
 _THUMBNAILS = 256  # kept in memory
+_STREAM: dict[str, Any] = {
+    "media_type": "application/x-ndjson",
+    "headers": {"content-encoding": "identity"},  # compressed, a line would wait for those after it
+}
 FRAME_S = 0.05  # an answer is sent at most this often
 IDLE_S = 0.5  # where nothing new comes, the server looks this often whether the page has gone
 
@@ -98,7 +107,8 @@ def build_app(app: App, language: str | None = None, access: Access | None = Non
     others = {api.PATHS: build_api(app, desk=desk, access=access)}
     others |= {(f"{path}/",): other for path, other in beside.items()}
     web.add_middleware(_Crossing, others=others)
-    web.add_middleware(guard.Guard, ours=_OURS, beside=tuple(beside), head=_head())
+    web.add_middleware(guard.Guard, ours=_OURS, beside=tuple(beside), dress=_dress(language))
+    web.add_middleware(_Compression, without=tuple(path for paths in others for path in paths))
     return web
 
 
@@ -122,6 +132,22 @@ class _Crossing:
         if scope["type"] in ("http", "websocket"):
             chosen = next((other for paths, other in self._others.items() if scope["path"].startswith(paths)), chosen)
         await chosen(scope, receive, send)
+
+
+class _Compression(GZipMiddleware):
+    """What the page loads, compressed; `without` are the beginnings of the paths of APIs and other front ends.
+
+    No response mixes a secret with text that another site could choose (BREACH): other sites' requests are refused."""
+
+    def __init__(self, app: ASGIApp, without: tuple[str, ...]) -> None:
+        super().__init__(app, compresslevel=6)  # 9 takes twice as long for a hundredth
+        self._without = without
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not scope["path"].startswith(self._without):
+            await super().__call__(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
 
 
 def _add_pictures(web: FastAPI, app: App) -> None:
@@ -162,7 +188,7 @@ def _add_draft(web: FastAPI, app: App, language: str | None) -> None:
         chat = await run_in_threadpool(app.chat, c or None, page.owner_of(None))
         attachment = await run_in_threadpool(chat.attach, data)
         spoken = languages.choose(request.headers.get("accept-language", ""), language)
-        return StreamingResponse(_progress(chat.conversation, attachment, spoken), media_type="application/x-ndjson")
+        return StreamingResponse(_progress(chat.conversation, attachment, spoken), **_STREAM)
 
     @web.post("/detach")
     def detach(c: str, image: str) -> Response:
@@ -218,7 +244,7 @@ def _add_answers(web: FastAPI, app: App, language: str | None) -> None:
     def follow(request: Request, message: str) -> StreamingResponse:
         answer = app.answer(message, page.owner_of(None))
         spoken = languages.choose(request.headers.get("accept-language", ""), language)
-        return StreamingResponse(_frames(answer, spoken), media_type="application/x-ndjson")
+        return StreamingResponse(_frames(answer, spoken), **_STREAM)
 
     @web.post("/stop/{message}")
     def stop(message: str) -> Response:
@@ -227,13 +253,15 @@ def _add_answers(web: FastAPI, app: App, language: str | None) -> None:
 
 
 def _frames(answer: Answer, language: str) -> Iterator[str]:
-    """Lines of JSON: the answer as HTML whenever it has grown; they end when it ends."""
+    """Lines of JSON whenever the answer has grown: it whole as `html`, or the blocks of its words `from` a number on,
+    those before being as they were. They end when the answer ends."""
     after, text, reading, wait_s = 0, "", None, 0.0  # what is there already comes at once
+    sent: list[str] = []
     while True:
         seen = after
         for after, event in _news(answer, seen, wait_s):
             if after == 1:
-                text, reading = "", None
+                text, reading, sent = "", None, []
             match event:
                 case Text(piece):
                     text += piece
@@ -241,10 +269,18 @@ def _frames(answer: Answer, language: str) -> Iterator[str]:
                     reading = event
                 case Finished() | Failed():
                     return
-        if after != seen or not wait_s:
-            yield _line(html=render.writing(render.Writing(answer.message, text, reading), language))
-        else:
+        if after == seen and wait_s:
             yield "\n"
+        elif not text:
+            yield _line(html=render.waiting(answer.message, reading, language))
+        else:
+            blocks = render.blocks(text, language)
+            if sent:
+                same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(sent, blocks, strict=False)))
+                yield _line(**{"from": same, "html": "".join(blocks[same:])})
+            else:
+                yield _line(html=render.writing(answer.message, blocks))
+            sent = blocks
         wait_s = IDLE_S
         time.sleep(FRAME_S)
 
@@ -261,14 +297,29 @@ def _line(**values: Any) -> str:
     return json.dumps(values) + "\n"
 
 
-def _head() -> str:
-    """What the page loads of ours; the hash of a file in its address makes a browser fetch a changed one at once."""
+def _dress(language: str | None) -> Callable[[str, str], str]:
+    """What makes Gradio's page ours: what it loads, its name and its language. The hash of a file in its address makes
+    a browser fetch a changed one at once."""
     version = {name: hashlib.sha256((_HERE / name).read_bytes()).hexdigest()[:12] for name in _FILES}
-    return (
+    script = f'<script defer src="/page.js?{version["page.js"]}"></script>'  # runs before Gradio's
+    links = (
         f'<link rel="icon" type="image/svg+xml" href="/page.svg?{version["page.svg"]}">'
         f'<link rel="stylesheet" href="/page.css?{version["page.css"]}">'
-        f'<script src="/page.js?{version["page.js"]}"></script>'
+        '<meta name="theme-color" content="#fbfaf8">'
+        '<meta name="theme-color" content="#1b191f" media="(prefers-color-scheme: dark)">'
     )
+
+    def dress(page: str, accepted: str) -> str:
+        spoken = languages.choose(accepted, language)
+        about = escape(say("chat.welcome", spoken))
+        names = (
+            f'<title>ImpChat</title><meta name="description" content="{about}">'
+            f'<meta property="og:title" content="ImpChat"><meta property="og:description" content="{about}">'
+        )
+        page = _FOREIGN_META.sub("", page).replace('lang="en"', f'lang="{spoken}"', 1)
+        return page.replace("<head>", f"<head>{script}", 1).replace("</head>", f"{names}{links}</head>", 1)
+
+    return dress
 
 
 def _add_files(web: FastAPI) -> None:
