@@ -1,11 +1,4 @@
-# make run    set everything up, then open ImpChat-Web at http://127.0.0.1:7860
-# make test   set everything up, then every check and test; `bash .ci/run` is the same
-# make lint   the checks alone      make wheel  the wheel, into dist/
-# make mobile the phone app in the browser, at http://127.0.0.1:7862
-# make load   fifty clients at impchat serve, for a minute
-# make demo   train the bundled demo model again      make clean  remove what make made, in this folder
-# make apk    the phone app for Android, into build/apk; `make aab` for its store, `make ipa` for iPhones (on a Mac)
-# make icons  draw the app's icon again               make test-phone  core and app with a phone's packages
+# `make` prints the targets. `make run` and `make test` do all set-up by themselves.
 #
 # Two environments: .venv has everything; .venv-core has the core's packages alone, so that tests/core notices
 # a core that leans on more. Stamp files make a second run start at once. Two more come to be where they are asked for:
@@ -27,6 +20,7 @@ LLAMA_WHEEL = $(CACHE)/$(subst -,_,$(firstword $(subst ==, ,$(LLAMA))))-$(lastwo
 
 PIP = $(@D)/bin/python -m pip install --quiet --disable-pip-version-check
 INSTALL = $(if $(UV),$(UV) pip install --quiet --python $(@D)/bin/python,$(PIP))
+LOCKED = --constraint requirements.lock
 heading = @printf '\n== %s ==\n' "$(1)"
 
 # Android and iOS want a number that grows with each version: 1.2.3 is 10203.
@@ -36,46 +30,56 @@ NEEDED := $(shell sed -n "/^dependencies = \[$$/,/^\]/s/^ *\"\([^\";]*\)\",\( *#
 APP := $(shell sed -n '/^\[tool.flet.android\]/,/^$$/s/^dependencies = \[\(.*\), "impchat"\]$$/\1/p' pyproject.toml | tr -d ,)
 PHONE_LLAMA := $(shell sed -n 's/.*"\(llama-cpp-python==[0-9.]*\); platform_system == .*/\1/p' pyproject.toml)
 
-.PHONY: run mobile test lint test-core test-all phone-env test-phone demo load wheel clean chromium icons apk aab ipa
+.PHONY: help run mobile test lint test-core test-all phone-env test-phone demo load lock wheel clean chromium icons apk aab ipa
 .NOTPARALLEL:
 
-run: .venv/.web
+help: ## print this list
+	@sed -n 's/^\([a-z][a-z -]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r names about; do \
+		for name in $$names; do printf 'make %-12s %s\n' "$$name" "$$about"; done; done
+
+run: .venv/.web ## open ImpChat-Web at http://127.0.0.1:7860
 	$(BIN)/impchat web
 
-mobile: .venv/.mobile
+mobile: .venv/.mobile ## the phone app in a browser, at http://127.0.0.1:7862
 	$(BIN)/impchat mobile
 
-test: lint test-core test-all
+test: lint test-core test-all ## every check and test, as CI runs them
 
-lint: .venv/.dev
+lint: .venv/.dev ## ruff, mypy and the import directions
 	$(call heading,Lint: ruff)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(call heading,Types: mypy)
 	$(BIN)/mypy
 	$(call heading,Import directions: import-linter)
 	$(BIN)/lint-imports
 
-test-core: .venv-core/.core
+test-core: .venv-core/.core ## the core's tests, with the core's packages alone
 	$(call heading,Tests of the core with its packages alone)
 	.venv-core/bin/python -m pytest tests/core
 
-test-all: .venv/.dev chromium
+test-all: .venv/.dev chromium ## all other tests
 	$(call heading,All other tests)
 	$(BIN)/python -m pytest --ignore=tests/core
 
-demo: .venv/.dev
+demo: .venv/.dev ## train the bundled demo model again
 	$(BIN)/python -m impchat.models.demo.train
 
-load: .venv/.web
+load: .venv/.web ## fifty clients at impchat serve, for a minute
 	$(BIN)/python -m impchat.bench.load
 
-wheel: .venv/.web
+lock: .venv/.made ## write requirements.lock anew, with the newest versions that pyproject.toml allows
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip compile --quiet --upgrade --universal --all-extras --python-version 3.11 --no-annotate --no-header \
+		--output-file requirements.lock pyproject.toml
+
+wheel: .venv/.web ## the wheel, into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
-icons: .venv/.dev chromium
+icons: .venv/.dev chromium ## draw the app's icons again
 	$(BIN)/python assets/icon/draw.py
 
-apk aab ipa: .venv-flet/.flet
+apk aab ipa: .venv-flet/.flet ## package the phone app, into build/ (ipa: on a Mac)
 	@[ $@ != ipa ] || [ "$$(uname -s)" = Darwin ] || { echo "make ipa needs a Mac with Xcode; .github/workflows/mobile.yml has one."; exit 1; }
 	@command -v flutter >/dev/null || ls $(HOME)/flutter/*/bin/flutter >/dev/null 2>&1 || \
 		.venv-flet/bin/python -c 'import socket; socket.getaddrinfo("storage.googleapis.com", 443)' 2>/dev/null || { \
@@ -84,11 +88,11 @@ apk aab ipa: .venv-flet/.flet
 
 phone-env: .venv-phone/.phone
 
-test-phone: phone-env
+test-phone: phone-env ## core and app with the versions of a phone's packages
 	$(call heading,Tests of the core and the app with the phone's versions of their packages)
 	.venv-phone/bin/python -m pytest tests/core $(addprefix tests/mobile/test_,chat.py screens.py handlers.py)
 
-clean:
+clean: ## remove what make made in this folder
 	rm -rf .venv .venv-core .venv-flet .venv-phone dist build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -101,7 +105,7 @@ clean:
 
 # llama-cpp-python has no ready wheel on the package index.
 .venv-phone/.llama: LLAMA := $(PHONE_LLAMA)
-.venv/.llama .venv-core/.llama .venv-phone/.llama: %/.llama: %/.made pyproject.toml
+.venv/.llama .venv-core/.llama .venv-phone/.llama: %/.llama: %/.made pyproject.toml requirements.lock
 	@ls $(LLAMA_WHEEL) >/dev/null 2>&1 || { \
 		for tool in gcc g++; do command -v $$tool >/dev/null || { echo "ImpChat compiles llama.cpp and finds no $$tool; install a compiler (on Debian: apt-get install gcc g++) and start make again."; exit 1; }; done; \
 		printf '\n== Compiling $(LLAMA): five to ten minutes, once; the wheel is then kept in %s ==\n' "$(CACHE)"; \
@@ -112,12 +116,12 @@ clean:
 
 .venv-core/.core: .venv-core/.llama
 	$(call heading,The core's packages)
-	$(INSTALL) -e . $(PYTEST)
+	$(INSTALL) $(LOCKED) -e . $(PYTEST)
 	@touch $@
 
 .venv/.mobile: .venv/.llama
 	$(call heading,The packages of ImpChat-Mobile)
-	$(INSTALL) -e '.[mobile]'
+	$(INSTALL) $(LOCKED) -e '.[mobile]'
 	@touch $@
 
 .venv-flet/.flet: .venv-flet/.made pyproject.toml
@@ -134,14 +138,14 @@ clean:
 
 .venv/.web: .venv/.llama
 	$(call heading,The packages of ImpChat-Web and of the phone app that it shows)
-	$(INSTALL) -e '.[web,mobile]'
+	$(INSTALL) $(LOCKED) -e '.[web,mobile]'
 	@touch $@
 
 # torch by pip alone: pip's configuration decides which build, and uv does not read it.
 .venv/.dev: .venv/.web
 	$(call heading,The packages for converting and testing)
-	$(PIP) $(TORCH)
-	$(INSTALL) -e '.[web,mobile,cluster,convert,dev]'
+	$(PIP) $(LOCKED) $(TORCH)
+	$(INSTALL) $(LOCKED) -e '.[web,mobile,cluster,convert,dev]'
 	@touch $@
 
 chromium:

@@ -38,6 +38,11 @@ class EventLog:
                 self._events.append(event)
                 self._changed.notify_all()
 
+    @property
+    def ended(self) -> bool:
+        with self._changed:
+            return self._end() is not None
+
     def _end(self) -> End | None:
         last = self._events[-1] if self._events else None
         return last if isinstance(last, Ready | Finished | Failed) else None
@@ -188,7 +193,7 @@ class _Writer:
 
     def __init__(self, history: History, answer: Answer, handle: Handle, leave: Callable[[_Writer], None]) -> None:
         self.answer = answer
-        self.saved = False
+        self.saved = False  # nothing is left to be saved
         self._history = history
         self._handle = handle
         self._leave = leave
@@ -222,7 +227,9 @@ class _Writer:
                 continue
             try:
                 self._history.flush_answer(self.answer.message, text)
-            except HistoryError:
+            except HistoryError as exc:
+                if exc.code == "history.no_message":  # its conversation was removed for good
+                    self._handle.stop()
                 continue  # the disk may have room again by the end; if not, save() tells
             flushed, at = text, time.monotonic()
 
@@ -242,6 +249,7 @@ class _Writer:
             )
             self.saved = True
         except HistoryError as exc:
+            self.saved = exc.code == "history.no_message"  # there is no place for it any more
             self._end = Failed(exc.code, exc.values)
 
 
@@ -292,8 +300,9 @@ class Answers:
 
     def _remember(self, answer: Answer) -> None:
         self._known[answer.message] = answer
-        while len(self._known) > settings.ANSWERS_KEPT:
-            self._known.popitem(last=False)
+        ended = [message for message, known in self._known.items() if known.log.ended]
+        for message in ended[: max(0, len(ended) - settings.ANSWERS_KEPT)]:
+            del self._known[message]
 
     def _leave(self, writer: _Writer) -> None:
         with self._changed:

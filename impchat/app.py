@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import threading
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from impchat import paths, settings
 from impchat.answer import Answer, Answers, rebuilt
@@ -24,6 +25,7 @@ from impchat.models.bundle import Bundle
 from impchat.servers import Server
 
 if TYPE_CHECKING:
+    from impchat.engines.local import LocalEngine
     from impchat.engines.remote import RemoteEngine
 
 
@@ -57,8 +59,9 @@ class App:
         self.history = history
         self.bundle = bundle
         self.tuning = Tuning(slots)
-        self._engine = engine
-        self._opening = threading.Lock()
+        self._given = _done(engine) if engine else None
+        self._loading: Future[LocalEngine] | None = None  # the bundle's engine, open or being opened
+        self._lock = threading.Lock()  # never held while anything is opened or closed
         self._closed = False
         if bundle:
             self.model, self.system = bundle.id, _system(bundle)
@@ -66,7 +69,7 @@ class App:
             assert engine, "an App runs a bundle or an engine"
             self.model, self.system = engine.info.model, settings.SYSTEM
         self._answers = Answers(history)
-        self._core = Core(history, self._answers, lambda: self.engine, self.model, self.system)
+        self._core = Core(history, self._answers, self.opened, self.model, self.system)
         self._remote: dict[Server, Core] = {}  # server -> what answers conversations that it was chosen for
 
     @classmethod
@@ -102,32 +105,58 @@ class App:
         """What the model recommends; known before the engine is open."""
         return self.bundle.sampling if self.bundle else self.engine.info.sampling
 
-    @property
-    def engine(self) -> Engine:
-        """The engine; the first call verifies and loads the model, others wait for it.
+    def opened(self) -> Future[Engine]:
+        """The engine, once it is open. The first call verifies and loads the model on a thread of its own, others get
+        the same future. After a load that failed, or an engine that broke, the next call tries again.
 
-        Raises ModelError "model.checksum", EngineError; the next call tries again."""
-        with self._opening:
+        Raises EngineError "engine.closed"; the future raises ModelError "model.checksum", EngineError."""
+        with self._lock:
             if self._closed:
                 raise EngineError("engine.closed")
-            if self._engine is None:
-                from impchat.engines.local import LocalEngine
-
+            if self._given:
+                return self._given
+            loading = self._loading
+            if loading is None or _has_broken(loading):
                 assert self.bundle
-                self.bundle.verify()
-                self._engine = LocalEngine(
-                    self.bundle,
-                    slots=self.tuning.slots,
-                    threads=self.tuning.threads,
-                    context_tokens=self.context_tokens,
-                    packed=self.tuning.packed,
-                )
-            return self._engine
+                loading = self._loading = Future()
+                work = (loading, self.bundle, self.tuning, self.context_tokens)
+                # No daemon: Python must not end in the middle of native code that loads a model.
+                threading.Thread(target=self._load, args=work, name="impchat-load").start()
+            return cast("Future[Engine]", loading)
+
+    def _load(self, loading: Future[LocalEngine], bundle: Bundle, tuning: Tuning, context_tokens: int) -> None:
+        """Open the bundle's engine for `loading`; the body of its thread."""
+        from impchat.engines.local import LocalEngine
+
+        try:
+            bundle.verify()
+            engine = LocalEngine(
+                bundle,
+                slots=tuning.slots,
+                threads=tuning.threads,
+                context_tokens=context_tokens,
+                packed=tuning.packed,
+            )
+        except Exception as exc:  # noqa: BLE001 - whoever waits for the engine raises it
+            loading.set_exception(exc)
+            return
+        with self._lock:
+            if wanted := self._loading is loading:
+                loading.set_result(engine)
+        if not wanted:  # unloaded or closed meanwhile
+            engine.close()
+            loading.set_exception(EngineError("engine.closed"))
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, open: waits for it. Raises what `opened` raises."""
+        return self.opened().result()
 
     @property
     def loaded(self) -> bool:
         """Whether the engine is open."""
-        return self._engine is not None
+        loading = self._given or self._loading
+        return loading is not None and loading.done() and loading.exception() is None
 
     @property
     def idle(self) -> bool:
@@ -144,22 +173,21 @@ class App:
     def unload(self) -> None:
         """Free the model until its next use, which loads it again; answers that run end as stopped. An engine that was
         given to `open` stays."""
-        if self.bundle is None:
-            return
-        with self._opening:
-            engine, self._engine = self._engine, None
-        if engine:
-            engine.close()
+        with self._lock:
+            loading, self._loading = self._loading, None
+        _close(loading)
 
     def run_with(self, bundle: Bundle, tuning: Tuning) -> None:
         """Let `bundle` answer from now on, run so. What is loaded is freed: see `unload`."""
         assert self.bundle, "an engine that was given stays"
         if (bundle, tuning) == (self.bundle, self.tuning):
             return
-        self.bundle, self.tuning, self.model = bundle, tuning, bundle.id
-        self.system = _system(bundle)
-        self._core.model, self._core.system = self.model, self.system
-        self.unload()
+        with self._lock:
+            loading, self._loading = self._loading, None
+            self.bundle, self.tuning, self.model = bundle, tuning, bundle.id
+            self.system = _system(bundle)
+            self._core.model, self._core.system = self.model, self.system
+        _close(loading)
 
     def chat(self, conversation: str | None = None, owner: str = settings.OWNER, server: Server | None = None) -> Chat:
         """The conversation with this uuid, or a new one, whose row is made at the first send or attach. Where a
@@ -170,24 +198,25 @@ class App:
 
     def remote(self, server: Server) -> RemoteEngine:
         """The engine over `server`, opened at the first call. It has asked nothing of it yet."""
-        engine = self._remote_core(server).engine()
+        engine = self._remote_core(server).opened().result()
         from impchat.engines.remote import RemoteEngine
 
         assert isinstance(engine, RemoteEngine)
         return engine
 
     def _remote_core(self, server: Server) -> Core:
-        with self._opening:
+        with self._lock:
             if self._closed:
                 raise EngineError("engine.closed")
             if server not in self._remote:
                 from impchat.engines.remote import RemoteEngine
 
                 engine, core = RemoteEngine(server), self._core
+                opened = _done(engine)
                 self._remote[server] = Core(
                     core.history,
                     core.answers,
-                    lambda: engine,
+                    lambda: opened,
                     engine.info.model,
                     settings.SYSTEM,
                     core.drafts,
@@ -222,14 +251,13 @@ class App:
         self._answers.close()
         for prefill in prefills:
             prefill.settled.wait()
-        with self._opening:
+        with self._lock:
             self._closed = True
-            engine, self._engine = self._engine, None
+            loading, self._loading = self._loading, None
             remote, self._remote = list(self._remote.values()), {}
-        if engine:
-            engine.close()
-        for core in remote:
-            core.engine().close()
+        _close(loading)
+        for opened in (*([self._given] if self._given else []), *(core.opened() for core in remote)):
+            opened.result().close()
         self.history.close()
 
     def __enter__(self) -> App:
@@ -241,3 +269,20 @@ class App:
 
 def _system(bundle: Bundle) -> str:
     return settings.SYSTEM if bundle.text.system is None else bundle.text.system
+
+
+def _done(engine: Engine) -> Future[Engine]:
+    opened: Future[Engine] = Future()
+    opened.set_result(engine)
+    return opened
+
+
+def _has_broken(loading: Future[LocalEngine]) -> bool:
+    """Whether the load failed, or the engine did later."""
+    return loading.done() and (loading.exception() is not None or loading.result().broken)
+
+
+def _close(loading: Future[LocalEngine] | None) -> None:
+    """Close an engine that is no longer `App._loading`; one that is still being opened is closed by its thread."""
+    if loading and loading.done() and loading.exception() is None:
+        loading.result().close()

@@ -33,7 +33,8 @@ def insert_conversation(db: sqlite3.Connection, new: Conversation) -> int:
 def add_message(
     db: sqlite3.Connection, conversation: int, parent: int | None, role: Role, text: str, state: State
 ) -> tuple[str, int]:
-    """A new message at which the shown branch ends: its uuid and its key."""
+    """A new message at which the shown branch ends: its uuid and its key. A deleted conversation that goes on is no
+    longer deleted, or its answer would be listed nowhere."""
     above = db.execute("select role from messages where id = ?", (parent,)).fetchone()
     assert role != (above["role"] if above else "assistant"), "below an answer, or nothing, comes a question"
     uuid, created = str(uuid4()), now()
@@ -43,7 +44,10 @@ def add_message(
         (uuid, conversation, parent, role, text, state, created),
     ).lastrowid
     assert message is not None
-    db.execute("update conversations set leaf = ?, updated_utc = ? where id = ?", (message, created, conversation))
+    db.execute(
+        "update conversations set leaf = ?, updated_utc = ?, deleted_utc = null where id = ?",
+        (message, created, conversation),
+    )
     return uuid, message
 
 

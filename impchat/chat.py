@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
 from impchat import images, settings
@@ -39,7 +40,7 @@ class Core:
 
     history: History
     answers: Answers
-    engine: Callable[[], Engine]  # opens it at the first call
+    opened: Callable[[], Future[Engine]]  # opens the engine at the first call; returns at once
     model: str  # the id under which answers are kept
     system: str
     drafts: threading.Lock = field(default_factory=threading.Lock)  # held while a draft or `prefills` changes
@@ -47,11 +48,12 @@ class Core:
 
 
 class Run:
-    """A Handle that first waits its turn: until nothing else runs in this conversation and the engine is open."""
+    """A Handle that starts later: when earlier work in the conversation has ended and the engine is open. A stop
+    ends it at once, also while the model loads."""
 
     def __init__(
         self,
-        engine: Callable[[], Engine],
+        opened: Callable[[], Future[Engine]],
         prompt: Callable[[], Prompt],
         start: Callable[[Engine, Prompt], Handle],
         *,
@@ -60,13 +62,14 @@ class Run:
     ) -> None:
         """`behind`: calls that return when what ran before has ended. `joined`: a prefill that this run needs; its
         events become events of this run."""
-        self._engine = engine
+        self._opened = opened
         self._prompt = prompt
         self._start = start
         self._behind = behind
         self._joined = joined
         self._lock = threading.Lock()
-        self._stopped = False
+        self._stopped = threading.Event()
+        self._go = threading.Event()  # the engine is open, or the run is stopped
         self._handle: Handle | None = None
 
     def events(self) -> Iterator[Event]:
@@ -90,17 +93,23 @@ class Run:
             yield event
 
     def _begin(self) -> Handle | None:
-        if self._stopped:  # not worth opening an engine for
+        if self._stopped.is_set():  # not worth opening an engine for
             return None
-        engine, prompt = self._engine(), self._prompt()
+        opened = self._opened()
+        opened.add_done_callback(lambda _: self._go.set())
+        self._go.wait()
+        if self._stopped.is_set():
+            return None
+        engine, prompt = opened.result(), self._prompt()
         with self._lock:
-            if not self._stopped:
+            if not self._stopped.is_set():
                 self._handle = self._start(engine, prompt)
             return self._handle
 
     def stop(self) -> None:
         with self._lock:
-            self._stopped = True
+            self._stopped.set()
+            self._go.set()
             handle = self._handle
         if handle:
             handle.stop()
@@ -111,7 +120,8 @@ class Run:
 class Attachment:
     """A picture just attached: stored, and on its way into the engine. It can be sent at any time."""
 
-    def __init__(self, image: Image, pictures: tuple[str, ...], leaf: str | None, run: Handle) -> None:
+    def __init__(self, core: Core, image: Image, pictures: tuple[str, ...], leaf: str | None, run: Handle) -> None:
+        self.core = core  # whose engine reads it
         self.image = image
         self.pictures = pictures  # all of the draft, in order; `image` is one of them
         self.leaf = leaf  # the message that they follow
@@ -154,6 +164,7 @@ class Chat:
         self._history = core.history
         self._owner = owner
         self._conversation = conversation
+        self._creating = threading.Lock()
 
     @property
     def conversation(self) -> str | None:
@@ -161,10 +172,11 @@ class Chat:
         return self._conversation
 
     def _row(self) -> Conversation:
-        if self._conversation is None:
-            row = self._history.create_conversation(self._owner)
-            self._conversation = row.uuid
-            return row
+        with self._creating:
+            if self._conversation is None:
+                row = self._history.create_conversation(self._owner)
+                self._conversation = row.uuid
+                return row
         return self._history.conversation(self._conversation, self._owner)
 
     def branch(self) -> list[Message]:
@@ -226,13 +238,14 @@ class Chat:
             behind.append(running.wait)
         if earlier := core.prefills.get(row.uuid):
             earlier.cancel()
-            behind.append(earlier.settled.wait)
+            if earlier.core is core:
+                behind.append(earlier.settled.wait)
 
         def prompt() -> Prompt:
             return self._prompt(row.uuid, row.leaf, row.draft_images)
 
-        run = Run(core.engine, prompt, lambda engine, prompt: engine.prefill(prompt), behind=behind)
-        attachment = core.prefills[row.uuid] = Attachment(image, row.draft_images, row.leaf, run)
+        run = Run(core.opened, prompt, lambda engine, prompt: engine.prefill(prompt), behind=behind)
+        attachment = core.prefills[row.uuid] = Attachment(core, image, row.draft_images, row.leaf, run)
 
         def done(attachment: Attachment) -> None:
             with core.drafts:
@@ -248,6 +261,7 @@ class Chat:
         """Ask. `images`: sha256 of stored pictures, None for those of the draft; `sampling` None: the model's own.
 
         The question is in the history when this returns, and so is the row of its answer, which may not have begun.
+        A conversation in the bin comes back with it.
         Raises ChatError "question.empty", "question.too_long", "question.too_many_images", "chat.busy" (an answer
         runs in this conversation), SettingsError for a sampling value out of range, HistoryError."""
         row = self._row() if images is None and self._conversation else None
@@ -312,19 +326,20 @@ class Chat:
     def _answer(
         self, question: Message, sampling: Sampling | None, draft: tuple[tuple[str, ...], str | None] | None = None
     ) -> Answer:
-        """Start the answer of `question`. `draft`: the pictures and the parent with which it was attached; a prefill
-        of just those is joined, any other is in the way."""
+        """Start the answer of `question`. `draft`: the pictures and the parent with which it was attached. This
+        engine's prefill of just those is joined, any other is cancelled."""
         core, joined, behind = self._core, None, []
         with core.drafts:
             if prefill := core.prefills.get(question.conversation):
-                if (prefill.pictures, prefill.leaf) == draft:
+                if prefill.core is core and (prefill.pictures, prefill.leaf) == draft:
                     joined = prefill
                 else:
                     prefill.cancel()
-                    behind.append(prefill.settled.wait)
+                    if prefill.core is core:
+                        behind.append(prefill.settled.wait)
         row = self._history.start_answer(question.conversation, self._owner, parent=question.uuid, model=core.model)
         run = Run(
-            core.engine,
+            core.opened,
             lambda: self._prompt(question.conversation, question.uuid),
             lambda engine, prompt: engine.start(prompt, sampling or engine.info.sampling),
             behind=behind,

@@ -7,7 +7,6 @@ This file does not know who asks nor what follows from a choice.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, Literal, get_args
 
 from impchat import paths, settings
 from impchat.errors import HistoryError
+from impchat.files import write_atomic
 from impchat.messages import Sampling
 from impchat.texts import LANGUAGES
 
@@ -60,13 +60,9 @@ def save(data: Path, preferences: Preferences) -> None:
 
 def write_private(path: Path, text: str) -> None:
     """Put a small file at its place, whole, readable by its owner alone. Raises HistoryError "data.unwritable"."""
-    beside = path.with_name(f".{path.name}.new")
     try:
         paths.ensure_data_dir(path.parent)
-        beside.unlink(missing_ok=True)
-        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as out:
-            out.write(text + "\n")
-        beside.replace(path)
+        write_atomic(path, f"{text}\n".encode())
     except OSError as exc:
         raise HistoryError("data.unwritable", path=str(path)) from exc
 

@@ -13,6 +13,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import accumulate, pairwise
 from typing import Protocol
 
@@ -120,11 +121,17 @@ def fit(
     The conversation is replayed from its first question: whenever a question and room for its answer did not fit, the
     oldest turns were dropped until `settings.CONTEXT_DROP` of the context was free. So nothing need be remembered,
     and between two drops the prompt only grows. The system text always stays, and so does the latest picture: where
-    its turn is dropped, it goes into the first question that is kept.
+    its turn is dropped, it goes into the first question that is kept. Text too long for any context is not tokenised.
     Raises EngineError "prompt.no_question" as `render`, and "prompt.too_long" where the last question alone leaves
     fewer than `settings.ANSWER_LEAST_TOKENS` for its answer."""
     rounds = _rounds(prompt)
-    writer = _Writer(_known(template), tokenize, eos)
+    most_chars = context_tokens * settings.TOKEN_CHARS
+
+    def counted(text: str, special: bool = False, /) -> Sequence[int]:
+        """As `tokenize`; of text that cannot fit only the least count of tokens is right."""
+        return tokenize(text, special) if len(text) <= most_chars else (0,) * (len(text) // settings.TOKEN_CHARS)
+
+    writer = _Writer(_known(template), counted, eos)
 
     def size(pieces: Iterable[Piece]) -> int:
         return sum(len(p.ids) if isinstance(p, Tokens) else picture_tokens for p in pieces)
@@ -133,10 +140,13 @@ def fit(
     whole = [a + size(writer.answer(r)) for a, r in zip(asked, rounds, strict=True)]
     before = [0, *accumulate(whole)]  # tokens of all rounds before each one
 
+    @cache
+    def first(start: int, kept: tuple[Picture, ...]) -> int:
+        return size(writer.first(prompt.system, rounds[start].showing(kept))) + (bos is not None)
+
     def window(start: int, last: int, kept: tuple[Picture, ...]) -> int:
         """Tokens of the prompt that begins with question `start`, `kept` in it, and asks question `last`."""
-        first = size(writer.first(prompt.system, rounds[start].showing(kept))) + (bos is not None)
-        return first - asked[start] + before[last] - before[start] + asked[last]
+        return first(start, kept) - asked[start] + before[last] - before[start] + asked[last]
 
     room = context_tokens - min(settings.MAX_TOKENS, context_tokens // 4)  # for a prompt, beside its answer
     target = room - int(settings.CONTEXT_DROP * context_tokens)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from impchat import paths, settings
 from impchat.errors import HistoryError, SettingsError
+from impchat.files import write_atomic
 from impchat.locks import FileLock
 
 if TYPE_CHECKING:
@@ -184,11 +184,4 @@ def _changing(data: Path) -> Iterator[None]:
 
 def _write(data: Path, kept: list[Server]) -> None:
     """Put the file at its place, whole, for its owner's eyes alone."""
-    beside = data / f".{FILE}.new"
-    beside.unlink(missing_ok=True)  # a half one of a writer that was killed, with whatever mode
-    file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(file, "w", encoding="utf-8") as out:
-        json.dump({"servers": [asdict(server) for server in kept]}, out, indent=2)
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(beside, data / FILE)
+    write_atomic(data / FILE, json.dumps({"servers": [asdict(server) for server in kept]}, indent=2).encode())

@@ -70,6 +70,7 @@ BATCH_TOKENS = 512  # most tokens in one llama_decode; above n_batch llama.cpp e
 PREFILL_CHUNK_TOKENS = 64  # a prompt is read in such steps, with news of the progress behind each
 PREFILL_SHARED_TOKENS = 16  # in such steps while answers run: theirs is the token between two steps
 CONTEXT_DROP = 0.25  # share of the context freed at once when a conversation outgrows it
+TOKEN_CHARS = 128  # no token is longer
 ANSWER_LEAST_TOKENS = 32  # a prompt that leaves less of the context than this for its answer is refused
 PENALTY_TOKENS = 64  # the repeat penalty looks back so far
 GPU_LAYERS = 999  # where there is a GPU: all of them
@@ -88,7 +89,6 @@ REMOTE_IMAGES_BYTES = 64 * 1024 * 1024  # of pictures kept ready to be sent agai
 REMOTE_IMAGE_TOKENS = 576  # taken for those of a picture where the server does not say: LLaVA-1.5's
 REMOTE_PROBE_S = 10.0  # a server that does not say what it is within this time is asked its question anyway
 REMOTE_REPLY_BYTES = 4 * 1024 * 1024  # most that is read of a reply, or of one event in a stream
-REMOTE_TOKEN_CHARS = 128  # no token is longer: a server that sends more than max_tokens of them is cut off
 REMOTE_STOP_STRINGS = 4  # OpenAI takes no more; all are looked for here as well
 
 # Pictures

@@ -101,7 +101,7 @@ class RemoteHandle:
                 self._put(Text(text))
             if self._words.stopped:
                 self._finish("stop")
-            elif self.sampling and self._chars > self.sampling.max_tokens * settings.REMOTE_TOKEN_CHARS:
+            elif self.sampling and self._chars > self.sampling.max_tokens * settings.TOKEN_CHARS:
                 self._finish("length")  # this server never ends
 
     def finish(self, reason: FinishReason) -> None:

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import itertools
 import os
+import re
 import threading
+import unicodedata
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LOG_ERROR = 4  # ggml_log_level
+_LONGEST_RUN = 1000  # characters of one kind that are tokenised together; see _short_runs
 
 _lock = threading.Lock()
 _binding: Any = None
@@ -106,6 +110,32 @@ def default_threads() -> int:
     return os.cpu_count() or 1
 
 
+def _short_runs(text: str) -> list[str]:
+    """`text` cut wherever letters, digits, spaces or signs run on for `_LONGEST_RUN` characters.
+
+    Most vocabularies of the BPE kind split text by std::regex, which calls itself for each character of a match: a run
+    of about 20,000 letters overflows a stack of 8 MB and ends the process (llama.cpp issue 27783), and threads on
+    Android have 1 MB. A cut may cost one token of a text that nobody writes."""
+    if all(len(part[0]) <= _LONGEST_RUN for part in re.finditer(r"\S+|\s+", text)):
+        return [text]
+    runs = ("".join(run) for _, run in itertools.groupby(text, _kind))
+    parts = [""]
+    for run in runs:
+        for at in range(0, len(run), _LONGEST_RUN):
+            if at:
+                parts.append("")
+            parts[-1] += run[at : at + _LONGEST_RUN]
+    return parts
+
+
+def _kind(character: str) -> str:
+    """The class that a pre-tokenizer's expressions put it in: letters with their marks, digits, spaces, signs."""
+    if character.isspace():
+        return "Z"
+    kind = unicodedata.category(character)[0]
+    return {"L": "L", "M": "L", "N": "N"}.get(kind, "P")
+
+
 class Model:
     """A loaded GGUF: weights and vocabulary. `tokenize` and `piece` may be called from any thread."""
 
@@ -124,15 +154,19 @@ class Model:
         self.hidden = int(llama.llama_model_n_embd(self.handle))
         self.vocabulary = int(llama.llama_vocab_n_tokens(self._vocab))
         self.bos = int(llama.llama_vocab_bos(self._vocab))
+        self._splits_by_regex = llama.llama_vocab_type(self._vocab) == llama.LLAMA_VOCAB_TYPE_BPE
 
     def tokenize(self, text: str, special: bool = False, /) -> list[int]:
         """Token ids of `text`, without bos or eos; with `special`, markers in it become one token each."""
-        data = text.encode("utf-8", "replace")
-        room = len(data) + 2  # a token stands for at least a byte; some vocabularies put a space in front
-        ids = (self._llama.llama_token * room)()
-        count = self._llama.llama_tokenize(self._vocab, data, len(data), ids, room, False, special)
-        assert count >= 0, "the room for token ids was too small"
-        return list(ids[:count])
+        found: list[int] = []
+        for part in _short_runs(text) if self._splits_by_regex else (text,):
+            data = part.encode("utf-8", "replace")
+            room = len(data) + 2  # a token stands for at least a byte; some vocabularies put a space in front
+            ids = (self._llama.llama_token * room)()
+            count = self._llama.llama_tokenize(self._vocab, data, len(data), ids, room, False, special)
+            assert count >= 0, "the room for token ids was too small"
+            found += ids[:count]
+        return found
 
     def piece(self, token: int) -> bytes:
         """The bytes of `token`, often a part of a character only; none for a special token."""

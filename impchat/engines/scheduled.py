@@ -33,6 +33,11 @@ class ScheduledEngine:
     def info(self) -> EngineInfo:
         return self._info
 
+    @property
+    def broken(self) -> bool:
+        """Whether a fault of ours has ended it: every request fails now, only a new engine helps."""
+        return self._scheduler.broken
+
     def prefill(self, prompt: Prompt) -> LocalHandle:
         """Read `prompt` into the KV cache and generate nothing. What another prompt is just reading is shared."""
         return self._scheduler.submit(Request(prompt, None))

@@ -2,17 +2,22 @@
 
 In: requests, from any thread. Out: their events. In each step it decodes one batch: the latest token of every answer
 that runs, and a chunk of the prompts that are being read; pictures are encoded on another thread meanwhile. So answers
-go on while a long prompt is read, new ones join at any time, and what the KV cache holds is not read again.
+go on while a long prompt is read, new ones join at any time, and what the KV cache holds is not read again. Each
+prompt is tokenised on a thread of its own. A fault in the work for one request ends that request alone.
 This file does not know conversations beyond their key, nor who reads the events.
 """
 
 from __future__ import annotations
 
+import logging
 import queue
 import random
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from impchat import prompts, settings
@@ -40,6 +45,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+_log = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True, slots=True)
 class _Part:
     """What one request adds to a batch: cells that follow those in its slot, all tokens or all of pictures."""
@@ -63,7 +71,7 @@ class Scheduler:
         self._context_tokens = context_tokens
         self._slots = kv.Slots(context, slots)
         self._commands: queue.SimpleQueue[Request | Seen | None] = queue.SimpleQueue()  # None: look around
-        self._eyes = Eyes(vision, self._commands.put)
+        self._eyes = Eyes(vision, self._is_wanted, self._commands.put)
         # The scheduler's own: requests that wait for a slot, those that have one, and who first asked for a picture.
         self._waiting: list[Request] = []
         self._active: list[Request] = []
@@ -72,20 +80,29 @@ class Scheduler:
         self._lock = threading.Lock()
         self._open: set[Request] = set()  # without their last event
         self._in_flight: set[Request] = set()  # in the batch that is being decoded
+        self._preparing: set[threading.Thread] = set()
         self._closing = False
+        self._broken = False
         self._thread = threading.Thread(target=self._run, name="impchat-scheduler", daemon=True)
         self._thread.start()
 
     # For other threads
 
     def submit(self, request: Request) -> LocalHandle:
+        work = threading.Thread(target=self._prepare, args=(request,), name="impchat-prompt", daemon=True)
         with self._lock:
             self._open.add(request)
             if self._closing:
                 self._end(request, _failed(EngineError("engine.closed")))
             else:
-                self._commands.put(request)
+                self._preparing.add(work)
+                work.start()
         return LocalHandle(request, self.stop)
+
+    @property
+    def broken(self) -> bool:
+        """Whether a fault has ended the thread: nothing is answered any more."""
+        return self._broken
 
     def stop(self, request: Request) -> None:
         with self._lock:
@@ -144,12 +161,15 @@ class Scheduler:
                 progress = self._step() or progress
         finally:
             with self._lock:
-                asked, self._closing = self._closing, True
+                self._broken, self._closing = not self._closing, True
                 for request in [*self._open]:
-                    if asked:
-                        self._finish(request, "stopped")
-                    else:  # a mistake of ours ended the loop: nobody may wait for ever
+                    if self._broken:  # a fault ended the loop: nobody may wait for ever
                         self._end(request, _failed(EngineError("engine.broken")))
+                    else:
+                        self._finish(request, "stopped")
+                preparing = [*self._preparing]
+            for work in preparing:  # they use the model
+                work.join()
             self._release()
             self._eyes.close()
             self._vision.free()
@@ -167,41 +187,70 @@ class Scheduler:
             if isinstance(command, Seen):
                 self._seen(command)
             elif command is not None:
-                self._prepare(command)
+                self._waiting.append(command)
 
     def _prepare(self, request: Request) -> None:
-        """Render a new request and let it wait for a slot."""
+        """Render a new request, then let it wait for a slot; the body of a thread of its own, because text of many
+        megabytes takes seconds to tokenise."""
+        try:
+            with self._faults_of(request):
+                if not request.ended:
+                    self._render(request)
+        finally:
+            with self._lock:
+                self._preparing.discard(threading.current_thread())
+            self._commands.put(request)  # also one that ended: it is let go of there
+
+    def _render(self, request: Request) -> None:
         bundle, tokens = self._bundle, self._bundle.image.tokens
         bos = self._model.bos if bundle.text.add_bos else None
         tokenize = prompts.in_nfc(self._model.tokenize) if bundle.text.nfc else self._model.tokenize
-        writing = (bundle.writing, tokenize, bundle.text.eos[0], bos)
-        try:
-            if request.sampling is not None:
-                check_sampling(request.sampling)
-            prompt, dropped = prompts.fit(
-                request.prompt, *writing, picture_tokens=tokens, context_tokens=self._context_tokens
-            )
-            pieces = [*prompts.render(prompt, *writing), prompts.Tokens(prompt.begun)]
-        except ImpChatError as exc:
-            self._tell(request, _failed(exc))
-            request.forget()
-            return
+        writing = (bundle.writing, cache(tokenize), bundle.text.eos[0], bos)
+        if request.sampling is not None:
+            check_sampling(request.sampling)
+        prompt, dropped = prompts.fit(
+            request.prompt, *writing, picture_tokens=tokens, context_tokens=self._context_tokens
+        )
+        pieces = [*prompts.render(prompt, *writing), prompts.Tokens(prompt.begun)]
         request.cells = kv.cells(pieces, tokens)
         request.pictures = {piece.sha256: piece for piece in pieces if isinstance(piece, Picture)}
         if dropped:
             self._tell(request, dropped)
-        self._waiting.append(request)
+
+    @contextmanager
+    def _faults_of(self, request: Request) -> Iterator[None]:
+        """Around the work for one request: an exception ends that request."""
+        try:
+            yield
+        except ImpChatError as exc:
+            self._tell(request, _failed(exc))
+        except Exception:  # noqa: BLE001 - a fault of ours or of a library must not end the work for everybody else
+            _log.exception("a request ended by a fault")
+            self._tell(request, _failed(EngineError("engine.fault")))
+
+    def _is_wanted(self, sha256: str) -> bool:
+        """Whether any request still waits for this picture; called on the thread of the eyes."""
+        with self._lock:
+            return any(sha256 in request.pictures for request in self._open)
 
     def _seen(self, seen: Seen) -> None:
         """Give a picture's embeddings, or why there are none, to all who wait for them."""
         self._looking.pop(seen.sha256).vision_s += seen.seconds
         for request in self._active:
-            if seen.sha256 not in request.pictures:
+            if request.ended or seen.sha256 not in request.pictures:
                 continue
             if seen.embeddings is not None:
                 request.embeddings[seen.sha256] = seen.embeddings
             elif seen.error is not None:
                 self._tell(request, _failed(seen.error))
+            elif seen.sha256 not in request.embeddings:  # it came when the picture had just been passed over
+                self._look(request, seen.sha256)
+
+    def _look(self, request: Request, sha256: str) -> None:
+        """Have a picture of `request` encoded, once for all who wait for it."""
+        if sha256 not in self._looking:
+            self._looking[sha256] = request
+            self._eyes.look(request.pictures[sha256])
 
     def _release(self) -> None:
         """Let go of requests that ended."""
@@ -226,15 +275,16 @@ class Scheduler:
             slot = self._slots.take(request.prompt.key, request.cells[: -1 if request.sampling else None])
             if slot is None:
                 break
+            request.slot = slot
             self._waiting.remove(request)
             self._active.append(request)
-            self._begin(request, slot)
+            with self._faults_of(request):
+                self._begin(request, slot)
             changed = True
         return changed
 
     def _begin(self, request: Request, slot: kv.Slot) -> None:
         """A request has its slot: have its pictures looked at, as far as they are not in the KV cache."""
-        request.slot = slot
         request.cached = len(slot.cells)
         if request.sampling:
             request.words = Words((*self._bundle.text.stop, *request.sampling.stop))
@@ -249,9 +299,7 @@ class Scheduler:
                 request.embeddings[sha256] = known
                 continue
             self._tell(request, Encoding(sha256))
-            if sha256 not in self._looking:
-                self._looking[sha256] = request
-                self._eyes.look(request.pictures[sha256])
+            self._look(request, sha256)
         self._tell(request, Reading(0, len(new)))
 
     def _resume(self, request: Request, sampling: Sampling, sampler: Sampler) -> bool:
@@ -300,7 +348,11 @@ class Scheduler:
             self._in_flight = {part.request for part in parts}
             self._context.rearm()
         begun = time.perf_counter()
-        outcome = self._context.decode(*_batch(parts))
+        try:
+            outcome = self._context.decode(*_batch(parts))
+        except Exception:  # noqa: BLE001 - as in _faults_of
+            _log.exception("a decode failed")
+            outcome = Outcome.FAILED
         seconds = time.perf_counter() - begun
         with self._lock:
             self._in_flight = set()
@@ -317,7 +369,8 @@ class Scheduler:
         for part in parts:
             row += len(part.cells)
             part.slot.cells += part.cells
-            self._advance(part, row, seconds)
+            with self._faults_of(part.request):
+                self._advance(part, row, seconds)
 
     def _advance(self, part: _Part, row: int, seconds: float) -> None:
         """`part`, whose last row in the batch was `row`, is in the KV cache: what follows from that."""

@@ -7,6 +7,7 @@ This file does not know prompts or the language model.
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import numpy
     from numpy.typing import NDArray
 
+_log = logging.getLogger(__name__)
 _SILENT = 4  # onnxruntime's log: fatal errors only
 
 
@@ -124,20 +126,21 @@ class OnnxVision(CachedVision):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Seen:
-    """What came of a picture."""
+    """What came of a picture: its embeddings or an error, or neither where nobody wanted it any more."""
 
     sha256: str
-    embeddings: NDArray[numpy.float32] | None  # None: `error` says why
-    error: ImpChatError | None
-    seconds: float  # spent on it
+    embeddings: NDArray[numpy.float32] | None = None
+    error: ImpChatError | None = None
+    seconds: float = 0.0  # spent on it
 
 
 class Eyes:
     """One thread that encodes pictures in the order in which they were asked for."""
 
-    def __init__(self, vision: Vision, done: Callable[[Seen], None]) -> None:
-        """`done` is called on that thread."""
+    def __init__(self, vision: Vision, wanted: Callable[[str], bool], done: Callable[[Seen], None]) -> None:
+        """Both are called on that thread: `wanted` with a picture's hash before it is encoded, `done` after that."""
         self._vision = vision
+        self._is_wanted = wanted
         self._done = done
         self._wanted: queue.SimpleQueue[Picture | None] = queue.SimpleQueue()
         self._closing = False
@@ -145,7 +148,7 @@ class Eyes:
         self._thread.start()
 
     def look(self, picture: Picture) -> None:
-        """Encode `picture`; `done` follows."""
+        """Encode `picture` if it is still wanted when its turn comes; `done` follows."""
         self._wanted.put(picture)
 
     def close(self) -> None:
@@ -157,12 +160,21 @@ class Eyes:
 
     def _run(self) -> None:
         while (picture := self._wanted.get()) is not None and not self._closing:
-            begun = time.perf_counter()
-            try:
-                seen = Seen(picture.sha256, self._vision.encode(picture), None, time.perf_counter() - begun)
-            except ImpChatError as exc:
-                seen = Seen(picture.sha256, None, exc, time.perf_counter() - begun)
-            self._done(seen)
+            self._done(self._seen(picture))
+
+    def _seen(self, picture: Picture) -> Seen:
+        if not self._is_wanted(picture.sha256):
+            return Seen(picture.sha256)
+        begun = time.perf_counter()
+        embeddings, error = None, None
+        try:
+            embeddings = self._vision.encode(picture)
+        except ImpChatError as exc:
+            error = exc
+        except Exception as exc:  # noqa: BLE001 - one picture fails, not the thread that all others wait for
+            _log.exception("encoding a picture failed")
+            error = EngineError("engine.vision_failed", detail=_short(exc))
+        return Seen(picture.sha256, embeddings, error, time.perf_counter() - begun)
 
 
 def _short(exc: Exception) -> str:

@@ -20,6 +20,7 @@ from typing import Literal
 
 from impchat import paths, settings
 from impchat.errors import ImpChatError, ModelError
+from impchat.files import write_atomic
 from impchat.locks import FileLock
 from impchat.models import bundle as bundles
 from impchat.models import catalog
@@ -279,10 +280,8 @@ def _licences(data: Path) -> dict[str, str]:
 
 def _write(path: Path, text: str) -> None:
     """Put a small file at its place, whole. Raises ModelError "model.choice_unwritable"."""
-    beside = path.with_name(f".{path.name}.new")
     try:
         paths.ensure_data_dir(path.parent)
-        beside.write_text(text + "\n", encoding="utf-8", errors="surrogateescape")
-        beside.replace(path)
+        write_atomic(path, f"{text}\n".encode(errors="surrogateescape"))
     except OSError as exc:
         raise ModelError("model.choice_unwritable", path=str(path), detail=exc.strerror or str(exc)) from exc

@@ -134,7 +134,7 @@ def _add_answers(api: FastAPI, app: App, desk: Desk, fetch: Fetch | None) -> Non
             handle: Handle = engine.start(prompt, wire.sampling_of(asked, engine.info.sampling))
             return handle
 
-        run = Run(lambda: app.engine, lambda: wire.prompt_of(asked, app.system, spoken, fetch), start)
+        run = Run(app.opened, lambda: wire.prompt_of(asked, app.system, spoken, fetch), start)
         job = desk.take(run)
         reply = wire.Reply(app.model)
         try:
@@ -156,7 +156,7 @@ def _add_answers(api: FastAPI, app: App, desk: Desk, fetch: Fetch | None) -> Non
         only its own tokens."""
         _check_model(app, asked.model)
         run = Run(
-            lambda: app.engine,
+            app.opened,
             lambda: wire.prompt_of(asked, app.system, spoken, fetch, prefill=True),
             lambda engine, prompt: engine.prefill(prompt),
         )

@@ -1,7 +1,7 @@
 """A page for this machine alone: where it listens, which requests are its own, and what its responses carry.
 
-In: an address, HTTP requests, responses. Out: a socket; whether a request may be read; responses. A request must name this machine (a foreign
-name that leads to 127.0.0.1 is DNS rebinding) and must not come from another site's page.
+In: an address, HTTP requests, responses. Out: a socket; whether a request may be read; responses. A request must name
+this machine (a foreign name that leads to 127.0.0.1 is DNS rebinding) and must not come from another site's page.
 This file does not know what the page shows.
 """
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-import os
 import platform
 import ssl
 from collections.abc import Iterable
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from impchat import paths, settings
 from impchat.errors import HistoryError
+from impchat.files import write_atomic
 from impchat.locks import FileLock
 
 
@@ -91,13 +91,5 @@ def _make(target: Certificate, addresses: Iterable[str]) -> None:
     )
     plain = serialization.NoEncryption()
     secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
-    _write(target.key, secret)  # the certificate last: where it is, all is there
-    _write(target.certificate, made.public_bytes(serialization.Encoding.PEM))
-
-
-def _write(path: Path, data: bytes) -> None:
-    beside = path.with_suffix(".new")
-    beside.unlink(missing_ok=True)
-    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
-        out.write(data)
-    os.replace(beside, path)
+    write_atomic(target.key, secret)  # the certificate last: where it is, all is there
+    write_atomic(target.certificate, made.public_bytes(serialization.Encoding.PEM))

@@ -7,15 +7,17 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from impchat import paths, settings
 from impchat.answer import Answer
-from impchat.app import App
+from impchat.app import App, choose_bundle
 from impchat.errors import ChatError, EngineError, HistoryError
 from impchat.history import History
 from impchat.messages import Dropped, Event, Failed, Finished, Message, Reading, Stats, Text
+from impchat.servers import at
 from tests.core.scripted import SECONDS, ScriptedEngine
 
 ME = settings.OWNER
@@ -168,24 +170,63 @@ def test_stop_keeps_the_text_so_far(app: App, engine: ScriptedEngine) -> None:
     assert answer.state == "stopped"
 
 
-def test_an_answer_stopped_while_the_engine_opens_never_starts(tmp_path: Path) -> None:
-    opening, go_on = threading.Event(), threading.Event()
+class SlowlyLoaded(App):
+    """Loads its model when the test lets it."""
 
-    class SlowApp(App):
-        @property
-        def engine(self) -> ScriptedEngine:  # type: ignore[override]
-            opening.set()
-            assert go_on.wait(SECONDS)
-            return engine
+    def __init__(self, data: Path) -> None:
+        super().__init__(data, History(paths.history_file(data)), choose_bundle(data), None)
+        self.loading, self.go_on = threading.Event(), threading.Event()
 
-    engine = ScriptedEngine()
-    with SlowApp(tmp_path, History(paths.history_file(tmp_path)), None, engine) as app:
-        answer = app.chat().send("Hello")
-        assert opening.wait(SECONDS)
-        answer.stop()
-        go_on.set()
-        assert answer.wait(SECONDS).state == "stopped"
-        assert engine.idle()
+    def _load(self, *work: Any) -> None:
+        self.loading.set()
+        assert self.go_on.wait(SECONDS)
+        super()._load(*work)
+
+
+@pytest.fixture
+def slowly(tmp_path: Path) -> Iterator[SlowlyLoaded]:
+    with SlowlyLoaded(tmp_path) as app:
+        yield app
+        app.go_on.set()
+
+
+def test_stop_works_while_the_model_loads(slowly: SlowlyLoaded) -> None:
+    answer = slowly.chat().send("Hello")
+    assert slowly.loading.wait(SECONDS)
+    answer.stop()
+    assert answer.wait(SECONDS).state == "stopped"
+    assert not slowly.loaded
+
+
+def test_a_stop_while_the_model_loads_leaves_the_next_question_its_model(slowly: SlowlyLoaded) -> None:
+    chat = slowly.chat()
+    stopped = chat.send("Hello")
+    stopped.stop()
+    stopped.wait(SECONDS)
+    answer = chat.send("Hello")
+    slowly.go_on.set()
+    assert answer.wait(SECONDS).state == "done"
+
+
+def test_closing_does_not_wait_for_a_model_that_loads(tmp_path: Path) -> None:
+    app = SlowlyLoaded(tmp_path)
+    answer = app.chat().send("Hello")
+    opened = app.opened()
+    assert app.loading.wait(SECONDS)
+    app.close()
+    assert answer.state == "stopped"
+    app.go_on.set()
+    with pytest.raises(EngineError) as raised:  # it is closed as soon as it is there
+        opened.result(SECONDS)
+    assert raised.value.code == "engine.closed"
+
+
+def test_a_server_is_asked_without_waiting_for_the_model_here_to_load(slowly: SlowlyLoaded) -> None:
+    slowly.chat().send("Hello")
+    assert slowly.loading.wait(SECONDS)
+    chat = slowly.chat(server=at("http://127.0.0.1:9"))
+    assert chat.send("Hello").wait(SECONDS).state == "failed"  # nobody listens there; what matters is that it was asked
+    assert not slowly.loaded
 
 
 def test_streaming_text_reaches_the_disk_while_the_engine_is_silent(app: App, engine: ScriptedEngine) -> None:
@@ -365,3 +406,40 @@ def test_a_locked_database_refuses_the_question_in_one_sentence(app: App, engine
     second = app.chat(first.conversation).send("And now?")
     engine.next().finish("Now")
     assert second.wait(SECONDS).state == "done", "nothing stays locked"
+
+
+def test_a_long_answer_can_be_stopped_however_many_others_ended_meanwhile(app: App, engine: ScriptedEngine) -> None:
+    long = app.chat().send("Hello")
+    script = engine.next()
+    for _ in range(settings.ANSWERS_KEPT + 1):
+        other = app.chat().send("Hello")
+        engine.next().finish("Hi")
+        assert other.wait(SECONDS).state == "done"
+    app.answer(long.message, ME).stop()
+    assert script.stopped
+    assert long.wait(SECONDS).state == "stopped"
+
+
+def test_an_answer_of_a_chat_that_is_removed_for_good_ends(app: App, engine: ScriptedEngine) -> None:
+    answer = app.chat().send("Hello")
+    script = engine.next()
+    script.say("Good ")
+    app.history.purge_conversation(answer.conversation, ME)
+    end = answer.wait(SECONDS)
+    assert script.stopped
+    assert (end.state, end.error) == ("failed", Failed("history.no_message", {"message": answer.message}))
+    assert app._answers._unsaved == []  # nobody tries to save it for ever
+
+
+def test_a_question_in_a_deleted_chat_brings_it_back(app: App, engine: ScriptedEngine) -> None:
+    chat = app.chat()
+    answer = chat.send("Hello")
+    engine.next().finish("Hi")
+    answer.wait(SECONDS)
+    app.history.delete_conversation(answer.conversation, ME)
+    app.chat(answer.conversation).save_draft("And")
+    assert app.history.conversations(ME) == []
+    later = app.chat(answer.conversation).send("And now?")
+    engine.next().finish("Now")
+    assert later.wait(SECONDS).state == "done"
+    assert [each.uuid for each in app.history.conversations(ME)] == [answer.conversation]

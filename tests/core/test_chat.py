@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from PIL import Image
 from impchat import images, settings
 from impchat.app import App
 from impchat.chat import Chat
+from impchat.engines import Engine
 from impchat.errors import ChatError, EngineError, HistoryError, ImageError, SettingsError
 from impchat.messages import (
     Encoding,
@@ -535,3 +538,35 @@ def test_closing_ends_what_is_read_ahead(tmp_path: Path) -> None:
         script: Script = engine.next()
     assert script.stopped
     assert events(attachment) == [Finished("stopped", Stats())]
+
+
+def test_typing_and_attaching_at_once_begin_one_chat(app: App) -> None:
+    for _ in range(20):
+        chat, together = app.chat(), threading.Barrier(2)
+
+        def draft(chat: Chat = chat, together: threading.Barrier = together) -> None:
+            together.wait(SECONDS)
+            chat.save_draft("What is")
+
+        typing = threading.Thread(target=draft)
+        typing.start()
+        together.wait(SECONDS)
+        chat.attach(RED)
+        typing.join()
+    assert len(app.history.conversations(ME)) == 20
+
+
+def test_a_server_does_not_wait_for_what_this_machine_reads(app: App, engine: ScriptedEngine) -> None:
+    chat = app.chat()
+    attachment = chat.attach(RED)
+    here = engine.next()  # reads, and is not done
+    elsewhere, opened = ScriptedEngine(), Future[Engine]()
+    opened.set_result(elsewhere)
+    core = replace(app._core, opened=lambda: opened, model="other")
+    answer = Chat(core, chat.conversation, ME).send("What is it?")
+    script = elsewhere.next()
+    assert script.prompt.turns == (user("What is it?", RED),)
+    assert here.stopped
+    assert isinstance(events(attachment)[-1], Finished)
+    script.finish("A square")
+    assert answer.wait(SECONDS).text == "A square"

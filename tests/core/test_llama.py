@@ -4,14 +4,14 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import impchat
-from impchat.engines.llama import Context, Model, Outcome, Row, Sampler
+from impchat.engines.llama import Context, Model, Outcome, Row, Sampler, _short_runs
 from impchat.errors import ModelError
 from impchat.messages import Sampling
 from impchat.models.bundle import Bundle
@@ -189,3 +189,47 @@ def test_memory_is_given_back_once_however_often_it_is_asked(demo: Bundle) -> No
     sampler = Sampler(model, GREEDY, 0)
     for thing in (sampler, context, model) * 2:
         thing.free()
+
+
+def with_pre_tokenizer(name: str, gguf: bytes) -> bytes:
+    """The same file with another pre-tokenizer; the model's name is cut so that everything stays in its place."""
+
+    def string(value: bytes) -> bytes:
+        return len(value).to_bytes(8, "little") + value
+
+    def replaced(data: bytes, key: bytes, change: Callable[[bytes], bytes]) -> bytes:
+        at = data.index(string(key)) + 8 + len(key) + 4  # behind the type of the value
+        size = int.from_bytes(data[at : at + 8], "little")
+        return data[:at] + string(change(data[at + 8 : at + 8 + size])) + data[at + 8 + size :]
+
+    before = len(gguf)
+    gguf = replaced(gguf, b"tokenizer.ggml.pre", lambda _: name.encode())
+    return replaced(gguf, b"general.name", lambda value: value[: len(value) - (len(gguf) - before)])
+
+
+@pytest.mark.parametrize("pre", ["gpt-4o", "tekken", "deepseek-v3"])
+def test_no_text_ends_the_process_whatever_the_vocabulary(demo: Bundle, tmp_path: Path, pre: str) -> None:
+    file = tmp_path / "language.gguf"
+    file.write_bytes(with_pre_tokenizer(pre, demo.language.read_bytes()))
+    code = f"""
+from pathlib import Path
+from threading import Thread
+from impchat.engines.llama import Model
+model = Model(Path({str(file)!r}))
+def tokenize():
+    for letter in "a", "字", " ", "!", "1", "e\u0301":
+        text = letter * 30_000
+        print(b"".join(map(model.piece, model.tokenize(text))).decode() == text)
+thread = Thread(target=tokenize)
+thread.start()
+thread.join()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=CORE.parent)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["True"] * 6, "")
+
+
+def test_what_people_write_is_tokenised_in_one_piece(model: Model) -> None:
+    assert _short_runs("Where is it? " * 1000) == ["Where is it? " * 1000]
+    chinese = "图里有什么？红色的圆在哪里，" * 500
+    assert _short_runs(chinese) == [chinese]
+    assert [len(part) for part in _short_runs("a" * 2500 + "12" + " " * 1001)] == [1000, 1000, 1502, 1]

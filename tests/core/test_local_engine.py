@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from impchat import settings
+from impchat.app import App
 from impchat.engines import Engine, Handle
 from impchat.engines.local import LocalEngine
 from impchat.errors import ModelError, SettingsError
@@ -56,12 +57,12 @@ def open_engine(demo: Bundle) -> Iterator[Open]:
 
 
 @pytest.fixture
-def engine(open_engine: Open) -> Engine:
+def engine(open_engine: Open) -> LocalEngine:
     return open_engine()
 
 
 @pytest.fixture
-def endless(open_engine: Open) -> Engine:
+def endless(open_engine: Open) -> LocalEngine:
     return open_engine(eos=NO_TOKEN)
 
 
@@ -361,6 +362,100 @@ def test_a_prompt_that_llama_cpp_refuses_fails_alone(endless: Engine) -> None:
     running.stop()
     assert finished([*events]).finish_reason == "stopped"
     assert text_of(run(endless.start(ask("Hello!"), GREEDY)))
+
+
+class Faulty:
+    """A part of the engine with one method that raises what no part of ImpChat raises."""
+
+    def __init__(self, part: object, method: str) -> None:
+        self._part, self._method = part, method
+
+    def __getattr__(self, name: str) -> object:
+        if name == self._method:
+            raise ValueError("a fault in a library")
+        return getattr(self._part, name)
+
+
+@pytest.mark.parametrize("part", ["_vision", "_model", "_context"])
+def test_a_fault_ends_one_answer_and_no_other(engine: LocalEngine, draw: Draw, part: str) -> None:
+    scheduler = engine._scheduler
+    method = {"_vision": "encode", "_model": "sampler", "_context": "decode"}[part]
+    whole = getattr(scheduler, part)
+    setattr(scheduler, part, Faulty(whole, method))
+    scheduler._eyes._vision = scheduler._vision
+    code = failed(run(engine.start(ask("What colour is the circle?", draw("red")), GREEDY)))
+    assert (
+        code == {"_vision": "engine.vision_failed", "_model": "engine.fault", "_context": "engine.decode_failed"}[part]
+    )
+    setattr(scheduler, part, whole)
+    scheduler._eyes._vision = scheduler._vision
+    assert "red" in text_of(run(engine.start(ask("What colour is the circle?", draw("red")), GREEDY)))
+    assert not engine.broken
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_broken_engine_is_opened_anew_for_the_next_question(tmp_path: Path) -> None:
+    with App.open(tmp_path) as app:
+        first = app.engine
+        assert isinstance(first, LocalEngine)
+        first._scheduler._step = Faulty(None, "")._part  # type: ignore[assignment,method-assign]
+        chat = app.chat()
+        broken = chat.send("Hello!").wait(20)
+        assert broken.error and broken.error.code == "engine.broken"
+        assert first.broken
+        answer = chat.send("Hello!").wait(20)
+        assert answer.state == "done"
+        assert app.engine is not first
+
+
+def test_answers_go_on_while_a_very_long_text_is_tokenised(endless: LocalEngine) -> None:
+    model = endless._scheduler._model
+    tokenizing, go_on = threading.Event(), threading.Event()
+
+    class Slow(Faulty):
+        def tokenize(self, text: str, special: bool = False, /) -> list[int]:
+            if "circle" in text:
+                tokenizing.set()
+                assert go_on.wait(20)
+            return model.tokenize(text, special)
+
+    endless._scheduler._model = Slow(model, "")  # type: ignore[assignment]
+    long = endless.start(ask("circle " * 100), WILD)
+    assert tokenizing.wait(20)
+    other = endless.start(ask("Hello!"), WILD)
+    events = other.events()
+    until(events, Text)
+    other.stop()
+    long.stop()
+    assert finished([*long.events()]).finish_reason == "stopped"
+    go_on.set()
+
+
+def test_a_picture_that_nobody_waits_for_any_more_is_not_decoded(engine: LocalEngine, draw: Draw) -> None:
+    vision = engine._scheduler._vision
+    encoded: list[str] = []
+    encoding, go_on = threading.Event(), threading.Event()
+
+    class Slow(Faulty):
+        def encode(self, picture: Picture) -> object:
+            encoded.append(picture.sha256)
+            encoding.set()
+            assert go_on.wait(20)
+            return vision.encode(picture)
+
+    engine._scheduler._eyes._vision = Slow(vision, "")  # type: ignore[assignment]
+    red, blue, green = draw("red"), draw("blue"), draw("green")
+    first = engine.start(ask("What colour is the circle?", red), GREEDY)
+    assert encoding.wait(20)
+    gone = engine.prefill(typing(blue))
+    events = gone.events()
+    until(events, Encoding)
+    gone.stop()
+    go_on.set()
+    assert "red" in text_of(run(first))
+    assert "green" in text_of(run(engine.start(ask("What colour is the circle?", green), GREEDY)))
+    assert encoded == [red.sha256, green.sha256]
+    assert "blue" in text_of(run(engine.start(ask("What colour is the circle?", blue), GREEDY)))
 
 
 # When a conversation outgrows the context

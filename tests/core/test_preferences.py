@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,18 @@ def test_what_was_chosen_is_found_again_by_its_owner_alone(tmp_path: Path) -> No
     preferences.save(tmp_path, chosen)
     assert preferences.load(tmp_path) == chosen
     assert stat.S_IMODE((tmp_path / "preferences.json").stat().st_mode) == 0o600
+
+
+def test_two_who_choose_at_once_are_both_heard(tmp_path: Path) -> None:
+    def choose(theme: preferences.Theme) -> None:
+        for _ in range(100):
+            preferences.save(tmp_path, Preferences(theme=theme))
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(choose, "dark"), pool.submit(choose, "light")]:
+            done.result()
+    assert preferences.load(tmp_path).theme in ("dark", "light")
+    assert [file.name for file in tmp_path.iterdir()] == ["preferences.json"]
 
 
 def test_what_cannot_be_used_counts_as_never_chosen(tmp_path: Path) -> None:

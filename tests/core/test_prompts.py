@@ -342,3 +342,34 @@ def test_conversations_that_begin_differently_have_names_of_their_own() -> None:
     others += [Prompt("S", (ask("Q"),)), Prompt("S", (ask("R"),)), Prompt("S", ())]
     assert len({prompts.conversation_of(prompt) for prompt in others}) == len(others)
     assert prompts.conversation_of(Prompt("S", (ask("Q"),), "key")) == "key"
+
+
+def test_a_long_conversation_is_tokenised_once_for_each_question() -> None:
+    turns = [turn for n in range(200) for turn in (ask(f"question {n}"), say(f"answer {n}"))]
+    prompt = Prompt("system", (*turns, ask("the last")))
+    read: list[str] = []
+
+    def tokenize(text: str, special: bool = False, /) -> list[int]:
+        read.append(text)
+        return list(range(len(text.split())))
+
+    prompts.fit(prompt, "phi2", tokenize, EOS, picture_tokens=196, context_tokens=2048)
+    # A question is tokenised where it stands, and once more as the first one of a window.
+    assert sum(map(len, read)) <= 3 * sum(len(turn.text) + len("USER:  ASSISTANT: ") for turn in prompt.turns)
+
+
+def test_text_that_fits_no_context_is_refused_without_being_read() -> None:
+    huge = "word " * 4_000_000
+
+    def tokenize(text: str, special: bool = False, /) -> list[int]:
+        assert len(text) < 1_000_000
+        return list(range(len(text.split())))
+
+    def fit(*turns: Turn) -> tuple[Prompt, object]:
+        return prompts.fit(Prompt("", turns), "phi2", tokenize, EOS, picture_tokens=196, context_tokens=2048)
+
+    with pytest.raises(EngineError) as raised:
+        fit(ask(huge))
+    assert raised.value.code == "prompt.too_long"
+    kept, _ = fit(ask(huge), say("Yes"), ask("And?"))  # an old one is dropped like any other that is too long
+    assert kept.turns == (ask("And?"),)

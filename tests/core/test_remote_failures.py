@@ -302,7 +302,7 @@ def test_an_answer_without_end_is_cut_at_its_length(serve: Serve, open_engine: O
 
     told = answered(open_engine(serve(act).url))
     assert finished(told).finish_reason == "length"
-    assert len(text_of(told)) < 2 * SHORT.max_tokens * settings.REMOTE_TOKEN_CHARS
+    assert len(text_of(told)) < 2 * SHORT.max_tokens * settings.TOKEN_CHARS
 
 
 @pytest.mark.parametrize("done", [True, False], ids=["done", "counted"])

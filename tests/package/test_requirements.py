@@ -4,6 +4,9 @@ from importlib.metadata import requires
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.package.flet_build import ROOT
 
 # What pip believes it runs on: Flet's packager sets platform_system for its target and leaves sys_platform alone.
 DESKTOP = {"platform_system": "Linux", "sys_platform": "linux", "extra": ""}
@@ -31,3 +34,15 @@ def test_a_phone_gets_the_llama_cpp_that_has_phone_wheels_and_nothing_for_termin
 @pytest.mark.parametrize("environment", [DESKTOP, ANDROID, IOS], ids=["desktop", "android", "ios"])
 def test_the_core_alone_brings_no_front_end_and_no_training_framework(environment: dict[str, str]) -> None:
     assert not {"gradio", "flet", "torch", "transformers", "fastapi"} & set(wanted(environment))
+
+
+def test_every_package_has_a_locked_version_that_fits() -> None:
+    locked: dict[str, list[str]] = {}
+    for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines():
+        name, version = line.partition(";")[0].strip().split("==")
+        locked.setdefault(canonicalize_name(name), []).append(version)
+    found = [Requirement(line) for line in requires("impchat") or []]
+    ours = [r for r in found if r.name != "impchat" and '== "Android"' not in str(r.marker)]
+    wrong = [str(r) for r in ours if not any(map(r.specifier.contains, locked.get(canonicalize_name(r.name), [])))]
+    assert len(ours) > 30
+    assert wrong == []  # `make lock` writes requirements.lock anew

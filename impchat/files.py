@@ -1,0 +1,25 @@
+"""Small files, written in one step.
+
+In: a path and bytes. Out: the file, readable by its owner alone; readers and other writers see the old content or the
+new one, never a part. This file does not know what the bytes mean.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replace the content of `path`, whose folder exists. Raises OSError, and leaves nothing behind."""
+    handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".new", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        os.unlink(beside)
+        raise
