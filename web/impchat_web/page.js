@@ -227,11 +227,13 @@ window.impchat = (() => {
     event.preventDefault();
     hover(0);
     const items = [...event.dataTransfer.items].filter(({ kind }) => kind === "file");
+    let folder = "";
     for (const item of items) {
       const entry = item.webkitGetAsEntry?.();
-      if (entry?.isDirectory) notice("error", say("folder", { name: entry.name }));
+      if (entry?.isDirectory) folder = entry.name;
       else add(item.getAsFile());
     }
+    if (folder) notice("error", say("folder", { name: folder }));
   });
 
   // Cells of a table come as text and as a picture of it: the text is pasted, the picture offered. A picture of a web
@@ -645,7 +647,11 @@ window.impchat = (() => {
 
   let sent = null; // the text of the question on its way
   const isBlank = () => !question().value.trim() && !chips().length;
-  const maySend = () => sent === null && !isBlank();
+  const maySend = () => {
+    if (sent !== null || isBlank()) return false;
+    sent = question().value; // at once: Gradio calls `sending` a moment later
+    return true;
+  };
   const showBlank = () => find("#send").setAttribute("aria-disabled", String(isBlank()));
   addEventListener("input", (event) => event.target === question() && showBlank());
   const halt = (event) => {
@@ -733,7 +739,8 @@ window.impchat = (() => {
     if (["sent", "managed", "gone"].includes(event) && !refreshing) tabs.postMessage("");
     find("#title").textContent = state.title;
     document.title = state.title ? `${state.title} · ImpChat` : "ImpChat";
-    if (byHand.matches && event !== "managed" && !refreshing) question().focus({ preventScroll: true });
+    const elsewhere = event === "ended" && document.activeElement !== document.body; // a title may be being typed
+    if (byHand.matches && event !== "managed" && !elsewhere) question().focus({ preventScroll: true });
   };
 
   // Behind every event of Gradio's, also where nothing came from the server.
@@ -756,15 +763,14 @@ window.impchat = (() => {
     listed: page.listed,
   });
 
-  const sending = async (text, state) => {
-    sent = text;
+  const sending = async (state) => {
     const { visit } = page;
     const from = here(state);
     const before = failures;
     await Promise.all(uploads);
     await new Promise(inTurn);
     const to = visit === page.visit ? here(state) : from;
-    return { ...to, have: have(), cancelled: failures > before };
+    return [sent, { ...to, have: have(), cancelled: failures > before }];
   };
 
   return {

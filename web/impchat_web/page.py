@@ -235,7 +235,7 @@ def build(app: App, language: str | None, pairs: bool = False) -> gr.Blocks:
                 view.send,
                 [question, state],
                 state,
-                js="async (text, state) => [text, await impchat.sending(text, state)]",
+                js="(text, state) => impchat.sending(state)",
                 **events,
             ),
         ]
