@@ -58,6 +58,17 @@ def set_title(db: sqlite3.Connection, conversation: int, title: str) -> None:
     db.execute("insert into title_search (rowid, text) values (?, ?)", (conversation, search.index_text(title)))
 
 
+def title_by_answer(db: sqlite3.Connection, message: int, text: str) -> None:
+    """Give the conversation of the answer `message` a title from its text, where it has none."""
+    row = db.execute(
+        "select conversations.id from conversations join messages on conversation = conversations.id"
+        " where messages.id = ? and title = ''",
+        (message,),
+    ).fetchone()
+    if row and text.strip():
+        set_title(db, row["id"], title_from(text))
+
+
 def set_tags(db: sqlite3.Connection, conversation: int, tags: Sequence[str]) -> None:
     db.execute("delete from conversation_tags where conversation = ?", (conversation,))
     db.executemany(

@@ -212,7 +212,8 @@ class History:
         dropped_turns: int = 0,
         error: Failed | None = None,
     ) -> Message:
-        """Save the end of an answer. The first end stands: a finished answer is given back as it is.
+        """Save the end of an answer. The first end stands: a finished answer is given back as it is. A conversation
+        without a title, whose first question was a picture alone, takes it from the answer.
 
         Raises HistoryError "history.no_message" where its conversation has been purged."""
         with self._database.write() as db:
@@ -233,6 +234,7 @@ class History:
                     ),
                 )
                 changes.end(db, message)
+                changes.title_by_answer(db, message, rows.clean(text))
             return rows.message(db, uuid)
 
     def merge(

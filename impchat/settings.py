@@ -140,6 +140,7 @@ HEARTBEAT_DEAD_S = 15.0  # a streaming message of another machine's writer count
 ANSWERS_KEPT = 64  # ended answers whose numbered events stay in memory for readers that come back
 TITLE_CHARS = 60
 QUESTION_CHARS = 16_000
+DRAFT_BYTES = 4_000_000  # of a text that is kept while it is typed; it may be longer than a question until it is sent
 LIST_COUNT = 50  # conversations that `impchat history list` shows
 BUSY_TIMEOUT_S = 10.0  # how long a write waits for another process's lock
 QUERY_CHARS = 500  # of a search that are read; no phrase anybody looks for is longer

@@ -4,7 +4,7 @@
 window.impchat = (() => {
   "use strict";
 
-  const page = { conversation: "", answer: "", words: {}, seen: 0, visit: 0, trigger: null, gone: "", reopen: "" };
+  const page = { conversation: "", answer: "", words: {}, seen: 0, visit: 0, trigger: null, gone: "", reopen: "", listed: 0 };
   const find = (selector, within = document) => within.querySelector(selector);
   const say = (key, values = {}) =>
     (page.words[`web.js.${key}`] ?? "").replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
@@ -18,9 +18,13 @@ window.impchat = (() => {
     return made;
   };
 
-  const type = (text) => {
+  const write = (text) => {
+    if (question().value === text) return;
     question().value = text;
-    question().dispatchEvent(new Event("input", { bubbles: true }));
+    question().dispatchEvent(new Event("input", { bubbles: true })); // Gradio reads it from there
+  };
+  const type = (text) => {
+    write(text);
     question().focus();
   };
 
@@ -38,9 +42,10 @@ window.impchat = (() => {
   let wanted = 0; // counts what a person opened: of several things at once, the last is shown
   let asked = 0;
   const open = (conversation) => {
-    saveDraft();
+    const saved = leaveDraft(); // what is typed from now on is for the conversation that opens
     const mine = ++wanted;
-    inTurn(() => {
+    inTurn(async () => {
+      await saved;
       if (mine < wanted) return turnEnds();
       asked = mine;
       page.trigger("navigate", { conversation });
@@ -51,10 +56,10 @@ window.impchat = (() => {
   // --- Gradio's events, one at a time: of two at once, the first might be drawn last -----------------------------------
 
   const waiting = [];
-  let taken = true; // by the page's loading
+  let busy = true; // with the page's loading
   const nextTurn = () => {
-    if (taken || !waiting.length) return;
-    taken = true;
+    if (busy || !waiting.length) return;
+    busy = true;
     waiting.shift()();
   };
   const inTurn = (begin) => {
@@ -62,22 +67,25 @@ window.impchat = (() => {
     nextTurn();
   };
   const turnEnds = () => {
-    taken = false;
+    busy = false;
     nextTurn();
   };
   const manage = (what) => inTurn(() => page.trigger("manage", what));
 
   // --- Notices -----------------------------------------------------------------------------------------------------
 
-  const notice = (kind, text, undo) => {
+  const notice = (kind, text, action) => {
     const place = find("#notice");
     place.replaceChildren();
     if (!text) return;
     const line = element("div", { class: `line ${kind}` }, element("span", { dir: "auto" }, text));
-    if (undo) line.append(element("button", { type: "button", class: "quiet", "data-do": "undo", "data-conversation": undo }, say("undo")));
+    if (action) line.append(action);
     line.append(element("button", { type: "button", class: "tool close", "data-do": "hide-notice", "aria-label": say("hide") }));
     place.append(line);
   };
+
+  const undoButton = (conversation) =>
+    element("button", { type: "button", class: "quiet", "data-do": "undo", "data-conversation": conversation }, say("undo"));
 
   const announce = (text) => {
     find("#announce").textContent = text;
@@ -139,6 +147,7 @@ window.impchat = (() => {
       const lines = linesOf(response.body);
       const { value } = await lines.next();
       if (visit !== page.visit) return;
+      if (!page.conversation) draftChanged(); // the words before it belong to the conversation that the picture began
       settle(value.conversation, true);
       attached(made, value.image);
       watch(made, lines);
@@ -146,7 +155,9 @@ window.impchat = (() => {
       if (visit !== page.visit) return;
       failures += 1;
       dropChip(made);
-      notice("error", error instanceof TypeError ? say("lost") : error.message);
+      const readable = await file.slice(0, 1).arrayBuffer().then(() => true, () => false);
+      const { name } = file;
+      notice("error", !readable ? say("unreadable", { name }) : error instanceof TypeError ? say("lost") : error.message);
     }
   };
 
@@ -188,8 +199,9 @@ window.impchat = (() => {
     }
   }
 
-  const post = (path, body) =>
-    fetch(path, { method: "POST", body, keepalive: true }).catch(() => notice("error", say("lost")));
+  // A request that outlives the page may carry 64 KiB at most.
+  const post = (path, body, options = {}) =>
+    fetch(path, { method: "POST", body, ...options }).catch(() => notice("error", say("lost")));
 
   const detach = (image) =>
     post(`/detach?c=${encodeURIComponent(page.conversation)}&image=${encodeURIComponent(image)}`);
@@ -214,13 +226,30 @@ window.impchat = (() => {
     if (!carriesFiles(event)) return;
     event.preventDefault();
     hover(0);
-    for (const file of event.dataTransfer.files) add(file);
+    const items = [...event.dataTransfer.items].filter(({ kind }) => kind === "file");
+    let folder = "";
+    for (const item of items) {
+      const entry = item.webkitGetAsEntry?.();
+      if (entry?.isDirectory) folder = entry.name;
+      else add(item.getAsFile());
+    }
+    if (folder) notice("error", say("folder", { name: folder }));
   });
+
+  // Cells of a table come as text and as a picture of it: the text is pasted, the picture offered. A picture of a web
+  // page may come with its address.
+  let pasted = [];
   addEventListener("paste", (event) => {
     const files = [...(event.clipboardData?.files ?? [])];
     if (!files.length) return;
+    const text = event.clipboardData.getData("text/plain").trim();
     event.preventDefault();
-    for (const file of files) add(file);
+    if (!text || /^((https?|file):\S+\s*)+$/.test(text)) return files.forEach(add);
+    question().focus();
+    document.execCommand("insertText", false, text); // as if it were typed: it can be undone
+    pasted = files;
+    const attach = element("button", { type: "button", class: "quiet", "data-do": "attach-pasted" }, say("attach_pasted"));
+    notice("hint", say("pasted"), attach);
   });
 
   // --- The thread: only what changed is drawn, so that a selection, a scrolled table and the focus stay ----------------
@@ -232,10 +261,20 @@ window.impchat = (() => {
     return [...template.content.childNodes];
   };
 
-  // Makes the children of `parent`, from number `from` on, equal to the nodes `wanted`.
+  const keyOf = ({ dataset }) => dataset?.message ?? dataset?.conversation ?? dataset?.group;
+
+  // Makes the children of `parent`, from number `from` on, equal to the nodes `wanted`. A node with a key stays the same
+  // node, so that a press on it is not lost.
   const morph = (parent, wanted, from = 0) => {
+    const keys = new Set(wanted.map(keyOf));
+    for (const now of [...parent.childNodes].slice(from)) if (keyOf(now) && !keys.has(keyOf(now))) now.remove();
     for (const [number, next] of wanted.entries()) {
-      const now = parent.childNodes[from + number];
+      let now = parent.childNodes[from + number];
+      if (now && keyOf(now) !== keyOf(next)) {
+        const there = keyOf(next) && [...parent.childNodes].slice(from + number).find((node) => keyOf(node) === keyOf(next));
+        parent.insertBefore(there || next, now);
+        now = there || next;
+      }
       if (!now) parent.append(next);
       else if (!now.isEqualNode(next)) change(now, next);
     }
@@ -243,7 +282,7 @@ window.impchat = (() => {
   };
 
   const change = (now, next) => {
-    if (now.nodeName !== next.nodeName || now.dataset?.message !== next.dataset?.message) return now.replaceWith(next);
+    if (now.nodeName !== next.nodeName || keyOf(now) !== keyOf(next)) return now.replaceWith(next);
     if (now.nodeType === Node.TEXT_NODE) {
       let same = 0;
       while (same < now.length && now.data[same] === next.data[same]) same += 1;
@@ -259,6 +298,65 @@ window.impchat = (() => {
 
   // The last message that the page shows as the history keeps it.
   const have = () => [...turns().querySelectorAll(":scope > .turn:not(#live)")].at(-1)?.dataset.message ?? "";
+
+  // --- The list of chats: one stop for the Tab key, arrows move in it ---------------------------------------------------
+
+  let listWaits = null; // for a title that is being typed
+  const drawList = (html) => {
+    listWaits = find("#history input") ? html : null;
+    if (listWaits === null) morph(find("#history .list"), parsed(html));
+  };
+
+  addEventListener("keydown", (event) => {
+    const entry = event.target.closest?.("#history li");
+    if (!entry || event.target.matches("input") || event.ctrlKey || event.metaKey || event.altKey) return;
+    const links = [...document.querySelectorAll("#history li a")];
+    const row = [...entry.querySelectorAll("a, button")];
+    const up = links.indexOf(row[0]);
+    const across = row.indexOf(event.target);
+    const to = {
+      ArrowDown: links[up + 1],
+      ArrowUp: links[up - 1],
+      Home: links[0],
+      End: links.at(-1),
+      ArrowRight: row[across + 1],
+      ArrowLeft: row[across - 1],
+    }[event.key];
+    if (!to) return;
+    event.preventDefault();
+    for (const link of links) link.tabIndex = link.parentElement === to.parentElement ? 0 : -1;
+    to.focus();
+  });
+
+  // Behind a deleted chat the next one moves to the same place: a second click there is not meant for it.
+  const DOUBLE_MS = 1500;
+  let deletion = { x: 0, y: 0, at: -DOUBLE_MS };
+  const again = ({ clientX: x, clientY: y, timeStamp: at }) => {
+    const near = Math.hypot(x - deletion.x, y - deletion.y) < 10 && at - deletion.at < DOUBLE_MS;
+    if (!near) deletion = { x, y, at };
+    return near;
+  };
+  addEventListener("pointermove", ({ clientX, clientY }) => {
+    if (Math.hypot(clientX - deletion.x, clientY - deletion.y) >= 10) deletion.at = -DOUBLE_MS;
+  });
+
+  // --- Other tabs and devices: what they changed is drawn when they say so, or when a person comes back -----------------
+
+  let refreshing = false;
+  const refresh = () => {
+    if (refreshing || document.hidden || !page.seen || page.answer || sent !== null) return;
+    refreshing = true;
+    const { conversation } = page;
+    inTurn(() => {
+      if (page.answer || conversation !== page.conversation) return (refreshing = false), turnEnds();
+      if (conversation) page.trigger("ended", { conversation, have: have() });
+      else page.trigger("manage", { do: "list", conversation });
+    });
+  };
+  const tabs = new BroadcastChannel("impchat");
+  tabs.addEventListener("message", refresh);
+  addEventListener("focus", refresh);
+  document.addEventListener("visibilitychange", refresh);
 
   // --- The answer that is being written ---------------------------------------------------------------------------------
 
@@ -296,27 +394,49 @@ window.impchat = (() => {
   // --- The draft's text ---------------------------------------------------------------------------------------------
 
   let draftTimer = 0;
-  const saveDraft = () => {
+  const saveDraft = async (options) => {
     if (!draftTimer) return;
+    draftIsSaved();
+    if (!page.conversation) return;
+    const response = await post(`/draft?c=${encodeURIComponent(page.conversation)}`, question().value, options);
+    if (response?.status === 422) notice("error", (await response.json()).error);
+  };
+  const draftIsSaved = () => {
     clearTimeout(draftTimer);
     draftTimer = 0;
-    if (page.conversation) post(`/draft?c=${encodeURIComponent(page.conversation)}`, question().value);
   };
-  addEventListener("input", (event) => {
-    if (event.target !== question()) return;
+  const draftChanged = () => {
     clearTimeout(draftTimer);
     draftTimer = setTimeout(saveDraft, 800);
-  });
+  };
+  addEventListener("input", (event) => event.target === question() && draftChanged());
+
+  // A conversation that has not begun has no place on the server for its draft.
+  const UNBEGUN = "impchat.draft";
+  const leaveDraft = () => {
+    if (!question()) return;
+    if (!page.conversation) sessionStorage.setItem(UNBEGUN, question().value);
+    const saved = saveDraft();
+    write("");
+    draftIsSaved();
+    return saved;
+  };
   // A reload brings the words back at once, also those that the server never saw; Gradio reloads when it lost its server.
   const kept = () => `impchat.kept.${page.conversation}`;
   addEventListener("pagehide", () => {
     sessionStorage.setItem(kept(), question()?.value ?? "");
-    saveDraft();
+    saveDraft({ keepalive: true });
   });
-  const restore = () => {
-    const text = sessionStorage.getItem(kept());
-    sessionStorage.removeItem(kept());
-    if (text && !question().value) type(text);
+  const taken = (key) => {
+    const text = sessionStorage.getItem(key);
+    sessionStorage.removeItem(key);
+    return text;
+  };
+  const enterDraft = (state) => {
+    const typed = question().value; // since the way to this conversation began
+    const draft = state.conversation ? state.draft : taken(UNBEGUN);
+    write(((state.words && taken(kept())) || draft || "") + typed);
+    if (!typed) draftIsSaved();
   };
 
   // --- Scrolling: stay at the end while the answer grows, unless the reader has gone up --------------------------------
@@ -383,6 +503,7 @@ window.impchat = (() => {
       if (done) return;
       done = true;
       field.replaceWith(link);
+      if (listWaits !== null) drawList(listWaits);
       const title = field.value.trim();
       if (save && title && title !== link.textContent) {
         manage({ do: "rename", conversation: entry.dataset.conversation, title });
@@ -456,7 +577,21 @@ window.impchat = (() => {
     },
     open: (button) => open(button.closest("li").dataset.conversation),
     rename: (button) => rename(button.closest("li")),
-    delete: (button) => manage({ do: "delete", conversation: button.closest("li").dataset.conversation }),
+    delete: (button, event) => {
+      if (again(event)) return;
+      manage({ do: "delete", conversation: button.closest("li").dataset.conversation });
+    },
+    older: () => {
+      page.listed += 100;
+      manage({ do: "list", conversation: "" });
+    },
+    "attach-pasted": () => {
+      notice();
+      pasted.forEach(add);
+      pasted = [];
+      question().focus();
+    },
+    skip: () => question().focus(),
     undo: (button) => {
       page.reopen = page.gone === button.dataset.conversation ? page.gone : "";
       manage({ do: "restore", conversation: button.dataset.conversation });
@@ -504,7 +639,7 @@ window.impchat = (() => {
     const button = event.target.closest("[data-do]");
     if (!button || event.ctrlKey || event.metaKey || event.shiftKey) return; // a link may open in a tab of its own
     event.preventDefault();
-    actions[button.dataset.do](button);
+    actions[button.dataset.do](button, event);
   });
 
   addEventListener("keydown", (event) => {
@@ -513,8 +648,31 @@ window.impchat = (() => {
     else if (document.body.classList.contains("answering")) find("#stop").click();
   });
 
-  // Enter that ends the writing of a Chinese word must not send the question.
-  addEventListener("keypress", (event) => event.isComposing && event.stopPropagation(), true);
+  // --- Sending: once for each question, and not before there is one -----------------------------------------------------
+
+  let sent = null; // the text of the question on its way
+  const isBlank = () => !question().value.trim() && !chips().length;
+  const maySend = () => {
+    if (sent !== null || isBlank()) return false;
+    sent = question().value; // at once: Gradio calls `sending` a moment later
+    return true;
+  };
+  const showBlank = () => find("#send").setAttribute("aria-disabled", String(isBlank()));
+  addEventListener("input", (event) => event.target === question() && showBlank());
+  const halt = (event) => {
+    event.stopImmediatePropagation();
+    event.preventDefault();
+  };
+  addEventListener(
+    "keypress",
+    (event) => {
+      if (event.target !== question() || event.key !== "Enter") return;
+      if (event.isComposing) event.stopPropagation(); // it ends the writing of a Chinese word
+      else if (!event.shiftKey && !maySend()) halt(event);
+    },
+    true,
+  );
+  addEventListener("click", (event) => event.target.closest("#send") && !maySend() && halt(event), true);
 
   // --- Gradio's side --------------------------------------------------------------------------------------------------
 
@@ -532,8 +690,11 @@ window.impchat = (() => {
       element("div", { id: "offer" }),
       element("div", { id: "holders" }),
     );
+    document.body.prepend(element("a", { id: "skip", href: "#question", "data-do": "skip" }, say("skip")));
     document.body.append(picker, viewer, devices, element("div", { id: "drop" }, element("span", {}, say("drop"))));
     find("#composer").prepend(element("button", { type: "button", id: "latest", "data-do": "latest", "aria-label": say("latest"), title: say("latest") }));
+    new MutationObserver(showBlank).observe(find("#chips"), { childList: true });
+    showBlank();
     watchScroll();
   };
 
@@ -541,9 +702,11 @@ window.impchat = (() => {
   const draw = (state) => {
     page.seen = state.stamp;
     if (state.words) firstTime(state);
+    if (state.listed) page.listed = state.listed;
     const { event } = state;
     if (event === "cancelled") return;
     if (state.thread) drawThread(state.thread);
+    if (state.list !== undefined) drawList(state.list);
     if (event === "opened") {
       page.visit += 1;
       page.answer = null;
@@ -552,18 +715,19 @@ window.impchat = (() => {
       clearChips();
       for (const image of state.pictures) chip(`/thumbnail/${image}`, image);
       if (document.body.classList.contains("menu")) menu(false);
-      if (state.words) restore();
+      enterDraft(state);
     }
     if (event === "sent") {
-      clearTimeout(draftTimer);
-      draftTimer = 0;
+      if (question().value.startsWith(sent)) write(question().value.slice(sent.length)); // the next one may have begun
+      if (question().value) draftChanged();
+      else draftIsSaved();
       settle(state.conversation, false);
       clearChips();
       announce(say("answering"));
     }
     if (event === "ended") {
       page.answer = null;
-      announce(find("#thread .turn:last-child .words")?.innerText ?? "");
+      if (!refreshing) announce(find("#thread .turn:last-child .words")?.innerText ?? "");
     }
     if (event !== "managed") follow(state.answer);
     if (event === "gone") {
@@ -575,11 +739,13 @@ window.impchat = (() => {
       page.reopen = "";
     }
     if (event === "opened" || event === "sent") toEnd();
-    if (event !== "opened" || state.notice || !find("#notice .done")) // "Deleted: Undo" outlives the way to the next chat
-      notice(state.notice?.kind, state.notice?.text, state.notice?.undo);
+    if (state.notice || (!refreshing && (event !== "opened" || !find("#notice .done")))) // "Deleted: Undo" outlives the way to the next chat
+      notice(state.notice?.kind, state.notice?.text, state.notice?.undo && undoButton(state.notice.undo));
+    if (["sent", "managed", "gone"].includes(event) && !refreshing) tabs.postMessage("");
     find("#title").textContent = state.title;
     document.title = state.title ? `${state.title} · ImpChat` : "ImpChat";
-    if (byHand.matches && event !== "managed") question().focus({ preventScroll: true });
+    const elsewhere = event === "ended" && document.activeElement !== document.body; // a title may be being typed
+    if (byHand.matches && event !== "managed" && !elsewhere) question().focus({ preventScroll: true });
   };
 
   // Behind every event of Gradio's, also where nothing came from the server.
@@ -588,12 +754,19 @@ window.impchat = (() => {
       if (state.stamp > page.seen) draw(state);
       else notice("error", say("lost"));
     } finally {
+      refreshing = false;
+      if (["sent", "refused", "cancelled"].includes(state.event) || state.stamp <= page.seen) sent = null;
       document.body.classList.add("ready");
       turnEnds();
     }
   };
 
-  const here = ({ words, language, thread, ...state }) => ({ ...state, conversation: page.conversation, answer: page.answer });
+  const here = ({ words, language, thread, list, draft, ...state }) => ({
+    ...state,
+    conversation: page.conversation,
+    answer: page.answer,
+    listed: page.listed,
+  });
 
   const sending = async (state) => {
     const { visit } = page;
@@ -602,7 +775,7 @@ window.impchat = (() => {
     await Promise.all(uploads);
     await new Promise(inTurn);
     const to = visit === page.visit ? here(state) : from;
-    return { ...to, have: have(), cancelled: failures > before };
+    return [sent, { ...to, have: have(), cancelled: failures > before }];
   };
 
   return {

@@ -26,15 +26,17 @@ from impchat_web import languages, render, render_devices
 
 State = dict[str, Any]
 """What the browser keeps: conversation, title, answer (the uuid of the one being written, or ""), pictures (sha256 of
-the draft's), and what just happened: event, notice (a sentence to show), and stamp, which is larger in each state than
-in those before, also in those before a restart. Where messages came: thread, their `html` and the uuid of the message
-`after` which they stand ("": they are all)."""
+the draft's), listed (how many chats its list may have), and what just happened: event, notice (a sentence to show),
+and stamp, which is larger in each state than in those before, also in those before a restart. What is new to draw:
+list, the HTML of the chats; draft, the text of a conversation that was opened; thread, the `html` of messages and the
+uuid of the message `after` which they stand ("": they are all)."""
 
 _SESSIONS = 8  # Gradio keeps what each page shows, of ten thousand pages where it is not told; ours asks for none of it
 _QUEUE_SLEEP_S = 3600.0
 
 _stamps = count(time.time_ns() // 1000)  # microseconds are exact in JavaScript's numbers
-_NOWHERE: State = {"conversation": "", "title": "", "answer": "", "pictures": []}
+_NOWHERE: State = {"conversation": "", "title": "", "answer": "", "pictures": [], "draft": ""}
+_LISTED = 100  # chats in the list, and each time that a person asks for more of them
 
 
 def owner_of(request: gr.Request | None) -> str:
@@ -72,9 +74,10 @@ class View:
     def _welcome(self, language: str) -> dict[str, str]:
         return {"after": "", "html": render.welcome([file.name for file in paths.samples()], language)}
 
-    def _history(self, selected: str, request: gr.Request) -> str:
-        conversations = self.app.history.conversations(owner_of(request))
-        return render.history(conversations, selected, self.language(request), date.today())
+    def _list(self, selected: str, listed: int, request: gr.Request) -> str:
+        conversations = self.app.history.conversations(owner_of(request), limit=listed + 1)
+        more = len(conversations) > listed
+        return render.history(conversations[:listed], selected, self.language(request), date.today(), more)
 
     def _state(self, conversation: str, event: str, request: gr.Request, notice: dict[str, str] | None = None) -> State:
         state = dict(_NOWHERE)
@@ -84,6 +87,7 @@ class View:
             state["conversation"] = conversation
             state["title"] = remarks.title_of(row, self.language(request))
             state["pictures"] = list(row.draft_images)
+            state["draft"] = row.draft
             if branch and branch[-1].state == "streaming":
                 state["answer"] = branch[-1].uuid
         return _marked(state, event, notice)
@@ -94,77 +98,70 @@ class View:
     def _refused(self, state: State, error: ImpChatError, request: gr.Request) -> State:
         return _marked(state, "refused", self._notice(error, request))
 
-    def _opened(self, conversation: str, request: gr.Request, notice: dict[str, str] | None = None) -> tuple[Any, ...]:
-        """All of a conversation, for `history, question, state`; the empty page for ""."""
+    def _opened(
+        self, conversation: str, listed: int, request: gr.Request, notice: dict[str, str] | None = None
+    ) -> State:
+        """All of a conversation; the empty page for ""."""
         try:
-            return (
-                self._history(conversation, request),
-                self.app.history.conversation(conversation, owner_of(request)).draft if conversation else "",
-                self._state(conversation, "opened", request, notice) | {"thread": self._thread(conversation, request)},
-            )
+            thread, chats = self._thread(conversation, request), self._list(conversation, listed, request)
+            return self._state(conversation, "opened", request, notice) | {"thread": thread, "list": chats}
         except ImpChatError as error:
             notice = self._notice(error, request)
             if conversation:  # an old bookmark
-                return self._opened("", request, notice)
-            welcome = self._welcome(self.language(request))
-            return gr.skip(), gr.skip(), _marked(_NOWHERE | {"thread": welcome}, "opened", notice)
+                return self._opened("", listed, request, notice)
+            return _marked(_NOWHERE | {"thread": self._welcome(self.language(request))}, "opened", notice)
 
     # What a person does
 
     def load(self, request: gr.Request) -> tuple[Any, ...]:
         language = self.language(request)
         words = {key: text for key, text in LANGUAGES[language].items() if key.startswith("web.js.")}
-        history, draft, state = self._opened(request.query_params.get("c", ""), request)
+        state = self._opened(request.query_params.get("c", ""), _LISTED, request)
         return (
-            history,
-            gr.update(
-                value=draft, label=say("chat.question", language), placeholder=say("chat.question_hint", language)
-            ),
-            state | {"language": language, "words": words},
+            gr.update(label=say("chat.question", language), placeholder=say("chat.question_hint", language)),
+            state | {"language": language, "words": words, "listed": _LISTED},
             *(say(f"chat.{name}", language) for name in ("new", "attach", "send", "stop")),
             render.banner(language) if self.app.demo else "",
             render.place(self.app.server, language),
             render_devices.button(language) if self.pairs else "",
         )
 
-    def navigate(self, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
-        return self._opened(event.conversation, request)
+    def navigate(self, state: State, request: gr.Request, event: gr.EventData) -> State:
+        return self._opened(event.conversation, state["listed"], request)
 
-    def send(self, text: str, state: State, request: gr.Request) -> tuple[Any, ...]:
-        """For `history, question, state`. Where the core refuses, the text stays as it is."""
+    def send(self, text: str, state: State, request: gr.Request) -> State:
+        """Where the core refuses, the page keeps the text."""
         conversation = state.get("conversation", "")
         if state.get("cancelled"):  # a picture of this question could not be read, the page says so
-            return gr.skip(), gr.skip(), _marked(state, "cancelled")
+            return _marked(state, "cancelled")
         try:
             chat = self.app.chat(conversation or None, owner_of(request))
             answer = chat.send(text)
             thread = self._thread(answer.conversation, request, state.get("have", ""))
-            return (
-                self._history(answer.conversation, request),
-                "",
-                self._state(answer.conversation, "sent", request) | {"answer": answer.message, "thread": thread},
-            )
+            chats = self._list(answer.conversation, state["listed"], request)
+            drawn = {"answer": answer.message, "thread": thread, "list": chats}
+            return self._state(answer.conversation, "sent", request) | drawn
         except ImpChatError as error:
-            return gr.skip(), gr.skip(), self._refused(state, error, request)
+            return self._refused(state, error, request)
 
-    def ended(self, request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
-        """The conversation whose answer is complete, for `history, state`; the empty page where it was deleted."""
+    def ended(self, state: State, request: gr.Request, event: gr.EventData) -> State:
+        """The conversation whose answer is complete, or that was changed elsewhere; the empty page where it was
+        deleted."""
         conversation = event.conversation
         try:
-            thread = self._thread(conversation, request, event.have)
-            return (
-                self._history(conversation, request),
-                self._state(conversation, "ended", request) | {"thread": thread},
+            thread, chats = (
+                self._thread(conversation, request, event.have),
+                self._list(conversation, state["listed"], request),
             )
+            return self._state(conversation, "ended", request) | {"thread": thread, "list": chats}
         except ImpChatError as error:
             if error.code == "history.no_conversation":
-                history, _, state = self._opened("", request, self._notice(error, request))
-                return history, state
-            state = _NOWHERE | {"conversation": conversation}  # the history cannot be read: what is shown stays
-            return gr.skip(), _marked(state, "ended", self._notice(error, request))
+                return self._opened("", state["listed"], request, self._notice(error, request))
+            # The history cannot be read: what is shown stays.
+            return _marked(_NOWHERE | {"conversation": conversation}, "ended", self._notice(error, request))
 
-    def manage(self, state: State, request: gr.Request, event: gr.EventData) -> tuple[Any, State]:
-        """Rename, delete or restore a conversation, for `history, state`."""
+    def manage(self, state: State, request: gr.Request, event: gr.EventData) -> State:
+        """Rename, delete or restore a conversation, or only draw the list anew."""
         conversation, here = event.conversation, state.get("conversation", "")
         history, owner, language = self.app.history, owner_of(request), self.language(request)
         notice = None
@@ -180,12 +177,12 @@ class View:
                     notice = {"kind": "done", "text": told, "undo": conversation}
                 case "restore":
                     history.restore_conversation(conversation, owner)
-            drawn = self._history(here, request)
+            drawn = {"list": self._list(here, state["listed"], request)}
             if here == conversation and event.do == "delete":
-                return drawn, _marked(state, "gone", notice)
-            return drawn, self._state(here, "managed", request, notice)
+                return _marked(state, "gone", notice) | drawn
+            return self._state(here, "managed", request, notice) | drawn
         except ImpChatError as error:
-            return gr.skip(), self._refused(state, error, request)
+            return self._refused(state, error, request)
 
 
 def _marked(state: State, event: str, notice: dict[str, str] | None = None) -> State:
@@ -204,7 +201,7 @@ def build(app: App, language: str | None, pairs: bool = False) -> gr.Blocks:
                 _html(f'<div class="brand">{render.MARK}<span>ImpChat</span></div>')
                 new = gr.Button("New chat", elem_id="new")
                 bus = "impchat.bus(trigger) // 'navigate', 'ended', 'manage'"  # Gradio looks for the names here
-                history = _html("", elem_id="history", js_on_load=bus)
+                chats = _html('<div class="list"></div>', elem_id="history", js_on_load=bus)
                 devices = _html("", elem_id="devices-button")
             with gr.Column(elem_id="main", min_width=0):
                 _html(
@@ -227,18 +224,18 @@ def build(app: App, language: str | None, pairs: bool = False) -> gr.Blocks:
                 local = _html("", elem_id="local")
         _html('<div id="announce" role="status" class="unseen"></div>')
 
-        opened = [history, question, state]
+        js = "state => impchat.here(state)"
         shown = [
-            page.load(view.load, None, [*opened, new, attach, send, stop, banner, local, devices], **events),
-            history.navigate(view.navigate, None, opened, **events),
-            history.ended(view.ended, None, [history, state], **events),
-            history.manage(view.manage, state, [history, state], js="state => impchat.here(state)", **events),
+            page.load(view.load, None, [question, state, new, attach, send, stop, banner, local, devices], **events),
+            chats.navigate(view.navigate, state, state, js=js, **events),
+            chats.ended(view.ended, state, state, js=js, **events),
+            chats.manage(view.manage, state, state, js=js, **events),
             gr.on(
                 [question.submit, send.click],
                 view.send,
                 [question, state],
-                opened,
-                js="async (text, state) => [text, await impchat.sending(state)]",
+                state,
+                js="(text, state) => impchat.sending(state)",
                 **events,
             ),
         ]

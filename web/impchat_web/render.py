@@ -129,28 +129,39 @@ def _receipt(message: Message, language: str) -> str:
     return f'<footer class="receipt">{copy}<span class="figures">{figures}</span></footer>'
 
 
-def history(conversations: Sequence[Conversation], selected: str, language: str, today: date) -> str:
-    """The history list in groups by age; `today` is the date on the reader's clock."""
+def history(
+    conversations: Sequence[Conversation], selected: str, language: str, today: date, more: bool = False
+) -> str:
+    """The history list in groups by age; `today` is the date on the reader's clock. `more`: there are older ones.
+
+    For the keyboard the list is one stop: the shown conversation or the first one; page.js moves from there."""
     if not conversations:
         return f'<p class="nothing">{escape(say("chat.history_empty", language))}</p>'
     parts = []
+    stop = selected if any(c.uuid == selected for c in conversations) else conversations[0].uuid
     for group, members in groupby(conversations, key=lambda c: remarks.group_of(c, today)):
-        entries = "".join(_entry(c, c.uuid == selected, language) for c in members)
-        parts.append(f"<h2>{escape(say(f'chat.history_{group}', language))}</h2><ul>{entries}</ul>")
+        entries = "".join(_entry(c, c.uuid == selected, c.uuid == stop, language) for c in members)
+        name = escape(say(f"chat.history_{group}", language))
+        parts.append(f'<section data-group="{group}"><h2>{name}</h2><ul>{entries}</ul></section>')
+    if more:
+        older = escape(say("chat.history_more", language))
+        parts.append(f'<button type="button" class="quiet older" data-do="older">{older}</button>')
     return "".join(parts)
 
 
-def _entry(conversation: Conversation, selected: bool, language: str) -> str:
+def _entry(conversation: Conversation, selected: bool, stop: bool, language: str) -> str:
     uuid = escape(conversation.uuid)
     title = remarks.title_of(conversation, language)
-    current = ' aria-current="page"' if selected else ""
+    state = ' aria-current="page"' if selected else ""
+    state += f' tabindex="{0 if stop else -1}"'
     tools = "".join(
-        f'<button type="button" class="tool {do}" data-do="{do}" title="{escape(say(f"chat.{do}", language))}" '
+        f'<button type="button" class="tool {do}" data-do="{do}" tabindex="-1" '
+        f'title="{escape(say(f"chat.{do}", language))}" '
         f'aria-label="{escape(say(f"chat.{do}", language))}: {escape(title)}"></button>'
         for do in ("rename", "delete")
     )
     return (
-        f'<li data-conversation="{uuid}"><a href="/?c={uuid}" data-do="open"{current} dir="auto" '
+        f'<li data-conversation="{uuid}"><a href="/?c={uuid}" data-do="open"{state} dir="auto" '
         f'title="{escape(title)}">{escape(title)}</a>{tools}</li>'
     )
 

@@ -37,7 +37,7 @@ from impchat import images, paths, remarks, settings
 from impchat.answer import Answer
 from impchat.app import App
 from impchat.chat import Attachment
-from impchat.errors import ImageError, ImpChatError
+from impchat.errors import ChatError, ImageError, ImpChatError
 from impchat.messages import Encoding, Event, Failed, Finished, Reading, Ready, Text
 from impchat.server import api
 from impchat.server.access import Access
@@ -184,7 +184,10 @@ def _add_draft(web: FastAPI, app: App, language: str | None) -> None:
 
     @web.post("/attach")
     async def attach(request: Request, c: str = "") -> StreamingResponse:
-        data = await _body(request)
+        def refused(size: int) -> ImageError:
+            return ImageError("image.too_large_bytes", megabytes=size >> 20, limit=settings.IMAGE_BYTES >> 20)
+
+        data = await _body(request, settings.IMAGE_BYTES, refused)
         chat = await run_in_threadpool(app.chat, c or None, page.owner_of(None))
         attachment = await run_in_threadpool(chat.attach, data)
         spoken = languages.choose(request.headers.get("accept-language", ""), language)
@@ -197,19 +200,20 @@ def _add_draft(web: FastAPI, app: App, language: str | None) -> None:
 
     @web.post("/draft")
     async def draft(request: Request, c: str) -> Response:
-        text = (await request.body()).decode("utf-8", "replace")[: settings.QUESTION_CHARS]
+        body = await _body(request, settings.DRAFT_BYTES, lambda size: ChatError("draft.too_long"))
+        text = body.decode("utf-8", "replace")
         chat = await run_in_threadpool(app.chat, c, page.owner_of(None))
         await run_in_threadpool(chat.save_draft, text)
         return Response(status_code=204)
 
 
-async def _body(request: Request) -> bytes:
-    """The request's body. Raises ImageError as soon as it is larger than a picture may be."""
+async def _body(request: Request, limit: int, refused: Callable[[int], ImpChatError]) -> bytes:
+    """The request's body. As soon as it is larger than `limit` bytes, raises what `refused` says of its size so far."""
     data = bytearray()
     async for chunk in request.stream():
         data += chunk
-        if len(data) > settings.IMAGE_BYTES:
-            raise ImageError("image.too_large_bytes", megabytes=len(data) >> 20, limit=settings.IMAGE_BYTES >> 20)
+        if len(data) > limit:
+            raise refused(len(data))
     return bytes(data)
 
 
