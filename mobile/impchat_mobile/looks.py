@@ -14,7 +14,7 @@ import flet as ft
 from PIL import Image
 
 COLUMN = 720  # widest column of text, for tablets and landscape
-WIDE = 900  # from this width on the history stands beside the conversation
+WIDE, TALL = 900, 560  # from this width and height on the history stands beside the conversation
 SIDE = 320
 ROUND = 20
 _LEAST = 48  # pixels that a picture is wide and high at least

@@ -189,27 +189,21 @@ class Answered:
         """`boxes`: the picture with the boxes that the answer names. `last`: no question follows."""
         self._shell = shell
         self._words = Words(shell, do.link, message.text)
-        self._wait = ft.Row(
-            [ft.ProgressRing(width=16, height=16, stroke_width=2), looks.faint("", size=14)], spacing=10, visible=False
-        )
+        self._progress = looks.faint(remarks.progress(None, shell.language), size=14)
+        ring = ft.ProgressRing(width=16, height=16, stroke_width=2)
+        # Hidden as a whole: Flet draws an error in the place of a Semantics without a visible content.
+        self._wait = ft.Semantics(live_region=True, content=ft.Row([ring, self._progress], spacing=10))
+        self._words.control.visible = bool(message.text)
         rows: list[ft.Control] = [self._words.control]
         if message.state == "streaming":
-            self._words.control.visible = bool(message.text)
             self._wait.visible = not message.text
-            rows.append(ft.Semantics(live_region=True, content=self._wait))
-            self._set_wait(remarks.progress(None, shell.language))
+            rows.append(self._wait)
         else:
-            self._words.control.visible = bool(message.text)
             rows += self._below(message, boxes, versions, last, do)
         self.control = ft.Container(
             ft.Column(rows, spacing=6, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH),
             padding=ft.Padding.only(right=8),
         )
-
-    def _set_wait(self, text: str) -> None:
-        label = self._wait.controls[1]
-        assert isinstance(label, ft.Text)
-        label.value = text
 
     def grow(self, growing: Growing) -> None:
         """Show what there is by now."""
@@ -222,7 +216,7 @@ class Answered:
             else:
                 self._words.grow(growing.text)
         else:
-            self._set_wait(remarks.progress(growing.reading, self._shell.language))
+            self._progress.value = remarks.progress(growing.reading, self._shell.language)
             self._shell.draw(self._wait)
 
     def _below(
@@ -231,9 +225,7 @@ class Answered:
         shell = self._shell
         rows: list[ft.Control] = []
         if boxes:
-            image = ft.Image(
-                boxes, width=240, border_radius=16, gapless_playback=True, semantics_label=shell.say("chat.boxes")
-            )
+            image = looks.whole(boxes, *_ALONE, radius=16, label=shell.say("chat.boxes"))
             look = shell.on(lambda: do.look_boxes(message))
             rows.append(
                 ft.Row(
