@@ -136,12 +136,17 @@ def small(icon: ft.IconData, label: str, on_click: Callable[..., Any] | None, **
     return button(icon, label, on_click, **(style | options))
 
 
+def size(data: bytes) -> tuple[int, int]:
+    """Width and height of a picture."""
+    with Image.open(io.BytesIO(data)) as opened:  # reads no more than its header
+        return opened.size
+
+
 def whole(data: bytes, width: float, height: float, radius: float, label: str) -> ft.Image:
     """All of a picture, as large as fits; of a very long one the ends are cut, so that there is something to tap."""
-    with Image.open(io.BytesIO(data)) as opened:  # reads its size alone
-        size = opened.size
-    scale = min(width / size[0], height / size[1])
-    shown_width, shown_height = (max(side * scale, _LEAST) for side in size)
+    sides = size(data)
+    scale = min(width / sides[0], height / sides[1])
+    shown_width, shown_height = (max(side * scale, min(_LEAST, height)) for side in sides)
     return ft.Image(
         data,
         width=shown_width,

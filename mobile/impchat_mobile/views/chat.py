@@ -8,11 +8,13 @@ is done with a message (doing.py) or with the whole conversation (menu.py).
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flet as ft
 
 from impchat import images, settings
+from impchat.images import Prepared
 from impchat.messages import Message
 from impchat.servers import Server
 from impchat_mobile import looks
@@ -27,9 +29,10 @@ from impchat_mobile.views.doing import Doing
 from impchat_mobile.views.tail import Tail
 from impchat_mobile.views.welcome import Welcome
 
-_LOW = 330  # pixels of height, below which there is room for one line of tools and no line of suggestions
-_TINY = 250  # and below which there is none for a title
-_BAR = 56
+_LOW = 480  # pixels of height, below which the tools stand beside the field, where that leaves room for words
+_LINE = 600  # pixels of width that field and tools beside each other take at least
+_LOWER, _LOWEST = 330, 250  # pixels of height, below which there is no room for suggestions, and none for a title
+_BAR = 56  # pixels of the title's height
 
 
 class ChatScreen(Screen):
@@ -147,8 +150,8 @@ class ChatScreen(Screen):
         bar = self._view.appbar
         assert isinstance(bar, ft.AppBar)
         self._height = event.height + (_BAR if bar.visible else 0)
-        self.composer.lie_low(self._height < _LOW)
-        if bar.visible == (self._height < _TINY):
+        self.composer.lie_low(self._height < _LOW and event.width >= _LINE)
+        if bar.visible == (self._height < _LOWEST):
             bar.visible = not bar.visible
             self._shell.page.update()
         self._show_chips()
@@ -160,6 +163,7 @@ class ChatScreen(Screen):
         self._tail.grew()
 
     async def shown(self) -> None:
+        self.composer.write(self.talk.text)  # another conversation may be open by now
         await self._draw()
         await self._draw_draft()
 
@@ -253,23 +257,27 @@ class ChatScreen(Screen):
         return found
 
     async def _draw_draft(self) -> None:
-        """What is being asked: its pictures and its words."""
+        """The pictures of what is being asked. Its words are the field's, which may be ahead of the talk's."""
         talk = self.talk
-        draft, new = talk.asked_about, talk.editing.new if talk.editing else {}
-        small = await asyncio.to_thread(self._shell.thumbnails.all, set(draft.pictures) - set(new))
-        small |= await asyncio.to_thread(lambda: {name: images.thumbnail(new[name].data) for name in new})
+        draft, small = talk.asked_about, {}
+        if draft.pictures:
+            small = await asyncio.to_thread(self._small, draft.pictures, talk.editing.new if talk.editing else {})
         if draft == talk.asked_about:
             self._edit_line.visible = talk.editing is not None
             self._shell.draw(self._edit_line)
             self.composer.show_draft(draft, small)
-            self.composer.write(talk.text)
             self._show_chips()
             self._shell.draw(self._chips_line)
+
+    def _small(self, pictures: Sequence[str], new: Mapping[str, Prepared]) -> dict[str, bytes]:
+        """Thumbnails; those of `new` are not in the history yet."""
+        found = self._shell.thumbnails.all(name for name in pictures if name not in new)
+        return found | {name: images.thumbnail(new[name].data) for name in pictures if name in new}
 
     def _show_chips(self) -> None:
         """Questions to try, as soon as there is a picture and nothing is typed."""
         talk = self.talk
-        show = bool(talk.asked_about.pictures) and not (talk.text or talk.growing or self._height < _LOW)
+        show = bool(talk.asked_about.pictures) and not (talk.text or talk.growing or self._height < _LOWER)
         self._chips_line.visible = show
         self._welcome.show_asks(not show)
         if show:
@@ -302,11 +310,13 @@ class ChatScreen(Screen):
         """Ask; a second tap while this goes on does nothing."""
         if self._asking:
             return
-        self._asking = True
+        self._asking, edits = True, self.talk.editing is not None
         try:
             await self.talk.send(text)
         finally:
             self._asking = False
+        if edits or self.composer.text == text:
+            self.composer.write(self.talk.text)
         await self._remember()
         await self._to_end()
 
@@ -358,12 +368,12 @@ class ChatScreen(Screen):
 
     async def _edit(self, message: Message) -> None:
         await self.talk.edit(message)
-        await self._draw_draft()
+        self.composer.write(message.text)
         await self.composer.focus()
 
     async def _leave_edit(self) -> None:
         await self.talk.leave_edit()
-        await self._draw_draft()
+        self.composer.write(self.talk.text)
 
     # The conversation as a whole
 
@@ -376,7 +386,7 @@ class ChatScreen(Screen):
         await self.talk.open(conversation, self._go.server_of(conversation))
         self._all = False
         self.composer.hide_notice()
-        await self._draw_draft()
+        self.composer.write(self.talk.text)
         await self._remember()
         if self.talk.messages:
             await self._to_end()

@@ -209,12 +209,18 @@ class Composer:
             row.append(ft.TextButton(shell.say("mobile.undo"), on_click=shell.on(take_back)))
         row.append(looks.small(ft.Icons.CLOSE_ROUNDED, shell.say("mobile.close"), shell.on(self.hide_notice)))
         self._notice.content, self._notice.visible = ft.Row(row, spacing=8), True
-        shell.draw(self._notice)
+        self._show_above()
+        shell.draw(self._notice, self._above)
 
     def hide_notice(self) -> None:
         if self._notice.visible:
             self._notice.visible = False
-            self._shell.draw(self._notice)
+            self._show_above()
+            self._shell.draw(self._notice, self._above)
+
+    def _show_above(self) -> None:
+        """The pictures; on a low screen a notice stands in their place."""
+        self._above.visible = bool(self._draft[0].pictures) and not (self._low and self._notice.visible)
 
     def show_gauge(self, share: float) -> None:
         """How full the context is."""
@@ -230,7 +236,7 @@ class Composer:
         """The pictures of the draft, and how far the model is with them."""
         say = self._shell.say
         self._draft = draft, thumbnails
-        self._above.visible = bool(draft.pictures)
+        self._show_above()
         self._pictures.controls = [
             self._picture(name, number, len(draft.pictures), thumbnails.get(name))
             for number, name in enumerate(draft.pictures, 1)
