@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import flet as ft
 
+from impchat import settings
 from impchat.app import App
+from impchat.messages import Message
+from tests.core.scripted import ScriptedEngine
+from tests.core.slow import ANSWER, SlowEngine
 from tests.mobile.conftest import Play, drawing, picked
 from tests.mobile.fake import Phone
 
 HINT = "Ask about a picture"
+ME = settings.OWNER
+
+
+def asked(app: App) -> list[Message]:
+    """All questions of the one chat, oldest first."""
+    [chat] = app.history.conversations(ME)
+    return [message for message in app.history.messages(chat.uuid, ME) if message.role == "user"]
+
+
+def draft(phone: Phone) -> str:
+    return phone.one(ft.TextField, label=HINT).value
 
 
 async def ask(phone: Phone, text: str) -> None:
@@ -64,6 +81,134 @@ def test_an_answer_can_be_had_again_and_both_versions_stay(play: Play) -> None:
         await phone.until_words("1 / 2")
 
     play(scene)
+
+
+def test_of_pictures_picked_together_the_good_ones_are_taken_and_the_others_named(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        await phone.tap("Choose pictures")
+        await phone.until_words("Picture 2 of 2 for the question")
+        assert "2.png, 4.png: This file is not a picture that ImpChat knows" in phone.words()
+        assert not phone.all(ft.SnackBar), "which would lie over the question"
+        await ask(phone, "Hello")
+        await answered(phone)
+        assert len(asked(app)[0].images) == 2
+
+    play(scene, {"pick_files": picked(drawing("red"), b"broken", drawing("blue"), b"broken too")})
+
+
+def test_an_edited_question_has_its_own_pictures_and_the_draft_waits(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        picks = phone.connection.answers
+        picks["pick_files"] = picked(drawing("red"), drawing("blue"))
+        await phone.tap("Choose pictures")
+        await ask(phone, "Which shapes?")
+        await answered(phone)
+        picks["pick_files"] = picked(drawing("green"))
+        await phone.tap("Choose pictures")
+        await phone.type(HINT, "Half a quest")
+        await phone.until_words("Picture 1 of 1 for the question")
+
+        for ends in ("Cancel", "Send"):
+            await phone.tap("Edit the question")
+            await phone.until_words("Picture 2 of 2 for the question")
+            assert draft(phone) == "Which shapes?"
+            await phone.tap("Remove the picture")
+            await phone.until_words("Picture 1 of 1 for the question")
+            picks["pick_files"] = picked(drawing("yellow"))
+            await phone.tap("Choose pictures")
+            await phone.until_words("Picture 2 of 2 for the question")
+            await phone.type(HINT, "Which colours?")
+            await phone.tap(ends)
+            await phone.until(lambda: draft(phone) == "Half a quest", "the draft")
+            await phone.until(lambda: "Editing an earlier question" not in phone.words(), "the end of the edit")
+            await phone.until_words("Picture 1 of 1 for the question")
+            assert "The picture was removed" not in phone.words(), "which would bring it back into the draft"
+        await answered(phone)
+        before, after = asked(app)
+        assert (before.text, after.text) == ("Which shapes?", "Which colours?")
+        assert before.images[1] == after.images[0]
+        assert before.images[0] not in after.images
+        [row] = app.history.conversations(ME)
+        assert (row.draft, len(row.draft_images)) == ("Half a quest", 1)
+
+    play(scene)
+
+
+def test_an_edit_that_is_left_for_another_chat_goes_on_afterwards(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        await ask(phone, "Hello there")
+        await answered(phone)
+        await phone.tap("Edit the question")
+        await phone.type(HINT, "Hello you")
+        await phone.tap("New chat")
+        await phone.type(HINT, "Something else")
+        await phone.tap("Chats")
+        await phone.tap("Hello there")
+        await phone.until_words("Editing an earlier question")
+        assert draft(phone) == "Hello you"
+        await phone.tap("Cancel")
+        assert draft(phone) == ""
+
+    play(scene)
+
+
+def test_a_question_is_sent_once_however_often_send_is_tapped(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        button = phone.one(ft.IconButton, tooltip="Send")
+        assert button.disabled, "there is nothing to send"
+        await phone.type(HINT, "Hello")
+        field = phone.one(ft.TextField, label=HINT)
+        await asyncio.gather(*(phone.fire(field, "submit") for _ in range(3)), phone.fire(button, "click"))
+        await phone.fire(button, "click")
+        assert (await answered(phone))[0] == ANSWER
+        assert [question.text for question in asked(app)] == ["Hello"]
+        assert button.disabled
+        for _ in range(2):
+            await phone.fire(field, "submit")
+        assert "There is nothing to answer" not in phone.words()
+
+    play(scene, engine=SlowEngine(words_per_s=100.0))
+
+
+def test_a_question_that_cannot_be_sent_stays_and_the_reason_is_beside_it(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        await phone.tap("Choose pictures")
+        text = "x" * (settings.QUESTION_CHARS + 1)
+        await ask(phone, text)
+        await phone.until_words("make it shorter")
+        assert not phone.all(ft.SnackBar)
+        assert draft(phone) == text
+        await phone.until_words("Picture 1 of 1 for the question")
+        await ask(phone, "Hello")
+        await answered(phone)
+        assert "make it shorter" not in phone.words()
+
+    play(scene, {"pick_files": picked(drawing())})
+
+
+def test_an_answer_goes_on_in_its_chat_while_another_one_is_open(play: Play) -> None:
+    engine = ScriptedEngine()
+
+    async def scene(phone: Phone, app: App) -> None:
+        await ask(phone, "Tell me a story")
+        script = engine.next()
+        script.say("Once upon ")
+        await phone.until_words("Once upon")
+        await phone.tap("New chat")
+        await phone.type(HINT, "Something")
+        script.say("a time")
+        await phone.tap("Chats")
+        assert "Once upon" not in phone.words()
+        assert not phone.all(ft.IconButton, tooltip="Stop")
+        await phone.tap("Tell me a story")
+        await phone.until_words("Once upon a time")
+        assert draft(phone) == ""
+        script.finish(", and **so** on.")
+        assert (await answered(phone))[0] == "Once upon a time, and **so** on."
+        await phone.tap("Copy")
+        assert "Once upon a time, and **so** on." in str(phone.connection.calls[-1]), "as Markdown"
+
+    play(scene, engine=engine)
 
 
 def test_an_edited_question_is_answered_anew(play: Play) -> None:

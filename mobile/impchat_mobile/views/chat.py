@@ -367,11 +367,13 @@ class ChatScreen(Screen):
         await self._to_end()
 
     async def _edit(self, message: Message) -> None:
+        self.composer.hide_notice()
         await self.talk.edit(message)
         self.composer.write(message.text)
         await self.composer.focus()
 
     async def _leave_edit(self) -> None:
+        self.composer.hide_notice()
         await self.talk.leave_edit()
         self.composer.write(self.talk.text)
 
