@@ -134,14 +134,21 @@ class Talk:
             row = await _apart(self.app.history.conversation, conversation, settings.OWNER) if conversation else None
             runs = bool(messages) and messages[-1].state == "streaming"
             answer = await _apart(self.app.answer, messages[-1].uuid) if runs else None
-            await self._save()
+            saved = None
+            while saved != self.text:  # typed meanwhile
+                saved = self.text
+                await self._save()
             if self.editing:
                 self.editing.text = self.text
             self.close()
             self.growing = None
+            stays = self._chat is None or (conversation is not None and conversation == self.conversation)
             self._chat, self.server = chat, server
             self.messages, self.versions, self.title = messages, versions, title
-            self.text = self.editing.text if self.editing else row.draft if row else ""
+            if self.editing:
+                self.text = self.editing.text
+            elif not (stays and self.text):  # what was typed before the first one was open belongs to it
+                self.text = row.draft if row else ""
             pictures = row.draft_images if row else ()
             self.draft = Draft(pictures, ready=bool(pictures))
             if answer:
@@ -178,8 +185,9 @@ class Talk:
     async def answer_by(self, server: Server | None) -> None:
         """Let another one answer from the next question on; None: the model here. What was said stays."""
         async with self._order:
-            conversation, self.server = self.conversation, server
+            conversation = self.conversation
             self._chat = await _apart(lambda: self.app.chat(conversation, server=server))
+            self.server = server
         self._tell("changed")
 
     # The draft
@@ -190,7 +198,7 @@ class Talk:
             await self._save()
 
     async def _save(self) -> None:
-        if self.editing or not (self.text or self.conversation):
+        if self.editing or self._chat is None or not (self.text or self.conversation):
             return
         try:
             await _apart(self.chat.save_draft, self.text)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import flet as ft
 
-from impchat import settings
+from impchat import preferences, settings
 from impchat.app import App
 from impchat.messages import Message
+from impchat.preferences import Preferences
+from impchat_mobile import launch
 from tests.core.scripted import ScriptedEngine
 from tests.core.slow import ANSWER, SlowEngine
 from tests.mobile.conftest import Play, drawing, picked
@@ -238,6 +241,46 @@ def test_what_is_typed_outlives_the_app(play: Play) -> None:
 
     play(leave, {"pick_files": picked(drawing())})
     play(come_back)
+
+
+def test_who_is_faster_than_the_apps_start_asks_in_the_chat_that_it_opens(tmp_path: Path) -> None:
+    async def whole() -> None:
+        app = App.open(tmp_path, engine=SlowEngine(words_per_s=100.0))
+        chat = app.history.create_conversation(ME).uuid
+        question = app.history.add_question(chat, ME, parent=None, text="Yesterday's question")
+        answer = app.history.start_answer(chat, ME, parent=question.uuid, model="other")
+        app.history.finish_answer(answer.uuid, text="Yesterday's answer", state="done")
+        preferences.save(app.data, Preferences(conversation=chat))
+        phone = Phone()
+        starting = asyncio.ensure_future(launch.start(phone.page, lambda: app, "en"))
+        try:
+            while not (starting.done() or (phone.page.views and phone.all(ft.TextField, label=HINT))):
+                await asyncio.sleep(0)
+            assert "Sample picture 1" not in phone.words(), "nothing says that this is a new chat"
+            await ask(phone, "Hello")
+            await starting
+            await answered(phone, 2)
+            assert [question.text for question in asked(app)] == ["Yesterday's question", "Hello"]
+            assert draft(phone) == ""
+        finally:
+            await phone.session.dispatch_event(phone.page._i, "disconnect", None)
+            phone.connection.dispose()
+            await asyncio.to_thread(app.close)
+
+    asyncio.run(whole())
+
+
+def test_what_is_typed_is_there_when_the_connection_comes_back(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        await ask(phone, "Hello")
+        await answered(phone)
+        await phone.type(HINT, "Half a quest")
+        await phone.session.dispatch_event(phone.page._i, "disconnect", None)
+        await phone.type(HINT, "Half a question")
+        await phone.fire(phone.page, "connect")
+        assert draft(phone) == "Half a question"
+
+    play(scene, engine=SlowEngine(words_per_s=100.0))
 
 
 def test_a_file_that_is_no_picture_is_told_in_a_sentence_and_nothing_is_lost(play: Play) -> None:

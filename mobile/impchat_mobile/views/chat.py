@@ -8,7 +8,7 @@ is done with a message (doing.py) or with the whole conversation (menu.py).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flet as ft
@@ -48,6 +48,7 @@ class ChatScreen(Screen):
         self._grows: Answered | None = None
         self._all = False  # whether earlier messages were asked for
         self._drawing = asyncio.Lock()
+        self._opened = asyncio.Event()  # a conversation is
         self._asking = False  # a question is on its way into the history
         self._height = 800.0  # pixels for the conversation and its title
         self._saving: asyncio.Task[None] | None = None
@@ -61,7 +62,9 @@ class ChatScreen(Screen):
         self._title = ft.Text("", size=17, weight=ft.FontWeight.W_600, max_lines=1, overflow=ft.TextOverflow.ELLIPSIS)
         self._where = ft.Text("", size=12, color=looks.FAINT, max_lines=1, overflow=ft.TextOverflow.ELLIPSIS)
         self._tail = Tail(shell, self._to_end)
-        self._welcome = Welcome(shell, self._bring.sample, self._take_ask, self._go.models)
+        bring = self._bring
+        self._welcome = Welcome(shell, bring.sample, self._take_ask, self._go.models)
+        self._welcome.control.visible = False  # until it is known that the conversation is empty
         self._chips = ft.Row(spacing=8, scroll=ft.ScrollMode.HIDDEN)
         self._chips_line = ft.Container(
             self._chips, padding=ft.Padding.only(left=12, right=12, bottom=8), visible=False
@@ -82,12 +85,12 @@ class ChatScreen(Screen):
             send=self._send,
             stop=self.talk.stop,
             typed=self._typed,
-            camera=self._bring.camera,
-            gallery=self._bring.gallery,
-            more=self._bring.more_ways,
-            pasted=self._bring.attach_all,
-            open_picture=self._bring.retouch,
-            detach=self._bring.detach,
+            camera=self._once_open(bring.camera),
+            gallery=self._once_open(bring.gallery),
+            more=self._once_open(bring.more_ways),
+            pasted=bring.attach_all,
+            open_picture=bring.retouch,
+            detach=bring.detach,
             gauge=lambda: menu.context(shell, self.talk, self._go, self.new),
         )
         self.composer.write(self.talk.text)
@@ -225,7 +228,9 @@ class ChatScreen(Screen):
                 controls.insert(0, ft.Row([earlier], alignment=ft.MainAxisAlignment.CENTER))
             self._tail.list.controls = controls
             self._tail.control.visible = bool(messages)
-            self._welcome.show(not messages, shell.app.demo and not talk.server, self._go.server_name())
+            self._welcome.show(
+                not messages and self._opened.is_set(), shell.app.demo and not talk.server, self._go.server_name()
+            )
             self._title.value = talk.title or shell.say("chat.untitled")
             self._where.value = self._go.where()
             self.composer.show_answering(talk.growing is not None)
@@ -310,8 +315,10 @@ class ChatScreen(Screen):
         """Ask; a second tap while this goes on does nothing."""
         if self._asking:
             return
-        self._asking, edits = True, self.talk.editing is not None
+        self._asking = True
         try:
+            await self._opened.wait()
+            edits = self.talk.editing is not None
             await self.talk.send(text)
         finally:
             self._asking = False
@@ -380,18 +387,32 @@ class ChatScreen(Screen):
     # The conversation as a whole
 
     async def new(self) -> None:
+        await self._opened.wait()
         await self.open(None)
+
+    def _once_open(self, do: Callable[[], Any]) -> Callable[[], Any]:
+        """`do`, which waits until a conversation is open: the screen is there a moment before, at the app's start."""
+
+        async def call() -> None:
+            await self._opened.wait()
+            outcome = do()
+            if asyncio.iscoroutine(outcome):
+                await outcome
+
+        return call
 
     async def open(self, conversation: str | None) -> None:
         """Show this conversation, or a new one."""
         self._stop_saving()
-        await self.talk.open(conversation, self._go.server_of(conversation))
+        try:
+            await self.talk.open(conversation, self._go.server_of(conversation))
+        finally:
+            self._opened.set()
         self._all = False
         self.composer.hide_notice()
         self.composer.write(self.talk.text)
         await self._remember()
-        if self.talk.messages:
-            await self._to_end()
+        await self._to_end()
 
     async def answer_by(self, server: Server | None) -> None:
         """Let another one answer in this conversation; None: the model here."""
