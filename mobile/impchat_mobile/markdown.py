@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from impchat.formulas import FORMULA
 
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})[ \t]*([^\s`]*)[^\n`]*$")
-_INLINE_CODE = re.compile(r"(`+[^`]*`+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +56,9 @@ def parts(text: str) -> list[Part]:
 
 
 def _without_pictures(text: str) -> str:
-    """`![name](address)` as a link: a picture in an answer would be fetched from wherever the text says."""
-    pieces = _INLINE_CODE.split(text)
-    pieces[::2] = [piece.replace("![", "!\u2060[") for piece in pieces[::2]]
-    return "".join(pieces)
+    """`![name](address)` as a link: a picture in an answer would be fetched from wherever the text says. What looks
+    like inline code is changed too: whether it is some depends on more than the characters around it."""
+    return text.replace("![", "!\u2060[")
 
 
 _CODE_OR_FORMULA = re.compile(rf"`+[^`]*`+|{FORMULA.pattern}|\\[()\[\]]", re.DOTALL)

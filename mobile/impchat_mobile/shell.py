@@ -22,7 +22,8 @@ from impchat_mobile import looks
 from impchat_mobile.guard import Handler, guarded, log, note
 from impchat_mobile.thumbnails import Thumbnails
 
-_ABOVE = 120  # pixels below a notice: the composer of the chat, to which a person may return meanwhile, stays free
+_ABOVE = 8  # pixels between a notice and the composer
+_NOTICE = 100  # and those that it takes itself
 
 
 class Screen:
@@ -40,6 +41,10 @@ class Screen:
     def resized(self) -> None:
         """The page has another size."""
 
+    def failed(self, sentence: str) -> bool:
+        """Something went wrong while it is on top. Whether it says so itself."""
+        return False
+
 
 class Shell:
     """The page as screens see it. Everything is called on the event loop."""
@@ -50,6 +55,7 @@ class Shell:
         self.app = app
         self.preferences = chosen.load(app.data)
         self.thumbnails = Thumbnails(app)
+        self.above = 120.0  # pixels that notices leave free: the composer, to which a person may return meanwhile
         self._system_language = language
         self._screens: list[tuple[Screen, ft.View]] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -98,7 +104,8 @@ class Shell:
 
     @property
     def wide(self) -> bool:
-        return (self.page.width or 0) >= looks.WIDE
+        """Whether there is room for a list beside the chat."""
+        return (self.page.width or 0) >= looks.WIDE and (self.page.height or 0) >= looks.TALL
 
     # Handlers and work behind the screen
 
@@ -123,7 +130,9 @@ class Shell:
     def fail(self, error: Exception) -> None:
         """Tell an error, whatever state the page is in."""
         try:
-            self.tell(self.sentence(error), error=True)
+            sentence = self.sentence(error)
+            if not (self.top and self.top.failed(sentence)):
+                self.tell(sentence, error=True)
         except Exception as exc:  # noqa: BLE001 - there is nobody left to tell
             note("a notice", exc)
 
@@ -205,11 +214,12 @@ class Shell:
         colours = (
             {"bgcolor": ft.Colors.ERROR_CONTAINER, "close_icon_color": ft.Colors.ON_ERROR_CONTAINER} if error else {}
         )
+        above = min(self.above + _ABOVE, max(0, (self.page.height or 800) - _NOTICE))
         words = ft.Text(text, color=ft.Colors.ON_ERROR_CONTAINER if error else ft.Colors.ON_INVERSE_SURFACE)
         bar = ft.SnackBar(
             ft.Semantics(live_region=True, content=words),
             behavior=ft.SnackBarBehavior.FLOATING,
-            margin=ft.Margin.only(left=16, right=16, bottom=_ABOVE),
+            margin=ft.Margin.only(left=16, right=16, bottom=above),
             action=ft.SnackBarAction(self.say("mobile.undo"), on_click=self.on(undo)) if undo else None,
             show_close_icon=error,
             duration=ft.Duration(seconds=10 if error else 6 if undo else 3),

@@ -21,6 +21,7 @@ from flet.pubsub.pubsub_hub import PubSubHub
 
 SECONDS = 120.0
 C = TypeVar("C", bound=BaseControl)
+WRAPPERS = (ft.Semantics, ft.SafeArea, ft.InteractiveViewer, ft.SnackBar, ft.BottomSheet)  # red where they show nothing
 
 
 def route(link: str) -> str:
@@ -126,7 +127,13 @@ class Phone:
 
     async def fire(self, control: BaseControl, event: str, data: Any = None) -> None:
         await self.session.dispatch_event(control._i, event, data)
+        self.check()
+
+    def check(self) -> None:
+        """Nothing on the screen is an error of Flet's."""
         assert self.connection.crashes == []
+        hollow = [wrapper for wrapper in self.walk() if isinstance(wrapper, WRAPPERS) and not _is_seen(wrapper.content)]
+        assert hollow == []
 
     async def tap(self, name: str) -> None:
         """Tap what carries this name: a tooltip, or a text in something that can be tapped."""
@@ -156,11 +163,15 @@ class Phone:
         while not (found := true()):
             assert asyncio.get_running_loop().time() < end, f"{what} never came: {self.words()}"
             await asyncio.sleep(0.02)
-        assert self.connection.crashes == []
+        self.check()
         return found
 
     async def until_words(self, text: str) -> None:
         await self.until(lambda: text in self.words(), text)
+
+
+def _is_seen(content: Any) -> bool:
+    return isinstance(content, str) or (content is not None and content.visible)
 
 
 def _texts(control: BaseControl) -> list[str]:

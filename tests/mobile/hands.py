@@ -34,7 +34,8 @@ def button(page: Page, label: str) -> Locator:
 
 
 def tap(page: Page, label: str) -> None:
-    button(page, label).tap(force=True)
+    """Tap a button, as soon as it can be tapped."""
+    button(page, label).and_(page.locator(":not([aria-disabled=true])")).tap(force=True)
 
 
 def write(page: Page, label: str, text: str, delay: float = 0) -> None:

@@ -154,14 +154,14 @@ def test_on_a_wide_screen_the_history_stands_beside_the_chat(play: Play) -> None
     play(scene, width=1280)
 
 
-def test_a_phone_that_is_turned_shows_the_history_beside_the_chat_and_keeps_what_was_typed(play: Play) -> None:
+def test_what_is_typed_outlives_a_turn_and_only_a_high_screen_has_the_history_beside_the_chat(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await ask(phone, "Hello")
         await answered(phone)
         await phone.type(HINT, "And a half sen")
-        for width, beside in ((932, True), (430, False)):
-            phone.session.apply_page_patch({"width": width})
-            await phone.fire(phone.page, "resize", {"width": width, "height": 430})
+        for width, height, beside in ((1280, 800, True), (932, 430, False), (430, 932, False)):
+            phone.session.apply_page_patch({"width": width, "height": height})
+            await phone.fire(phone.page, "resize", {"width": width, "height": height})
             await phone.until(lambda beside=beside: ("Today" in phone.words()) == beside, "the other layout")
             assert bool(phone.all(ft.IconButton, tooltip="Chats")) != beside
             assert phone.one(ft.TextField, label=HINT).value == "And a half sen"
