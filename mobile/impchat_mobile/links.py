@@ -56,14 +56,17 @@ class Links:
         await self._keep(server)
         return server
 
-    async def add(self, address: str, key: str, model: str) -> Server:
-        """Connect to any server that speaks OpenAI's API; it is tried first.
+    async def add(self, address: str, key: str, model: str) -> Server | tuple[str, ...]:
+        """Connect to any server that speaks OpenAI's API; it is tried first. Where no `model` is named and it has
+        several, nothing is kept, and their names come back.
 
         Raises SettingsError "server.address" and "server.key", and EngineError as `RemoteEngine.connect`."""
         server = servers.at(address, servers.key_in(key), model.strip())
-        facts = await self.facts(server)
-        if not server.model and facts.models:
-            server = replace(server, model=facts.models[0])
+        models = tuple((await self.facts(server)).models)
+        if not server.model and len(models) > 1:
+            return models
+        if not server.model and models:
+            server = replace(server, model=models[0])
         await self._keep(server)
         return server
 
