@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from impchat import device, pairing, servers
 from impchat.app import App
-from impchat.errors import ImpChatError
+from impchat.errors import EngineError, ImpChatError
 from impchat.pairing import Link
 from impchat.servers import Server
 
@@ -62,11 +62,14 @@ class Links:
 
         Raises SettingsError "server.address" and "server.key", and EngineError as `RemoteEngine.connect`."""
         server = servers.at(address, servers.key_in(key), model.strip())
-        models = tuple((await self.facts(server)).models)
-        if not server.model and len(models) > 1:
-            return models
-        if not server.model and models:
-            server = replace(server, model=models[0])
+        try:
+            facts = await self.facts(server)
+        except EngineError as error:
+            if error.code != "remote.several_models":
+                raise
+            return tuple(str(error.values["known"]).split(", "))
+        if not server.model and facts.models:
+            server = replace(server, model=facts.models[0])
         await self._keep(server)
         return server
 

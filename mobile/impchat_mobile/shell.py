@@ -330,7 +330,7 @@ class Shell:
                 ft.TextButton(self.say("mobile.cancel"), on_click=self.on(lambda: self.close(dialog))),
                 agree,
             ],
-            on_dismiss=lambda _: closed(),
+            on_dismiss=self.on(closed),
         )
         self._open(dialog)
         return agreed

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Locator, Page, TimeoutError
 
 from tests.mobile.site import SECONDS
 
@@ -39,10 +41,45 @@ def tap(page: Page, label: str) -> None:
 
 def write(page: Page, label: str, text: str, delay: float = 0) -> None:
     field = page.get_by_label(label, exact=True).first
-    field.tap(force=True)
-    page.locator("textarea:focus, input:focus").wait_for(state="attached")
-    page.wait_for_timeout(150)  # Flutter takes the keys a moment later
+    end = time.monotonic() + SECONDS
+    while not _is_focused(page, field):
+        assert time.monotonic() < end, f"{label} never takes the keys"
+    before = field.input_value()
     page.keyboard.type(text, delay=delay)
+    while field.input_value() != before + text:
+        assert time.monotonic() < end, f"{label} holds {field.input_value()!r}"
+        if field.input_value() == before and text:  # Flutter took the keys only a moment later
+            page.keyboard.type(text, delay=delay)
+        page.wait_for_timeout(50)
+
+
+def _is_focused(page: Page, field: Locator) -> bool:
+    """Tap it. Flutter may show the caret and leave the focus elsewhere: then another tap is needed."""
+    field.tap(force=True)
+    with suppress(TimeoutError):
+        page.locator("textarea:focus, input:focus").wait_for(state="attached", timeout=2000)
+        return bool(field.evaluate("field => field === document.activeElement"))
+    return False
+
+
+@contextmanager
+def finger_on(page: Page, label: str) -> Iterator[None]:
+    """A finger that is put on a button before what happens in the block, and lifted after it."""
+    found = button(page, label)
+    found.wait_for(state="attached")
+    box = found.bounding_box()
+    assert box
+    place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+    hand = page.context.new_cdp_session(page)
+    hand.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [place]})
+    yield
+    hand.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    hand.detach()
+
+
+def go_back(page: Page) -> None:
+    """The browser's own button. Playwright's waits for a page that loads, and none does."""
+    page.evaluate("history.back()")
 
 
 def words(page: Page) -> str:
