@@ -63,18 +63,15 @@ def _is_focused(page: Page, field: Locator) -> bool:
 
 
 @contextmanager
-def finger_on(page: Page, label: str) -> Iterator[None]:
-    """A finger that is put on a button before what happens in the block, and lifted after it."""
-    found = button(page, label)
+def finger_on(page: Page, found: Locator) -> Iterator[None]:
+    """A finger that is put on something before what happens in the block, and lifted after it."""
     found.wait_for(state="attached")
     box = found.bounding_box()
     assert box
-    place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
-    hand = page.context.new_cdp_session(page)
-    hand.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [place]})
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()  # Chromium takes a touch that is held for a wish of its own
     yield
-    hand.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
-    hand.detach()
+    page.mouse.up()
 
 
 def go_back(page: Page) -> None:

@@ -83,7 +83,7 @@ def test_paired_by_a_typed_code_a_model_comes_in_two_goes_over_a_restart_and_ans
     open_from_drawer(page, "Models")
     wait_for(page, "Resume")
     before = wire.down
-    with finger_on(page, "Resume"):
+    with finger_on(page, button(page, "Resume")):
         wait_for(page, "There are no others")  # the computer has said what it has, and the list was drawn again
     wait_for(page, "Use it")
     assert wire.down - before < half.total - half.done + 100_000, "only what was missing is fetched"

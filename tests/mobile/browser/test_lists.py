@@ -38,10 +38,19 @@ def test_500_chats_hide_no_way_are_scrolled_to_their_end_and_a_deletion_is_taken
         page.wait_for_timeout(50)
 
     write(page, "Search chats", "chat 12")
-    with finger_on(page, "More: chat 000"):
-        page.keyboard.type("3")  # the list is drawn again under the finger
-        wait_for(page, "chat 123")
-    page.keyboard.press("Backspace")
+    wait_for(page, "chat 129")
+    with finger_on(page, page.get_by_text("chat 123", exact=True).first):  # long enough for what can be done with it
+        page.keyboard.type("3")
+        while "chat 129" in words(page):  # until the list is drawn again under the finger
+            page.wait_for_timeout(20)
+        button(page, "Delete").wait_for(state="attached")
+    tap(page, "Delete")
+    wait_for(page, "Deleted: chat 123")
+    assert on_screen(page, "Undo")
+    assert len(history.conversations(ME, deleted=True)) == 1
+    tap(page, "Undo")
+    button(page, "More: chat 123").wait_for(state="attached")
+    assert history.conversations(ME, deleted=True) == []
 
 
 def test_no_sheet_is_open_again_after_the_screen_that_it_led_to(phone: Open) -> None:
