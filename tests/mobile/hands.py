@@ -41,25 +41,17 @@ def tap(page: Page, label: str) -> None:
 
 def write(page: Page, label: str, text: str, delay: float = 0) -> None:
     field = page.get_by_label(label, exact=True).first
+    focused = page.locator("textarea:focus, input:focus")
     end = time.monotonic() + SECONDS
-    while not _is_focused(page, field):
-        assert time.monotonic() < end, f"{label} never takes the keys"
-    before = field.input_value()
-    page.keyboard.type(text, delay=delay)
-    while field.input_value() != before + text:
-        assert time.monotonic() < end, f"{label} holds {field.input_value()!r}"
-        if field.input_value() == before and text:  # Flutter took the keys only a moment later
-            page.keyboard.type(text, delay=delay)
-        page.wait_for_timeout(50)
-
-
-def _is_focused(page: Page, field: Locator) -> bool:
-    """Tap it. Flutter may show the caret and leave the focus elsewhere: then another tap is needed."""
     field.tap(force=True)
-    with suppress(TimeoutError):
-        page.locator("textarea:focus, input:focus").wait_for(state="attached", timeout=2000)
-        return bool(field.evaluate("field => field === document.activeElement"))
-    return False
+    while not focused.count():
+        assert time.monotonic() < end, f"{label} never takes the keys"
+        with suppress(TimeoutError):
+            focused.wait_for(state="attached", timeout=2000)
+            break
+        field.tap(force=True)  # Flutter may show the caret and leave the focus elsewhere: then another tap is needed
+    page.wait_for_timeout(150)  # Flutter takes the keys a moment later
+    page.keyboard.type(text, delay=delay)
 
 
 @contextmanager
