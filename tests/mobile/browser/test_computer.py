@@ -88,7 +88,7 @@ def test_paired_by_a_typed_code_a_model_comes_in_two_goes_over_a_restart_and_ans
     wait_for(page, "Use it")
     assert wire.down - before < half.total - half.done + 100_000, "only what was missing is fetched"
     tap(page, "Use it")
-    wait_for(page, "Other demo runs now")
+    wait_for(page, r"Other demo\s+runs now")
     assert opened.site.app.model == OTHER
     tap(page, "Back")
     attach(page, "Choose pictures", drawing("blue"))
