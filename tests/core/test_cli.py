@@ -102,7 +102,7 @@ def test_ask_answers_in_chinese_and_speaks_it(data: Path, circle: Path, capsys: 
     assert main(["ask", str(circle), "圆形是什么颜色？", "--data", str(data), "--language", "zh"]) == 0
     out, err = capsys.readouterr()
     assert "红" in out
-    assert "首个 token" in err
+    assert "首个词元" in err
 
 
 def test_a_person_is_told_of_the_demo_model_once_and_a_script_never(data: Path) -> None:

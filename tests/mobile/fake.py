@@ -40,6 +40,7 @@ class FakeConnection(Connection):
         self.calls: list[tuple[str, Any]] = []
         self.crashes: list[str] = []  # what would have replaced the page
         self.updates = 0
+        self._gone: set[int] = set()  # dialogs
         self.session: Session
 
     def send_message(self, message: Message) -> None:
@@ -47,6 +48,7 @@ class FakeConnection(Connection):
         msgpack.packb([message.action, body], default=configure_encode_object_for_msgpack(BaseControl))
         if message.action == MessageAction.PATCH_CONTROL:
             self.updates += 1
+            self.loop.call_soon(self._dismiss)
         elif message.action == MessageAction.SESSION_CRASHED:
             self.crashes.append(body.message)
         elif message.action == MessageAction.INVOKE_METHOD:
@@ -55,6 +57,13 @@ class FakeConnection(Connection):
             if isinstance(result, Exception):
                 result, error = None, str(result)
             self.loop.call_soon(self.session.handle_invoke_method_results, body.control_id, body.call_id, result, error)
+
+    def _dismiss(self) -> None:
+        """Tell that what was closed has gone, as Flutter does."""
+        for dialog in self.session.page._dialogs.controls:
+            if not dialog.open and dialog._i not in self._gone:
+                self._gone.add(dialog._i)
+                self._telling = self.loop.create_task(self.session.dispatch_event(dialog._i, "dismiss", None))
 
     def dispose(self) -> None:
         self.executor.shutdown(wait=False)

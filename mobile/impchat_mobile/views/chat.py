@@ -420,5 +420,4 @@ class ChatScreen(Screen):
         await self._remember()
 
     async def _open_drawer(self) -> None:
-        await self._go.history.refresh()
-        await self._shell.page.show_drawer()
+        await self._go.history.show()
