@@ -19,7 +19,7 @@ from impchat.models import bundle, catalog
 
 if TYPE_CHECKING:
     from impchat.models.convert.checkpoint import Folder
-    from impchat.models.convert.layouts import Plan
+    from impchat.models.convert.layouts import Eyes, Plan
     from impchat.models.convert.vocabulary import Vocabulary
 
 LANGUAGE_FILE = "language.gguf"
@@ -154,7 +154,11 @@ class Conversion:
         assert not self.files, f"{self.files} were not taken"
         folder = self._work.folder / "bundle"
         language, vision = self._kinds
-        described = replace(self._described, revision=self._revision or f"sha256:{self._content()}")
+        described = replace(
+            self._described,
+            image=_image(self._described.image.aspect, self._work.eyes),
+            revision=self._revision or f"sha256:{self._content()}",
+        )
         with bundle.writing(self._target):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
@@ -181,7 +185,7 @@ class Conversion:
 
 
 def describe(folder: Folder, id: str) -> bundle.Bundle:
-    """What a bundle of the checkpoint in `folder` would say, but for its files and revision.
+    """What a bundle of the checkpoint in `folder` would say, but for its files and revision; see `layouts.plan`.
 
     Raises ModelError as `layouts.plan` and `vocabulary.read` do."""
     from impchat.models.convert import layouts
@@ -204,14 +208,13 @@ def _described(folder: Folder, plan: Plan, words: Vocabulary, entry: catalog.Ent
     aspect = folder.config.text("image_aspect_ratio")
     if aspect not in get_args(bundle.Aspect):
         raise folder.config.wrong("image_aspect_ratio", aspect)
-    half = (0.5, 0.5, 0.5)
     return bundle.Bundle(
         path=folder.path,
         id=entry.id,
         name=entry.name,
         family=plan.language.family,
         template="phi3-tight" if words.tight else plan.layout.family.template,
-        image=bundle.ImageRule(plan.eyes.image_size, aspect, half, half, "bicubic", plan.eyes.tokens),  # type: ignore[arg-type]
+        image=_image(aspect, plan.eyes),  # type: ignore[arg-type]
         text=bundle.TextRule(add_bos=words.add_bos, eos=words.eos, nfc=words.nfc),
         sampling=entry.sampling,
         # llama.cpp looks back on all positions where the model was made to look back on fewer.
@@ -222,6 +225,11 @@ def _described(folder: Folder, plan: Plan, words: Vocabulary, entry: catalog.Ent
         demo=entry.demo,
         files={},
     )
+
+
+def _image(aspect: bundle.Aspect, eyes: Eyes) -> bundle.ImageRule:
+    half = (0.5, 0.5, 0.5)
+    return bundle.ImageRule(eyes.image_size, aspect, half, half, "bicubic", eyes.tokens)
 
 
 def _items(values: Mapping[str, str]) -> list[str]:
