@@ -99,7 +99,7 @@ class Plan:
         if name != eye_source(_POSITIONS, self.layout.prefix) or shape != (side * side, self.eyes.hidden):
             return self
         eyes = self.eyes.of_side(side)
-        shapes = self.shapes | eye_shapes(eyes)
+        shapes = {**self.shapes, **eye_shapes(eyes)}
         return replace(self, eyes=eyes, shapes=shapes, sources={**self.sources, name: shape})
 
 
@@ -209,9 +209,9 @@ def describe_eyes(folder: Folder, language: Language) -> Eyes:
 
 def _vision_config(folder: Folder) -> Config:
     config = folder.config
-    for field in ("vision_config", "vision_tower_config"):
-        if field in config.values:
-            return config.inner(field)
+    for name in ("vision_config", "vision_tower_config"):
+        if name in config.values:
+            return config.inner(name)
     tower = config.text("mm_vision_tower").rstrip("/").rsplit("/", 1)[-1]
     file = f"{tower}/config.json"
     if folder.has(file):
