@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -145,7 +145,8 @@ class Conversion:
     def finish(self) -> bundle.Bundle:
         """Make the bundle, verify it, and move it to its place, once all files are taken; the work files are removed.
 
-        What was measured goes into the manifest, under "verify". Eyes that 8 bits would spoil get 16.
+        What was measured goes into the manifest, under "verify"; a bundle that misses a bound is kept as unverified.
+        Eyes that 8 bits would spoil get 16.
         Raises ModelError as `language.finish` and `verify.verify` do, and "model.target_unwritable"."""
         from impchat.models.convert import language as language_file
         from impchat.models.convert import verify
@@ -169,8 +170,7 @@ class Conversion:
             if (folder / (data := VISION_FILE + DATA)).exists():
                 files[bundle.VISION_DATA] = (data, vision)
             sealed = bundle.seal(folder, described, files)
-            measured = {"verify": asdict(verify.verify(sealed, weights))}
-            bundle.seal(folder, replace(described, figures={**described.figures, **measured}), files)
+            bundle.write_manifest(verify.measured(sealed, weights))
             bundle.move_in(folder, self._target)
         discard(self._target)
         return bundle.load(self._target)
