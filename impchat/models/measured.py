@@ -30,7 +30,7 @@ def lines(bundle: Bundle) -> Iterator[Line]:
     ):
         values = {name: verified.pop(name, None) for name in names}
         if all(isinstance(value, int | float) for value in values.values()):
-            yield f"measured.{key}", {name: f"{value:.4g}" for name, value in values.items()}
+            yield f"measured.{key}", {name: f"{value:.5g}" for name, value in values.items()}
     for name in _CHOICES:
         if choice := _choice(verified.pop(name, None)):
             used, nats = choice
