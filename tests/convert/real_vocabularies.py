@@ -65,7 +65,7 @@ def _requirement() -> str:
 
 
 def _fetch(requirement: str, into: Path) -> Path:
-    words = ["--quiet", "--no-deps", "--no-binary", ":all:", "--dest", str(into), requirement]
+    words = ["--quiet", "--no-deps", "--no-binary", "llama-cpp-python", "--dest", str(into), requirement]
     done = subprocess.run([sys.executable, "-m", "pip", "download", *words], capture_output=True, text=True)
     found = [*into.glob("llama_cpp_python-*.tar.gz")]
     if not found:

@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import gguf
 import pytest
 from tokenizers import AddedToken, Tokenizer
 
 from impchat import prompts
 from impchat.engines.llama import Model
+from impchat.models import header
 from impchat.models.convert import convert
 from impchat.models.convert.vocabulary import BYTE, CONTROL, NORMAL, USER_DEFINED
 from tests.convert import checkpoints
@@ -23,7 +23,7 @@ LAYOUTS = {"gpt-2": "newer", "qwen2": "qwen2", "phi-3": "phi3"}
 
 def tokenizer_of(name: str, path: Path) -> Tokenizer:
     """A tokenizer.json with the vocabulary of a GGUF, in the form that the layout's models have."""
-    head = {key: field.contents() for key, field in gguf.GGUFReader(path).fields.items()}
+    head = header.read(path)
     tokens, kinds = head["tokenizer.ggml.tokens"], head["tokenizer.ggml.token_type"]
     values = json.loads(checkpoints.train_tokenizer(LAYOUTS[name]).to_str())
     rules = {token["content"]: token for token in values["added_tokens"]}

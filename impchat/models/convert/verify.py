@@ -96,7 +96,7 @@ def verify(bundle: Bundle, source: Path | Weights | None = None) -> Figures:
     model of any size needs memory for the largest layer and for the eyes, beside the bundle itself.
     Raises ModelError "verify.failed" with the figures and what they should be, where the bundle does not compute what
     its checkpoint does; else as LocalEngine and `layouts.recognise` do."""
-    trained = bundle.id in catalog.ENTRIES or is_trained(bundle)
+    trained = bundle.id in catalog.ENTRIES or is_trained(bundle, source if isinstance(source, Weights) else None)
     with Subject(bundle) as subject:
         found: dict[str, Any] = {}
         if source is not None:
@@ -140,18 +140,31 @@ def write_eyes(weights: Weights, path: Path, kind: str, *, least: float = settin
     return "fp16"
 
 
-def is_trained(bundle: Bundle) -> bool:
-    """Whether the token embeddings of `bundle` have more in common than independent random numbers could: the largest
-    singular value of n x m such numbers of deviation s is s (sqrt n + sqrt m), give or take little."""
-    import gguf
+def is_trained(bundle: Bundle, weights: Weights | None = None) -> bool:
+    """Whether the token embeddings of `bundle`, or of the `weights` it was made of, have more in common than
+    independent random numbers could: the largest singular value of n x m such numbers of deviation s is
+    s (sqrt n + sqrt m), give or take little."""
     import numpy as np
 
-    tensor = next(t for t in gguf.GGUFReader(bundle.language).tensors if t.name == "token_embd.weight")
-    every = max(1, len(tensor.data) // _ROWS)
-    rows = gguf.quants.dequantize(np.ascontiguousarray(tensor.data[::every]), tensor.tensor_type).astype(np.float64)
+    rows = _token_rows(bundle) if weights is None else _some(weights.read("model.embed_tokens.weight"))
+    rows = rows.astype(np.float64)
     expected = rows.var() * sum(np.sqrt(side) for side in rows.shape) ** 2
     largest = np.linalg.eigvalsh(rows.T @ rows)[-1]
     return bool(largest > settings.VERIFY_TRAINED * expected)
+
+
+def _token_rows(bundle: Bundle) -> NDArray[Any]:
+    import gguf
+
+    tensor = next(t for t in gguf.GGUFReader(bundle.language).tensors if t.name == "token_embd.weight")
+    rows: NDArray[Any] = gguf.quants.dequantize(_some(tensor.data), tensor.tensor_type)
+    return rows
+
+
+def _some(rows: NDArray[Any]) -> NDArray[Any]:
+    import numpy as np
+
+    return np.ascontiguousarray(rows[:: max(1, len(rows) // _ROWS)])
 
 
 def cosines(ours: Floats, theirs: Floats) -> Floats:
