@@ -40,7 +40,7 @@ from impchat.server import api
 from impchat.server.access import Access
 from impchat.server.api import build_api
 from impchat.server.desk import Desk
-from impchat_web import devices, guard, languages, page, render
+from impchat_web import banners, devices, guard, languages, page, render
 
 _HERE = Path(__file__).parent
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -48,7 +48,7 @@ _FOREVER = {"cache-control": "private, max-age=31536000, immutable"}  # for addr
 _DAY = {"cache-control": "private, max-age=86400"}
 _PICTURES = ("/image/", "/thumbnail/", "/sample/")
 _TALK = ("/attach", "/detach", "/draft", "/follow/", "/stop/")
-_OURS = (*_PICTURES, *_TALK, "/page.", "/manifest.", "/favicon.", devices.PATH, *api.PATHS)
+_OURS = (*_PICTURES, *_TALK, "/page.", "/manifest.", "/favicon.", banners.PATH, devices.PATH, *api.PATHS)
 _FILES = {"page.js": "text/javascript", "page.css": "text/css", "page.svg": "image/svg+xml"}
 _THUMBNAILS = 256  # kept in memory
 FRAME_S = 0.05  # an answer is sent at most this often
@@ -81,6 +81,7 @@ def build_app(app: App, language: str | None = None, access: Access | None = Non
     _add_draft(web, app, language)
     _add_answers(web, app, language)
     _add_files(web)
+    banners.add_to(web, app)
     if access:
         devices.add_to(web, app, access, language)
     gr.mount_gradio_app(
