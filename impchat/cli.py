@@ -23,6 +23,7 @@ from impchat.engines import check_sampling
 from impchat.errors import ImpChatError, ModelError, SettingsError
 from impchat.history import History
 from impchat.messages import Sampling
+from impchat.models import measured
 from impchat.terminal import EXIT_ERROR, EXIT_STOPPED, Screen
 
 EXIT_BAD = 1  # doctor found what prevents running
@@ -154,7 +155,12 @@ def _convert(screen: Screen, args: argparse.Namespace) -> int:
         bundle = convert(source, target, language=args.type, vision=args.vision, begun=begun)
     except ModuleNotFoundError as exc:
         raise _missing("impchat convert", exc, "convert") from exc
-    screen.note("convert.done", path=bundle.path, size=f"{bundle.size_bytes / 1e6:.1f}")
+    done = "convert.done_unverified" if bundle.unverified else "convert.done"
+    screen.note(done, path=bundle.path, size=f"{bundle.size_bytes / 1e6:.1f}")
+    for key, values in measured.warnings(bundle):
+        screen.note(key, **values)
+    if bundle.unverified:
+        screen.note("models.choose_unverified", model=bundle.path)
     return 0
 
 

@@ -188,6 +188,8 @@ def _models(parser: Parser, common: Parser, language: str) -> None:
         if name == "rm":
             made.option("--yes", action="store_true", help="history.yes")
             made.option("--in-use", action="store_true", help="models.in_use")
+        if name == "use":
+            made.option("--unverified", action="store_true", help="models.unverified")
         if name == "verify":
             made.option("--source", metavar="CHECKPOINT_DIR", help="models.source")
 

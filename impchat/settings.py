@@ -48,7 +48,7 @@ DOWNLOAD_TIMEOUT_S = 30.0  # without a single byte
 DOWNLOAD_RETRIES = 5  # connections in a row that break before any byte comes
 DOWNLOAD_RETRY_S = 1.0  # between two of them
 
-# What a conversion is refused below (models/convert/verify.py says what is measured)
+# What a conversion is refused, or marked as unverified, below (models/convert/verify.py says what is measured)
 VERIFY_COSINE = 0.99  # of a patch's embedding with the checkpoint's, on average; 8-bit eyes below it become 16-bit ones
 VERIFY_COSINE_LEAST = 0.9  # of the worst patch
 VERIFY_SURE = 0.5  # the checkpoint is sure of a token that it finds at least so likely
@@ -59,6 +59,7 @@ VERIFY_TRAINED = 1.5  # times the largest singular value that random numbers wou
 # Right answers: most nats for each token, most for the end, least that wrong ones cost more. Random weights: 7 or more.
 VERIFY_ANSWERS = (2.5, 2.5, 1.0)
 VERIFY_DEMO_ANSWERS = (0.2, 0.5, 3.0)
+VERIFY_CLEARLY = 0.3  # nats for each token by which one way to write or show a question must beat another to be named
 
 # Engine
 CONTEXT_TOKENS = 2048  # per conversation; Phi-2 was pretrained at 2048

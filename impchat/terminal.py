@@ -152,10 +152,16 @@ def ask(app: App, screen: Screen, pictures: list[bytes], question: str, sampling
         screen.hint("remote.label", server=app.server)
     if app.demo and not app.history.conversations(settings.OWNER, limit=1):  # at the first time only
         screen.hint("demo.label")
+    _warn_unverified(app, screen)
     chat = app.chat()
     for data in pictures:
         chat.attach(data)
     return exit_code(screen.answer(chat.send(question, sampling=sampling)))
+
+
+def _warn_unverified(app: App, screen: Screen) -> None:
+    if app.bundle and app.bundle.unverified:
+        screen.note("unverified.label", model=app.model)
 
 
 class Talk:
@@ -198,6 +204,7 @@ class Talk:
             self._screen.hint("remote.label", server=self._app.server)
         if self._app.demo:
             self._screen.hint("demo.label")
+        _warn_unverified(self._app, self._screen)
         if interactive:
             self._screen.note("terminal.hello")
             for message in self._chat.branch():

@@ -602,6 +602,13 @@ window.impchat = (() => {
       localStorage.setItem("impchat.banner", "hidden");
       document.body.classList.add("no-banner");
     },
+    "use-unverified": async (button) => {
+      button.disabled = true;
+      const response = await fetch(`/unverified?model=${encodeURIComponent(button.dataset.model)}`, { method: "POST" });
+      if (response.ok) return location.reload();
+      button.disabled = false;
+      notice("error", (await response.json()).error);
+    },
     "copy-answer": (button) => copy(button, button.dataset.source),
     "copy-code": (button) => copy(button, find("pre", button.closest(".code")).textContent.replace(/\n$/, "")),
     latest: toEnd,
@@ -678,6 +685,7 @@ window.impchat = (() => {
 
   const firstTime = (state) => {
     page.words = state.words;
+    find("#top .model").textContent = state.model; // another one may answer since the page was built
     document.documentElement.lang = state.language;
     document.body.classList.toggle("no-banner", localStorage.getItem("impchat.banner") === "hidden");
     find("[data-do=menu]").setAttribute("aria-label", say("menu"));

@@ -187,17 +187,6 @@ def welcome(samples: Sequence[str], language: str) -> str:
     )
 
 
-def banner(language: str) -> str:
-    """What a person must know of the demo model."""
-    hide = escape(say("chat.hide", language))
-    return (
-        f'<div class="banner" role="note"><b>{escape(say("chat.demo", language))}</b>'
-        f"<span>{escape(say('chat.demo_says', language))}</span>"
-        f'<button type="button" class="tool close" data-do="hide-banner" aria-label="{hide}" title="{hide}">'
-        "</button></div>"
-    )
-
-
 def place(server: str, language: str) -> str:
     """Where pictures and questions go: nowhere, or to the server of this name."""
     return escape(say("remote.label", language, server=server) if server else say("web.local", language))

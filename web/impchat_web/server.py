@@ -44,7 +44,7 @@ from impchat.server.access import Access
 from impchat.server.api import build_api
 from impchat.server.desk import Desk
 from impchat.texts import say
-from impchat_web import devices, guard, languages, page, render
+from impchat_web import banners, devices, guard, languages, page, render
 
 _HERE = Path(__file__).parent
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -52,7 +52,7 @@ _FOREVER = {"cache-control": "private, max-age=31536000, immutable"}  # for addr
 _DAY = {"cache-control": "private, max-age=86400"}
 _PICTURES = ("/image/", "/thumbnail/", "/sample/")
 _TALK = ("/attach", "/detach", "/draft", "/follow/", "/stop/")
-_OURS = (*_PICTURES, *_TALK, "/page.", "/manifest.", "/favicon.", devices.PATH, *api.PATHS)
+_OURS = (*_PICTURES, *_TALK, "/page.", "/manifest.", "/favicon.", banners.PATH, devices.PATH, *api.PATHS)
 _FOREIGN_META = re.compile(r'<meta\s+(?:property="og:|name="twitter:)[^>]*>')  # "Gradio", "Click to try out the app!"
 _FILES = {"page.js": "text/javascript", "page.css": "text/css", "page.svg": "image/svg+xml"}
 _THUMBNAILS = 256  # kept in memory
@@ -90,6 +90,7 @@ def build_app(app: App, language: str | None = None, access: Access | None = Non
     _add_draft(web, app, language)
     _add_answers(web, app, language)
     _add_files(web)
+    banners.add_to(web, app)
     if access:
         devices.add_to(web, app, access, language)
     gr.mount_gradio_app(
