@@ -30,7 +30,8 @@ _END = "203.0.113.2"  # a packet to it says that all earlier ones have been seen
 _NAME_SERVER = 53
 _SECONDS = 30.0
 _MS_BIND, _MS_REC = 0x1000, 0x4000
-_SHARED = ("/tmp", "/var/tmp", "/dev/shm")  # programs may write there whatever TMPDIR says
+# Programs may write there whatever TMPDIR says.
+_SHARED = tuple(folder for folder in ("/tmp", "/var/tmp", "/dev/shm") if os.path.isdir(folder))
 
 
 def unshared() -> list[str]:

@@ -21,6 +21,7 @@ from pathlib import Path
 import httpx
 from playwright.sync_api import Page, Request, sync_playwright
 
+from tests.convert.fake_hub import Hub, running
 from tests.mobile.hands import boot, tap, wait_for, write
 from tests.serve.conftest import asking, data_uri, drawing, question
 from tests.web import hands
@@ -98,6 +99,14 @@ class Day:
         told = self._run(*self._impchat, "convert", self._checkpoint, target)
         return ", ".join(sorted(path.name for path in target.glob("*"))) or told
 
+    def models_pull(self) -> str:
+        """From a hub on loopback: the one command that is meant to go to the network."""
+        hub = Hub("authors/imp-test")
+        hub.commit(self._checkpoint)
+        with running(hub):
+            self._environment["HF_ENDPOINT"] = hub.url
+            return self._run(*self._impchat, "models", "pull", hub.repository, "--accept-licence")
+
     def serve(self) -> str:
         return self._ask_api("serve")
 
@@ -156,11 +165,11 @@ def main(world: Path, checkpoint: Path) -> None:
     os.environ.update(HOME=str(visitor), TMPDIR=str(visitor))  # the browser's, which is not what is watched
     works = (
         *(day.cluster, day.phone_app, day.page, day.convert, day.serve, day.ask, day.chat, day.library),
-        *(day.models_list, day.doctor),
+        *(day.models_pull, day.models_list, day.doctor),
     )
     with ThreadPoolExecutor(3) as pool:
-        running = {work.__name__: pool.submit(work) for work in works}
-    answers = {name: work.result() for name, work in running.items()}
+        begun = {work.__name__: pool.submit(work) for work in works}
+    answers = {name: work.result() for name, work in begun.items()}
     print(json.dumps({"answers": answers, "asked": day.asked}))
 
 

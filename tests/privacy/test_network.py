@@ -66,6 +66,7 @@ def test_every_command_answered(day: dict[str, Any]) -> None:
     assert "imp-demo-196" in answers["models_list"]
     assert "✗" not in answers["doctor"]
     assert "impchat.json" in answers["convert"]
+    assert not answers["models_pull"], "it prints on stderr"
 
 
 def test_no_name_is_looked_up_and_no_packet_leaves_the_machine(day: dict[str, Any]) -> None:
