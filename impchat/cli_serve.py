@@ -7,9 +7,8 @@ on stdout, exit codes. This file does not know what the API says.
 from __future__ import annotations
 
 import argparse
-import signal
 import time
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,10 +83,7 @@ def _serve(data: Path, model: str | None, access: Access, screen: Screen, args: 
             if args.pair:
                 _show(_offer(data, access), screen)
 
-        # `kill` ends it in good order too, as Ctrl-C does. Not before: Ray sets a handler of its own when it starts.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        with suppress(KeyboardInterrupt):  # how uvicorn passes both on when it has ended
-            listen.Server(api, ready, **how).run(sockets=[bound])
+        listen.serve(api, bound, ready, **how)
 
 
 def _open(data: Path, model: str | None, args: argparse.Namespace, stack: ExitStack) -> App:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import webbrowser
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,6 +63,5 @@ def _serve(options: argparse.Namespace, language: str) -> int:
                     webbrowser.open(address)
 
             ft.context.disable_auto_update()
-            with suppress(KeyboardInterrupt):  # how uvicorn passes Ctrl-C on when it has ended
-                listen.Server(host.build_app(main), ready, **loopback.SOCKETS).run(sockets=[bound])
+            listen.serve(host.build_app(main), bound, ready, **loopback.SOCKETS)
     return 0

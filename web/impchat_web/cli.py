@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 import webbrowser
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from impchat import paths, settings
@@ -81,6 +81,5 @@ def _serve(options: argparse.Namespace, language: str) -> int:
                 webbrowser.open(address)
 
         web = server.build_app(app, options.language if "language" in options else None, access, desk)
-        with suppress(KeyboardInterrupt):  # how uvicorn passes Ctrl-C on when it has ended
-            listen.Server(web, ready, **loopback.SOCKETS).run(sockets=[bound])
+        listen.serve(web, bound, ready, **loopback.SOCKETS)
     return 0
