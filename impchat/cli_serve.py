@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from impchat import paths, settings
 from impchat.app import App, choose_bundle
 from impchat.errors import SettingsError
-from impchat.terminal import Screen, printable
+from impchat.terminal import Screen, announce, printable
 
 if TYPE_CHECKING:
     from impchat.pairing import Link
@@ -77,7 +77,7 @@ def _serve(data: Path, model: str | None, access: Access, screen: Screen, args: 
         )
 
         def ready() -> None:
-            print(screen.text("serve.address", address=address), flush=True)
+            announce(screen.text("serve.address", address=address))
             if args.listen and args.http:
                 screen.note("listen.plain")
             if args.pair:
@@ -99,7 +99,6 @@ def _open(data: Path, model: str | None, args: argparse.Namespace, stack: ExitSt
 
 
 def _list(access: Access, screen: Screen) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
@@ -109,7 +108,7 @@ def _list(access: Access, screen: Screen) -> None:
         used = (holder.used_utc or "")[:16] or screen.text("token.never")
         kind = screen.text(f"token.kind_{holder.kind}")
         table.add_row(holder.id, kind, printable(holder.name), holder.created_utc[:16], used)
-    Console(markup=False, highlight=False).print(table)
+    screen.table(table)
 
 
 # impchat pair

@@ -49,19 +49,26 @@ class Server(uvicorn.Server):
         how = {"ws": "none"} | how
         super().__init__(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, **how))
         self._ready = ready
+        self._failure: Exception | None = None
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Raises what `ready` raised, which has ended the server."""
         log = logging.getLogger("uvicorn.error")
         log.addFilter(self._is_news)
         try:
             super().run(sockets)
         finally:
             log.removeFilter(self._is_news)
+        if self._failure:
+            raise self._failure
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        if self.started:
+    async def main_loop(self) -> None:
+        try:
             self._ready()
+        except Exception as exc:  # noqa: BLE001  # uvicorn would end without its shutdown, and show a traceback
+            self._failure = exc
+            self.should_exit = True
+        await super().main_loop()
 
     def _is_news(self, record: logging.LogRecord) -> bool:
         """Whether uvicorn should log this. At the end it reports every response that it cuts off, with a traceback;
