@@ -81,7 +81,8 @@ class App:
         needed, for `slots` conversations at once. An `engine` given here is used in place of a `model`, or runs it
         where both are given, and is closed with the App.
 
-        Raises HistoryError ("data.unwritable", those of `paths.data_dir` and of `History`) and ModelError (those of `choose_bundle`)."""
+        Raises HistoryError ("data.unwritable", those of `paths.data_dir` and of `History`) and ModelError (those of
+        `choose_bundle`)."""
         folder = paths.ensure_data_dir(paths.typed(str(data)) if data else paths.data_dir())
         bundle = choose_bundle(folder, model) if model or not engine else None
         return cls(folder, History(paths.history_file(folder)), bundle, engine, slots)

@@ -68,7 +68,8 @@ class Day:
     def _serving(self, *words: str) -> Iterator[str]:
         """A server: its address. Ctrl-C ends it."""
         command = [*self._impchat, *words, "--port", "0"]
-        with subprocess.Popen(command, env=self._environment, stdout=subprocess.PIPE, text=True) as process:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen(command, env=self._environment, text=True, **pipes) as process:
             try:
                 assert process.stdout
                 line = process.stdout.readline()
@@ -77,7 +78,8 @@ class Day:
                 yield found[0]
             finally:
                 process.send_signal(signal.SIGINT)
-                process.wait(SECONDS)
+                said = process.communicate(timeout=SECONDS)
+        assert (process.returncode, *said) == (0, "", ""), words
 
     def ask(self) -> str:
         return self._run(*self._impchat, "ask", self._picture, QUESTION)
@@ -120,7 +122,7 @@ class Day:
         return str(reply.json()["choices"][0]["message"]["content"])
 
     def page(self) -> str:
-        with self._serving("web", "--no-open") as address, self._browser() as page:
+        with self._browser() as page, self._serving("web", "--no-open") as address:
             page.goto(address)
             page.wait_for_selector("body.ready")
             hands.add_by_click(page, drawing("red"))
@@ -128,7 +130,7 @@ class Day:
             return hands.answer(page, 1).inner_text()
 
     def phone_app(self) -> str:
-        with self._serving("mobile") as address, self._browser(has_touch=True) as page:
+        with self._browser(has_touch=True) as page, self._serving("mobile") as address:
             boot(page, f"{address}/", "Send")
             with page.expect_file_chooser() as chooser:
                 tap(page, "Choose pictures")
