@@ -15,11 +15,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
-from playwright.sync_api import Page, Request, sync_playwright
+from playwright.sync_api import Page, Request, TimeoutError, sync_playwright
 
 from tests.convert.fake_hub import Hub, running
 from tests.mobile.hands import boot, tap, wait_for, write
@@ -79,7 +79,7 @@ class Day:
             finally:
                 process.send_signal(signal.SIGINT)
                 said = process.communicate(timeout=SECONDS)
-        assert (process.returncode, *said) == (0, "", ""), words
+        assert (process.returncode, *said) == (0, "", ""), (words, process.returncode, said)
 
     def ask(self) -> str:
         return self._run(*self._impchat, "ask", self._picture, QUESTION)
@@ -107,7 +107,9 @@ class Day:
         hub.commit(self._checkpoint)
         with running(hub):
             self._environment["HF_ENDPOINT"] = hub.url
-            return self._run(*self._impchat, "models", "pull", hub.repository, "--accept-licence")
+            pull = ("models", "pull", hub.repository, "--accept-licence")
+            # A folder of its own: the first model that is pulled is the one that answers from then on.
+            return self._run(*self._impchat, *pull, "--data", self._world / "pulled")
 
     def serve(self) -> str:
         return self._ask_api("serve")
@@ -132,9 +134,12 @@ class Day:
     def phone_app(self) -> str:
         with self._browser(has_touch=True) as page, self._serving("mobile") as address:
             boot(page, f"{address}/", "Send")
-            with page.expect_file_chooser() as chooser:
-                tap(page, "Choose pictures")
-            chooser.value.set_files({"name": "circle.png", "mimeType": "image/png", "buffer": drawing("red")})
+            chooser = None
+            while chooser is None:  # a tap that comes while the app still settles is lost
+                with suppress(TimeoutError), page.expect_file_chooser(timeout=5000) as chosen:
+                    tap(page, "Choose pictures")
+                    chooser = chosen.value
+            chooser.set_files({"name": "circle.png", "mimeType": "image/png", "buffer": drawing("red")})
             wait_for(page, "Ready, ask anything")
             write(page, "Ask about a picture", QUESTION)
             tap(page, "Send")
@@ -171,7 +176,7 @@ def main(world: Path, checkpoint: Path) -> None:
     )
     with ThreadPoolExecutor(3) as pool:
         begun = {work.__name__: pool.submit(work) for work in works}
-    answers = {name: work.result() for name, work in begun.items()}
+    answers = {name: str(work.exception() or work.result()) for name, work in begun.items()}
     print(json.dumps({"answers": answers, "asked": day.asked}))
 
 
