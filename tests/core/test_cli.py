@@ -550,6 +550,14 @@ def test_bytes_that_are_no_text_are_no_crash(data: Path) -> None:
     assert messages(data)[0].text == "\ufffd\ufffd"
 
 
+@pytest.mark.parametrize("words", [["list", "--folder"], ["list", "--tag"], ["search"]])
+def test_a_name_of_broken_characters_is_found_nowhere(
+    data: Path, told: str, words: list[str], capsys: Capture
+) -> None:
+    assert impchat(data, "history", *words, "\udcff") == 0
+    assert capsys.readouterr().out == ""
+
+
 def test_a_text_file_named_png_is_no_picture(data: Path, tmp_path: Path, capsys: Capture) -> None:
     fake = tmp_path / "fake.png"
     fake.write_text("only text")
