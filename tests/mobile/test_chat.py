@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import flet as ft
 
 from impchat.app import App
+from impchat_mobile.talk import Talk
 from tests.mobile.conftest import Play, drawing, picked
 from tests.mobile.fake import Phone
 
@@ -52,6 +56,16 @@ def test_boxes_of_an_answer_are_drawn_on_its_picture(play: Play) -> None:
         assert phone.all(ft.Image, semantics_label="The picture with the boxes of the answer")
 
     play(scene, {"pick_files": picked(drawing("red"))})
+
+
+def test_boxes_are_drawn_while_the_answer_goes_on(tmp_path: Path) -> None:
+    with App.open(tmp_path) as app:
+        chat = app.chat()
+        chat.attach(drawing("red"))
+        answer = chat.send("Give the bounding box of the circle.").wait()
+        talk = Talk(app, lambda: None)
+        talk.messages = chat.branch()
+        assert talk.boxed(replace(answer, state="streaming")), "as it was before the branch was read again"
 
 
 def test_an_answer_can_be_had_again_and_both_versions_stay(play: Play) -> None:
