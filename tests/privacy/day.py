@@ -65,7 +65,7 @@ class Day:
         return done.stdout if done.returncode == 0 else f"{done.returncode}: {done.stdout}{done.stderr}"
 
     @contextmanager
-    def _serving(self, *words: str) -> Iterator[str]:
+    def serving(self, *words: str) -> Iterator[str]:
         """A server: its address. Ctrl-C ends it."""
         command = [*self._impchat, *words, "--port", "0"]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -119,12 +119,12 @@ class Day:
 
     def _ask_api(self, *words: str) -> str:
         body = asking(question(QUESTION, data_uri(drawing("red"))))
-        with self._serving(*words) as address:
+        with self.serving(*words) as address:
             reply = httpx.post(f"{address}/v1/chat/completions", json=body, timeout=SECONDS, trust_env=False)
         return str(reply.json()["choices"][0]["message"]["content"])
 
-    def page(self) -> str:
-        with self._browser() as page, self._serving("web", "--no-open") as address:
+    def page(self, address: str) -> str:
+        with self._browser() as page:
             page.goto(address)
             page.wait_for_selector("body.ready")
             hands.add_by_click(page, drawing("red"))
@@ -132,7 +132,7 @@ class Day:
             return hands.answer(page, 1).inner_text()
 
     def phone_app(self) -> str:
-        with self._browser(has_touch=True) as page, self._serving("mobile") as address:
+        with self._browser(has_touch=True) as page, self.serving("mobile") as address:
             boot(page, f"{address}/", "Send")
             chooser = None
             while chooser is None:  # a tap that comes while the app still settles is lost
@@ -171,11 +171,13 @@ def main(world: Path, checkpoint: Path) -> None:
     day = Day(os.environ["HOME"], world, checkpoint)
     os.environ.update(HOME=str(visitor), TMPDIR=str(visitor))  # the browser's, which is not what is watched
     works = (
-        *(day.cluster, day.phone_app, day.page, day.convert, day.serve, day.ask, day.chat, day.library),
+        *(day.cluster, day.phone_app, day.convert, day.serve, day.ask, day.chat, day.library),
         *(day.models_pull, day.models_list, day.doctor),
     )
-    with ThreadPoolExecutor(3) as pool:
-        begun = {work.__name__: pool.submit(work) for work in works}
+    # The page's server runs all the time: onnxruntime, let alone, sends its first report ten seconds after its start.
+    with day.serving("web", "--no-open") as address, ThreadPoolExecutor(3) as pool:
+        begun = {"page": pool.submit(day.page, address)}
+        begun |= {work.__name__: pool.submit(work) for work in works}
     answers = {name: str(work.exception() or work.result()) for name, work in begun.items()}
     print(json.dumps({"answers": answers, "asked": day.asked}))
 
