@@ -53,7 +53,6 @@ def run(data: Path, model: str | None, screen: Screen, args: argparse.Namespace)
 
 
 def _list(data: Path, model: str | None, screen: Screen) -> int:
-    from rich.console import Console
     from rich.table import Table
 
     running = problem = None
@@ -75,8 +74,7 @@ def _list(data: Path, model: str | None, screen: Screen) -> int:
         table.add_row(
             f"{'▶' if runs else ' '} {row.id}", printable(row.name), _size(row), memory, _state(row, runs, screen)
         )
-    # A pipe gets whole lines, however long.
-    Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 200).print(table)
+    screen.table(table, width=None if sys.stdout.isatty() else 200)  # a pipe gets whole lines, however long
     if running and all(row.bundle is None or row.bundle.path != running.path for row in rows):
         screen.note("models.elsewhere", name=running.name, path=running.path)
     if problem:
@@ -186,7 +184,7 @@ def _ask_licence(entry: Entry, screen: Screen, accepted: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise SettingsError("licence.unaccepted", model=entry.name)
-    if not _yes(screen.text("models.accept")):
+    if not screen.confirm("models.accept"):
         raise SettingsError("licence.refused", model=entry.name)
 
 
@@ -247,7 +245,7 @@ def _remove(data: Path, screen: Screen, args: argparse.Namespace) -> int:
     if not args.yes and row.disk_bytes:
         if not sys.stdin.isatty():
             raise SettingsError("delete.unconfirmed")
-        if not _yes(screen.text("models.confirm", name=printable(row.name), size=size(row.disk_bytes))):
+        if not screen.confirm("models.confirm", name=printable(row.name), size=size(row.disk_bytes)):
             screen.note("models.kept_all")
             return 1
     freed = library.remove(data, args.id, chosen_too=args.in_use)
@@ -283,7 +281,3 @@ def _verify(data: Path, screen: Screen, args: argparse.Namespace) -> int:
 def _warn(bundle: Bundle, screen: Screen) -> None:
     for key, values in measured.warnings(bundle):
         screen.note(key, **values)
-
-
-def _yes(question: str) -> bool:
-    return input(question).strip().lower() in ("y", "yes", "是")

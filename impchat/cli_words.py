@@ -56,6 +56,9 @@ class Parser(argparse.ArgumentParser):
                 raise SettingsError(code, name=found[1], command=self.prog)
         raise SettingsError("option.wrong", problem=message, command=self.prog)
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        print(message, end="", file=file)  # argparse's own hides that nothing could be written
+
     def format_help(self) -> str:
         text = super().format_help()
         text = text.replace("usage: ", self.say("usage"), 1)

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any, Protocol, TypeVar
 
 from impchat import grounding, images, remarks, settings
@@ -177,7 +178,9 @@ class Talk:
     def boxed(self, answer: Message) -> bytes | None:
         """The picture that `answer` speaks of with the boxes that it names; None: it names none. Takes time."""
         boxes = grounding.boxes(answer.text)
-        pictures = [name for m in self.messages[: self.messages.index(answer)] for name in m.images]
+        # By uuid: by now the branch may have been read again, and the answer be a longer one.
+        before = takewhile(lambda message: message.uuid != answer.uuid, self.messages)
+        pictures = [name for message in before for name in message.images]
         if not (boxes and pictures):
             return None
         return grounding.draw(self.app.history.image_bytes(pictures[-1]), boxes)

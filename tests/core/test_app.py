@@ -131,6 +131,11 @@ def test_tokens_are_kept_with_the_answer(app: App) -> None:
     assert row.model == settings.DEMO_MODEL
 
 
+def test_a_data_folder_may_be_a_string(tmp_path: Path) -> None:
+    with App.open(f"{tmp_path}/data") as app:
+        assert app.data == tmp_path / "data"
+
+
 # In mid-answer
 
 

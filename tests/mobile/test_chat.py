@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import flet as ft
@@ -12,6 +13,7 @@ from impchat.app import App
 from impchat.messages import Message
 from impchat.preferences import Preferences
 from impchat_mobile import launch
+from impchat_mobile.talk import Talk
 from tests.core.scripted import ScriptedEngine
 from tests.core.slow import ANSWER, SlowEngine
 from tests.mobile.conftest import Play, drawing, picked
@@ -72,6 +74,16 @@ def test_boxes_of_an_answer_are_drawn_on_its_picture(play: Play) -> None:
         assert phone.all(ft.Image, semantics_label="The picture with the boxes of the answer")
 
     play(scene, {"pick_files": picked(drawing("red"))})
+
+
+def test_boxes_are_drawn_while_the_answer_goes_on(tmp_path: Path) -> None:
+    with App.open(tmp_path) as app:
+        chat = app.chat()
+        chat.attach(drawing("red"))
+        answer = chat.send("Give the bounding box of the circle.").wait()
+        talk = Talk(app, lambda: None)
+        talk.messages = chat.branch()
+        assert talk.boxed(replace(answer, state="streaming")), "as it was before the branch was read again"
 
 
 def test_an_answer_can_be_had_again_and_both_versions_stay(play: Play) -> None:

@@ -11,9 +11,10 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
 from functools import lru_cache
 from html import escape
 from importlib import metadata
@@ -27,6 +28,8 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(2**31)
 
 import gradio as gr
+import gradio.routes
+import gradio.utils
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -93,24 +96,36 @@ def build_app(app: App, language: str | None = None, access: Access | None = Non
     banners.add_to(web, app)
     if access:
         devices.add_to(web, app, access, language)
-    gr.mount_gradio_app(
-        web,
-        page.build(app, language, pairs=access is not None),
-        "/",
-        footer_links=[],
-        run_history=False,
-        ssr_mode=False,
-        pwa=False,
-        enable_monitoring=False,
-        mcp_server=False,
-        theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-    )
+    with _no_folders(app.data):
+        gr.mount_gradio_app(
+            web,
+            page.build(app, language, pairs=access is not None),
+            "/",
+            footer_links=[],
+            run_history=False,
+            ssr_mode=False,
+            pwa=False,
+            enable_monitoring=False,
+            mcp_server=False,
+            theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        )
     others = {api.PATHS: build_api(app, desk=desk, access=access)}
     others |= {(f"{path}/",): other for path, other in beside.items()}
     web.add_middleware(_Crossing, others=others)
     web.add_middleware(guard.Guard, ours=_OURS, beside=tuple(beside), dress=_dress(language))
     web.add_middleware(_Compression, without=tuple(path for paths in others for path in paths))
     return web
+
+
+@contextmanager
+def _no_folders(data: Path) -> Iterator[None]:
+    """Keep Gradio from leaving folders behind, and from failing where it cannot make them: `gradio` among the shared
+    temporary files, for a mode that we do not use, and those of matplotlib, which it starts at every event if that is
+    installed. In the block the application is made."""
+    gradio.utils.MatplotlibBackendMananger = nullcontext  # as it is spelled there
+    with tempfile.TemporaryDirectory(dir=data) as folder:
+        gradio.routes.DEFAULT_TEMP_DIR = folder
+        yield
 
 
 def _front_ends() -> Iterator[tuple[str, Callable[..., FastAPI]]]:
