@@ -33,6 +33,7 @@ _CORE = (  # distribution -> the module whose import proves that it works here
     ("sqlite-utils", "sqlite_utils"),
     ("httpx", "httpx"),
     ("httpx-sse", "httpx_sse"),
+    ("certifi", "certifi"),
     ("dnspython", "dns.message"),
     ("platformdirs", "platformdirs"),
     ("rich", "rich"),
