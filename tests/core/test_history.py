@@ -171,11 +171,18 @@ def test_a_question_names_the_conversation_ends_the_branch_and_clears_the_draft(
     assert after.updated_utc == question.created_utc
 
 
-def test_a_title_is_cut_from_the_first_question_that_has_words(history: History) -> None:
+def test_a_chat_that_began_with_a_picture_alone_is_called_by_its_answer(history: History) -> None:
     conversation, question = asked(history, "")
     assert conversation.title == ""
     answer = answered(history, question)
-    history.add_question(conversation.uuid, ME, parent=answer.uuid, text="long " * 100)
+    assert history.conversation(conversation.uuid, ME).title == answer.text != ""
+
+
+def test_a_title_is_cut_from_the_first_question_that_has_words(history: History) -> None:
+    conversation, question = asked(history, "")
+    unanswered = history.start_answer(conversation.uuid, ME, parent=question.uuid, model="imp-demo-196")
+    history.finish_answer(unanswered.uuid, text="", state="stopped")
+    history.add_question(conversation.uuid, ME, parent=unanswered.uuid, text="long " * 100)
     title = history.conversation(conversation.uuid, ME).title
     assert title.startswith("long long") and title.endswith("…") and len(title) <= settings.TITLE_CHARS
     history.add_question(conversation.uuid, ME, parent=None, text="other")

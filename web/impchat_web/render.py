@@ -155,7 +155,8 @@ def _entry(conversation: Conversation, selected: bool, stop: bool, language: str
     state = ' aria-current="page"' if selected else ""
     state += f' tabindex="{0 if stop else -1}"'
     tools = "".join(
-        f'<button type="button" class="tool {do}" data-do="{do}" tabindex="-1" title="{escape(say(f"chat.{do}", language))}" '
+        f'<button type="button" class="tool {do}" data-do="{do}" tabindex="-1" '
+        f'title="{escape(say(f"chat.{do}", language))}" '
         f'aria-label="{escape(say(f"chat.{do}", language))}: {escape(title)}"></button>'
         for do in ("rename", "delete")
     )
