@@ -417,6 +417,7 @@ TEXTS: dict[str, str] = {
     "web.js.undo": "Undo",
     "web.js.folder": "“{name}” is a folder: open it and drop the pictures in it.",
     "web.js.unreadable": "“{name}” could not be read: it may have been moved, or belong to somebody else.",
+    "web.js.elsewhere": "That picture belongs to another page: save or copy it there, then add it here.",
     "web.js.pasted": "The text was pasted. What you copied is a picture, too.",
     "web.js.attach_pasted": "Add the picture",
     "web.js.skip": "Skip to the question",

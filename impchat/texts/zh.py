@@ -417,6 +417,7 @@ TEXTS: dict[str, str] = {
     "web.js.undo": "撤销",
     "web.js.folder": "“{name}”是文件夹：请打开它，再拖入里面的图片。",
     "web.js.unreadable": "无法读取“{name}”：它可能已被移动，或者属于其他用户。",
+    "web.js.elsewhere": "这张图片属于另一个网页：请先在那里保存或复制它，再添加到这里。",
     "web.js.pasted": "已粘贴文字。复制的内容同时也是一张图片。",
     "web.js.attach_pasted": "添加图片",
     "web.js.skip": "跳到提问框",

@@ -4,7 +4,8 @@
 window.impchat = (() => {
   "use strict";
 
-  const page = { conversation: "", answer: "", words: {}, seen: 0, visit: 0, trigger: null, gone: "", reopen: "", listed: 0 };
+  const inAddress = () => new URLSearchParams(location.search).get("c") ?? "";
+  const page = { conversation: inAddress(), answer: "", words: {}, seen: 0, trigger: null, gone: "", reopen: "", listed: 0 };
   const find = (selector, within = document) => within.querySelector(selector);
   const say = (key, values = {}) =>
     (page.words[`web.js.${key}`] ?? "").replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
@@ -30,8 +31,6 @@ window.impchat = (() => {
 
   // --- The address -------------------------------------------------------------------------------------------------
 
-  const inAddress = () => new URLSearchParams(location.search).get("c") ?? "";
-
   const settle = (conversation, replace) => {
     page.conversation = conversation;
     if (inAddress() === conversation) return;
@@ -42,7 +41,7 @@ window.impchat = (() => {
   let wanted = 0; // counts what a person opened: of several things at once, the last is shown
   let asked = 0;
   const open = (conversation) => {
-    const saved = leaveDraft(); // what is typed from now on is for the conversation that opens
+    const { saved } = leaveDraft(); // what is typed from now on is for the conversation that opens
     const mine = ++wanted;
     inTurn(async () => {
       await saved;
@@ -127,46 +126,66 @@ window.impchat = (() => {
   };
 
   const clearChips = () => find("#chips").replaceChildren();
+  const drawChips = (images) => {
+    if (chips().map(({ dataset }) => dataset.image).join() === images.join()) return;
+    clearChips();
+    for (const image of images) chip(`/thumbnail/${image}`, image);
+  };
 
-  const add = (file) => {
+  // `source`: a file, or a function that fetches one.
+  const add = (source, shown = URL.createObjectURL(source)) => {
+    if (left) return whenThere(() => add(source, shown));
     notice();
-    const made = chip(URL.createObjectURL(file));
+    const made = chip(shown);
+    const mine = draft; // that of a conversation which is left meanwhile gets its pictures all the same
     made.classList.add("reading");
     status(say("reading"));
-    const arrived = lastUpload.then(() => upload(file, made, page.visit));
+    const arrived = lastUpload.then(() => upload(source, made, mine));
     uploads.add(arrived);
     lastUpload = arrived.finally(() => uploads.delete(arrived));
   };
 
   // Resolves when the server has the picture; what the engine says of it comes later.
-  const upload = async (file, made, visit) => {
-    if (!made.isConnected) return; // taken away before its turn came
+  const upload = async (source, made, mine) => {
+    if (made.dataset.detached) return; // before its turn came
+    let file = source;
     try {
-      const response = await fetch(`/attach?c=${encodeURIComponent(page.conversation)}`, { method: "POST", body: file });
+      if (source instanceof Function) file = await source();
+      const response = await fetch(`/attach?c=${encodeURIComponent(mine.conversation)}`, { method: "POST", body: file });
       if (!response.ok) throw Error((await response.json()).error);
       const lines = linesOf(response.body);
       const { value } = await lines.next();
-      if (visit !== page.visit) return;
-      if (!page.conversation) draftChanged(); // the words before it belong to the conversation that the picture began
-      settle(value.conversation, true);
+      if (!mine.conversation) begin(mine, value.conversation);
+      if (mine !== draft) return;
       attached(made, value.image);
       watch(made, lines);
     } catch (error) {
-      if (visit !== page.visit) return;
+      if (mine !== draft) return;
       failures += 1;
       dropChip(made);
-      const readable = await file.slice(0, 1).arrayBuffer().then(() => true, () => false);
+      const readable = !(file instanceof Blob) || (await file.slice(0, 1).arrayBuffer().then(() => true, () => false));
       const { name } = file;
       notice("error", !readable ? say("unreadable", { name }) : error instanceof TypeError ? say("lost") : error.message);
     }
   };
 
+  // A picture has made the conversation: the words before it belong to it, too.
+  const begin = (mine, conversation) => {
+    mine.conversation = conversation;
+    if (mine === draft) {
+      settle(conversation, true);
+      draftChanged();
+    } else if (draft.conversation && stored("")) saveWords(conversation, stored(""));
+    else return;
+    forget("");
+  };
+
   const attached = (made, image) => {
-    if (!made.isConnected) return detach(image);
+    if (made.dataset.detached) return detach(image);
     if (chips().some((other) => other !== made && other.dataset.image === image)) return dropChip(made);
     made.dataset.image = image;
     const shown = find("img", made);
-    URL.revokeObjectURL(shown.src);
+    URL.revokeObjectURL(shown.src); // nothing for a sample
     shown.src = `/thumbnail/${image}`; // the browser may not know the file's format, the server does
   };
 
@@ -199,12 +218,20 @@ window.impchat = (() => {
     }
   }
 
-  // A request that outlives the page may carry 64 KiB at most.
-  const post = (path, body, options = {}) =>
-    fetch(path, { method: "POST", body, ...options }).catch(() => notice("error", say("lost")));
+  // Whether it was taken; a person is told if not.
+  const post = async (path, body, options = {}) => {
+    try {
+      const response = await fetch(path, { method: "POST", body, ...options });
+      if (response.status === 422) notice("error", (await response.json()).error);
+      return response.ok;
+    } catch {
+      notice("error", say("lost"));
+      return false;
+    }
+  };
 
   const detach = (image) =>
-    post(`/detach?c=${encodeURIComponent(page.conversation)}&image=${encodeURIComponent(image)}`);
+    post(`/detach?c=${encodeURIComponent(draft.conversation)}&image=${encodeURIComponent(image)}`);
 
   const picker = element("input", { type: "file", accept: "image/*,.heic,.heif,.avif", multiple: "", id: "picker", "aria-hidden": "true", tabindex: "-1" });
   picker.addEventListener("change", () => {
@@ -214,6 +241,11 @@ window.impchat = (() => {
   });
 
   const carriesFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
+  const takesText = ({ target }) => target.matches?.("textarea, input");
+  const insert = (text) => {
+    question().focus();
+    document.execCommand("insertText", false, text); // as if it were typed: it can be undone
+  };
   let over = 0; // how many elements the dragged file is above
   const hover = (depth) => {
     over = depth;
@@ -221,32 +253,39 @@ window.impchat = (() => {
   };
   addEventListener("dragenter", (event) => carriesFiles(event) && hover(over + 1));
   addEventListener("dragleave", (event) => carriesFiles(event) && hover(Math.max(0, over - 1)));
-  addEventListener("dragover", (event) => carriesFiles(event) && event.preventDefault());
+  addEventListener("dragover", (event) => {
+    if (carriesFiles(event) || !takesText(event)) event.preventDefault(); // else a link would be opened in place of the page
+  });
   addEventListener("drop", (event) => {
-    if (!carriesFiles(event)) return;
+    if (!carriesFiles(event) && takesText(event)) return;
     event.preventDefault();
     hover(0);
     const items = [...event.dataTransfer.items].filter(({ kind }) => kind === "file");
-    let folder = "";
-    for (const item of items) {
-      const entry = item.webkitGetAsEntry?.();
-      if (entry?.isDirectory) folder = entry.name;
-      else add(item.getAsFile());
-    }
-    if (folder) notice("error", say("folder", { name: folder }));
+    const entries = items.map((item) => item.webkitGetAsEntry?.());
+    const files = items.map((item) => item.getAsFile());
+    const text = event.dataTransfer.getData("text/plain").trim();
+    const isPicture = /<img\b/i.test(event.dataTransfer.getData("text/html")); // of another page, without its file
+    whenThere(() => {
+      for (const [number, file] of files.entries()) if (file && !entries[number]?.isDirectory) add(file);
+      const folder = entries.find((entry) => entry?.isDirectory);
+      if (folder) notice("error", say("folder", { name: folder.name }));
+      else if (!files.length && isPicture) notice("error", say("elsewhere"));
+      else if (!files.length && text) insert(text);
+    });
   });
 
   // Cells of a table come as text and as a picture of it: the text is pasted, the picture offered. A picture of a web
-  // page may come with its address.
+  // page may come with its address, a file with its name.
+  const names = (text, files) =>
+    text.split(/\s*\n/).every((line) => /^(https?|file):\S+$/.test(line) || files.some(({ name }) => line.endsWith(name)));
   let pasted = [];
   addEventListener("paste", (event) => {
     const files = [...(event.clipboardData?.files ?? [])];
-    if (!files.length) return;
+    if (!files.length || event.target.matches?.("#history input")) return;
     const text = event.clipboardData.getData("text/plain").trim();
     event.preventDefault();
-    if (!text || /^((https?|file):\S+\s*)+$/.test(text)) return files.forEach(add);
-    question().focus();
-    document.execCommand("insertText", false, text); // as if it were typed: it can be undone
+    if (!text || names(text, files)) return files.forEach((file) => add(file));
+    insert(text);
     pasted = files;
     const attach = element("button", { type: "button", class: "quiet", "data-do": "attach-pasted" }, say("attach_pasted"));
     notice("hint", say("pasted"), attach);
@@ -328,10 +367,11 @@ window.impchat = (() => {
     to.focus();
   });
 
-  // Behind a deleted chat the next one moves to the same place: a second click there is not meant for it.
+  // After a removal the next chat or picture moves to the same place: a second click there is not meant for it.
   const DOUBLE_MS = 1500;
   let deletion = { x: 0, y: 0, at: -DOUBLE_MS };
-  const again = ({ clientX: x, clientY: y, timeStamp: at }) => {
+  const again = ({ clientX: x, clientY: y }) => {
+    const at = performance.now();
     const near = Math.hypot(x - deletion.x, y - deletion.y) < 10 && at - deletion.at < DOUBLE_MS;
     if (!near) deletion = { x, y, at };
     return near;
@@ -344,7 +384,7 @@ window.impchat = (() => {
 
   let refreshing = false;
   const refresh = () => {
-    if (refreshing || document.hidden || !page.seen || page.answer || sent !== null) return;
+    if (refreshing || document.hidden || !page.seen || page.answer || asking || left) return;
     refreshing = true;
     const { conversation } = page;
     inTurn(() => {
@@ -386,21 +426,32 @@ window.impchat = (() => {
     inTurn(() => (signal.aborted ? turnEnds() : page.trigger("ended", { conversation, have: have() })));
   };
 
-  const stop = async () => {
-    const response = await post(`/stop/${page.answer}`);
-    if (response?.status === 422) notice("error", (await response.json()).error);
+  const stop = () => post(`/stop/${page.answer}`);
+
+  // --- The draft's text: kept by this tab until the server has it -------------------------------------------------------
+
+  let draft = { conversation: page.conversation }; // the question that is composed; another one for each visit
+  let left = { saved: Promise.resolve() }; // while another conversation opens: what was typed in the one before
+
+  const key = (conversation) => `impchat.draft.${conversation}`;
+  const stored = (conversation) => sessionStorage.getItem(key(conversation)); // null: the server knows all
+  const forget = (conversation) => sessionStorage.removeItem(key(conversation));
+  const store = (conversation, words) => {
+    try {
+      sessionStorage.setItem(key(conversation), words);
+    } catch {
+      // More than a browser keeps: then the server alone has it.
+    }
   };
 
-  // --- The draft's text ---------------------------------------------------------------------------------------------
+  const saveWords = async (conversation, words, options) => {
+    store(conversation, words);
+    if (!conversation) return; // one that has not begun has no place on the server
+    const saved = await post(`/draft?c=${encodeURIComponent(conversation)}`, words, options);
+    if (saved && stored(conversation) === words) forget(conversation);
+  };
 
   let draftTimer = 0;
-  const saveDraft = async (options) => {
-    if (!draftTimer) return;
-    draftIsSaved();
-    if (!page.conversation) return;
-    const response = await post(`/draft?c=${encodeURIComponent(page.conversation)}`, question().value, options);
-    if (response?.status === 422) notice("error", (await response.json()).error);
-  };
   const draftIsSaved = () => {
     clearTimeout(draftTimer);
     draftTimer = 0;
@@ -409,34 +460,46 @@ window.impchat = (() => {
     clearTimeout(draftTimer);
     draftTimer = setTimeout(saveDraft, 800);
   };
+  const saveDraft = async (options) => {
+    if (!draftTimer || left) return;
+    draftIsSaved();
+    await saveWords(draft.conversation, question().value, options);
+  };
   addEventListener("input", (event) => event.target === question() && draftChanged());
+  addEventListener("pagehide", () => {
+    if (asking?.taken) store(asking.draft.conversation, asking.words);
+    // A request that outlives the page may carry 64 KiB at most. What does not arrive is here after a reload.
+    saveDraft({ keepalive: question()?.value.length < 20_000 });
+  });
 
-  // A conversation that has not begun has no place on the server for its draft.
-  const UNBEGUN = "impchat.draft";
   const leaveDraft = () => {
-    if (!question()) return;
-    if (!page.conversation) sessionStorage.setItem(UNBEGUN, question().value);
-    const saved = saveDraft();
+    if (left || !question()) return left;
+    if (asking && !asking.taken) take(); // a question that waits for its pictures
+    left = { words: question().value, saved: saveDraft() };
     write("");
     draftIsSaved();
-    return saved;
+    return left;
   };
-  // A reload brings the words back at once, also those that the server never saw; Gradio reloads when it lost its server.
-  const kept = () => `impchat.kept.${page.conversation}`;
-  addEventListener("pagehide", () => {
-    sessionStorage.setItem(kept(), question()?.value ?? "");
-    saveDraft({ keepalive: true });
-  });
-  const taken = (key) => {
-    const text = sessionStorage.getItem(key);
-    sessionStorage.removeItem(key);
-    return text;
-  };
-  const enterDraft = (state) => {
+  const enterDraft = (words) => {
     const typed = question().value; // since the way to this conversation began
-    const draft = state.conversation ? state.draft : taken(UNBEGUN);
-    write(((state.words && taken(kept())) || draft || "") + typed);
-    if (!typed) draftIsSaved();
+    const unsaved = stored(draft.conversation);
+    left = null;
+    write((unsaved ?? words) + typed);
+    if (typed || unsaved !== null) draftChanged();
+    else draftIsSaved();
+  };
+  const stay = () => {
+    write((left.words ?? "") + question().value);
+    left = null;
+    draftChanged();
+  };
+  // Does `act` once the conversation that a person opened is there.
+  const whenThere = (act) => {
+    if (!left) return act();
+    inTurn(() => {
+      turnEnds();
+      whenThere(act);
+    });
   };
 
   // --- Scrolling: stay at the end while the answer grows, unless the reader has gone up --------------------------------
@@ -587,7 +650,7 @@ window.impchat = (() => {
     },
     "attach-pasted": () => {
       notice();
-      pasted.forEach(add);
+      for (const file of pasted) add(file);
       pasted = [];
       question().focus();
     },
@@ -624,15 +687,17 @@ window.impchat = (() => {
       );
       viewer.showModal();
     },
-    detach: (button) => {
+    detach: (button, event) => {
+      if (again(event)) return;
       const made = button.closest(".chip");
       if (made.dataset.image) detach(made.dataset.image);
+      made.dataset.detached = "yes";
       dropChip(made);
       question().focus();
     },
-    sample: async (button) => {
-      const response = await fetch(`/sample/${encodeURIComponent(button.dataset.sample)}`);
-      add(await response.blob());
+    sample: (button) => {
+      const address = `/sample/${encodeURIComponent(button.dataset.sample)}`;
+      add(() => fetch(address).then((response) => response.blob()), address);
       question().focus();
     },
     ask: (button) => {
@@ -650,19 +715,30 @@ window.impchat = (() => {
   });
 
   addEventListener("keydown", (event) => {
-    if (event.key !== "Escape" || event.defaultPrevented || viewer.open || devices.open) return;
+    if (event.key !== "Escape" || event.isComposing || event.defaultPrevented || viewer.open || devices.open) return;
     if (document.body.classList.contains("menu")) menu(false);
     else if (document.body.classList.contains("answering")) find("#stop").click();
   });
 
   // --- Sending: once for each question, and not before there is one -----------------------------------------------------
 
-  let sent = null; // the text of the question on its way
+  let asking = null; // the question on its way: its draft, and its words once they are `taken` out of the box
   const isBlank = () => !question().value.trim() && !chips().length;
   const maySend = () => {
-    if (sent !== null || isBlank()) return false;
-    sent = question().value; // at once: Gradio calls `sending` a moment later
+    if (asking || isBlank()) return false;
+    asking = { draft, words: "", taken: false }; // at once: Gradio calls `sending` a moment later
+    if (left) take(); // for the conversation that opens
     return true;
+  };
+  const take = () => {
+    Object.assign(asking, { words: question().value, taken: true });
+    write("");
+    draftIsSaved();
+  };
+  const giveBack = () => {
+    const { words, draft: of } = asking;
+    if (of !== draft || left) saveWords(of.conversation, words);
+    else write([words, question().value].filter(Boolean).join("\n"));
   };
   const showBlank = () => find("#send").setAttribute("aria-disabled", String(isBlank()));
   addEventListener("input", (event) => event.target === question() && showBlank());
@@ -716,19 +792,19 @@ window.impchat = (() => {
     if (state.thread) drawThread(state.thread);
     if (state.list !== undefined) drawList(state.list);
     if (event === "opened") {
-      page.visit += 1;
       page.answer = null;
-      if (asked === wanted) settle(state.conversation, Boolean(state.words));
-      else page.conversation = state.conversation; // on the way to another one, which the address may name already
-      clearChips();
-      for (const image of state.pictures) chip(`/thumbnail/${image}`, image);
+      if (asked === wanted) {
+        settle(state.conversation, Boolean(state.words));
+        draft = { conversation: state.conversation };
+        enterDraft(state.draft);
+      } else page.conversation = state.conversation; // on the way to another one, which the address may name already
+      drawChips(state.pictures);
       if (document.body.classList.contains("menu")) menu(false);
-      enterDraft(state);
     }
     if (event === "sent") {
-      if (question().value.startsWith(sent)) write(question().value.slice(sent.length)); // the next one may have begun
-      if (question().value) draftChanged();
-      else draftIsSaved();
+      forget(draft.conversation);
+      draft.conversation = state.conversation;
+      if (question().value && !left) draftChanged(); // the next one has begun
       settle(state.conversation, false);
       clearChips();
       announce(say("answering"));
@@ -737,7 +813,9 @@ window.impchat = (() => {
       page.answer = null;
       if (!refreshing) announce(find("#thread .turn:last-child .words")?.innerText ?? "");
     }
-    if (event !== "managed") follow(state.answer);
+    if (event === "elsewhere") forget(asking.draft.conversation);
+    if (event !== "managed" && event !== "elsewhere") follow(state.answer);
+    if (refreshing && !uploads.size) drawChips(state.pictures);
     if (event === "gone") {
       page.gone = state.conversation;
       open("");
@@ -749,21 +827,27 @@ window.impchat = (() => {
     if (event === "opened" || event === "sent") toEnd();
     if (state.notice || (!refreshing && (event !== "opened" || !find("#notice .done")))) // "Deleted: Undo" outlives the way to the next chat
       notice(state.notice?.kind, state.notice?.text, state.notice?.undo && undoButton(state.notice.undo));
-    if (["sent", "managed", "gone"].includes(event) && !refreshing) tabs.postMessage("");
+    if (["managed", "gone"].includes(event) && deletion.at >= 0) deletion.at = performance.now();
+    if (["sent", "elsewhere", "managed", "gone"].includes(event) && !refreshing) tabs.postMessage("");
     find("#title").textContent = state.title;
     document.title = state.title ? `${state.title} · ImpChat` : "ImpChat";
-    const elsewhere = event === "ended" && document.activeElement !== document.body; // a title may be being typed
-    if (byHand.matches && event !== "managed" && !elsewhere) question().focus({ preventScroll: true });
+    const free = ["opened", "sent"].includes(event) || document.activeElement === document.body; // else a person uses it
+    if (byHand.matches && free && !refreshing) question().focus({ preventScroll: true });
   };
 
   // Behind every event of Gradio's, also where nothing came from the server.
   const show = (state) => {
     try {
-      if (state.stamp > page.seen) draw(state);
+      const answered = state.stamp > page.seen;
+      const isAsked = answered && ["sent", "elsewhere"].includes(state.event);
+      if (answered) draw(state);
       else notice("error", say("lost"));
+      if (!answered && left && asked === wanted) stay();
+      if (!asking?.underway) return;
+      if (asking.taken && !isAsked) giveBack();
+      asking = null;
     } finally {
       refreshing = false;
-      if (["sent", "refused", "cancelled"].includes(state.event) || state.stamp <= page.seen) sent = null;
       document.body.classList.add("ready");
       turnEnds();
     }
@@ -777,13 +861,15 @@ window.impchat = (() => {
   });
 
   const sending = async (state) => {
-    const { visit } = page;
-    const from = here(state);
+    const arrives = left !== null;
     const before = failures;
     await Promise.all(uploads);
     await new Promise(inTurn);
-    const to = visit === page.visit ? here(state) : from;
-    return [sent, { ...to, have: have(), cancelled: failures > before }];
+    if (arrives) asking.draft = draft;
+    const cancelled = failures > before;
+    if (!cancelled && !asking.taken) take();
+    asking.underway = true; // what comes next from the server is about it
+    return [asking.words, { ...here(state), asks: asking.draft.conversation, have: have(), cancelled }];
   };
 
   return {

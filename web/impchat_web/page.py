@@ -130,13 +130,17 @@ class View:
         return self._opened(event.conversation, state["listed"], request)
 
     def send(self, text: str, state: State, request: gr.Request) -> State:
-        """Where the core refuses, the page keeps the text."""
-        conversation = state.get("conversation", "")
+        """Ask in the conversation `asks` of `state`, which is no longer the one that is shown if the person has opened
+        another one meanwhile. Where the core refuses, the page keeps the text."""
+        here, conversation = state["conversation"], state["asks"]
         if state.get("cancelled"):  # a picture of this question could not be read, the page says so
             return _marked(state, "cancelled")
         try:
             chat = self.app.chat(conversation or None, owner_of(request))
             answer = chat.send(text)
+            if conversation != here:
+                drawn = {"list": self._list(here, state["listed"], request)}
+                return self._state(here, "elsewhere", request) | drawn
             thread = self._thread(answer.conversation, request, state.get("have", ""))
             chats = self._list(answer.conversation, state["listed"], request)
             drawn = {"answer": answer.message, "thread": thread, "list": chats}
@@ -235,7 +239,7 @@ def build(app: App, language: str | None, pairs: bool = False) -> gr.Blocks:
                 view.send,
                 [question, state],
                 state,
-                js="(text, state) => impchat.sending(state)",
+                js="(_, state) => impchat.sending(state)",
                 **events,
             ),
         ]
