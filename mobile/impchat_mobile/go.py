@@ -59,7 +59,10 @@ class Go:
         app = self._shell.app
         if app.server:  # the app below the page of `impchat web --server`
             return self._shell.say("mobile.there", name=app.server, model=app.model)
-        return self._shell.say("mobile.here", model=app.bundle.name if app.bundle else app.model)
+        model = app.bundle.name if app.bundle else app.model
+        if app.bundle and app.bundle.unverified:
+            model += f" · {self._shell.say('chat.unverified')}"
+        return self._shell.say("mobile.here", model=model)
 
     def server_of(self, conversation: str | None) -> Server | None:
         """The computer that was chosen for a conversation, None: for new ones, if it is still connected; None: the

@@ -6,13 +6,16 @@ from pathlib import Path
 
 import flet as ft
 
-from impchat import applock, images, preferences, settings
+from impchat import applock, images, paths, preferences, settings
 from impchat.app import App
+from impchat.models import library
 from impchat.models.library import Memory
 from impchat_mobile import launch
+from tests.core.hands import copy_model
 from tests.mobile.conftest import Play, drawing, picked
 from tests.mobile.fake import Phone
 from tests.mobile.test_chat import HINT, answered, ask
+from tests.mobile.test_computer import back
 
 ME = settings.OWNER
 
@@ -67,8 +70,8 @@ def test_the_thinnest_pictures_are_seen_in_the_chat_large_and_cropped(play: Play
         asked = [i for i in phone.all(ft.Image) if i.semantics_label == "Picture 1 of 1"]
         assert all(48 <= i.width <= 400 and 48 <= i.height <= 400 and i.fit == ft.BoxFit.FILL for i in asked) and asked
         await phone.tap("Show it large")
-        [large] = await phone.until(lambda: [i for i in phone.all(ft.Image) if i.width == 48 and i.height is None])
-        assert large.fit == ft.BoxFit.FILL
+        [large] = await phone.until(lambda: [i for i in phone.all(ft.Image) if i.width is None and i.height is None])
+        assert large.fit == ft.BoxFit.FILL  # as large as the screen
 
     play(scene, {"pick_files": picked(drawing("red", (1, 20_000)))})
 
@@ -348,6 +351,22 @@ def test_the_demo_runs_at_first_launch_and_the_family_is_listed_with_what_fits(p
         assert "Imp-v1.5-3B @196" in words
         assert "research use only" in words
         assert "memory" in words
+
+    play(scene)
+
+
+def test_an_unverified_model_runs_when_a_person_says_so_and_stays_called_one(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        folder = paths.models_dir(app.data) / "doubtful"
+        copy_model(paths.demo_bundle(), folder, id="doubtful", name="My own", unverified="nll 3.1 (≤ 2.5)")
+        await phone.tap("Chats")
+        await phone.tap("Models")
+        await phone.until_words("Unverified model (nll 3.1 (≤ 2.5))")
+        await phone.tap("Use it all the same")
+        await phone.until(lambda: app.model == "doubtful", "the choice")
+        assert library.chosen(app.data) == "doubtful"
+        await back(phone)
+        await phone.until_words("My own · Unverified model")
 
     play(scene)
 

@@ -139,9 +139,11 @@ class ModelsScreen(Screen):
             facts.append(say("mobile.model_eyes", side=image))
         if bytes_:
             facts.append(self._fits(entry, bytes_, tokens, memory))
+        if bundle and bundle.unverified:
+            facts.append(f"{say('chat.unverified')} ({bundle.unverified})")
         do: dict[str, Handler] = {}
         if bundle and not runs and shell.app.bundle:
-            do["mobile.run"] = lambda: self._choose(model)
+            do["chat.use_unverified" if bundle.unverified else "mobile.run"] = lambda: self._choose(model)
         if model.disk_bytes and not (bundle and bundle.demo):
             do["chat.delete"] = lambda: self._ask_remove(model)
         return row.show(
@@ -222,6 +224,8 @@ class ModelsScreen(Screen):
     async def _choose(self, model: Model) -> None:
         """Let it answer from now on; the one before is put away."""
         shell = self._shell
+        assert model.bundle
+        await asyncio.to_thread(library.permit, shell.app.data, model.bundle)  # the button said so
         bundle = await asyncio.to_thread(library.resolve, shell.app.data, model.id)
         await asyncio.to_thread(run, shell.app, bundle, shell.wanted)
         await asyncio.to_thread(library.choose, shell.app.data, model.id)
@@ -250,6 +254,7 @@ _BUTTONS: dict[str, tuple[type[ft.Button], ft.IconData | None]] = {  # key of th
     "mobile.resume": (ft.FilledButton, None),
     "mobile.pause": (ft.FilledTonalButton, None),
     "mobile.run": (ft.FilledTonalButton, None),
+    "chat.use_unverified": (ft.FilledTonalButton, None),
     "chat.delete": (ft.TextButton, None),
 }
 
