@@ -127,7 +127,7 @@ class View:
         )
 
     def navigate(self, state: State, request: gr.Request, event: gr.EventData) -> State:
-        return self._opened(event.conversation, state["listed"], request)
+        return self._opened(event.conversation, state.get("listed", _LISTED), request)
 
     def send(self, text: str, state: State, request: gr.Request) -> State:
         """Ask in the conversation `asks` of `state`, which is no longer the one that is shown if the person has opened
@@ -139,10 +139,10 @@ class View:
             chat = self.app.chat(conversation or None, owner_of(request))
             answer = chat.send(text)
             if conversation != here:
-                drawn = {"list": self._list(here, state["listed"], request)}
+                drawn = {"list": self._list(here, state.get("listed", _LISTED), request)}
                 return self._state(here, "elsewhere", request) | drawn
             thread = self._thread(answer.conversation, request, state.get("have", ""))
-            chats = self._list(answer.conversation, state["listed"], request)
+            chats = self._list(answer.conversation, state.get("listed", _LISTED), request)
             drawn = {"answer": answer.message, "thread": thread, "list": chats}
             return self._state(answer.conversation, "sent", request) | drawn
         except ImpChatError as error:
@@ -155,12 +155,12 @@ class View:
         try:
             thread, chats = (
                 self._thread(conversation, request, event.have),
-                self._list(conversation, state["listed"], request),
+                self._list(conversation, state.get("listed", _LISTED), request),
             )
             return self._state(conversation, "ended", request) | {"thread": thread, "list": chats}
         except ImpChatError as error:
             if error.code == "history.no_conversation":
-                return self._opened("", state["listed"], request, self._notice(error, request))
+                return self._opened("", state.get("listed", _LISTED), request, self._notice(error, request))
             # The history cannot be read: what is shown stays.
             return _marked(_NOWHERE | {"conversation": conversation}, "ended", self._notice(error, request))
 
@@ -181,7 +181,7 @@ class View:
                     notice = {"kind": "done", "text": told, "undo": conversation}
                 case "restore":
                     history.restore_conversation(conversation, owner)
-            drawn = {"list": self._list(here, state["listed"], request)}
+            drawn = {"list": self._list(here, state.get("listed", _LISTED), request)}
             if here == conversation and event.do == "delete":
                 return _marked(state, "gone", notice) | drawn
             return self._state(here, "managed", request, notice) | drawn
