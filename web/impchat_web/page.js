@@ -491,6 +491,7 @@ window.impchat = (() => {
   const stay = () => {
     write((left.words ?? "") + question().value);
     left = null;
+    settle(page.conversation, true); // the way back through the browser's history has changed the address
     draftChanged();
   };
   // Does `act` once the conversation that a person opened is there.
@@ -822,21 +823,40 @@ window.impchat = (() => {
     if (byHand.matches && free && !refreshing) question().focus({ preventScroll: true });
   };
 
-  // Behind every event of Gradio's, also where nothing came from the server.
-  const show = (state) => {
-    try {
-      const answered = state.stamp > page.seen;
-      const isAsked = answered && ["sent", "elsewhere"].includes(state.event);
-      if (answered) draw(state);
-      else notice("error", say("lost"));
-      if (!answered && left && asked === wanted) stay();
-      if (!asking?.underway) return;
-      if (asking.taken && !isAsked) giveBack();
+  // The end of an event, of which `state` came, or nothing.
+  const ends = (state) => {
+    refreshing = false;
+    if (!state && left && asked === wanted) stay();
+    if (asking?.underway) {
+      if (asking.taken && !["sent", "elsewhere"].includes(state?.event)) giveBack();
       asking = null;
+    }
+    turnEnds();
+  };
+
+  // After every event of Gradio's, also if nothing came from the server.
+  const show = (state) => {
+    const came = state.stamp > page.seen;
+    try {
+      if (came) draw(state);
+      else notice("error", say("lost"));
     } finally {
-      refreshing = false;
       document.body.classList.add("ready");
-      turnEnds();
+      ends(came && state);
+    }
+  };
+
+  // Except for a request that did not reach the server.
+  const reach = window.fetch;
+  window.fetch = async (...request) => {
+    try {
+      return await reach(...request);
+    } catch (error) {
+      if (String(request[0]).includes("/gradio_api/run/")) {
+        notice("error", say("lost"));
+        ends();
+      }
+      throw error;
     }
   };
 
