@@ -75,7 +75,7 @@ class App:
     @classmethod
     def open(
         cls,
-        data: Path | None = None,
+        data: str | Path | None = None,
         model: str | Path | None = None,
         engine: Engine | None = None,
         slots: int = settings.SLOTS,
@@ -84,8 +84,9 @@ class App:
         needed, for `slots` conversations at once. An `engine` given here is used in place of a `model`, or runs it
         where both are given, and is closed with the App.
 
-        Raises HistoryError ("data.unwritable", those of `History`) and ModelError (those of `choose_bundle`)."""
-        folder = paths.ensure_data_dir(data or paths.data_dir())
+        Raises HistoryError ("data.unwritable", those of `paths.data_dir` and of `History`) and ModelError (those of
+        `choose_bundle`)."""
+        folder = paths.ensure_data_dir(paths.typed(str(data)) if data else paths.data_dir())
         bundle = choose_bundle(folder, model) if model or not engine else None
         return cls(folder, History(paths.history_file(folder)), bundle, engine, slots)
 

@@ -28,12 +28,15 @@ def is_set(data: Path) -> bool:
     return (data / _FILE).exists()
 
 
-def set_pin(data: Path, pin: str) -> None:
-    """Lock with `pin` from now on.
-
-    Raises SettingsError "lock.pin" where it is not 4 to 12 digits, HistoryError "data.unwritable"."""
+def examine(pin: str) -> None:
+    """Whether `pin` may be one. Raises SettingsError "lock.pin" if it is not 4 to 12 digits."""
     if not (settings.PIN_DIGITS[0] <= len(pin) <= settings.PIN_DIGITS[1] and pin.isascii() and pin.isdigit()):
         raise SettingsError("lock.pin", least=settings.PIN_DIGITS[0], most=settings.PIN_DIGITS[1])
+
+
+def set_pin(data: Path, pin: str) -> None:
+    """Lock with `pin` from now on. Raises as `examine`, and HistoryError "data.unwritable"."""
+    examine(pin)
     salt = secrets.token_hex(16)
     _write(data, {"salt": salt, "rounds": settings.PIN_ROUNDS, "hash": _hash(pin, salt, settings.PIN_ROUNDS)})
 

@@ -7,7 +7,6 @@ This file does not know how anything is done; commands of other packages (web) a
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +22,7 @@ from impchat.engines import check_sampling
 from impchat.errors import ImpChatError, ModelError, SettingsError
 from impchat.history import History
 from impchat.messages import Sampling
+from impchat.models import measured
 from impchat.terminal import EXIT_ERROR, EXIT_STOPPED, Screen
 
 EXIT_BAD = 1  # doctor found what prevents running
@@ -32,9 +32,7 @@ EXIT_PIPE = 141  # what shells report of a command whose reader left
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit code. Never raises ImpChatError."""
     argv = sys.argv[1:] if argv is None else argv
-    for stream in (sys.stdin, sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # no character that a terminal or a pipe cannot carry ends a command
-            stream.reconfigure(errors="replace")
+    terminal.open_streams()
     language = choose_language(argv, os.environ)
     screen = Screen(language)
     try:
@@ -47,9 +45,16 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return EXIT_STOPPED
     except BrokenPipeError:
-        # Python flushes stdout once more when it ends, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        terminal.give_up(sys.stdout)
         return EXIT_PIPE
+    except OSError as exc:
+        try:
+            print(flush=True)
+        except OSError:
+            terminal.give_up(sys.stdout)
+            screen.error(SettingsError("output.unwritable", detail=exc.strerror or exc))
+            return EXIT_ERROR
+        raise  # stdout is not what failed
 
 
 def choose_language(argv: Sequence[str], environ: Mapping[str, str]) -> str:
@@ -73,7 +78,9 @@ def _run(argv: list[str], screen: Screen) -> int:
     if not args.command:
         parser.print_help()
         return 0
-    data = Path(os.path.expanduser(args.data)) if "data" in args else paths.data_dir()
+    if args.command == "convert":
+        return _convert(screen, args)
+    data = chosen_data(args)
     model = args.model if "model" in args else None
     match args.command:
         case "ask":
@@ -96,10 +103,18 @@ def _run(argv: list[str], screen: Screen) -> int:
             except ModuleNotFoundError as exc:
                 extra = "cluster" if (exc.name or "").startswith("ray") else "serve"
                 raise _missing(f"impchat {args.command}", exc, extra) from exc
-        case "convert":
-            return _convert(screen, args)
         case _:
             return _doctor(data, model, screen, args)
+
+
+def chosen_data(args: argparse.Namespace) -> Path:
+    """The data folder of `--data`, else that of `paths.data_dir`. Raises as that and as `paths.typed`, SettingsError
+    "option.no_value"."""
+    if "data" not in args:
+        return paths.data_dir()
+    if not args.data:
+        raise SettingsError("option.no_value", name="--data", command="impchat")
+    return paths.typed(args.data)
 
 
 def _ask(data: Path, screen: Screen, args: argparse.Namespace) -> int:
@@ -154,7 +169,12 @@ def _convert(screen: Screen, args: argparse.Namespace) -> int:
         bundle = convert(source, target, language=args.type, vision=args.vision, begun=begun)
     except ModuleNotFoundError as exc:
         raise _missing("impchat convert", exc, "convert") from exc
-    screen.note("convert.done", path=bundle.path, size=f"{bundle.size_bytes / 1e6:.1f}")
+    done = "convert.done_unverified" if bundle.unverified else "convert.done"
+    screen.note(done, path=bundle.path, size=f"{bundle.size_bytes / 1e6:.1f}")
+    for key, values in measured.warnings(bundle):
+        screen.note(key, **values)
+    if bundle.unverified:
+        screen.note("models.choose_unverified", model=bundle.path)
     return 0
 
 

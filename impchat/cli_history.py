@@ -113,8 +113,16 @@ def _write(path: Path, data: bytes) -> None:
     """Make a new file. Raises SettingsError "file.exists" or "file.unwritable"."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise SettingsError("file.unwritable", path=path.parent, detail=exc.strerror or exc) from exc
+    try:
         with path.open("xb") as out:
-            out.write(data)
+            try:
+                out.write(data)
+                out.flush()
+            except OSError:
+                path.unlink()  # half of it is of no use, and would be in the way
+                raise
     except FileExistsError as exc:
         raise SettingsError("file.exists", path=path) from exc
     except OSError as exc:
@@ -133,8 +141,7 @@ def _delete(history: History, screen: Screen, args: argparse.Namespace) -> int:
     if not args.yes:
         if not sys.stdin.isatty():
             raise SettingsError("delete.unconfirmed")
-        answer = input(screen.text("history.confirm_delete", title=printable(row.title)))
-        if answer.strip().lower() not in ("y", "yes", "是"):
+        if not screen.confirm("history.confirm_delete", title=printable(row.title)):
             screen.note("history.kept")
             return 1
     history.delete_conversation(row.uuid, _OWNER)

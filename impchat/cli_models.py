@@ -12,13 +12,13 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from impchat import app, paths
 from impchat.errors import ModelError, SettingsError
-from impchat.models import catalog, library
+from impchat.models import bundle as bundles
+from impchat.models import catalog, library, measured
 from impchat.models.bundle import Bundle
 from impchat.models.catalog import Entry
 from impchat.models.library import Model
@@ -53,7 +53,6 @@ def run(data: Path, model: str | None, screen: Screen, args: argparse.Namespace)
 
 
 def _list(data: Path, model: str | None, screen: Screen) -> int:
-    from rich.console import Console
     from rich.table import Table
 
     running = problem = None
@@ -75,8 +74,7 @@ def _list(data: Path, model: str | None, screen: Screen) -> int:
         table.add_row(
             f"{'▶' if runs else ' '} {row.id}", printable(row.name), _size(row), memory, _state(row, runs, screen)
         )
-    # A pipe gets whole lines, however long.
-    Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 200).print(table)
+    screen.table(table, width=None if sys.stdout.isatty() else 200)  # a pipe gets whole lines, however long
     if running and all(row.bundle is None or row.bundle.path != running.path for row in rows):
         screen.note("models.elsewhere", name=running.name, path=running.path)
     if problem:
@@ -96,7 +94,9 @@ def _state(row: Model, runs: bool, screen: Screen) -> str:
     if row.unfinished:
         return screen.text("models.state_unfinished", model=row.unfinished)
     if row.bundle:
-        return screen.text("models.state_running" if runs else "models.state_here")
+        unverified = bool(row.bundle.unverified)
+        state = ("running_unverified" if runs else "unverified") if unverified else "running" if runs else "here"
+        return screen.text(f"models.state_{state}")
     return screen.text("models.state_there", size=size(row.entry.download_bytes if row.entry else 0))
 
 
@@ -104,6 +104,8 @@ def _info(data: Path, screen: Screen, args: argparse.Namespace) -> int:
     row = library.find(data, args.id)
     for key, value in _facts(row, screen):
         print(f"{screen.text(f'models.{key}')}: {printable(str(value))}")
+    if row.bundle:
+        _warn(row.bundle, screen)
     if row.problem:
         screen.error(row.problem)
     return 0
@@ -129,8 +131,8 @@ def _facts(row: Model, screen: Screen) -> Iterator[tuple[str, Any]]:
         yield "path", bundle.path
         for key, file in bundle.files.items():
             yield "file", f"{file.name} ({key}, {file.type}, {size(file.bytes)}, sha256 {file.sha256})"
-        for name, figure in bundle.figures.items():
-            yield "figure", f"{name} {figure}"
+        for key, values in measured.lines(bundle):
+            yield "figure", screen.text(key, **values)
     if row.disk_bytes:
         yield "size", size(row.disk_bytes)
     if row.memory_bytes:
@@ -164,8 +166,11 @@ def _pull(data: Path, screen: Screen, args: argparse.Namespace) -> int:
 
 
 def _offer(data: Path, bundle: Bundle, screen: Screen) -> None:
-    """Where nobody has chosen a model yet, a new one is the choice; else say how to choose it."""
-    if library.chosen(data) in (None, bundle.id):
+    """Where nobody has chosen a model yet, a new one that is verified is the choice; else say how to choose it."""
+    _warn(bundle, screen)
+    if bundle.unverified and not library.is_permitted(data, bundle):
+        screen.note("models.choose_unverified", model=bundle.id)
+    elif library.chosen(data) in (None, bundle.id):
         library.choose(data, bundle.id)
         screen.note("models.runs", name=bundle.name)
     else:
@@ -179,7 +184,7 @@ def _ask_licence(entry: Entry, screen: Screen, accepted: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise SettingsError("licence.unaccepted", model=entry.name)
-    if not _yes(screen.text("models.accept")):
+    if not screen.confirm("models.accept"):
         raise SettingsError("licence.refused", model=entry.name)
 
 
@@ -228,7 +233,7 @@ def _add(data: Path, screen: Screen, args: argparse.Namespace) -> int:
 
 
 def _use(data: Path, screen: Screen, args: argparse.Namespace) -> int:
-    bundle = library.choose(data, args.id)
+    bundle = library.choose(data, args.id, unverified=args.unverified)
     screen.note("models.runs", name=bundle.name)
     if other := os.environ.get("IMPCHAT_MODEL"):
         screen.note("models.overruled", model=other)
@@ -240,7 +245,7 @@ def _remove(data: Path, screen: Screen, args: argparse.Namespace) -> int:
     if not args.yes and row.disk_bytes:
         if not sys.stdin.isatty():
             raise SettingsError("delete.unconfirmed")
-        if not _yes(screen.text("models.confirm", name=printable(row.name), size=size(row.disk_bytes))):
+        if not screen.confirm("models.confirm", name=printable(row.name), size=size(row.disk_bytes)):
             screen.note("models.kept_all")
             return 1
     freed = library.remove(data, args.id, chosen_too=args.in_use)
@@ -249,22 +254,30 @@ def _remove(data: Path, screen: Screen, args: argparse.Namespace) -> int:
 
 
 def _verify(data: Path, screen: Screen, args: argparse.Namespace) -> int:
-    bundle = library.resolve(data, args.id)
+    bundle = library.locate(data, args.id)
     bundle.verify()
     screen.note("models.whole", name=bundle.name)
     try:
-        from impchat.models.convert.verify import verify
+        from impchat.models.convert import verify
 
-        figures = verify(bundle, Path(os.path.expanduser(args.source)) if args.source else None)
+        found = verify.measured(bundle, Path(os.path.expanduser(args.source)) if args.source else None)
     except ModuleNotFoundError:
         if args.source:
             raise
         return 0  # files can be checked anywhere, answers where models are made
-    for name, figure in asdict(figures).items():
-        if figure is not None:
-            print(f"{name}: {figure}")
+    if found.unverified != bundle.unverified:
+        with bundles.writing(bundle.path):
+            bundles.write_manifest(found)
+    for key, values in measured.lines(found):
+        print(printable(screen.text(key, **values)))
+    if found.unverified:
+        raise ModelError("model.unverified", name=found.name, model=args.id, figures=found.unverified)
+    if bundle.unverified:
+        screen.note("models.verified", name=found.name)
+    _warn(found, screen)
     return 0
 
 
-def _yes(question: str) -> bool:
-    return input(question).strip().lower() in ("y", "yes", "是")
+def _warn(bundle: Bundle, screen: Screen) -> None:
+    for key, values in measured.warnings(bundle):
+        screen.note(key, **values)

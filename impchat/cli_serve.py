@@ -7,16 +7,15 @@ on stdout, exit codes. This file does not know what the API says.
 from __future__ import annotations
 
 import argparse
-import signal
 import time
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from impchat import paths, settings
 from impchat.app import App, choose_bundle
 from impchat.errors import SettingsError
-from impchat.terminal import Screen, printable
+from impchat.terminal import Screen, announce, printable
 
 if TYPE_CHECKING:
     from impchat.pairing import Link
@@ -72,22 +71,20 @@ def _serve(data: Path, model: str | None, access: Access, screen: Screen, args: 
             app,
             desk=Desk(args.queue),
             hosts=[*args.name, *(door.names() if args.listen else [])],
+            origins=args.allow_origin,
             access=access,
             token_needed=bool(args.listen),
             fetch=Fetcher() if args.fetch_pictures else None,
         )
 
         def ready() -> None:
-            print(screen.text("serve.address", address=address), flush=True)
+            announce(screen.text("serve.address", address=address))
             if args.listen and args.http:
                 screen.note("listen.plain")
             if args.pair:
                 _show(_offer(data, access), screen)
 
-        # `kill` ends it in good order too, as Ctrl-C does. Not before: Ray sets a handler of its own when it starts.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        with suppress(KeyboardInterrupt):  # how uvicorn passes both on when it has ended
-            listen.Server(api, ready, **how).run(sockets=[bound])
+        listen.serve(api, bound, ready, **how)
 
 
 def _open(data: Path, model: str | None, args: argparse.Namespace, stack: ExitStack) -> App:
@@ -103,7 +100,6 @@ def _open(data: Path, model: str | None, args: argparse.Namespace, stack: ExitSt
 
 
 def _list(access: Access, screen: Screen) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
@@ -113,7 +109,7 @@ def _list(access: Access, screen: Screen) -> None:
         used = (holder.used_utc or "")[:16] or screen.text("token.never")
         kind = screen.text(f"token.kind_{holder.kind}")
         table.add_row(holder.id, kind, printable(holder.name), holder.created_utc[:16], used)
-    Console(markup=False, highlight=False).print(table)
+    screen.table(table)
 
 
 # impchat pair

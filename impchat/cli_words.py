@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 from importlib import metadata
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 from impchat import settings, texts
 from impchat.errors import SettingsError
@@ -54,6 +55,9 @@ class Parser(argparse.ArgumentParser):
             if found := re.match(pattern, message):
                 raise SettingsError(code, name=found[1], command=self.prog)
         raise SettingsError("option.wrong", problem=message, command=self.prog)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        print(message, end="", file=file)  # argparse's own hides that nothing could be written
 
     def format_help(self) -> str:
         text = super().format_help()
@@ -120,6 +124,7 @@ def build_parser(language: str) -> Parser:
     )
     serve.option("--pair", action="store_true", help="serve.pair")
     serve.option("--fetch-pictures", action="store_true", help="serve.fetch")
+    serve.option("--allow-origin", metavar="URL", action="append", default=[], type=_origin, help="serve.allow_origin")
     listen_options(serve)
     token = _commands(
         _commands(serve, language, "action", "command.serve")("token"), language, "deed", "command.token", required=True
@@ -186,6 +191,8 @@ def _models(parser: Parser, common: Parser, language: str) -> None:
         if name == "rm":
             made.option("--yes", action="store_true", help="history.yes")
             made.option("--in-use", action="store_true", help="models.in_use")
+        if name == "use":
+            made.option("--unverified", action="store_true", help="models.unverified")
         if name == "verify":
             made.option("--source", metavar="CHECKPOINT_DIR", help="models.source")
 
@@ -227,6 +234,19 @@ def port(value: str) -> int:
     if not value.isdecimal() or int(value) > 65535:
         raise SettingsError("web.port", port=value)
     return int(value)
+
+
+def _origin(value: str) -> str:
+    """The value of --allow-origin as browsers write it. Raises SettingsError "serve.origin"."""
+    try:
+        url = urlsplit(value.lower())
+        default = {"http": 80, "https": 443}.get(url.scheme) == url.port
+    except ValueError as exc:
+        raise SettingsError("serve.origin", origin=value) from exc
+    if value != "*" and (not url.scheme or not url.hostname or url.path not in ("", "/") or url.query or url.fragment):
+        raise SettingsError("serve.origin", origin=value)
+    host = url.netloc.rpartition(":")[0] if default else url.netloc
+    return f"{url.scheme}://{host}" if host else "*"
 
 
 def _count(flag: str, value: str) -> int:

@@ -33,6 +33,7 @@ _CORE = (  # distribution -> the module whose import proves that it works here
     ("sqlite-utils", "sqlite_utils"),
     ("httpx", "httpx"),
     ("httpx-sse", "httpx_sse"),
+    ("certifi", "certifi"),
     ("dnspython", "dns.message"),
     ("platformdirs", "platformdirs"),
     ("rich", "rich"),
@@ -155,6 +156,8 @@ def _model(data: Path, model: str | Path | None) -> Iterator[Finding]:
     yield Finding("ok", "doctor.model", values)
     if bundle.demo:
         yield Finding("note", "demo.label", {})
+    if bundle.unverified:
+        yield Finding("warn", "unverified.label", {"model": bundle.id})
     yield Finding("ok", "doctor.engine", {"threads": threads_for(bundle)})
     if memory := library.memory():
         needed = catalog.memory_bytes(catalog.ENTRIES.get(bundle.id), bundle.size_bytes, bundle.context_tokens)

@@ -17,6 +17,8 @@ _FRACTION = r"\s*([01](?:\.\d+)?|\.\d+)\s*"
 _BOX = re.compile(rf"\[{_FRACTION},{_FRACTION},{_FRACTION},{_FRACTION}\]")
 COLOURS = ("#e2592f", "#2f7de2", "#1f9d55", "#a03fd0")  # each next box in the next one
 _LINE = 1 / 120  # of the picture's longest side
+_THIN = 16  # times as long as wide
+_LEAST = 96  # pixels of the longest side
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +43,14 @@ def boxes(text: str) -> list[Box]:
 
 
 def draw(data: bytes, found: Sequence[Box]) -> bytes:
-    """The picture in `data` with a frame around each box, as JPEG. Raises ImageError as `images.prepare` does."""
+    """The picture in `data` with a frame around each box, as JPEG; a tiny or very thin picture is enlarged or
+    stretched, so that frames leave something of it. Raises ImageError as `images.prepare` does."""
     from PIL import ImageDraw
 
     picture = images.decode(data)
+    longest = max(_LEAST, *picture.size)
+    sides = (max(round(side * longest / max(picture.size)), longest // _THIN, _LEAST // 4) for side in picture.size)
+    picture = picture.resize((next(sides), next(sides)))  # to its own size, as a rule, which changes nothing
     pen = ImageDraw.Draw(picture)
     line = max(2, round(max(picture.size) * _LINE))
     for number, box in enumerate(found):

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from impchat import settings
+from impchat import imageparts, settings
 from impchat.errors import ImageError
 from impchat.messages import Image
 
@@ -62,14 +62,13 @@ def prepare(data: bytes, side: int = settings.IMAGE_STORED_SIDE) -> Prepared:
     """The picture in `data` as it is stored or sent; preparing that again changes nothing.
 
     A plain upright RGB PNG or JPEG that is small enough is kept byte for byte; all else is decoded, turned
-    upright, laid on white where it is transparent, scaled so that its longest side is at most
-    `side` pixels, and encoded once: PNG and GIF as PNG, the others as JPEG.
+    upright, laid on white where it is transparent (or on dark gray, see `_paper`), scaled so that its longest side
+    is at most `side` pixels, and encoded once: PNG and GIF as PNG, the others as JPEG.
     Raises ImageError "image.empty", "image.too_large_bytes", "image.too_many_pixels", "image.truncated",
     "image.not_an_image" or "image.format_unsupported"."""
     kind = _format(data)
-    file = _open(data, kind)
-    plain = max(file.size) <= side and _is_plain(data, kind)
-    pixels = _decode(file, kind, side)
+    pixels, size = _read(data, kind, side)
+    plain = max(size) <= side and _is_plain(data, kind)
     stored_kind = "PNG" if kind in _LOSSLESS else "JPEG"
     stored = data if plain else encode(pixels, stored_kind)
     mime = f"image/{stored_kind.lower()}"
@@ -79,14 +78,12 @@ def prepare(data: bytes, side: int = settings.IMAGE_STORED_SIDE) -> Prepared:
 
 def decode(data: bytes) -> Pixels:
     """The picture in `data`, upright and RGB, at its full size. Raises ImageError as `prepare` does."""
-    kind = _format(data)
-    return _decode(_open(data, kind), kind)
+    return _read(data, _format(data))[0]
 
 
 def thumbnail(data: bytes, side: int = settings.THUMBNAIL_SIDE) -> bytes:
     """A JPEG of the picture in `data`, its longest side at most `side` pixels. Raises ImageError as `prepare`."""
-    kind = _format(data)
-    return encode(_decode(_open(data, kind), kind, side), "JPEG")
+    return encode(_read(data, _format(data), side)[0], "JPEG")
 
 
 def model_input(
@@ -160,36 +157,59 @@ def _reader(kind: str) -> Any:
     }[kind]
 
 
-def _open(data: bytes, kind: str) -> ImageFile.ImageFile:
-    """The file with its header read and nothing decoded; its size is within the limits."""
+def _read(data: bytes, kind: str, side: int | None = None) -> tuple[Pixels, tuple[int, int]]:
+    """The picture, scaled down if its longest side is above `side`; and its size in the file."""
+    from PIL import ImageChops
+
+    try:
+        found = imageparts.parts(data, kind)
+    except _BROKEN as exc:
+        raise ImageError("image.truncated", format=kind) from exc
+    # A large JPEG is scaled down while it is decoded; if it was written in several scans, it is held as a whole.
+    limit = settings.JPEG_PIXELS if found.one_scan and side is not None else settings.IMAGE_PIXELS
+    file = _open(found, kind, limit)
+    size = file.size
+    pixels = _decode(file, kind, limit, side)
+    if found.probe is not None:
+        other = _decode(_open(imageparts.Parts(found.probe), kind, limit), kind, limit, side)
+        if ImageChops.difference(pixels, other).getbbox():
+            raise ImageError("image.truncated", format=kind)
+    return pixels, size
+
+
+def _open(found: imageparts.Parts, kind: str, limit: int) -> ImageFile.ImageFile:
+    """The file with its header read and nothing decoded; it has at most `limit` pixels."""
     import PIL.Image
 
     reader = _reader(kind)
     # Remarks on odd metadata, which are dropped anyway, would come out in a person's terminal.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     try:
-        file: ImageFile.ImageFile = reader(io.BytesIO(data))
+        file: ImageFile.ImageFile = reader(io.BytesIO(found.data))
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as exc:
-        raise ImageError("image.too_many_pixels", limit=settings.IMAGE_PIXELS // 10**6) from exc
+        raise ImageError("image.too_many_pixels", limit=limit // 10**6) from exc
     except _BROKEN as exc:
         raise ImageError("image.truncated", format=kind) from exc
-    if file.width * file.height > settings.IMAGE_PIXELS:
-        raise ImageError("image.too_many_pixels", limit=settings.IMAGE_PIXELS // 10**6)
+    if file.width * file.height > limit:
+        raise ImageError("image.too_many_pixels", limit=limit // 10**6)
+    if found.profile is not None:
+        file.info["icc_profile"] = found.profile
     return file
 
 
-def _decode(file: ImageFile.ImageFile, kind: str, side: int | None = None) -> Pixels:
+def _decode(file: ImageFile.ImageFile, kind: str, limit: int, side: int | None = None) -> Pixels:
     """The whole first frame, upright RGB; scaled down where its longest side is above `side`."""
     import PIL.Image
 
     try:
-        if side is not None:
-            file.draft(None, (side, side))  # a large JPEG is decoded at 1/2, 1/4 or 1/8, never below `side`
+        if side is not None:  # a large JPEG is decoded at 1/2, 1/4 or 1/8, its longest side never below `side`
+            longest = max(file.size)
+            file.draft(None, (-(-file.width * side // longest), -(-file.height * side // longest)))
         file.load()
         orientation = _orientation(file)
         pixels = _rgb(file)
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as exc:
-        raise ImageError("image.too_many_pixels", limit=settings.IMAGE_PIXELS // 10**6) from exc
+        raise ImageError("image.too_many_pixels", limit=limit // 10**6) from exc
     except _BROKEN as exc:
         raise ImageError("image.truncated", format=kind) from exc
     if side is not None and max(pixels.size) > side:
@@ -218,33 +238,58 @@ def _orientation(file: ImageFile.ImageFile) -> int:
 
 
 def _rgb(file: ImageFile.ImageFile) -> Pixels:
-    """The decoded pixels as 8-bit sRGB on white."""
+    """The decoded pixels as 8-bit sRGB, on paper where they are transparent."""
     import numpy as np
     import PIL.Image
 
-    if file.mode.startswith("I"):  # 16-bit gray, which Pillow's own conversion would clip to white
-        return PIL.Image.fromarray((np.asarray(file) >> 8).astype(np.uint8)).convert("RGB")
-    if not file.has_transparency_data:
-        return _srgb(file.convert("RGB"), file)
-    layer = file.convert("RGBA")
-    pixels = PIL.Image.new("RGB", layer.size, "white")
-    pixels.paste(layer, mask=layer.getchannel("A"))
-    return _srgb(pixels, file)
-
-
-def _srgb(pixels: Pixels, file: ImageFile.ImageFile) -> Pixels:
-    """Colours of a wide-gamut RGB file (every newer phone's photo) as sRGB, because the profile is not kept.
-    Left as they are where the profile is unusable or Pillow was built without colour management."""
     profile = file.info.get("icc_profile")
-    if not profile or file.mode not in ("RGB", "RGBA", "P"):
-        return pixels
+    if file.mode.startswith("I"):  # 16-bit gray, which Pillow's own conversion would clip to white
+        return _srgb(PIL.Image.fromarray((np.asarray(file) >> 8).astype(np.uint8)), profile)
+    if not file.has_transparency_data:
+        return _srgb(file, profile)
+    layer = file.convert("RGBA")
+    colours = _srgb(file.convert("L") if file.mode == "LA" else layer.convert("RGB"), profile)
+    layer = PIL.Image.merge("RGBA", (*colours.split(), layer.getchannel("A")))
+    pixels = PIL.Image.new("RGB", layer.size, _paper(layer))
+    pixels.paste(layer, mask=layer.getchannel("A"))
+    return pixels
+
+
+def _paper(layer: Pixels) -> tuple[int, int, int]:
+    """What a transparent picture is laid on: white, or dark gray if more than half of what can be seen in it is nearly
+    white and would be lost on white."""
+    import numpy as np
+    import PIL.Image
+
+    small = layer.resize([min(n, 256) for n in layer.size], PIL.Image.Resampling.BOX)  # thin lines stay, fainter
+    levels = np.asarray(small).astype(np.float64)
+    seen = levels[..., 3]
+    nearly_white = levels[..., :3].min(axis=2) >= 224
+    return (64, 64, 64) if seen[nearly_white].sum() > seen.sum() / 2 else (255, 255, 255)
+
+
+def _srgb(pixels: Pixels, profile: bytes | None) -> Pixels:
+    """Colours as sRGB, because the file's profile is not kept: wide-gamut RGB (every newer phone's photo), gray and
+    CMYK. Converted plainly if the profile is unusable or of another kind, or Pillow was built without colour
+    management."""
+    plain = pixels if pixels.mode == "RGB" else pixels.convert("RGB")
+    if not profile:
+        return plain
     from PIL import ImageCms
 
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        return ImageCms.profileToProfile(pixels, source, ImageCms.createProfile("sRGB")) or pixels
+        space = source.profile.xcolor_space.strip()
+        if space == "GRAY" and pixels.mode in ("1", "L"):
+            plain = pixels.convert("L")
+        elif space == "CMYK" and pixels.mode == "CMYK":
+            plain = pixels
+        elif space != "RGB" or pixels.mode == "CMYK":
+            return plain
+        target = ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(plain, source, target, outputMode="RGB") or plain.convert("RGB")
     except (ImageCms.PyCMSError, ImportError, *_BROKEN):
-        return pixels
+        return plain.convert("RGB")
 
 
 def encode(pixels: Pixels, kind: str) -> bytes:

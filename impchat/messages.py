@@ -72,8 +72,9 @@ class Turn:
 class Prompt:
     """What an engine is asked to read: the system text and the turns, oldest first.
 
-    The last turn is the user's. With `open_turn` the user is still typing: its pictures are there, its text is
-    not, and the prompt ends right behind the last picture (prefill on attach).
+    The first turn is the user's. Where the last one is the assistant's, the answer goes on after its text. With
+    `open_turn` the user is still typing: its pictures are there, its text is not, and the prompt ends right behind the
+    last picture (prefill on attach).
     `key` names the conversation, so that its next prompt finds the KV cache of its last one.
     `begun` is how the answer begins, where another engine of the same model was cut off in it: the answer goes on
     behind these token ids, and only what follows them is told."""
@@ -83,6 +84,12 @@ class Prompt:
     key: str = ""
     open_turn: bool = False
     begun: tuple[int, ...] = ()
+
+    @property
+    def is_continued(self) -> bool:
+        """Whether the answer follows a text directly, so that a space at its beginning belongs to it."""
+        last = self.turns[-1] if self.turns else Turn("user", "")
+        return last.role == "assistant" and last.text[-1:] not in ("", " ")
 
 
 @dataclass(frozen=True, slots=True)

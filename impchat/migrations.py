@@ -117,8 +117,16 @@ def m004_writers(db: Database) -> None:
         )""")
 
 
+def m005_symbols(db: Database) -> None:
+    # search.index_text keeps symbols now, emoji among them, and sets the characters of more scripts apart.
+    for table, found, column in (("message_search", "messages", "text"), ("title_search", "conversations", "title")):
+        db.execute(f"delete from {table}")
+        for key, text in db.execute(f"select id, {column} from {found}").fetchall():
+            db.execute(f"insert into {table} (rowid, text) values (?, ?)", (key, index_text(text)))
+
+
 Step = Callable[["Database"], None]
-STEPS: Sequence[Step] = (m001_conversations, m002_images, m003_search, m004_writers)
+STEPS: Sequence[Step] = (m001_conversations, m002_images, m003_search, m004_writers, m005_symbols)
 
 
 def migrate(

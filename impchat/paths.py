@@ -1,7 +1,6 @@
 """Where ImpChat's data, models and shipped files lie on this machine.
 
-In: the environment variable IMPCHAT_DATA, or the platform's own place for an application's data. Out: paths;
-only
+In: the environment variable IMPCHAT_DATA, or the platform's own place for an application's data. Out: paths; only
 `ensure_data_dir` writes to the disk, and shipped files do where they lie in a zip. This file does not know what the
 files in them hold.
 """
@@ -9,6 +8,7 @@ files in them hold.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,11 +17,31 @@ from impchat.errors import HistoryError
 
 
 def data_dir() -> Path:
-    """The folder that holds the history, the pictures and downloaded models. It need not exist yet."""
+    """The folder that holds the history, the pictures and downloaded models. It need not exist yet.
+
+    Raises HistoryError "data.no_home" and "data.no_user"."""
     from platformdirs import user_data_dir
 
     chosen = os.environ.get("IMPCHAT_DATA")
-    return Path(chosen).expanduser() if chosen else Path(user_data_dir("impchat", appauthor=False))
+    return typed(chosen) if chosen else _of_platform(user_data_dir)
+
+
+def typed(path: str) -> Path:
+    """A data folder as a person writes it: `~` and `~user` are home folders.
+
+    Raises HistoryError "data.no_user" where that has none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as exc:
+        raise HistoryError("data.no_user", path=path) from exc
+
+
+def _of_platform(place: Callable[..., str]) -> Path:
+    """The platform's own folder for ImpChat. Raises HistoryError "data.no_home"."""
+    try:
+        return Path(place("impchat", appauthor=False)).expanduser()  # older ones of platformdirs leave `~` as it is
+    except RuntimeError as exc:
+        raise HistoryError("data.no_home") from exc
 
 
 def ensure_data_dir(path: Path) -> Path:
@@ -67,7 +87,7 @@ def cache_dir() -> Path:
     from platformdirs import user_cache_dir
 
     chosen = os.environ.get("IMPCHAT_DATA")
-    return Path(chosen).expanduser() / "cache" if chosen else Path(user_cache_dir("impchat", appauthor=False))
+    return typed(chosen) / "cache" if chosen else _of_platform(user_cache_dir)
 
 
 def demo_bundle() -> Path:

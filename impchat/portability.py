@@ -74,14 +74,14 @@ def read_zip(data: bytes, owner: str) -> tuple[Conversation, list[Message], list
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > settings.IMPORT_BYTES:
                 raise HistoryError("portability.too_large", limit=settings.IMPORT_BYTES // 2**20)
-            _require(all(entry.compress_type in _READABLE for entry in archive.infolist()))
-            _require(archive.getinfo(_INDEX).file_size <= settings.IMPORT_INDEX_BYTES)
-            index = json.loads(archive.read(_INDEX))
+            files = _files(archive)
+            _require(files[_INDEX].file_size <= settings.IMPORT_INDEX_BYTES)
+            index = json.loads(archive.read(files[_INDEX]))
             if isinstance(index, dict) and type(index.get("format")) is int and index["format"] > FORMAT:
                 raise HistoryError("portability.newer")
             conversation, messages, described = _read_index(index, owner)
-            _require(sorted(archive.namelist()) == sorted([_INDEX, *map(image_name, described)]))
-            pictures = [_read_picture(archive.read(image_name(image)), image) for image in described]
+            _require(sorted(files) == sorted([_INDEX, *map(image_name, described)]))
+            pictures = [_read_picture(archive.read(files[image_name(image)]), image) for image in described]
     except (
         ImageError, zipfile.BadZipFile, zlib.error, LookupError, TypeError, ValueError, EOFError, OSError, RuntimeError,
     ) as exc:  # fmt: skip  # RuntimeError: an encrypted entry, or JSON nested too deeply
@@ -127,6 +127,26 @@ def _message_to_dict(message: Message) -> dict[str, Any]:
     if message.state == "streaming":
         data["state"] = "interrupted"
     return data
+
+
+# What file managers add to a folder: macOS, Windows and Linux.
+_ADDED = re.compile(r"(^|/)(__macosx/.*|\._[^/]*|\.ds_store|thumbs\.db|desktop\.ini|\.directory)$")
+
+
+def _files(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """The files of an export by the names it gave them, also if it was unpacked and packed again: with its folders, in
+    another one, with other slashes or in other case, or with what a file manager added."""
+    found: dict[str, zipfile.ZipInfo] = {}
+    for entry in archive.infolist():
+        name = entry.filename.replace("\\", "/").removeprefix("./").casefold()
+        if _ADDED.search(name) or (name.endswith("/") and entry.file_size == 0):
+            continue
+        _require(name not in found and entry.compress_type in _READABLE)
+        found[name] = entry
+    (index,) = (name for name in found if name.rpartition("/")[2] == _INDEX)
+    top = index.removesuffix(_INDEX)
+    _require(all(name.startswith(top) for name in found))
+    return {name.removeprefix(top): entry for name, entry in found.items()}
 
 
 def _read_picture(data: bytes, image: Image) -> Prepared:

@@ -34,7 +34,7 @@ class Preferences:
     conversation: str = ""  # the one open last
     servers: Mapping[str, str] = field(
         default_factory=dict
-    )  # conversation -> id of the server chosen; "": the model here
+    )  # conversation ("": new ones) -> id of the server chosen; "": the model here
 
     def sampling_of(self, recommended: Sampling) -> Sampling:
         """What the model recommends, with what was chosen in its place."""

@@ -84,8 +84,8 @@ def in_nfc(tokenize: Tokenize) -> Tokenize:
 
 
 def check(prompt: Prompt) -> None:
-    """Raises EngineError "prompt.no_question" where the first or the last turn is not the user's."""
-    if not prompt.turns or prompt.turns[0].role != "user" or prompt.turns[-1].role != "user":
+    """Raises EngineError "prompt.no_question" where the first turn, or one that is open, is not the user's."""
+    if not prompt.turns or prompt.turns[0].role != "user" or (prompt.open_turn and prompt.turns[-1].role != "user"):
         raise EngineError("prompt.no_question")
 
 
@@ -93,9 +93,10 @@ def render(
     prompt: Prompt, template: str | Template, tokenize: Tokenize, eos: int, bos: int | None = None
 ) -> list[Piece]:
     """`prompt` in reading order. An answer with `tokens` is those ids, one without is tokenised anew; a question that
-    was never answered counts as answered by nothing. `bos`: the id that begins a prompt, where the model wants one.
+    was never answered counts as answered by nothing. Where the last turn is an answer, it has no end yet. `bos`: the id
+    that begins a prompt, where the model wants one.
 
-    Raises EngineError "prompt.no_question" where the first or the last turn is not the user's."""
+    Raises EngineError "prompt.no_question" as `check`."""
     rounds = _rounds(prompt)
     writer = _Writer(_known(template), tokenize, eos)
     pieces: list[Piece] = [] if bos is None else [Tokens((bos,))]
@@ -103,7 +104,7 @@ def render(
     for before, this in pairwise(rounds):
         pieces += writer.answer(before)
         pieces += writer.question(this)
-    return pieces
+    return pieces + writer.begun(rounds[-1])
 
 
 def fit(
@@ -136,6 +137,7 @@ def fit(
     def size(pieces: Iterable[Piece]) -> int:
         return sum(len(p.ids) if isinstance(p, Tokens) else picture_tokens for p in pieces)
 
+    begun = size(writer.begun(rounds[-1]))
     asked = [size(writer.question(r)) for r in rounds]
     whole = [a + size(writer.answer(r)) for a, r in zip(asked, rounds, strict=True)]
     before = [0, *accumulate(whole)]  # tokens of all rounds before each one
@@ -146,7 +148,8 @@ def fit(
 
     def window(start: int, last: int, kept: tuple[Picture, ...]) -> int:
         """Tokens of the prompt that begins with question `start`, `kept` in it, and asks question `last`."""
-        return first(start, kept) - asked[start] + before[last] - before[start] + asked[last]
+        asking = first(start, kept) - asked[start] + before[last] - before[start] + asked[last]
+        return asking + (begun if last == len(rounds) - 1 else 0)
 
     room = context_tokens - min(settings.MAX_TOKENS, context_tokens // 4)  # for a prompt, beside its answer
     target = room - int(settings.CONTEXT_DROP * context_tokens)
@@ -186,7 +189,7 @@ def _known(template: str | Template) -> Template:
 
 @dataclass(frozen=True, slots=True)
 class _Round:
-    """A question and, unless it is the last one, what was answered."""
+    """A question and what was answered, of the last one as far as the answer has begun."""
 
     at: int  # index of the question in the prompt's turns
     question: Turn
@@ -239,14 +242,20 @@ class _Writer:
 
     def answer(self, this: _Round) -> list[Piece]:
         """An answer and its eos."""
-        answer = this.answer
+        return [*self._said(this.answer), *([Tokens((self._eos,))] if self._template.ends else [])]
+
+    def begun(self, this: _Round) -> list[Piece]:
+        """The beginning of an answer that goes on. A space at its end is left out: it belongs to the next word."""
+        return self._said(this.answer and replace(this.answer, text=this.answer.text.rstrip(" ")))
+
+    def _said(self, answer: Turn | None) -> list[Piece]:
         if answer is None:
             ids: tuple[int, ...] = ()
         elif answer.tokens is not None:
             ids = answer.tokens
         else:
             ids = tuple(self._tokenize(self._template.lead + answer.text)) if answer.text else ()
-        return [*([Tokens(ids)] if ids else []), *([Tokens((self._eos,))] if self._template.ends else [])]
+        return [Tokens(ids)] if ids else []
 
     def _asked(self, head: list[tuple[str, bool]], this: _Round) -> list[Piece]:
         """The question of `this`, with `head` before it. One that is open ends right behind its last picture, or, if

@@ -50,6 +50,7 @@ def conversations(
     db: sqlite3.Connection, owner: str, folder: str | None, tag: str | None, deleted: bool, limit: int, offset: int
 ) -> list[Conversation]:
     """See `History.conversations`."""
+    folder, tag = (None if name is None else clean(name) for name in (folder, tag))
     found = db.execute(
         f"{_CONVERSATION} where owner = :owner and (deleted_utc is not null) = :deleted"
         " and (:folder is null or folder = :folder)"

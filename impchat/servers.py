@@ -88,7 +88,7 @@ def trust(certificate: str | None) -> ssl.SSLContext:
         context = ssl.create_default_context()
         found = ssl.get_default_verify_paths()
         if sys.platform != "win32" and not (found.cafile or found.capath):  # Python knows of none here, as on a phone
-            import certifi  # comes with httpx
+            import certifi
 
             context.load_verify_locations(certifi.where())
         return context

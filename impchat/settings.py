@@ -48,7 +48,7 @@ DOWNLOAD_TIMEOUT_S = 30.0  # without a single byte
 DOWNLOAD_RETRIES = 5  # connections in a row that break before any byte comes
 DOWNLOAD_RETRY_S = 1.0  # between two of them
 
-# What a conversion is refused below (models/convert/verify.py says what is measured)
+# What a conversion is refused, or marked as unverified, below (models/convert/verify.py says what is measured)
 VERIFY_COSINE = 0.99  # of a patch's embedding with the checkpoint's, on average; 8-bit eyes below it become 16-bit ones
 VERIFY_COSINE_LEAST = 0.9  # of the worst patch
 VERIFY_SURE = 0.5  # the checkpoint is sure of a token that it finds at least so likely
@@ -59,6 +59,7 @@ VERIFY_TRAINED = 1.5  # times the largest singular value that random numbers wou
 # Right answers: most nats for each token, most for the end, least that wrong ones cost more. Random weights: 7 or more.
 VERIFY_ANSWERS = (2.5, 2.5, 1.0)
 VERIFY_DEMO_ANSWERS = (0.2, 0.5, 3.0)
+VERIFY_CLEARLY = 0.3  # nats for each token by which one way to write or show a question must beat another to be named
 
 # Engine
 CONTEXT_TOKENS = 2048  # per conversation; Phi-2 was pretrained at 2048
@@ -93,7 +94,10 @@ REMOTE_STOP_STRINGS = 4  # OpenAI takes no more; all are looked for here as well
 
 # Pictures
 IMAGE_BYTES = 64 * 1024 * 1024  # largest file taken
-IMAGE_PIXELS = 120_000_000  # largest picture decoded
+IMAGE_PIXELS = 120_000_000  # largest picture decoded: 360 MB
+# Phones make photos of 200 megapixels. A JPEG of one scan is decoded at a quarter of its sides or less: 50 MB.
+JPEG_PIXELS = 250_000_000
+IMAGE_PROFILE_BYTES = 8 * 1024 * 1024  # largest colour profile read; printers' have 1 to 3 MB
 IMAGE_STORED_SIDE = 2048  # longest side kept
 IMAGE_JPEG_QUALITY = 92
 IMAGES_PER_MESSAGE = 8
@@ -102,8 +106,20 @@ THUMBNAIL_SIDE = 320
 # Server
 QUEUE_REQUESTS = 64  # being answered or waiting at once; the next one is told to come again
 REQUEST_BYTES = 96 * 1024 * 1024  # largest request; pictures in it are a third larger than their files
+REQUESTS_BYTES = 512 * 1024 * 1024  # of all requests that are open; the next one is told to come again
 STRANGER_BYTES = 1024 * 1024  # largest request of one who shows no token where one is needed: it asks to be paired
+BODY_SILENCE_S = 30.0  # a client that sends nothing of its request for so long is cut off
+BODY_LEAST_BYTES_S = 4 * 1024  # and so is one that, after that time, has sent less than this in each second
+SEND_S = 60.0  # a client that takes nothing of its stream for so long is cut off
+# Of a request, before anything is tokenised. A token is about four characters of English and may be a hundred spaces;
+# what does not fit into the context is left out or refused by the count of its tokens.
+MESSAGES = 10_000
+BODY_VALUES = 100_000  # brackets, braces and commas of a JSON body: reading more would hold up every other thread
+MESSAGE_CHARS = 256 * 1024
+REQUEST_CHARS = 1024 * 1024  # of all messages
+PICTURES_AT_ONCE = 2  # decoded for all requests together; a large one takes hundreds of megabytes meanwhile
 STOP_STRINGS = 16
+STOP_CHARS = 1000  # of each
 SPOKEN_KEPT = 512  # latest answers whose token ids are remembered for a request that gives them back
 CERTIFICATE_DAYS = 20 * 365  # a new one would mean that every device is paired anew
 PAIR_WAIT_S = 5.0  # for each address of a link

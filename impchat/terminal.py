@@ -6,6 +6,7 @@ This file does not know options, how an answer is made or kept.
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import sys
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from impchat import settings, texts
 from impchat.answer import Answer
@@ -24,6 +25,7 @@ from impchat.messages import Dropped, Encoding, Event, Message, Reading, Samplin
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.status import Status
+    from rich.table import Table
 
 EXIT_ERROR = 2
 EXIT_STOPPED = 130  # what shells report of a command that Ctrl-C ended
@@ -44,6 +46,34 @@ def read_file(path: str) -> bytes:
         return Path(os.path.expanduser(path)).read_bytes()
     except (OSError, ValueError) as exc:  # ValueError: a null byte
         raise SettingsError("file.unreadable", path=path, detail=getattr(exc, "strerror", None) or exc) from exc
+
+
+def open_streams() -> None:
+    """Make something of the standard streams, whatever this process was started with.
+
+    No character that a terminal or a pipe cannot carry ends a command. Use of a closed stdin or stdout raises OSError,
+    what goes to a closed stderr is lost; their numbers must not go to files that are opened later, the history among
+    them, because C libraries write to 1 and 2."""
+    closed = {"stdin": ("r", os.O_WRONLY), "stdout": ("w", os.O_RDONLY), "stderr": ("w", os.O_WRONLY)}
+    for name, (mode, useless) in closed.items():
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, useless), mode, encoding="utf-8"))
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def give_up(stream: TextIO) -> None:
+    """Let all that `stream` still gets go nowhere. Python would try to write it when it ends, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def announce(line: str) -> None:
+    """Print what is good to know of a server that runs. It runs all the same where nobody can be told."""
+    try:
+        print(line, flush=True)
+    except OSError:
+        give_up(sys.stdout)
 
 
 class Screen:
@@ -67,7 +97,7 @@ class Screen:
 
     def note(self, key: str, **values: Any) -> None:
         """A line about the answer or the conversation."""
-        self._err.print(printable(self.text(key, **values)), style="dim")
+        self._tell(self.text(key, **values), "dim")
 
     def hint(self, key: str, **values: Any) -> None:
         """A line for a person who sits at the terminal; scripts and files never get it."""
@@ -78,7 +108,33 @@ class Screen:
         self.failure(error.sentence(self.language))
 
     def failure(self, sentence: str) -> None:
-        self._err.print(printable(sentence), style="red")
+        self._tell(sentence, "red")
+
+    def _tell(self, sentence: str, style: str) -> None:
+        try:
+            with self._err.capture() as told:  # rich itself ends the process where stderr's reader has gone
+                self._err.print(printable(sentence), style=style)
+            sys.stderr.write(told.get())
+            sys.stderr.flush()
+        except OSError:  # the answer is worth more than what is said about it
+            give_up(sys.stderr)
+
+    def table(self, table: Table, width: int | None = None) -> None:
+        """Print a table; `width` in characters, None: the terminal's."""
+        from rich.console import Console
+
+        console = Console(markup=False, highlight=False, width=width)
+        with console.capture() as drawn:  # see `_tell`
+            console.print(table)
+        print(drawn.get(), end="")
+
+    def confirm(self, key: str, **values: Any) -> bool:
+        """Ask the person at the terminal. The end of the input, Ctrl-D, is a no."""
+        try:
+            return input(self.text(key, **values)).strip().lower() in ("y", "yes", "是")
+        except EOFError:
+            print()
+            return False
 
     def answer(self, answer: Answer) -> Message:
         """Print `answer` as it comes. Ctrl-C stops it and keeps what there is; a second Ctrl-C goes through."""
@@ -152,10 +208,16 @@ def ask(app: App, screen: Screen, pictures: list[bytes], question: str, sampling
         screen.hint("remote.label", server=app.server)
     if app.demo and not app.history.conversations(settings.OWNER, limit=1):  # at the first time only
         screen.hint("demo.label")
+    _warn_unverified(app, screen)
     chat = app.chat()
     for data in pictures:
         chat.attach(data)
     return exit_code(screen.answer(chat.send(question, sampling=sampling)))
+
+
+def _warn_unverified(app: App, screen: Screen) -> None:
+    if app.bundle and app.bundle.unverified:
+        screen.note("unverified.label", model=app.model)
 
 
 class Talk:
@@ -182,10 +244,11 @@ class Talk:
         for path in pictures:
             self._attach(path)
         for line in _lines(self._screen.text("terminal.prompt"), interactive):
-            if line.strip() in ("/quit", "/exit"):
+            line = line.removeprefix("\ufeff").strip()  # editors of Windows begin a file with that
+            if line in ("/quit", "/exit"):
                 break
             try:
-                self._take(line.strip(), interactive)
+                self._take(line, interactive)
             except ImpChatError as exc:
                 self._screen.error(exc)
                 self._failed = True
@@ -198,6 +261,7 @@ class Talk:
             self._screen.hint("remote.label", server=self._app.server)
         if self._app.demo:
             self._screen.hint("demo.label")
+        _warn_unverified(self._app, self._screen)
         if interactive:
             self._screen.note("terminal.hello")
             for message in self._chat.branch():
@@ -243,17 +307,20 @@ def _dropped(words: str) -> str:
 
 
 def _lines(prompt: str, interactive: bool) -> Iterator[str]:
-    """Lines of stdin to its end or Ctrl-C at the prompt."""
-    if not interactive:
-        yield from sys.stdin
-        return
-    with suppress(ImportError):
-        import readline  # noqa: F401  # gives input() its history and its arrow keys
-    with suppress(EOFError):
-        while True:
-            try:
-                line = input(prompt)
-            except KeyboardInterrupt:
-                break
-            yield line
+    """Lines of stdin to its end or Ctrl-C at the prompt. Raises SettingsError "input.unreadable"."""
+    if interactive:
+        with suppress(ImportError):
+            import readline  # noqa: F401  # gives input() its history and its arrow keys
+    while True:
+        try:
+            line = input(prompt) if interactive else sys.stdin.readline()
+        except (EOFError, KeyboardInterrupt):
+            if not interactive:
+                raise
+            break
+        except OSError as exc:
+            raise SettingsError("input.unreadable", detail=exc.strerror or exc) from exc
+        if not interactive and not line:
+            return
+        yield line
     print(file=sys.stderr)

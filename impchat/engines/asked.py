@@ -33,12 +33,13 @@ class RemoteHandle:
         self.sent: frozenset[str] = frozenset()  # the fields of the latest request
         self.refused: set[str] = set()  # fields left out of it
         self.tries = 0  # to make it short enough
+        self.said = self.thoughts = self.tools = False  # what has come: words, reasoning, calls of tools
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._read = False
         # Under the lock: what a stop from another thread needs to know.
         self._lock = threading.Lock()
         self._connection: Connection | None = None
-        self._words = Words(sampling.stop if sampling else ())
+        self._words = Words(sampling.stop if sampling else (), prompt.is_continued)
         self._stats = Stats()
         self._pieces = self._chars = 0
         self._asked_at = time.perf_counter()
@@ -91,6 +92,8 @@ class RemoteHandle:
             for event in (chunk.dropped, chunk.reading):
                 if event:
                     self._put(event)
+            self.thoughts, self.tools = self.thoughts or chunk.thoughts, self.tools or chunk.tools
+            self.said = self.said or bool(chunk.text.strip())
             if not chunk.text:
                 return
             self._last_at = time.perf_counter()

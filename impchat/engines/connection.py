@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from codecs import BOM_UTF8
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,7 @@ class Reply:
         class Limited(httpx.SyncByteStream):
             def __iter__(self) -> Iterator[bytes]:
                 nonlocal seen
-                for block in stream:
+                for block in _without_bom(stream):
                     seen += len(block)
                     if seen > settings.REMOTE_REPLY_BYTES:
                         raise EngineError("remote.not_openai", url=url, detail=f"> {settings.REMOTE_REPLY_BYTES} bytes")
@@ -90,6 +91,21 @@ class Reply:
 
         self._response.stream = Limited()
         return begin
+
+
+def _without_bom(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """`blocks` without a byte order mark at their beginning, which would hide the first event."""
+    begin: bytes | None = b""  # what may be one; None: it was passed
+    for block in blocks:
+        if begin is not None:
+            begin += block
+            if len(begin) < len(BOM_UTF8) and BOM_UTF8.startswith(begin):
+                continue
+            block, begin = begin.removeprefix(BOM_UTF8), None
+        if block:
+            yield block
+    if begin:
+        yield begin
 
 
 def read_json(data: str | bytes, url: str) -> Any:

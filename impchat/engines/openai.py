@@ -16,12 +16,15 @@ from typing import Any
 
 from impchat import settings
 from impchat.errors import EngineError
-from impchat.messages import Dropped, Picture, Prompt, Reading, Sampling, Stats
+from impchat.messages import Dropped, Picture, Prompt, Reading, Sampling, Stats, Turn
 
 # Fields that only some servers know. One that is refused is left out from then on, or goes by its other name.
 _OTHER_NAMES = {"max_tokens": "max_completion_tokens"}
 _NEEDED = ("model", "messages")
-_EXTRA = ("top_k", "min_p", "repeat_penalty", "prompt_cache_key", "return_progress", "stream_options", "seed")
+_EXTRA = (
+    "top_k", "min_p", "repeat_penalty", "prompt_cache_key", "return_progress", "stream_options", "seed",
+    "add_generation_prompt", "continue_final_message",
+)  # fmt: skip
 
 _TOO_LONG = re.compile(r"context[ _](length|size|window)|prompt is too long|too many (input )?tokens", re.IGNORECASE)
 _LIMIT = re.compile(r"(?:maximum context length is|context window of|context size \()\s*(\d+)")
@@ -29,6 +32,7 @@ _FOUND = re.compile(r"(\d+) in the messages|resulted in (\d+) tokens|(\d+) input
 _BLIND = re.compile(
     r"(image|vision|multimodal|multi-modal)\b.*\b(not|n't|only)\b|\bnot\b.*(image|vision|multimodal)", re.I
 )
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking", "reasoning_details")  # as servers name them
 _MOST = 10**12  # no count and no time is above: what is, is nonsense
 
 Json = dict[str, Any]
@@ -42,6 +46,8 @@ def request(
     asked: Json = {"model": model, "messages": messages(prompt, address)}
     if prompt.key:
         asked["prompt_cache_key"] = prompt.key
+    if prompt.turns[-1].role == "assistant":  # vLLM's names; llama.cpp's server and ImpChat go on without being told
+        asked |= {"add_generation_prompt": False, "continue_final_message": True}
     if sampling:
         asked |= _how(sampling)
     for name in refused:
@@ -75,7 +81,8 @@ def _how(sampling: Sampling) -> Json:
 def messages(prompt: Prompt, address: Callable[[Picture], str]) -> list[Json]:
     """The turns as OpenAI writes them; pictures go first in the turn that carries them."""
     said: list[Json] = [{"role": "system", "content": prompt.system}] if prompt.system else []
-    for turn in prompt.turns:
+    greeted = len(prompt.turns) > 1 and prompt.turns[0] == Turn("user", "")  # our own prompts begin with a question
+    for turn in prompt.turns[greeted:]:
         parts: list[Json] = [{"type": "image_url", "image_url": {"url": address(p)}} for p in turn.pictures]
         if parts and turn.text:
             parts.append({"type": "text", "text": turn.text})
@@ -94,6 +101,8 @@ class Chunk:
     finish_reason: str = ""  # "": it goes on
     reading: Reading | None = None
     dropped: Dropped | None = None
+    thoughts: bool = False  # it has reasoning, which is no answer
+    tools: bool = False  # it has calls of tools
     told: Mapping[str, Any] = field(default_factory=dict)  # fields of `Stats`, as far as the server tells them
     error: str | None = None  # the answer ends with it
     own: EngineError | None = None  # the same, where ImpChat says it
@@ -107,24 +116,36 @@ def chunk(data: Any) -> Chunk:
         raise ValueError("no object")
     if error := data.get("error"):
         return Chunk(error=_message(error) or "?", own=_own(error))
-    choices = data.get("choices")
-    if not isinstance(choices, list):
+    choices = data.get("choices", ())
+    if not isinstance(choices, list | None):
+        if error := _message(data):  # how some servers tell of an error
+            return Chunk(error=error)
         raise ValueError("no choices")
     choice = choices[0] if choices and isinstance(choices[0], dict) else {}
-    said = choice.get("delta") or choice.get("message")
-    text = said.get("content") if isinstance(said, dict) else None
+    said = _dict(choice.get("delta") or choice.get("message") or choice)
     reason = choice.get("finish_reason")
     own = _dict(data.get("impchat"))
     progress = _dict(data.get("prompt_progress"))
     total, cached, done = (_count(progress.get(name)) for name in ("total", "cache", "processed"))
     dropped = _dict(own.get("dropped"))
     return Chunk(
-        text=text if isinstance(text, str) else "",
+        text=_content(said.get("content")) or _content(said.get("refusal")) or _content(said.get("text")),
+        thoughts=any(said.get(name) for name in _THOUGHTS),
+        tools=bool(said.get("tool_calls") or said.get("function_call")),
         finish_reason=reason if isinstance(reason, str) else "",
         reading=Reading(max(0, done - cached), max(0, total - cached)) if progress else None,
         dropped=Dropped(_count(dropped.get("turns")), _count(dropped.get("tokens"))) if dropped else None,
         told=told(data),
     )
+
+
+def _content(content: Any) -> str:
+    """The words of a message's content: a string, a part, or a list of both."""
+    if isinstance(content, list):
+        return "".join(map(_content, content))
+    if isinstance(content, dict):
+        content = content.get("text")
+    return content if isinstance(content, str) else ""
 
 
 def told(data: Json) -> Json:

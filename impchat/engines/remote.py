@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Literal
 
 from impchat import images, prompts, settings
 from impchat.engines import EngineInfo, check_sampling, openai
@@ -131,6 +130,8 @@ class RemoteEngine:
         assert not handle.prompt.begun, "a server takes no token ids"
         for turn in handle.prompt.turns:
             for picture in turn.pictures:
+                if handle.over.is_set():  # stopped: whoever asked wants no picture decoded
+                    return
                 self._pictures.ready(picture, partial(handle.tell, Encoding(picture.sha256)))
         with self._connection() as connection, handle.using(connection):
             self._persist(handle, connection)
@@ -325,17 +326,18 @@ class _Pictures:
 def _listen(handle: RemoteHandle, reply: Reply, url: str) -> None:
     """Take the answer as it comes, to its end. Raises EngineError "remote.not_openai", "remote.failed" (the server
     says so), "remote.filtered", "remote.hung_up"."""
-    if reply.kind == "application/json":  # a server that does not stream
-        pieces = iter((reply.body().decode("utf-8", "replace"), "[DONE]"))
-    elif reply.kind == "text/event-stream":
+    if reply.kind == "text/event-stream":
         pieces = reply.events()
-    else:
-        raise EngineError("remote.not_openai", url=url, detail=reply.kind or "?")
+    else:  # a server that does not stream; not all of them say that it is JSON
+        body = reply.body().decode("utf-8-sig", "replace")
+        if reply.kind != "application/json" and not body.lstrip().startswith("{"):
+            raise EngineError("remote.not_openai", url=url, detail=reply.kind or "?")
+        pieces = iter((body, "[DONE]"))
     reason, told, behind = "", False, 0
     for data in pieces:
         if behind or data.strip() == "[DONE]":
             reason, behind = reason or "stop", behind + 1
-            handle.finish(_finish_reason(reason))
+            _finish(handle, reason, url)
             if behind > _FAREWELLS:
                 return
             continue  # to the end of the reply, so that the connection can be used again
@@ -354,15 +356,22 @@ def _listen(handle: RemoteHandle, reply: Reply, url: str) -> None:
             raise EngineError("remote.filtered", url=url)
         reason, told = chunk.finish_reason or reason, told or bool(chunk.told)
         if reason and told:  # all is said; some servers keep the connection open nevertheless
-            handle.finish(_finish_reason(reason))
+            _finish(handle, reason, url)
             behind = 1
     if not reason:
         raise EngineError("remote.hung_up", url=url)
-    handle.finish(_finish_reason(reason))
+    _finish(handle, reason, url)
 
 
-def _finish_reason(reason: str) -> Literal["stop", "length"]:
-    return "length" if reason == "length" else "stop"
+def _finish(handle: RemoteHandle, reason: str, url: str) -> None:
+    """End the answer. Raises EngineError "remote.no_words", "remote.only_tools", "remote.only_thoughts" for one without
+    a word, unless that is what was asked for."""
+    goes_on, stops = handle.prompt.turns[-1].role == "assistant", handle.sampling and handle.sampling.stop
+    if not (handle.said or handle.over.is_set() or goes_on or stops):
+        if handle.tools:
+            raise EngineError("remote.only_tools", url=url)
+        raise EngineError("remote.only_thoughts" if handle.thoughts else "remote.no_words", url=url)
+    handle.finish("length" if reason == "length" else "stop")
 
 
 def _chars(prompt: Prompt) -> int:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from impchat import prompts, settings
+from impchat import prompts, settings, spelling
 from impchat.engines import check_sampling, kv
 from impchat.engines.backend import Context, Model, Outcome, Row, Sampler, Vision
 from impchat.engines.request import LocalHandle, Request
@@ -208,9 +208,8 @@ class Scheduler:
         writing = (bundle.writing, cache(tokenize), bundle.text.eos[0], bos)
         if request.sampling is not None:
             check_sampling(request.sampling)
-        prompt, dropped = prompts.fit(
-            request.prompt, *writing, picture_tokens=tokens, context_tokens=self._context_tokens
-        )
+        asked = spelling.plainly_spelt(request.prompt) if bundle.text.plain else request.prompt
+        prompt, dropped = prompts.fit(asked, *writing, picture_tokens=tokens, context_tokens=self._context_tokens)
         pieces = [*prompts.render(prompt, *writing), prompts.Tokens(prompt.begun)]
         request.cells = kv.cells(pieces, tokens)
         request.pictures = {piece.sha256: piece for piece in pieces if isinstance(piece, Picture)}
@@ -287,7 +286,7 @@ class Scheduler:
         """A request has its slot: have its pictures looked at, as far as they are not in the KV cache."""
         request.cached = len(slot.cells)
         if request.sampling:
-            request.words = Words((*self._bundle.text.stop, *request.sampling.stop))
+            request.words = Words((*self._bundle.text.stop, *request.sampling.stop), request.prompt.is_continued)
             seed = request.sampling.seed
             request.sampler = self._model.sampler(request.sampling, random.getrandbits(31) if seed is None else seed)
             if request.prompt.begun and not self._resume(request, request.sampling, request.sampler):

@@ -53,12 +53,12 @@ class TorchEngine(ScheduledEngine):
             import torch
 
             from impchat.models.convert import describe, vocabulary
-            from impchat.models.convert.checkpoint import Folder
+            from impchat.models.convert.checkpoint import Checkpoint
             from impchat.models.convert.reference import Reference
             from impchat.models.convert.tokens import Tokens
         except ModuleNotFoundError as exc:
             raise EngineError("engine.not_installed", package="impchat[convert]", detail=str(exc)) from exc
-        folder = Folder(source)
+        folder = Checkpoint(source)
         bundle = describe(folder, source.absolute().name if id is None else id)
         context_tokens = bundle.context_tokens if context_tokens is None else context_tokens
         check_sizes(slots, context_tokens, 1)

@@ -20,12 +20,13 @@ class Words:
     (' and ', True)
     """
 
-    def __init__(self, stop: Sequence[str] = ()) -> None:
+    def __init__(self, stop: Sequence[str] = (), begun: bool = False) -> None:
+        """`begun`: there is text before it already, and a space that comes first belongs between the two."""
         self._stop = tuple(s for s in stop if s)
         # A byte that belongs to no character becomes U+FFFD; the bytes of a half one wait for the rest.
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._held = ""  # may be the beginning of a stop string
-        self._begun = False
+        self._begun = begun
         self.stopped = False  # a stop string came up: the answer ends before it
         self.size_bytes = 0  # of the text given out, with the spaces that were taken off the beginning
 

@@ -53,6 +53,7 @@ class TextRule:
     stop: tuple[str, ...] = ()  # strings that end an answer and do not belong to it
     system: str | None = None  # None: settings.SYSTEM
     nfc: bool = False  # text is brought to Unicode's form NFC before it is tokenised
+    plain: bool = False  # questions are brought to plain spelling first: the model was taught no other (`spelling`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,11 @@ class Bundle:
     revision: str  # which version of it
     demo: bool
     files: Mapping[str, File]  # "language"; "mmproj", or "vision" and, where that is large, VISION_DATA
-    figures: Mapping[str, Any] = field(default_factory=dict)  # measured when it was made; nothing runs by them
+    # What was measured when it was made; nothing runs by them. "verify": the fields of `convert.verify.Figures`, what
+    # cannot be known beforehand among them: how likely right answers are with each way to write a prompt ("templates")
+    # and to fit a wide picture into a square ("aspects").
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    unverified: str = ""  # the figures that miss their bounds; such a bundle runs only where a person asks for that
     turns: Turns | None = None  # the chat template of another family
 
     @property
@@ -154,10 +159,13 @@ def to_manifest(bundle: Bundle) -> dict[str, Any]:
         del values["sampling"][unused]
     if bundle.text.system is None:
         del values["text"]["system"]
-    if not bundle.text.nfc:
-        del values["text"]["nfc"]
+    for unset in ("nfc", "plain"):
+        if not values["text"][unset]:
+            del values["text"][unset]
     if bundle.turns is None:
         del values["turns"]
+    if not bundle.unverified:
+        del values["unverified"]
     return {"format": FORMAT} | values
 
 
@@ -230,12 +238,18 @@ def seal(folder: Path, bundle: Bundle, files: Mapping[str, tuple[str, str]]) -> 
         file = folder / name
         measured[key] = File(name, file.stat().st_size, _sha256(file, sync=True), kind)
     sealed = replace(bundle, path=folder, files=measured)
-    text = json.dumps(to_manifest(sealed), ensure_ascii=False, indent=1) + "\n"
-    with (folder / MANIFEST).open("w", encoding="utf-8") as out:
-        out.write(text)
+    write_manifest(sealed)
+    return sealed
+
+
+def write_manifest(bundle: Bundle) -> None:
+    """Put the manifest of `bundle` at its place, whole, in place of an older one."""
+    beside = bundle.path / f"{MANIFEST}.new"
+    with beside.open("w", encoding="utf-8") as out:
+        out.write(json.dumps(to_manifest(bundle), ensure_ascii=False, indent=1) + "\n")
         out.flush()
         os.fsync(out.fileno())
-    return sealed
+    beside.replace(bundle.path / MANIFEST)
 
 
 def _refuse_foreign(target: Path) -> None:
@@ -339,6 +353,7 @@ def _from_manifest(path: Path, values: Any) -> Bundle:
             stop=text.list_of("stop", str),
             system=text.text("system") if "system" in text.values else None,
             nfc=text.take("nfc", bool) if "nfc" in text.values else False,
+            plain=text.take("plain", bool) if "plain" in text.values else False,
         ),
         sampling=Sampling(
             temperature=sampling.number("temperature"),
@@ -355,6 +370,7 @@ def _from_manifest(path: Path, values: Any) -> Bundle:
         demo=top.take("demo", bool),
         files={key: _file(top.inner("files").inner(key)) for key in ("language", *_eyes(top.inner("files")))},
         figures=top.take("figures", dict),
+        unverified=top.text("unverified") if "unverified" in top.values else "",
         turns=_turns(top.inner("turns")) if top.text("template") == "own" else None,
     )
 

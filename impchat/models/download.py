@@ -110,7 +110,7 @@ def pull(
     Raises ModelError "download.…" and "model.busy", one sentence for each thing that can go wrong on the way; as
     `Conversion` does for a checkpoint that cannot be converted."""
     # Read when the client is imported: what it tells the hub is its own and Python's version, no more.
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     with library.busy(data, entry.id):
         return _Pull(entry, data, keep_source, watch).run(language, vision)
 

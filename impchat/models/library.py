@@ -1,7 +1,7 @@
 """The models of this machine: which are there, which one runs by default, and taking one away.
 
 In: the data folder. Out: `Model`s, each with what the catalogue knows, what is on disk and what is wrong with it; the
-remembered choice and the accepted licences.
+remembered choice, the accepted licences, and which unverified models may run.
 This file does not know how a model gets here or how it is run.
 """
 
@@ -30,6 +30,7 @@ from impchat.models.catalog import Entry
 PULL = ".pull.json"  # in a checkpoint's folder: what its download began with, as long as it is not finished
 _CHOICE = "chosen-model"
 _LICENCES = "licences.json"
+_PERMITTED = "unverified.json"
 _WORDS = Literal["fits", "tight", "too_large", "unknown"]
 
 
@@ -104,6 +105,17 @@ def find(data: Path, id: str) -> Model:
 
 
 def resolve(data: Path, model: str | Path) -> Bundle:
+    """The bundle that `model` names, as `locate` finds it, to be run.
+
+    Raises as `locate` does, and ModelError "model.unverified" where it is marked so and nobody asked for it yet (see
+    `permit`)."""
+    bundle = locate(data, model)
+    if bundle.unverified and not is_permitted(data, bundle):
+        raise ModelError("model.unverified", name=bundle.name, model=str(model), figures=bundle.unverified)
+    return bundle
+
+
+def locate(data: Path, model: str | Path) -> Bundle:
     """The bundle that `model` names: the id of one in the data folder `data` or of the demo, or a bundle's folder.
 
     Raises ModelError "model.unknown" for an id that is not there, "model.not_here" for one that could be downloaded,
@@ -168,9 +180,13 @@ def disk_bytes(folder: Path) -> int:
 # The choice
 
 
-def choose(data: Path, model: str | Path) -> Bundle:
+def choose(data: Path, model: str | Path, *, unverified: bool = False) -> Bundle:
     """Remember `model`, as `resolve` takes it, as the one that runs by default. The bundle is opened first: what cannot
-    run is not remembered. Raises as `resolve` does, and ModelError "model.choice_unwritable"."""
+    run is not remembered. `unverified`: a person asked to run it although it is marked as unverified.
+
+    Raises as `resolve` does, and ModelError "model.choice_unwritable"."""
+    if unverified:
+        permit(data, locate(data, model))
     bundle = resolve(data, model)
     place = bundle.path.absolute()
     inside = place in (paths.models_dir(data).absolute() / place.name, paths.demo_bundle().absolute())
@@ -256,23 +272,38 @@ def remove(data: Path, id: str, *, chosen_too: bool = False) -> int:
     return found.disk_bytes
 
 
-# Licences
+# What a person agreed to
 
 
 def is_accepted(data: Path, licence: str) -> bool:
     """Whether the owner of the data folder has accepted this text."""
-    return licence in _licences(data)
+    return licence in _agreed(data / _LICENCES)
 
 
 def accept(data: Path, licence: str) -> None:
     """Remember that it was accepted, and when."""
-    accepted = _licences(data) | {licence: datetime.now(UTC).isoformat(timespec="seconds")}
-    _write(data / _LICENCES, json.dumps(accepted, ensure_ascii=False, indent=1))
+    _agree(data / _LICENCES, licence)
 
 
-def _licences(data: Path) -> dict[str, str]:
+def is_permitted(data: Path, bundle: Bundle) -> bool:
+    """Whether the owner of the data folder asked to run just these weights although they are unverified."""
+    return bundle.files["language"].sha256 in _agreed(data / _PERMITTED)
+
+
+def permit(data: Path, bundle: Bundle) -> None:
+    """Remember that it was asked for, and when. Nothing is remembered of a verified one."""
+    if bundle.unverified:
+        _agree(data / _PERMITTED, bundle.files["language"].sha256)
+
+
+def _agree(path: Path, what: str) -> None:
+    agreed = _agreed(path) | {what: datetime.now(UTC).isoformat(timespec="seconds")}
+    _write(path, json.dumps(agreed, ensure_ascii=False, indent=1))
+
+
+def _agreed(path: Path) -> dict[str, str]:
     try:
-        values = json.loads((data / _LICENCES).read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # asked again is better than not asked
         return {}
     return values if isinstance(values, dict) else {}

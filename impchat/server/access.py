@@ -13,6 +13,8 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +23,7 @@ from uuid import uuid4
 
 from impchat import changes, paths, settings
 from impchat.database import Database
-from impchat.errors import RequestError, SettingsError
+from impchat.errors import HistoryError, RequestError, SettingsError
 from impchat.pairing import LETTERS, one_line, spelt
 
 if TYPE_CHECKING:
@@ -80,11 +82,17 @@ class Access:
     Raises HistoryError as `Database` does."""
 
     def __init__(self, data: Path, clock: Callable[[], float] = time.time) -> None:
-        folder = paths.ensure_data_dir(paths.server_dir(data))
-        self._database = Database(folder / "access.db", settings.BUSY_TIMEOUT_S, (m001_holders,))
+        file = paths.ensure_data_dir(paths.server_dir(data)) / "access.db"
+        self._database = Database(file, settings.BUSY_TIMEOUT_S, (m001_holders,))
+        # Who shows a token is looked up on a connection of its own: one that writes may wait for another process.
+        self._lookups = Database(file, settings.BUSY_TIMEOUT_S, (m001_holders,))
+        self._notes = ThreadPoolExecutor(1, "access-notes")
+        self._noted: dict[str, str] = {}  # holder -> the minute of its use that is being noted
         self._clock = clock
 
     def close(self) -> None:
+        self._notes.shutdown(cancel_futures=True)
+        self._lookups.close()
         self._database.close()
 
     @property
@@ -130,16 +138,24 @@ class Access:
             return _holder(found)
 
     def holder(self, token: str) -> Holder | None:
-        """Who shows `token`; None where nobody has it."""
-        with self._database.read() as db:
+        """Who shows `token`; None where nobody has it. That it was used is noted afterwards, if that can be: it holds
+        nobody up."""
+        with self._lookups.read() as db:
             row = db.execute("select * from holders where hash = ?", (_hash(token),)).fetchone()
         if row is None:
             return None
         now = self._now()
-        if now[:16] != (row["used_utc"] or "")[:16]:
-            with self._database.write() as db:
-                db.execute("update holders set used_utc = ? where id = ?", (now, row["id"]))
+        if now[:16] not in ((row["used_utc"] or "")[:16], self._noted.get(row["id"])):
+            self._noted[row["id"]] = now[:16]
+            self._notes.submit(self._note, row["id"], now)
         return _holder(row)
+
+    def _note(self, id: str, now: str) -> None:
+        try:
+            with suppress(HistoryError), self._database.write() as db:
+                db.execute("update holders set used_utc = ? where id = ?", (now, id))
+        finally:
+            self._noted.pop(id, None)  # what failed is tried again at the next use
 
     # Codes
 

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Collection, Coroutine
+from contextlib import suppress
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic.json_schema import models_json_schema
 from sse_starlette import EventSourceResponse
+from sse_starlette.sse import SendTimeoutError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from impchat import settings
@@ -26,25 +32,30 @@ from impchat.app import App
 from impchat.chat import Run
 from impchat.engines import Handle
 from impchat.errors import EngineError, ImpChatError, RequestError
-from impchat.messages import Dropped, Failed, Finished, Reading, Ready, Text
-from impchat.server import devices, phone_app, refusals, shapes, wire
+from impchat.messages import Dropped, Encoding, Failed, Finished, Reading, Ready, Text
+from impchat.server import body, devices, phone_app, refusals, shapes, wire
 from impchat.server.access import Access
 from impchat.server.desk import Desk, Job
-from impchat.server.gate import Gate
+from impchat.server.gate import SHORT, Gate
 from impchat.server.refusals import refusal
 from impchat.server.wire import ChatRequest, Fetch, Question, Spoken
 
 T = TypeVar("T")
 
-PATHS = ("/v1/", "/health", "/metrics", "/openapi.json", phone_app.PATH, *devices.PATHS)
+PATHS = ("/v1/", *SHORT, "/health", "/metrics", "/openapi.json", phone_app.PATH, *devices.PATHS)
 """The beginnings of the paths that the API answers."""
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": refusals.ErrorBody} for status in (400, 401, 403, 404, 405, 413, 429, 500, 503)
+    status: {"model": refusals.ErrorBody}
+    for status in (400, 401, 403, 404, 405, 408, 413, 415, 429, 500, 502, 503, 504)
 }
 _STREAMED: dict[int | str, dict[str, Any]] = {
     200: {"model": shapes.Completion, "content": {"text/event-stream": {"schema": {"type": "string"}}}}
 }
+
+_BODIES = (ChatRequest, Question, devices.Pairing)
+_ASKING = body.reads(ChatRequest, wire.check_lengths)
+_READING = body.reads(Question, wire.check_lengths)
 
 
 def build_api(
@@ -52,15 +63,17 @@ def build_api(
     *,
     desk: Desk | None = None,
     hosts: Collection[str] = (),
+    origins: Collection[str] = (),
     access: Access | None = None,
     token_needed: bool = False,
     fetch: Fetch | None = None,
 ) -> FastAPI:
     """The API of `app`.
 
-    `desk`: shared by several APIs of one engine. `hosts`: names of this server beside its own addresses. `access`: who
-    holds a token; with it come the routes of devices. `token_needed`: nobody else gets answers. `fetch`: gets pictures
-    from http(s) addresses; without it those are refused."""
+    `desk`: shared by several APIs of one engine. `hosts`: names of this server beside its own addresses. `origins`:
+    sites whose pages may use it from a browser, "*" for all. `access`: who holds a token; with it come the routes of
+    devices. `token_needed`: nobody else gets answers. `fetch`: gets pictures from http(s) addresses; without it those
+    are refused."""
     told = [Depends(HTTPBearer(auto_error=False))] if token_needed else []  # for the OpenAPI document; `gate` looks
     api = FastAPI(title="ImpChat", docs_url=None, redoc_url=None, responses=_REFUSALS, dependencies=told)
     _add_errors(api)
@@ -70,8 +83,47 @@ def build_api(
     if access:
         devices.add_to(api, app, access)
         phone_app.add_to(api, app.data)
-    api.add_middleware(Gate, hosts=hosts, access=access, token_needed=token_needed)
+    _add_heads(api)
+    _describe_bodies(api)
+    api.add_middleware(Gate, hosts=hosts, origins=origins, access=access, token_needed=token_needed)
+    if origins:  # outside of the gate: a page must be able to read its refusals
+        api.add_middleware(
+            CORSMiddleware,
+            allow_origins=[*origins],
+            allow_credentials="*" not in origins,
+            allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=["retry-after"],
+        )
     return api
+
+
+def _add_heads(api: FastAPI) -> None:
+    """HEAD for every GET."""
+    for route in [*api.routes]:
+        if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
+            api.add_api_route(
+                route.path,
+                route.endpoint,
+                methods=["HEAD"],
+                include_in_schema=False,
+                response_model=route.response_model,
+                response_class=route.response_class,
+            )
+
+
+def _describe_bodies(api: FastAPI) -> None:
+    """Add the models of bodies that are read by `body.reads` to the OpenAPI document."""
+    described = api.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = described()
+        template = "#/components/schemas/{model}"
+        _, found = models_json_schema([(model, "validation") for model in _BODIES], ref_template=template)
+        document["components"]["schemas"] |= found["$defs"]
+        return document
+
+    api.openapi = openapi  # type: ignore[method-assign]
 
 
 def _add_errors(api: FastAPI) -> None:
@@ -79,9 +131,9 @@ def _add_errors(api: FastAPI) -> None:
     async def told(_: Request, error: ImpChatError) -> JSONResponse:
         return refusal(error)
 
-    @api.exception_handler(RequestValidationError)
-    async def misread(_: Request, error: RequestValidationError) -> JSONResponse:
-        return refusals.misread(error)
+    @api.exception_handler(ClientDisconnect)
+    async def left(_: Request, error: ClientDisconnect) -> Response:
+        return _nobody()
 
     @api.exception_handler(Exception)
     async def broken(_: Request, error: Exception) -> JSONResponse:
@@ -126,20 +178,25 @@ def _check_model(app: App, model: str) -> None:
 def _add_answers(api: FastAPI, app: App, desk: Desk, fetch: Fetch | None) -> None:
     spoken = Spoken()
 
-    @api.post("/v1/chat/completions", responses=_STREAMED, response_model=None)
-    async def complete(asked: ChatRequest, request: Request) -> Response:
+    @api.post(
+        "/v1/chat/completions", responses=_STREAMED, response_model=None, openapi_extra=body.described(ChatRequest)
+    )
+    async def complete(asked: Annotated[ChatRequest, Depends(_ASKING)], request: Request) -> Response:
         _check_model(app, asked.model)
 
         def start(engine: Any, prompt: Any) -> Handle:
             handle: Handle = engine.start(prompt, wire.sampling_of(asked, engine.info.sampling))
             return handle
 
-        run = Run(app.opened, lambda: wire.prompt_of(asked, app.system, spoken, fetch), start)
-        job = desk.take(run)
+        gone = threading.Event()
+        run = Run(app.opened, lambda: wire.prompt_of(asked, app.system, spoken, fetch, gone=gone.is_set), start)
+        job = desk.take(run, gone)
         reply = wire.Reply(app.model)
         try:
             if asked.stream:
-                first = await _unless_gone(request, job.first(settings.SSE_PING_S))
+                # As long as it can, the status says whether there is an answer.
+                passed = () if asked.return_progress else (Reading,)
+                first = await _unless_gone(request, job.first((Encoding, Dropped, *passed), settings.SSE_PING_S))
                 if not isinstance(first, Failed):
                     usage = bool(asked.stream_options and asked.stream_options.include_usage)
                     pieces = _pieces(job, reply, spoken, usage, bool(asked.return_progress))
@@ -150,17 +207,23 @@ def _add_answers(api: FastAPI, app: App, desk: Desk, fetch: Fetch | None) -> Non
             if job:
                 job.close()
 
-    @api.post("/v1/images/prefill", response_model=None, responses={200: {"model": shapes.Prefilled}})
-    async def prefill(asked: Question, request: Request) -> Response:
+    @api.post(
+        "/v1/images/prefill",
+        response_model=None,
+        responses={200: {"model": shapes.Prefilled}},
+        openapi_extra=body.described(Question),
+    )
+    async def prefill(asked: Annotated[Question, Depends(_READING)], request: Request) -> Response:
         """Read the pictures of a question that is still being typed; its text is not read. The question then costs
         only its own tokens."""
         _check_model(app, asked.model)
+        gone = threading.Event()
         run = Run(
             app.opened,
-            lambda: wire.prompt_of(asked, app.system, spoken, fetch, prefill=True),
+            lambda: wire.prompt_of(asked, app.system, spoken, fetch, prefill=True, gone=gone.is_set),
             lambda engine, prompt: engine.prefill(prompt),
         )
-        job = desk.take(run)
+        job = desk.take(run, gone)
         try:
             return await _unless_gone(request, _ready(job, app.model)) or _nobody()
         finally:
@@ -229,12 +292,13 @@ class _Streamed(EventSourceResponse):
     """Frees the request's place however sending ends, also before it begins."""
 
     def __init__(self, job: Job, content: AsyncIterator[dict[str, str]]) -> None:
-        super().__init__(content, ping=settings.SSE_PING_S, sep="\n")
+        super().__init__(content, ping=settings.SSE_PING_S, sep="\n", send_timeout=settings.SEND_S)
         self._job = job
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await super().__call__(scope, receive, send)
+            with suppress(SendTimeoutError):
+                await super().__call__(scope, receive, send)
         finally:
             self._job.close()
 
@@ -261,7 +325,7 @@ def _nobody() -> Response:
 
 def _add_state(api: FastAPI, app: App, desk: Desk) -> None:
     @api.get("/health", response_model=shapes.Health, openapi_extra={"security": []})
-    def health() -> Any:
+    async def health() -> Any:
         return {"status": "ok", "model": app.model}
 
     @api.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

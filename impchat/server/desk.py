@@ -60,8 +60,8 @@ class Desk:
         self._open = 0
         self._usual_s = 1.0  # how long a request takes; the latest count most
 
-    def take(self, handle: Handle) -> Job:
-        """Have `handle` run and its events read by the running event loop.
+    def take(self, handle: Handle, gone: threading.Event) -> Job:
+        """Have `handle` run and its events read by the running event loop. `gone` is set when the job is closed.
 
         Raises RequestError "request.busy" with the seconds after which there may be room."""
         with self._lock:
@@ -70,7 +70,7 @@ class Desk:
                 raise RequestError("request.busy", seconds=max(1, math.ceil(self._usual_s)))
             self._open += 1
         self.figures.open.inc()
-        return Job(handle, self.figures, self._leave)
+        return Job(handle, gone, self.figures, self._leave)
 
     def _leave(self, seconds: float) -> None:
         with self._lock:
@@ -83,14 +83,15 @@ class Desk:
 class Job:
     """A request that was taken in. Whoever holds it calls `close`, which frees its place."""
 
-    def __init__(self, handle: Handle, figures: Figures, leave: Callable[[float], None]) -> None:
+    def __init__(self, handle: Handle, gone: threading.Event, figures: Figures, leave: Callable[[float], None]) -> None:
         self._handle = handle
+        self._gone = gone
         self._figures = figures
         self._leave = leave
         self._begun = time.monotonic()
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
-        self._first: Event | None = None
+        self._early: list[Event] = []
         self._spoke = self._closed = False
         self._end = "gone"
         # A daemon: a process that ends must not wait for a model.
@@ -107,18 +108,25 @@ class Job:
         with suppress(RuntimeError):  # the loop has closed: nobody reads any more
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
-    async def first(self, timeout_s: float) -> Event | None:
-        """The first event, which `events` gives once more; None where it did not come within `timeout_s` seconds."""
+    async def first(self, passed: tuple[type, ...], timeout_s: float) -> Event | None:
+        """The first event that is none of `passed`; None where it did not come within `timeout_s` seconds. `events`
+        gives it and those before it once more."""
+
+        async def find() -> Event:
+            while not self._early or isinstance(self._early[-1], passed):
+                self._early.append(await self._next())
+            return self._early[-1]
+
         with suppress(TimeoutError):
-            self._first = await asyncio.wait_for(self._next(), timeout_s)
-        return self._first
+            return await asyncio.wait_for(find(), timeout_s)
+        return None
 
     async def events(self) -> AsyncIterator[Event]:
         """The events as they happen, to the last one; pieces of text that came together are one."""
         while True:
-            event, self._first = self._first or await self._next(), None
+            event = self._early.pop(0) if self._early else await self._next()
             rest = None
-            while isinstance(event, Text) and rest is None and not self._events.empty():
+            while isinstance(event, Text) and rest is None and not (self._early or self._events.empty()):
                 following = await self._next()
                 if isinstance(following, Text):
                     event = Text(event.text + following.text, event.tokens + following.tokens)
@@ -146,6 +154,7 @@ class Job:
         """End it where it runs, and free its place. May be called more than once."""
         if not self._closed:
             self._closed = True
+            self._gone.set()
             self._handle.stop()
             self._figures.requests.labels(self._end).inc()
             self._leave(time.monotonic() - self._begun)

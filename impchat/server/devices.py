@@ -22,7 +22,7 @@ from impchat.app import App
 from impchat.errors import HistoryError, RequestError
 from impchat.models import library
 from impchat.models.bundle import MANIFEST, Bundle
-from impchat.server import shapes
+from impchat.server import body, shapes
 from impchat.server.access import Access, Holder
 
 PATHS = ("/pair", "/bundles", "/conversations")
@@ -33,11 +33,14 @@ _ZIP = {200: {"content": {"application/zip": {"schema": {"type": "string", "form
 _ZIP_BODY = {"requestBody": {"required": True, "content": _ZIP[200]["content"]}}
 
 
-class _Pairing(BaseModel):
+class Pairing(BaseModel):
     model_config = ConfigDict(strict=True)
 
     code: str = Field(max_length=100)
     name: str = Field(max_length=1000)
+
+
+_PAIRING = body.reads(Pairing)
 
 
 def _device(request: Request) -> Holder:
@@ -59,8 +62,8 @@ def add_to(api: FastAPI, app: App, access: Access) -> None:
 
 
 def _add_pairing(api: FastAPI, app: App, access: Access) -> None:
-    @api.post("/pair", response_model=shapes.Paired, openapi_extra={"security": []})
-    def pair(asked: _Pairing) -> Any:
+    @api.post("/pair", response_model=shapes.Paired, openapi_extra={"security": [], **body.described(Pairing)})
+    def pair(asked: Annotated[Pairing, Depends(_PAIRING)]) -> Any:
         """Take a one-time code for a token."""
         holder, token = access.redeem(asked.code, asked.name)
         return {"id": access.server, "name": platform.node(), "model": app.model, "device": holder.id, "token": token}
@@ -83,7 +86,6 @@ def _add_bundles(api: FastAPI, app: App) -> None:
         """The models of this machine, as a device may copy them."""
         return {"bundles": [_described(row.bundle) for row in library.models(app.data) if row.bundle]}
 
-    @api.head("/bundles/{id}/{name}", response_class=FileResponse, include_in_schema=False)
     @api.get("/bundles/{id}/{name}", response_class=FileResponse)
     def file(id: str, name: str, request: Request, _: _Device) -> Response:
         """One file, or a range of its bytes."""

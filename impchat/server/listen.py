@@ -6,9 +6,12 @@ In: an address and an ASGI application. Out: HTTP. This file does not know what 
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import signal
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import uvicorn
@@ -47,15 +50,41 @@ class Server(uvicorn.Server):
         how = {"ws": "none"} | how
         super().__init__(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, **how))
         self._ready = ready
+        self._failure: Exception | None = None
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Raises what `ready` raised, which has ended the server."""
         heap.give_back()
-        super().run(sockets=sockets)
+        log = logging.getLogger("uvicorn.error")
+        log.addFilter(self._is_news)
+        try:
+            super().run(sockets)
+        finally:
+            log.removeFilter(self._is_news)
+        if self._failure:
+            raise self._failure
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        if self.started:
+    async def main_loop(self) -> None:
+        try:
             self._ready()
+        except Exception as exc:  # noqa: BLE001  # uvicorn would end without its shutdown, and show a traceback
+            self._failure = exc
+            self.should_exit = True
+        await super().main_loop()
+
+    def _is_news(self, record: logging.LogRecord) -> bool:
+        """Whether uvicorn should log this. At the end it reports every response that it cuts off, with a traceback;
+        only mistakes are left then."""
+        kind = record.exc_info[0] if record.exc_info else None
+        return not self.should_exit or (kind is not None and issubclass(kind, Exception))
+
+
+def serve(app: Any, bound: socket.socket, ready: Callable[[], None], **how: Any) -> None:
+    """Serve until Ctrl-C or `kill`, either of which ends it in good order. For the main thread."""
+    # Not before: Ray sets a handler of its own when it starts.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt):  # how uvicorn passes both on when it has ended
+        Server(app, ready, **how).run(sockets=[bound])
 
 
 def address(bound: socket.socket, scheme: str = "http") -> str:

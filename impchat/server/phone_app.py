@@ -51,7 +51,6 @@ def _sha256(path: Path, size: int, mtime_ns: int) -> str:
 def add_to(api: FastAPI, data: Path) -> None:
     """Add the route to `api`."""
 
-    @api.head(f"{PATH}{{name}}", response_class=FileResponse, include_in_schema=False)
     @api.get(f"{PATH}{{name}}", response_class=FileResponse)
     def app_file(name: str) -> Response:
         """An Android app, to be installed on a phone."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
@@ -20,16 +19,34 @@ _KNOWN: dict[str, tuple[int, str, str | None, str]] = {  # our code -> status, t
     "request.model_unknown": (404, "invalid_request_error", "model", "model_not_found"),
     "request.token": (401, "authentication_error", None, "invalid_api_key"),
     "request.host": (403, "permission_error", None, "forbidden"),
+    "request.origin": (403, "permission_error", None, "forbidden"),
     "pair.code": (403, "permission_error", None, "pair.code"),
     "request.device": (403, "permission_error", None, "forbidden"),
     "request.too_large": (413, "invalid_request_error", None, "request_too_large"),
+    "request.slow": (408, "invalid_request_error", None, "request_timeout"),
+    "request.content_type": (415, "invalid_request_error", None, "unsupported_media_type"),
+    "request.many": (400, "invalid_request_error", None, "invalid_request"),
+    "request.not_json": (400, "invalid_request_error", None, "invalid_request"),
+    "request.message_long": (400, "invalid_request_error", "messages", "context_length_exceeded"),
+    "request.long": (400, "invalid_request_error", "messages", "context_length_exceeded"),
     "request.busy": (429, "rate_limit_error", None, "rate_limit_exceeded"),
     "prompt.too_long": (400, "invalid_request_error", "messages", "context_length_exceeded"),
     "prompt.no_question": (400, "invalid_request_error", "messages", "invalid_messages"),
     "request.last_turn": (400, "invalid_request_error", "messages", "invalid_messages"),
+    "remote.no_model": (404, "invalid_request_error", "model", "model_not_found"),
+    "remote.too_long": (400, "invalid_request_error", "messages", "context_length_exceeded"),
+    "remote.no_vision": (400, "invalid_request_error", "messages", "remote.no_vision"),
+    "remote.filtered": (400, "invalid_request_error", None, "content_filter"),
+    "remote.rate_limited": (429, "rate_limit_error", None, "rate_limit_exceeded"),
+    "remote.busy": (429, "rate_limit_error", None, "rate_limit_exceeded"),
+    "remote.no_reply": (504, "server_error", None, "remote.no_reply"),
+    "remote.silent": (504, "server_error", None, "remote.silent"),
     "engine.closed": (503, "server_error", None, "unavailable"),
+    "cluster.replicas_lost": (503, "server_error", None, "unavailable"),
     "engine.out_of_memory": (503, "server_error", None, "unavailable"),
 }
+_CHARS = 1000
+_KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _ASKED_WRONG = ("image.", "question.", "option.", "request.", "portability.")
 
 
@@ -48,19 +65,25 @@ class ErrorBody(BaseModel):
 
 
 def status_and_body(code: str, values: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
-    """What is told of the error `code`."""
+    """What is told of the error `code`. What a server that answers in our place said keeps its status."""
     if code in _KNOWN:
         status, kind, param, name = _KNOWN[code]
+    elif code.startswith("request.field_"):
+        status, kind, param, name = 400, "invalid_request_error", values["place"], "invalid_request"
+    elif code.startswith("remote."):
+        told = values.get("status", 502)
+        status, param, name = told if isinstance(told, int) and 400 <= told < 600 else 502, None, code
+        kind = "server_error" if status >= 500 else _KINDS.get(status, "invalid_request_error")
     elif code.startswith(_ASKED_WRONG):
         status, kind, param, name = 400, "invalid_request_error", None, code
     elif code.startswith("history.no_"):
         status, kind, param, name = 404, "invalid_request_error", None, "not_found"
     else:
         status, kind, param, name = 500, "server_error", None, code
-    told = body(ImpChatError(code, **values).sentence(), kind, param, name)
     plain = {key: value if isinstance(value, int | float) else _clean(str(value)) for key, value in values.items()}
-    told["error"]["impchat"] = {"code": code, "values": plain}
-    return status, told
+    content = body(ImpChatError(code, **plain).sentence(), kind, param, name)
+    content["error"]["impchat"] = {"code": code, "values": plain}
+    return status, content
 
 
 def body(message: str, kind: str, param: str | None, code: str | None) -> dict[str, Any]:
@@ -68,26 +91,18 @@ def body(message: str, kind: str, param: str | None, code: str | None) -> dict[s
 
 
 def _clean(text: str) -> str:
-    """What came in may hold half characters."""
-    return text.encode("utf-8", "replace").decode()
+    """What came in may hold half characters, or be as long as a request."""
+    return text[:_CHARS].encode("utf-8", "replace").decode()
 
 
 def refusal(error: ImpChatError | Failed) -> JSONResponse:
     """The response that tells of `error`."""
     status, content = status_and_body(error.code, error.values)
     headers = {}
-    if status == 429:
+    if "seconds" in error.values and status == 429:
         headers["retry-after"] = str(error.values["seconds"])
+    if status in (408, 413):
+        headers["connection"] = "close"  # the rest of the body is not waited for
     if status == 401:
         headers["www-authenticate"] = "Bearer"
     return JSONResponse(content, status, headers)
-
-
-def misread(error: RequestValidationError) -> JSONResponse:
-    """The response to a body that is not of the API's form: names the first place."""
-    first = error.errors()[0]
-    place = ".".join(str(p) for p in first["loc"] if p != "body")
-    if first["type"] == "json_invalid":
-        place = ""
-    message = f"{place}: {first['msg']}" if place else first["msg"]
-    return JSONResponse(body(message, "invalid_request_error", place or None, "invalid_request"), 400)

@@ -9,22 +9,25 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from impchat import images, settings
 from impchat.chat import add_question
-from impchat.errors import ChatError, RequestError
+from impchat.errors import ChatError, EngineError, RequestError
 from impchat.messages import Dropped, Finished, Picture, Prompt, Reading, Sampling, Stats, Turn
 from impchat.prompts import conversation_of
 
 Fetch = Callable[[str], bytes]
 """An http(s) address -> the bytes behind it. Raises RequestError."""
+
+_decoding = threading.BoundedSemaphore(settings.PICTURES_AT_ONCE)
 
 
 class _Asked(BaseModel):
@@ -44,7 +47,11 @@ class ImageAddress(_Asked):
 
 class ImagePart(_Asked):
     type: Literal["image_url"]
-    image_url: ImageAddress
+    image_url: str | ImageAddress
+
+    @property
+    def address(self) -> str:
+        return self.image_url if isinstance(self.image_url, str) else self.image_url.url
 
 
 Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
@@ -52,20 +59,23 @@ Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 class System(_Asked):
     role: Literal["system", "developer"]
-    content: str | list[TextPart]
+    content: str | Annotated[list[TextPart], Field(fail_fast=True)]
 
 
 class User(_Asked):
     role: Literal["user"]
-    content: str | list[Part]
+    content: str | Annotated[list[Part], Field(fail_fast=True)]
 
 
 class Assistant(_Asked):
     role: Literal["assistant"]
-    content: str | list[TextPart] | None = None
+    content: str | Annotated[list[TextPart], Field(fail_fast=True)] | None = None
 
 
 Message = Annotated[System | User | Assistant, Field(discriminator="role")]
+
+
+Stop = Annotated[str, Field(max_length=settings.STOP_CHARS)]
 
 
 class StreamOptions(_Asked):
@@ -80,13 +90,17 @@ class Question(_Asked):
     """What both a chat completion and a prefill are about."""
 
     model: str
-    messages: list[Message] = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1, max_length=settings.MESSAGES, fail_fast=True)
     prompt_cache_key: str | None = Field(
         None, description="Names the conversation, so that its KV cache is found again"
     )
 
 
 class ChatRequest(Question):
+    UNSUPPORTED: ClassVar = (
+        "n", "logprobs", "response_format", "tools", "functions", "logit_bias", "frequency_penalty", "presence_penalty",
+    )  # fmt: skip  # would change the answer: refused, not passed over, unless their value changes nothing
+
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(None, ge=1)
@@ -98,8 +112,7 @@ class ChatRequest(Question):
     repeat_penalty: float | None = Field(None, ge=0.5, le=2)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     return_progress: bool | None = Field(None, description="As in llama.cpp's server: tell how far the prompt is read")
-    stop: str | Annotated[list[str], Field(max_length=settings.STOP_STRINGS)] | None = None
-    # What would change the answer and is not there is refused, not passed over.
+    stop: Stop | Annotated[list[Stop], Field(max_length=settings.STOP_STRINGS, fail_fast=True)] | None = None
     n: Literal[1] | None = None
     logprobs: Literal[False] | None = None
     response_format: ResponseFormat | None = None
@@ -130,13 +143,34 @@ class Spoken:
         return hashlib.sha256(text.strip().encode()).digest()
 
 
+def check_lengths(asked: Question) -> None:
+    """Raises RequestError "request.message_long", "request.long" for text that no model here could read."""
+    total = 0
+    for at, message in enumerate(asked.messages):
+        total += (chars := len(_text(message.content or "")))
+        if chars > settings.MESSAGE_CHARS:
+            raise RequestError(
+                "request.message_long", place=f"messages[{at}]", chars=chars, limit=settings.MESSAGE_CHARS
+            )
+    if total > settings.REQUEST_CHARS:
+        raise RequestError("request.long", chars=total, limit=settings.REQUEST_CHARS)
+
+
 def prompt_of(
-    asked: Question, system: str, spoken: Spoken, fetch: Fetch | None = None, *, prefill: bool = False
+    asked: Question,
+    system: str,
+    spoken: Spoken,
+    fetch: Fetch | None = None,
+    *,
+    prefill: bool = False,
+    gone: Callable[[], bool] = lambda: False,
 ) -> Prompt:
     """The prompt of a request. `system`: where the request has no system message of its own. With `prefill` the last
-    question is still being typed: its pictures are read, its text is not.
+    question is still being typed: its pictures are read, its text is not. `gone`: whether whoever asked has left; then
+    no further picture is decoded.
 
-    Raises RequestError "request.last_turn", "request.image_address", "request.no_fetching", ImageError."""
+    Raises RequestError "request.last_turn", "request.image_address", "request.no_fetching", ImageError, and EngineError
+    "engine.closed" where `gone` says so."""
     turns: list[Turn] = []
     own: list[str] = []
     for message in asked.messages:
@@ -144,13 +178,16 @@ def prompt_of(
             case System(content=content):
                 own.append(_text(content))
             case User(content=content):
-                add_question(turns, _text(content), _pictures(content, fetch))
+                add_question(turns, _text(content), _pictures(content, fetch, gone))
             case Assistant(content=content):
                 _add_answer(turns, _text(content or ""), spoken)
-    if not turns or turns[-1].role != "user":
+    if not any(turn.role == "user" for turn in turns) or (prefill and turns[-1].role != "user"):
         raise RequestError("request.last_turn")
     text = "\n".join(own) if own else system
-    name = conversation_of(Prompt(text, tuple(turns), asked.prompt_cache_key or ""))
+    greeted = turns[0].role == "assistant"  # such a conversation is named after what its user says
+    name = conversation_of(Prompt(text, tuple(turns[greeted:]), asked.prompt_cache_key or ""))
+    if greeted:
+        turns.insert(0, Turn("user", ""))  # a prompt begins with a question
     key = "api:" + hashlib.sha256(name.encode()).hexdigest()  # no conversation of the history has such a key
     if prefill:
         turns[-1] = replace(turns[-1], text="")
@@ -158,16 +195,28 @@ def prompt_of(
 
 
 def _text(content: str | Sequence[TextPart | ImagePart]) -> str:
-    text = content if isinstance(content, str) else "\n".join(p.text for p in content if isinstance(p, TextPart))
-    return text.encode("utf-8", "replace").decode()  # half of a surrogate pair is no text
+    return content if isinstance(content, str) else "\n".join(p.text for p in content if isinstance(p, TextPart))
 
 
-def _pictures(content: str | Sequence[TextPart | ImagePart], fetch: Fetch | None) -> tuple[Picture, ...]:
-    addresses = [] if isinstance(content, str) else [p.image_url.url for p in content if isinstance(p, ImagePart)]
+def _pictures(
+    content: str | Sequence[TextPart | ImagePart], fetch: Fetch | None, gone: Callable[[], bool]
+) -> tuple[Picture, ...]:
+    addresses = [] if isinstance(content, str) else [p.address for p in content if isinstance(p, ImagePart)]
     if len(addresses) > settings.IMAGES_PER_MESSAGE:
         raise ChatError("question.too_many_images", count=len(addresses), limit=settings.IMAGES_PER_MESSAGE)
-    found = (images.prepare(_bytes(address, fetch)) for address in addresses)
-    return tuple(Picture(prepared.image.sha256, prepared.data) for prepared in found)
+    return tuple(_picture(address, fetch, gone) for address in addresses)
+
+
+def _picture(address: str, fetch: Fetch | None, gone: Callable[[], bool]) -> Picture:
+    data = b"" if gone() else _bytes(address, fetch)
+    with _decoding:
+        if gone():
+            raise EngineError("engine.closed")
+        prepared = images.prepare(data)
+    return Picture(prepared.image.sha256, prepared.data)
+
+
+_PIECE = 1 << 20  # characters; a multiple of four
 
 
 def _bytes(address: str, fetch: Fetch | None) -> bytes:
@@ -179,8 +228,11 @@ def _bytes(address: str, fetch: Fetch | None) -> bytes:
     head, comma, data = rest.partition(",")
     if scheme.lower() != "data" or not comma or not head.lower().endswith(";base64"):
         raise RequestError("request.image_address")
-    try:
-        return base64.b64decode("".join(data.split()), validate=True)
+    plain = "".join(data.split()).rstrip("=").replace("-", "+").replace("_", "/")
+    plain += "=" * (-len(plain) % 4)
+    try:  # in pieces: decoding 64 MB in one go would hold up every other thread for half a second
+        pieces = (base64.b64decode(plain[at : at + _PIECE], validate=True) for at in range(0, len(plain), _PIECE))
+        return b"".join(pieces)
     except (binascii.Error, ValueError) as exc:
         raise RequestError("request.image_address") from exc
 

@@ -9,15 +9,14 @@ from __future__ import annotations
 import argparse
 import os
 import webbrowser
-from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 import flet as ft
 
-from impchat import cli_servers, paths, settings
-from impchat.cli import choose_language
+from impchat import cli_servers, settings
+from impchat.cli import choose_language, chosen_data
 from impchat.cli_words import Parser, common_options, port, server_options
+from impchat.terminal import announce
 from impchat.texts import say
 
 
@@ -49,7 +48,7 @@ def _serve(options: argparse.Namespace, language: str) -> int:
     forced = options.language if "language" in options else None
     with loopback.bind(settings.HOST, options.port) as bound:
         address = listen.address(bound)
-        data = Path(options.data).expanduser() if "data" in options else launch.data_dir() or paths.data_dir()
+        data = (launch.data_dir() if "data" not in options else None) or chosen_data(options)
         server = cli_servers.chosen(data, options, os.environ)
         with launch.open_app(data, options.model if "model" in options and not server else None) as app:
             if server and not server.model:
@@ -59,11 +58,10 @@ def _serve(options: argparse.Namespace, language: str) -> int:
                 await launch.start(page, lambda: app, forced, server)
 
             def ready() -> None:
-                print(say("web.address", language, address=address), flush=True)
+                announce(say("web.address", language, address=address))
                 if options.open:
                     webbrowser.open(address)
 
             ft.context.disable_auto_update()
-            with suppress(KeyboardInterrupt):  # how uvicorn passes Ctrl-C on when it has ended
-                listen.Server(host.build_app(main), ready, **loopback.SOCKETS).run(sockets=[bound])
+            listen.serve(host.build_app(main), bound, ready, **loopback.SOCKETS)
     return 0

@@ -54,7 +54,9 @@ class Copies:
                 self.known[half.id] = Copy(half.id, half.name, half.source, half.done, half.total)
 
     def begin(self, copy: Copy, client: Callable[[], httpx.Client]) -> None:
-        """Fetch it, from the beginning or from where it stood."""
+        """Fetch it, from the beginning or from where it stood; one that is on its way goes on."""
+        if copy.id in self.known and self.known[copy.id].running:
+            return
         copy.running, copy.error, copy.stop = True, None, threading.Event()
         self.known[copy.id] = copy
         task = asyncio.get_running_loop().create_task(self._run(copy, client))

@@ -52,19 +52,27 @@ class Go:
         """Where the open conversation is answered, and by which model."""
         if server := self._talk.server:
             return self._shell.say("mobile.there", name=server.name, model=server.model)
-        return self._else()
+        return self.here()
 
-    def _else(self) -> str:
-        """Where it is answered if nothing was chosen."""
+    def here(self) -> str:
+        """Where it is answered if no computer was chosen."""
         app = self._shell.app
         if app.server:  # the app below the page of `impchat web --server`
             return self._shell.say("mobile.there", name=app.server, model=app.model)
         return self._shell.say("mobile.here", model=app.bundle.name if app.bundle else app.model)
 
     def server_of(self, conversation: str | None) -> Server | None:
-        """The computer that was chosen for a conversation, where it is still connected; None: the model here."""
+        """The computer that was chosen for a conversation, None: for new ones, if it is still connected; None: the
+        model here."""
         chosen = self._shell.preferences.servers.get(conversation or "")
         return None if chosen == "" else self.links.servers.get(chosen or "", self.links.given)
+
+    async def answer_new_by(self, server: Server | None) -> None:
+        """Let this one answer new conversations, the open one too if it is new; None: the model here."""
+        shell = self._shell
+        await shell.prefer(servers={**shell.preferences.servers, "": server.id if server else ""})
+        if self._talk.conversation is None:
+            await self.history.screen.answer_by(server)
 
     def place(self) -> None:
         """Choose who answers in the open conversation, and hand it over."""
@@ -77,7 +85,7 @@ class Go:
             return tile
 
         here = ft.Icons.COMPUTER_ROUNDED if shell.page.web else ft.Icons.SMARTPHONE_ROUNDED
-        rows = [row(here, self._else(), None)]
+        rows = [row(here, self.here(), None)]
         rows += [
             row(ft.Icons.LAPTOP_ROUNDED, say("mobile.there", name=server.name, model=server.model), server)
             for server in self.links.servers.values()
@@ -160,6 +168,11 @@ class Go:
         from impchat_mobile.views.settings import SettingsScreen
 
         await self._shell.push(SettingsScreen(self._shell, self))
+
+    async def deleted(self) -> None:
+        from impchat_mobile.views.deleted import DeletedScreen
+
+        await self._shell.push(DeletedScreen(self._shell, self))
 
     async def speed(self) -> None:
         from impchat_mobile.views.speed import SpeedScreen

@@ -51,6 +51,9 @@ _HEADERS = {
     "content-security-policy": _POLICY,
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
+    # Flet isolates the page, whereupon Flutter draws in several threads. That hung in one of 16 starts, or showed
+    # wrong letters; in one thread it does neither.
+    "cross-origin-embedder-policy": "unsafe-none",
 }
 
 
@@ -82,7 +85,7 @@ def beside(app: App, language: str | None, prefix: str) -> FastAPI:
     back. `language`: None: the browser's own."""
 
     async def main(page: ft.Page) -> None:
-        await launch.start(page, lambda: app, language)
+        await launch.start(page, lambda: app, language, shares=True)
 
     return build_app(main, prefix)
 

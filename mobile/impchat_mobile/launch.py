@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import flet as ft
 
@@ -73,9 +74,14 @@ def shared_app() -> App:
 
 
 async def start(
-    page: ft.Page, opened: Callable[[], App], language: str | None = None, server: Server | None = None
+    page: ft.Page,
+    opened: Callable[[], App],
+    language: str | None = None,
+    server: Server | None = None,
+    shares: bool = False,
 ) -> ChatScreen | None:
-    """Show the app on `page`. `language`: None: the device's. `server`: answers where nothing else was chosen."""
+    """Show the app on `page`. `language`: None: the device's. `server`: answers where nothing else was chosen.
+    `shares`: see `Shell`."""
     ft.context.disable_auto_update()
     page.title = "ImpChat"
     page.theme, page.dark_theme = looks.theme(False), looks.theme(True)
@@ -83,7 +89,7 @@ async def start(
         language = await _device_language(page)
     try:
         app = await asyncio.to_thread(opened)
-        shell = Shell(page, app, language)
+        shell = Shell(page, app, language, shares)
         talk = Talk(app, lambda: shell.preferences.sampling_of(app.sampling) if shell.preferences.sampling else None)
         go = Go(shell, talk, server)
         await go.load()
@@ -93,7 +99,7 @@ async def start(
         return screen
     except Exception as exc:  # noqa: BLE001 - the outer edge of the front end
         note("the app", exc)
-        _show_failure(page, exc, language, opened, server)
+        _show_failure(page, exc, language, lambda: start(page, opened, language, server, shares))
         return None
 
 
@@ -104,17 +110,12 @@ async def _device_language(page: ft.Page) -> str:
     return "en"
 
 
-def _show_failure(
-    page: ft.Page, error: Exception, language: str, opened: Callable[[], App], server: Server | None
-) -> None:
+def _show_failure(page: ft.Page, error: Exception, language: str, again: Callable[[], Any]) -> None:
     words = (
         error.sentence(language)
         if isinstance(error, ImpChatError)
         else say("mobile.mistake", language, kind=type(error).__name__)
     )
-
-    async def again() -> None:
-        await start(page, opened, language, server)
 
     retry = ft.FilledButton(say("mobile.again", language), on_click=guarded(again, lambda _: None))
     box = ft.Column(
@@ -197,7 +198,11 @@ class Life:
         self._follow()
 
     async def _routed(self, event: ft.RouteChangeEvent) -> None:
-        """A link was opened while the app runs. It may come before the news that the app is in sight again."""
+        """A link was opened while the app runs. It may come before the news that the app is in sight again.
+        In a browser the person went back or forward."""
+        if self._shell.page.web:
+            await self._shell.went(event.route)
+            return
         self._route = event.route
         await self._returned()
         if not isinstance(self._shell.top, LockScreen):
@@ -242,6 +247,8 @@ class Life:
     async def spare_memory(self, memory: library.Memory | None) -> None:
         """Free the model where memory is short and nobody waits for it; the next question loads it again."""
         app = self._shell.app
+        if self._shell.shares:
+            return
         if memory and memory.free < settings.MOBILE_MEMORY_LOW_BYTES and app.loaded and app.idle:
             await asyncio.to_thread(app.unload)
             self._shell.tell(self._shell.say("mobile.unloaded"))

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from impchat import device, pairing, servers
 from impchat.app import App
-from impchat.errors import ImpChatError
+from impchat.errors import EngineError, ImpChatError
 from impchat.pairing import Link
 from impchat.servers import Server
 
@@ -56,12 +56,18 @@ class Links:
         await self._keep(server)
         return server
 
-    async def add(self, address: str, key: str, model: str) -> Server:
-        """Connect to any server that speaks OpenAI's API; it is tried first.
+    async def add(self, address: str, key: str, model: str) -> Server | tuple[str, ...]:
+        """Connect to any server that speaks OpenAI's API; it is tried first. Where no `model` is named and it has
+        several, nothing is kept, and their names come back.
 
         Raises SettingsError "server.address" and "server.key", and EngineError as `RemoteEngine.connect`."""
         server = servers.at(address, servers.key_in(key), model.strip())
-        facts = await self.facts(server)
+        try:
+            facts = await self.facts(server)
+        except EngineError as error:
+            if error.code != "remote.several_models":
+                raise
+            return tuple(str(error.values["known"]).split(", "))
         if not server.model and facts.models:
             server = replace(server, model=facts.models[0])
         await self._keep(server)

@@ -14,10 +14,11 @@ import flet as ft
 from PIL import Image
 
 COLUMN = 720  # widest column of text, for tablets and landscape
-WIDE = 900  # from this width on the history stands beside the conversation
+WIDE, TALL = 900, 560  # from this width and height on the history stands beside the conversation
 SIDE = 320
 ROUND = 20
 _LEAST = 48  # pixels that a picture is wide and high at least
+_THIN = 50  # times as long as wide
 
 _LIGHT = {
     "primary": "#b4421d",
@@ -136,17 +137,23 @@ def small(icon: ft.IconData, label: str, on_click: Callable[..., Any] | None, **
     return button(icon, label, on_click, **(style | options))
 
 
+def size(data: bytes) -> tuple[int, int]:
+    """Width and height of a picture."""
+    with Image.open(io.BytesIO(data)) as opened:  # reads no more than its header
+        return opened.size
+
+
 def whole(data: bytes, width: float, height: float, radius: float, label: str) -> ft.Image:
-    """All of a picture, as large as fits; of a very long one the ends are cut, so that there is something to tap."""
-    with Image.open(io.BytesIO(data)) as opened:  # reads its size alone
-        size = opened.size
-    scale = min(width / size[0], height / size[1])
-    shown_width, shown_height = (max(side * scale, _LEAST) for side in size)
+    """All of a picture, as large as fits; of a long one the ends are cut, so that there is something to tap, and a very
+    long one is stretched, so that there is something to see."""
+    sides = size(data)
+    scale = min(width / sides[0], height / sides[1])
+    shown_width, shown_height = (max(side * scale, min(_LEAST, height)) for side in sides)
     return ft.Image(
         data,
         width=shown_width,
         height=shown_height,
-        fit=ft.BoxFit.COVER,
+        fit=ft.BoxFit.FILL if max(sides) > _THIN * min(sides) else ft.BoxFit.COVER,
         border_radius=radius,
         gapless_playback=True,
         semantics_label=label,

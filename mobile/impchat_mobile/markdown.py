@@ -1,7 +1,7 @@
 """An answer's Markdown, cut into what is shown by itself: words and blocks of code.
 
 In: the text a model wrote, complete or still growing. Out: its parts in order, in which nothing asks for a picture from
-elsewhere. This file does not know Flet.
+elsewhere and formulas keep their signs. This file does not know Flet.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from impchat.formulas import FORMULA
+
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})[ \t]*([^\s`]*)[^\n`]*$")
-_INLINE_CODE = re.compile(r"(`+[^`]*`+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,13 @@ def parts(text: str) -> list[Part]:
     def close(code: bool) -> None:
         body = "\n".join(lines)
         if code or body.strip():
-            found.append(Part(body if code else _without_pictures(body).strip("\n"), code, language if code else ""))
+            found.append(
+                Part(
+                    body if code else _literal_formulas(_without_pictures(body)).strip("\n"),
+                    code,
+                    language if code else "",
+                )
+            )
         lines.clear()
 
     for line in text.split("\n"):
@@ -49,7 +56,19 @@ def parts(text: str) -> list[Part]:
 
 
 def _without_pictures(text: str) -> str:
-    """`![name](address)` as a link: a picture in an answer would be fetched from wherever the text says."""
-    pieces = _INLINE_CODE.split(text)
-    pieces[::2] = [piece.replace("![", "!\u2060[") for piece in pieces[::2]]
-    return "".join(pieces)
+    """`![name](address)` as a link: a picture in an answer would be fetched from wherever the text says. What looks
+    like inline code is changed too: whether it is some depends on more than the characters around it."""
+    return text.replace("![", "!\u2060[")
+
+
+_CODE_OR_FORMULA = re.compile(rf"`+[^`]*`+|{FORMULA.pattern}|\\[()\[\]]", re.DOTALL)
+_PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
+
+
+def _literal_formulas(text: str) -> str:
+    """Formulas, and the first mark of one that is still open, so that Markdown shows them as they are written."""
+
+    def literal(found: re.Match[str]) -> str:
+        return found[0] if found[0].startswith("`") else _PUNCTUATION.sub(r"\\\g<0>", found[0])
+
+    return _CODE_OR_FORMULA.sub(literal, text)

@@ -8,7 +8,7 @@ This file does not know any screen.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,12 +17,16 @@ import flet as ft
 from impchat import preferences as chosen
 from impchat.app import App
 from impchat.errors import ImpChatError
+from impchat.preferences import Preferences
 from impchat.texts import LANGUAGES, say
 from impchat_mobile import looks
 from impchat_mobile.guard import Handler, guarded, log, note
 from impchat_mobile.thumbnails import Thumbnails
 
-_ABOVE = 120  # pixels below a notice: the composer of the chat, to which a person may return meanwhile, stays free
+MARK = "/screen"  # the address in a browser while something stands above the first screen
+_PATIENCE_S = 1.0  # with a dialog that is to go: its closing takes a quarter of this
+_ABOVE = 8  # pixels between a notice and the composer
+_NOTICE = 100  # and those that it takes itself
 
 
 class Screen:
@@ -40,18 +44,26 @@ class Screen:
     def resized(self) -> None:
         """The page has another size."""
 
+    def failed(self, sentence: str) -> bool:
+        """Something went wrong while it is on top. Whether it says so itself."""
+        return False
+
 
 class Shell:
     """The page as screens see it. Everything is called on the event loop."""
 
-    def __init__(self, page: ft.Page, app: App, language: str) -> None:
-        """`language`: the system's; the person may have chosen another."""
+    def __init__(self, page: ft.Page, app: App, language: str, shares: bool = False) -> None:
+        """`language`: the system's; the person may have chosen another. `shares`: another front end answers with the
+        same engine, so that how it is run is not to be chosen here."""
         self.page = page
         self.app = app
+        self.shares = shares
         self.preferences = chosen.load(app.data)
         self.thumbnails = Thumbnails(app)
+        self.above = 120.0  # pixels that notices leave free: the composer, to which a person may return meanwhile
         self._system_language = language
         self._screens: list[tuple[Screen, ft.View]] = []
+        self._is_marked = False
         self._tasks: set[asyncio.Task[None]] = set()
         self.clipboard, self.share, self.haptics = ft.Clipboard(), ft.Share(), ft.HapticFeedback()
         self.picker, self.speaker = ft.FilePicker(), ft.SemanticsService()
@@ -83,6 +95,11 @@ class Shell:
         self.preferences = replace(self.preferences, **changes)
         await asyncio.to_thread(chosen.save, self.app.data, self.preferences)
 
+    @property
+    def wanted(self) -> Preferences | None:
+        """How the model is to be run; None: that is another front end's to say."""
+        return None if self.shares else self.preferences
+
     def wear(self) -> None:
         """Put on the chosen theme and language."""
         self.page.theme, self.page.dark_theme = looks.theme(False), looks.theme(True)
@@ -98,7 +115,8 @@ class Shell:
 
     @property
     def wide(self) -> bool:
-        return (self.page.width or 0) >= looks.WIDE
+        """Whether there is room for a list beside the chat."""
+        return (self.page.width or 0) >= looks.WIDE and (self.page.height or 0) >= looks.TALL
 
     # Handlers and work behind the screen
 
@@ -123,7 +141,9 @@ class Shell:
     def fail(self, error: Exception) -> None:
         """Tell an error, whatever state the page is in."""
         try:
-            self.tell(self.sentence(error), error=True)
+            sentence = self.sentence(error)
+            if not (self.top and self.top.failed(sentence)):
+                self.tell(sentence, error=True)
         except Exception as exc:  # noqa: BLE001 - there is nobody left to tell
             note("a notice", exc)
 
@@ -148,21 +168,23 @@ class Shell:
             screen, view = Screen(), self._broken(exc)
         view.route = "/" + "/".join(type(s).__name__.lower() for s, _ in [*self._screens, (screen, view)])
         self._screens.append((screen, view))
-        self._show()
+        await self._show()
+        if len(self._screens) > 1:
+            self._mark()
         await screen.shown()
 
     async def pop(self) -> None:
         """Back to the screen below."""
         if len(self._screens) > 1:
             self._screens.pop()[0].left()
-            self._show()
+            await self._show()
             await self._screens[-1][0].shown()
 
     async def home(self) -> None:
         """Back to the first screen."""
         while len(self._screens) > 1:
             self._screens.pop()[0].left()
-        self._show()
+        await self._show()
 
     async def restart(self, screen: Screen) -> None:
         """`screen` alone, in place of all that are shown."""
@@ -179,16 +201,50 @@ class Shell:
             view = screen.build()
             view.route = f"/{len(self._screens)}/{self.language}"
             self._screens.append((screen, view))
-        self._show()
+        await self._show()
         for screen in screens:
             await screen.shown()
 
-    def _show(self) -> None:
+    async def _show(self) -> None:
+        await self._clear()
         self.page.views[:] = [view for _, view in self._screens]
         self.page.update()
 
+    async def _clear(self) -> None:
+        """Close what stands above the screens; returns when it has gone. Flutter forgets to take away a dialog that a
+        screen covers while it goes, and shows it again after that screen."""
+        end = asyncio.get_running_loop().time() + _PATIENCE_S
+        while (above := self._dialogs()) and asyncio.get_running_loop().time() < end:
+            for dialog in above:
+                self.close(dialog)
+            await asyncio.sleep(0.02)
+
+    def _dialogs(self) -> list[ft.DialogControl]:
+        """The sheets and dialogs that have not gone yet."""
+        return [dialog for dialog in self.page._dialogs.controls if not isinstance(dialog, ft.SnackBar)]
+
     async def _popped(self) -> None:
         await self.pop()
+
+    # The browser's own button to go back
+
+    def _mark(self) -> None:
+        """Give it an entry to go back from: without one it leaves the app."""
+        if self.page.web and not self._is_marked:
+            self._is_marked = True
+            self.start(self.page.push_route(MARK))
+
+    async def went(self, route: str) -> None:
+        """The browser shows another address: where it is not ours, the person went back."""
+        if route == MARK:
+            return
+        self._is_marked = False
+        if any(dialog.open for dialog in self._dialogs()):
+            await self._clear()
+        elif len(self._screens) > 1 and self._screens[-1][1].can_pop:
+            await self.pop()
+        if len(self._screens) > 1:
+            self._mark()
 
     def _resized(self) -> None:
         for screen, _ in self._screens:
@@ -200,19 +256,23 @@ class Shell:
 
     # Telling and asking
 
-    def tell(self, text: str, undo: Handler | None = None, error: bool = False) -> None:
-        """Say one sentence at the lower edge; with `undo`, a way back."""
+    def tell(
+        self, text: str, undo: Handler | None = None, error: bool = False, offer: tuple[str, Handler] | None = None
+    ) -> None:
+        """Say one sentence at the lower edge; with `undo`, a way back; with an `offer`, its name and what it does."""
+        offer = (self.say("mobile.undo"), undo) if undo else offer
         colours = (
             {"bgcolor": ft.Colors.ERROR_CONTAINER, "close_icon_color": ft.Colors.ON_ERROR_CONTAINER} if error else {}
         )
+        above = min(self.above + _ABOVE, max(0, (self.page.height or 800) - _NOTICE))
         words = ft.Text(text, color=ft.Colors.ON_ERROR_CONTAINER if error else ft.Colors.ON_INVERSE_SURFACE)
         bar = ft.SnackBar(
             ft.Semantics(live_region=True, content=words),
             behavior=ft.SnackBarBehavior.FLOATING,
-            margin=ft.Margin.only(left=16, right=16, bottom=_ABOVE),
-            action=ft.SnackBarAction(self.say("mobile.undo"), on_click=self.on(undo)) if undo else None,
+            margin=ft.Margin.only(left=16, right=16, bottom=above),
+            action=ft.SnackBarAction(offer[0], on_click=self.on(offer[1])) if offer else None,
             show_close_icon=error,
-            duration=ft.Duration(seconds=10 if error else 6 if undo else 3),
+            duration=ft.Duration(seconds=10 if error else 6 if offer else 3),
             persist=False,
             shape=ft.RoundedRectangleBorder(radius=14),
             **colours,
@@ -225,9 +285,7 @@ class Shell:
 
         async def agreed() -> None:
             self.close(dialog)
-            outcome = done()
-            if asyncio.iscoroutine(outcome):
-                await outcome
+            await _outcome(done)
 
         style = ft.ButtonStyle(bgcolor=ft.Colors.ERROR, color=ft.Colors.ON_ERROR) if danger else None
         dialog = ft.AlertDialog(
@@ -239,21 +297,58 @@ class Shell:
                 ft.FilledButton(do, on_click=self.on(agreed), style=style),
             ],
         )
-        self.page.show_dialog(dialog)
+        self._open(dialog)
         return dialog
+
+    def form(self, title: str, content: Sequence[ft.Control], do: str, done: Handler) -> Handler:
+        """Ask for what is typed into `content`; back comes what agreeing does. The dialog stays, with all that was
+        typed, while `done` works, where it raises an ImpChatError, which is told there, and where it returns False."""
+        problem = ft.Text("", size=14, color=ft.Colors.ERROR)
+        said = ft.Semantics(live_region=True, content=problem, visible=False)
+        busy = ft.ProgressBar(visible=False, border_radius=4)
+        work: asyncio.Task[Any] | None = None
+
+        async def agreed() -> None:
+            nonlocal work
+            if work:
+                return
+            said.visible, busy.visible, agree.disabled = False, True, True
+            self.draw(dialog)
+            work = asyncio.get_running_loop().create_task(_outcome(done))
+            try:
+                if await work is not False:
+                    self.close(dialog)
+            except ImpChatError as error:
+                problem.value, said.visible = self.sentence(error), True
+            except asyncio.CancelledError:  # it was closed meanwhile
+                return
+            finally:
+                work, busy.visible, agree.disabled = None, False, False
+            self.draw(dialog)
+
+        def closed() -> None:
+            if work:
+                work.cancel()
+
+        agree = ft.FilledButton(do, on_click=self.on(agreed))
+        dialog = ft.AlertDialog(
+            title=ft.Text(title, size=20),
+            content=ft.Column([*content, said, busy], tight=True, spacing=12),
+            scrollable=True,
+            modal=True,  # a tap beside it would lose what was typed
+            actions=[
+                ft.TextButton(self.say("mobile.cancel"), on_click=self.on(lambda: self.close(dialog))),
+                agree,
+            ],
+            on_dismiss=self.on(closed),
+        )
+        self._open(dialog)
+        return agreed
 
     def ask_text(self, title: str, label: str, value: str, do: str, done: Callable[[str], Any]) -> None:
         """Ask for a line of text."""
         field = ft.TextField(value=value, label=label, autofocus=True)
-
-        async def submitted() -> None:
-            self.close(dialog)
-            outcome = done(field.value or "")
-            if asyncio.iscoroutine(outcome):
-                await outcome
-
-        field.on_submit = self.on(submitted)
-        dialog = self.ask(title, field, do, lambda: done(field.value or ""))
+        field.on_submit = self.on(self.form(title, [field], do, lambda: done(field.value or "")))
 
     def sheet(self, *content: ft.Control) -> ft.BottomSheet:
         """A list of things to do, from the lower edge."""
@@ -261,17 +356,19 @@ class Shell:
         column = ft.Column(list(content), tight=True, spacing=0, horizontal_alignment=stretch)
         inner = ft.SafeArea(ft.Container(column, padding=ft.Padding.only(bottom=12)))
         sheet = ft.BottomSheet(inner, show_drag_handle=True, scrollable=True, bgcolor=ft.Colors.SURFACE_CONTAINER_LOW)
-        self.page.show_dialog(sheet)
+        self._open(sheet)
         return sheet
+
+    def _open(self, dialog: ft.DialogControl) -> None:
+        self.page.show_dialog(dialog)
+        self._mark()
 
     def action(self, icon: ft.IconData, text: str, do: Handler, danger: bool = False) -> ft.ListTile:
         """One thing to do in a sheet, which closes itself."""
 
         async def chosen_one() -> None:
             self._close(ft.BottomSheet)
-            outcome = do()
-            if asyncio.iscoroutine(outcome):
-                await outcome
+            await _outcome(do)
 
         colour = ft.Colors.ERROR if danger else None
         return ft.ListTile(
@@ -306,6 +403,12 @@ class Shell:
     async def copy(self, text: str) -> None:
         await self.clipboard.set(text)
         self.tell(self.say("mobile.copied"))
+
+
+async def _outcome(do: Handler) -> Any:
+    """What `do`, plain or a coroutine, returns."""
+    outcome = do()
+    return await outcome if asyncio.iscoroutine(outcome) else outcome
 
 
 def language_of(locales: list[Any]) -> str:

@@ -394,10 +394,12 @@ def to_older(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return older
 
 
-def write(path: Path, tiny: Tiny, change: Change | None = None, *, shards: int = 1) -> Path:
+def write(
+    path: Path, tiny: Tiny, change: Change | None = None, *, shards: int = 1, tokenizer: Tokenizer | None = None
+) -> Path:
     """Write a checkpoint of random weights into the folder `path` and return it; `change(tensors, config)` may spoil
-    what is written."""
-    tokenizer = train_tokenizer(tiny.layout)
+    what is written. `tokenizer`: another one than `train_tokenizer` makes, with the layout's special tokens."""
+    tokenizer = tokenizer or train_tokenizer(tiny.layout)
     config = make_config(tiny, tokenizer)
     tensors: dict[str, Any] = make_tensors(tiny, config["vocab_size"])
     _go_on(tiny, tensors, config["eos_token_id"])

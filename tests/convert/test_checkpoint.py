@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from tokenizers import Tokenizer
 
 from impchat.errors import ModelError, SettingsError
 from impchat.models import bundle
-from impchat.models.convert import checkpoint, convert, describe, layouts, vision
+from impchat.models.convert import Conversion, checkpoint, convert, describe, layouts, vision
 from impchat.models.convert.checkpoint import Checkpoint
+from tests.convert import checkpoints
 from tests.convert.conftest import Tiny
 
 Make = Callable[..., Path]
@@ -212,6 +214,56 @@ def test_the_older_layouts_eyes_are_described_in_a_folder_beside_the_weights(
     config["mm_vision_tower"] = f"checkpoints/{folder.name}"
     (path / "config.json").write_text(json.dumps(config))
     assert layouts.recognise(Checkpoint(path)).eyes == described
+
+
+def test_layers_are_counted_where_the_configuration_counts_what_was_cut(make_checkpoint: Make, tmp_path: Path) -> None:
+    """A description of the eyes from before the cut, one from after it, and a checkpoint that was never cut."""
+
+    def after(tensors: dict[str, Any], config: dict[str, Any]) -> None:
+        config["vision_config"]["num_hidden_layers"] = 3
+
+    plain = convert(make_checkpoint(Tiny()), tmp_path / "plain", id="imp", language="f16")
+    counted = convert(make_checkpoint(Tiny(), after), tmp_path / "counted", id="imp", language="f16")
+    assert counted.files == plain.files
+
+    def uncut(tensors: dict[str, Any], config: dict[str, Any]) -> None:
+        config["vision_config"]["num_hidden_layers"] = 27
+        first = {name: values for name, values in tensors.items() if f"{EYES}encoder.layers.0." in name}
+        for name, values in first.items():
+            tensors |= {name.replace("layers.0.", f"layers.{number}."): values for number in range(3, 27)}
+
+    checkpoint = Checkpoint(make_checkpoint(Tiny(), uncut))
+    assert layouts.recognise(checkpoint).eyes.layers == 26
+
+
+@pytest.mark.parametrize("eyes_in", ["vision_config", "siglip-so400m-patch14-56"])
+@pytest.mark.parametrize("told", [384, 28])
+def test_the_size_of_pictures_is_what_the_positions_say(tmp_path: Path, eyes_in: str, told: int) -> None:
+    tiny = Tiny("older", eyes_in=eyes_in)
+    right = convert(checkpoints.write(tmp_path / "right", tiny, shards=3), tmp_path / "first", id="imp")
+    path = checkpoints.write(tmp_path / "wrong", tiny, shards=3)
+    file = path / ("config.json" if eyes_in == "vision_config" else f"{eyes_in}/config.json")
+    config = json.loads(file.read_text())
+    config["vision_config"]["image_size"] = told
+    file.write_text(json.dumps(config))
+    made = convert(path, tmp_path / "second", id="imp")
+    assert (made.image.size, made.image.tokens) == (56, 16)
+    assert made.files == right.files
+
+    # Weight file by weight file, each gone before the next one comes, by a process of its own: as in a pull.
+    for left in (3, 2, 1):
+        conversion = Conversion(path, tmp_path / "third", id="imp")
+        assert len(conversion.files) == left
+        conversion.take(path / conversion.files[0])
+    assert conversion.finish().files == right.files
+
+
+def test_a_size_that_fits_the_positions_stays_as_it_is_told(make_checkpoint: Make) -> None:
+    """384 pixels have 27 patches of 14, as 378 have."""
+    eyes = layouts.recognise(Checkpoint(make_checkpoint(Tiny(image_size=60)))).eyes
+    assert (eyes.image_size, eyes.tokens) == (60, 16)
+    assert replace(eyes, named_size=384).of_side(27).image_size == 384
+    assert replace(eyes, named_size=384).of_side(14).image_size == 196
 
 
 def test_a_failing_conversion_leaves_the_older_bundle_as_it_was(make_checkpoint: Make, tmp_path: Path) -> None:

@@ -293,6 +293,63 @@ def test_a_phi3_tokenizer_whose_markers_keep_their_line_breaks_gets_another_temp
     loose.model.free()
 
 
+def say_of_added_tokens(path: Path, **said: Any) -> None:
+    """Let tokenizer_config.json describe every added token, with `said` in place of tokenizer.json's rules, and a
+    token for pictures behind them that tokenizer.json does not know."""
+    added = json.loads((path / checkpoint.TOKENIZER).read_text())["added_tokens"]
+    told = json.loads((path / checkpoint.TOKENIZER_CONFIG).read_text())
+    decoder = {str(token.pop("id")): token | said for token in added}
+    plain = {"lstrip": False, "rstrip": False, "normalized": True, "single_word": False, "special": False}
+    decoder[str(max(map(int, decoder)) + 1)] = {"content": "<image>"} | plain
+    (path / checkpoint.TOKENIZER_CONFIG).write_text(json.dumps(told | {"added_tokens_decoder": decoder}))
+
+
+@pytest.mark.parametrize("swallows", [True, False])
+def test_where_the_two_tokenizer_files_disagree_a_bundle_reads_prompts_as_transformers_does(
+    swallows: bool, tmp_path: Path
+) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    path = checkpoints.write(tmp_path / "checkpoint", FAMILY["imp-v1.5-4b"])
+    values = json.loads((path / checkpoint.TOKENIZER).read_text())
+    for token in values["added_tokens"]:
+        token["rstrip"] = not swallows
+    (path / checkpoint.TOKENIZER).write_text(json.dumps(values))
+    say_of_added_tokens(path, rstrip=swallows)
+    theirs = PreTrainedTokenizerFast.from_pretrained(path)
+    made = Member("imp-v1.5-4b", path, convert(path, tmp_path / "phi3", language="f16", vision="fp32"))
+    assert made.bundle.template == ("phi3-tight" if swallows else "phi3")
+    for system, question in (("A chat.", "What?"), ("图 is\nhere.", " 图里有几个圆？ \n")):
+        prompt = Prompt(system, (Turn("user", question),))
+        ids = [n for piece in prompts.render(prompt, made.bundle.writing, made.tokenize, 0) for n in piece.ids]
+        text = f"<|system|>\n{system}<|end|>\n<|user|>\n{question.strip()}<|end|>\n<|assistant|>\n"
+        assert ids == theirs(text, add_special_tokens=False).input_ids
+    made.model.free()
+
+
+def test_the_token_of_a_picture_need_not_follow_the_rules_of_the_markers(tmp_path: Path) -> None:
+    path = checkpoints.write(tmp_path / "checkpoint", FAMILY["imp-v1.5-4b"])
+    say_of_added_tokens(path)
+    made = Member("imp-v1.5-4b", path, convert(path, tmp_path / "model", language="f16", vision="fp32"))
+    assert made.bundle.template == "phi3-tight"
+    image = gguf.GGUFReader(made.bundle.language).fields["tokenizer.ggml.tokens"].contents().index("<image>")
+    typed = "Is <image> \n a word?"
+    ids = made.tokenize(typed)
+    assert image not in ids and b"".join(map(made.model.piece, ids)).decode() == f" {typed}"
+    assert ids == made.plain.encode(typed, add_special_tokens=False).ids
+    made.model.free()
+
+
+def test_markers_of_which_only_some_swallow_line_breaks_are_refused(tmp_path: Path) -> None:
+    path = checkpoints.write(tmp_path / "checkpoint", FAMILY["imp-v1.5-4b"])
+    values = json.loads((path / checkpoint.TOKENIZER).read_text())
+    next(token for token in values["added_tokens"] if token["content"] == "<|end|>")["rstrip"] = False
+    (path / checkpoint.TOKENIZER).write_text(json.dumps(values))
+    with pytest.raises(ModelError) as caught:
+        vocabulary.read(Folder(path), 10**6, "default")
+    assert (caught.value.code, caught.value.values["detail"]) == ("checkpoint.tokenizer", "added_tokens")
+
+
 def test_bfloat16_is_read_as_it_is(tmp_path: Path) -> None:
     tiny = FAMILY["imp-v1.5-4b"]
     path = checkpoints.write(tmp_path / "checkpoint", tiny)

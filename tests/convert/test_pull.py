@@ -19,6 +19,7 @@ from impchat import paths
 from impchat.app import choose_bundle
 from impchat.cli import main
 from impchat.errors import ModelError
+from impchat.models import bundle as bundles
 from impchat.models import catalog, library
 from impchat.models.bundle import MANIFEST, Bundle
 from impchat.models.convert import convert
@@ -26,7 +27,7 @@ from impchat.models.download import Progress, pull
 from tests.convert import checkpoints
 from tests.convert.checkpoints import Tiny
 from tests.convert.fake_hub import Hub, running
-from tests.core.hands import ROOT, environment, terminal
+from tests.core.hands import ROOT, copy_model, environment, terminal
 
 REPOSITORY = "somebody/imp-tiny"
 ID = "imp-tiny"
@@ -411,3 +412,37 @@ def test_in_a_terminal_the_speed_is_shown_and_ctrl_c_says_how_to_go_on(data: Pat
     assert library.is_accepted(data, catalog.find(REPOSITORY).licence)
     hub.go.set()
     fetch(data).verify()
+
+
+def test_a_model_that_is_unverified_after_its_download_is_kept_and_runs_when_asked(
+    data: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Random weights under a published name."""
+    id, hub = "imp-v1-3b", Hub("MILVLG/imp-v1-3b")
+    hub.commit(checkpoint)
+    with running(hub):
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.delenv("IMPCHAT_MODEL", raising=False)
+        assert impchat(data, "models", "pull", id, "--accept-licence") == 0
+        err = capsys.readouterr().err
+        assert "is not verified" in err and "nll" in err and f"impchat models use {id} --unverified" in err
+        assert "runs from now on" not in err and choose_bundle(data).demo
+        hub.seen.clear()
+        assert impchat(data, "models", "pull", id) == 0
+        assert not hub.fetched(), "nothing is downloaded twice"
+        assert f"impchat models use {id} --unverified" in capsys.readouterr().err
+    assert impchat(data, "models", "verify", id) == 2
+    assert "--unverified" in capsys.readouterr().err
+    assert impchat(data, "models", "use", id, "--unverified") == 0
+    assert choose_bundle(data).id == id
+
+
+def test_verify_measures_again_and_takes_the_mark_away(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Marked by bounds that were too narrow, or by an ImpChat that asked in another way."""
+    demo = bundles.load(paths.demo_bundle())
+    copy_model(demo.path, paths.models_dir(data) / "mine", id="mine", unverified="nll 3.1 (≤ 2.5)")
+    assert impchat(data, "models", "verify", "mine") == 0
+    out, err = capsys.readouterr()
+    assert "right answers about a wide picture: square" in out and "no longer marked" in err
+    assert not choose_bundle(data, "mine").unverified
+    assert choose_bundle(data, "mine").figures["verify"]["cosine"] == demo.figures["verify"]["cosine"]

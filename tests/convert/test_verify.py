@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gguf
@@ -14,12 +15,19 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from impchat import paths, settings
+from impchat import paths, prompts, settings
+from impchat.engines.llama import Model
 from impchat.errors import ModelError
+from impchat.messages import Prompt, Turn
 from impchat.models import bundle as bundles
+from impchat.models import measured
 from impchat.models.bundle import Bundle
-from impchat.models.convert import checkpoint, convert, layouts, verify, vision
+from impchat.models.convert import Conversion, checkpoint, convert, layouts, verify, vision
+from impchat.models.convert.measure import sample
+from impchat.models.convert.pairs import PAIRS
+from impchat.models.convert.reference import Reference
 from tests.convert.conftest import Tiny
+from tests.convert.test_parity import pixels
 
 Make = Callable[..., Path]
 
@@ -31,16 +39,16 @@ def demo(tmp_path: Path) -> Bundle:
     return bundles.load(tmp_path / "demo")
 
 
-def figures_of(error: ModelError) -> set[str]:
-    """The names of the figures that were not good enough."""
-    assert error.code == "verify.failed"
-    return {part.split()[0] for part in error.values["figures"].split(", ")}
+def names(figures: str) -> set[str]:
+    """Of the figures that were not good enough."""
+    return {part.split()[0] for part in figures.split(", ")}
 
 
-def refused(bundle: Bundle, source: Path | None = None) -> set[str]:
+def refused(bundle: Bundle, source: Path) -> set[str]:
     with pytest.raises(ModelError) as failure:
         verify.verify(bundle, source)
-    return figures_of(failure.value)
+    assert failure.value.code == "verify.failed"
+    return names(failure.value.values["figures"])
 
 
 def test_the_demo_finds_right_answers_likely_and_wrong_ones_not() -> None:
@@ -54,7 +62,7 @@ def wrong_picture(demo: Bundle, **rule: Any) -> Bundle:
     return replace(demo, image=replace(demo.image, **rule))
 
 
-def wrong_key(demo: Bundle, key: str, value: float) -> Bundle:
+def wrong_key(demo: Any, key: str, value: float) -> Any:
     """The same GGUF, but its head says something else."""
     field = gguf.GGUFReader(demo.language, "r+").fields[f"phi2.{key}"]
     field.parts[field.data[0]][0] = value
@@ -103,7 +111,8 @@ def swap_rows_and_columns(graph: onnx.GraphProto) -> None:
 def test_a_wrong_fact_puts_trained_weights_at_a_loss(
     demo: Bundle, plant: Callable[[Bundle], Bundle], seen: set[str]
 ) -> None:
-    assert seen <= refused(plant(demo))
+    planted = plant(demo)
+    assert seen <= names(verify.doubts(planted, verify.verify(planted)))
 
 
 def test_figures_of_a_conversion_are_in_its_manifest(make_checkpoint: Make, tmp_path: Path) -> None:
@@ -135,11 +144,80 @@ def test_a_file_that_is_told_a_wrong_fact_is_refused(make_checkpoint: Make, tmp_
     assert refused(wrong_key(made, "rope.dimension_count", 32), source) == {"agreement"}
 
 
-def test_random_weights_cannot_pass_for_a_published_model(make_checkpoint: Make, tmp_path: Path) -> None:
+def test_a_model_that_finds_right_answers_unlikely_is_kept_and_marked(make_checkpoint: Make, tmp_path: Path) -> None:
+    made = convert(make_checkpoint(Tiny()), tmp_path / "model", id="imp-v1.5-3b", language="f16")
+    assert names(made.unverified) >= {"nll", "end_nll"}
+    assert bundles.load(tmp_path / "model") == made
+    assert next(measured.warnings(made))[0] == "measured.unverified"
+
+
+def test_files_that_compute_something_else_than_their_checkpoint_are_refused_and_what_was_taken_stays(
+    make_checkpoint: Make, tmp_path: Path
+) -> None:
+    """As a fault of the conversion would: in a pull, the weight files are gone by then."""
+    source = make_checkpoint(Tiny())
+    conversion = Conversion(source, tmp_path / "model", language="f16", vision="fp32")
+    conversion.take(source / checkpoint.WEIGHTS)
+    wrong_key(bundles_work(tmp_path / "model"), "rope.dimension_count", 32)
+    (source / checkpoint.WEIGHTS).rename(source / "elsewhere")
     with pytest.raises(ModelError) as failure:
-        convert(make_checkpoint(Tiny()), tmp_path / "model", id="imp-v1.5-3b", language="f16")
-    assert "nll" in figures_of(failure.value)
+        conversion.finish()
+    assert failure.value.code == "verify.failed" and "report it" in str(failure.value)
     assert not (tmp_path / "model").exists()
+    wrong_key(bundles_work(tmp_path / "model"), "rope.dimension_count", 16)  # what an update of ImpChat may do
+    (source / "elsewhere").rename(source / checkpoint.WEIGHTS)
+    again = Conversion(source, tmp_path / "model", language="f16", vision="fp32")
+    assert not again.files, "nothing is fetched or taken again"
+    assert not again.finish().unverified
+
+
+def bundles_work(target: Path) -> Any:
+    """The work files of a conversion, for `wrong_key`."""
+    return SimpleNamespace(language=bundles.work_folder(target) / "language.f16")
+
+
+def test_a_wide_picture_is_scored_both_ways_and_the_worse_one_is_named(demo: Bundle) -> None:
+    right = verify.verify(demo).aspects
+    assert right is not None and right.used == "square" and {*right.nats} == {"square", "pad"}
+    assert right.nats["square"] < right.nats["pad"] - settings.VERIFY_CLEARLY
+    assert not [*measured.warnings(verify.measured(demo))]
+    told = dict(measured.warnings(verify.measured(wrong_picture(demo, aspect="pad"))))
+    assert (told["measured.aspects_lose"]["best"], told["measured.aspects_lose"]["used"]) == ("square", "pad")
+
+
+def test_a_phi3_is_scored_with_each_way_to_write_its_prompts(make_checkpoint: Make, tmp_path: Path) -> None:
+    source = make_checkpoint(Tiny("phi3"))
+    made = convert(source, tmp_path / "model", id="imp-v1.5-4b", language="f16", vision="fp32")
+    choice = made.figures["verify"]["templates"]
+    assert choice["used"] == "phi3-tight, system text" and len(choice["nats"]) == 4
+    assert choice["used"] in dict(measured.lines(made))["measured.templates"]["used"]
+    reference, language = Reference(source), Model(made.language)
+    for way, nats in choice["nats"].items():
+        template, system = way.split(", ")
+        said = settings.SYSTEM if system == "system text" else ""
+        costs = []
+        for pair in (pair for pair in PAIRS if pair.picture == "shapes.png"):
+            picture = sample(pair.picture)
+            asked = Prompt(said, (Turn("user", pair.question, (picture,)),))
+            told = prompts.render(asked, template, language.tokenize, made.text.eos[0], language.bos)
+            answer = language.tokenize(pair.answer)
+            seen = reference.embed(pixels(made, picture))[0]
+            pieces = [[*p.ids] if isinstance(p, prompts.Tokens) else seen for p in told]
+            logits = reference.logits([*pieces, answer]).astype(np.float64)[-len(answer) - 1 : -1]
+            chances = np.exp(logits - logits.max(-1, keepdims=True))
+            chances /= chances.sum(-1, keepdims=True)
+            costs.append(-np.log(chances[range(len(answer)), answer]).mean())
+        assert abs(np.mean(costs) - nats) < 0.02
+    language.free()
+
+
+def test_a_choice_that_clearly_loses_is_named(demo: Bundle) -> None:
+    def told(**nats: float) -> list[str]:
+        choice = {"used": "phi3", "nats": nats}
+        return [key for key, _ in measured.warnings(replace(demo, figures={"verify": {"templates": choice}}))]
+
+    assert told(phi3=1.0, other=1.0 - settings.VERIFY_CLEARLY / 2) == []
+    assert told(phi3=1.0, other=0.9 - settings.VERIFY_CLEARLY) == ["measured.templates_lose"]
 
 
 def plant_outliers(tensors: dict[str, Any], config: dict[str, Any]) -> None:

@@ -194,6 +194,13 @@ class EngineConformance:
         assert failed(run(engine.start(Prompt("", turns), GREEDY))) == "prompt.no_question"
         assert failed(run(engine.prefill(Prompt("", turns)))) == "prompt.no_question"
 
+    def test_an_answer_that_has_begun_goes_on_after_its_last_word(self, engine: Engine, draw: Draw) -> None:
+        asked = Turn("user", "Describe the picture.", (draw("red"),))
+        told = run(engine.start(Prompt("", (asked,), "a"), GREEDY))
+        first = next(event for event in told if isinstance(event, Text))
+        begun = Turn("assistant", first.text, tokens=first.tokens or None)
+        assert first.text + text_of(run(engine.start(Prompt("", (asked, begun), "a"), GREEDY))) == text_of(told)
+
     def test_a_question_longer_than_the_context_is_refused(self, engine: Engine) -> None:
         assert failed(run(engine.start(ask("word " * 5 * engine.info.context_tokens), GREEDY))) == "prompt.too_long"
 

@@ -66,6 +66,14 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert again == json.loads(json.dumps(bundle.to_manifest(first)))
 
 
+def test_rules_for_text_are_read_again_and_absent_from_older_bundles(tmp_path: Path) -> None:
+    rule = TextRule(False, (1,), nfc=True, plain=True)
+    assert made(tmp_path / "new", text=rule).text == rule
+    older = made(tmp_path / "older", text=TextRule(False, (1,)))
+    assert json.loads((older.path / bundle.MANIFEST).read_text())["text"].keys() == {"add_bos", "eos", "stop"}
+    assert not older.text.nfc and not older.text.plain
+
+
 def test_a_bundle_may_be_moved(tmp_path: Path) -> None:
     first = made(tmp_path / "first")
     first.path.rename(tmp_path / "second")

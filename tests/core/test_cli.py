@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
+import sys
 import tomllib
 import zipfile
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from impchat import images, paths, settings
 from impchat.cli import choose_language, main
@@ -102,7 +106,7 @@ def test_ask_answers_in_chinese_and_speaks_it(data: Path, circle: Path, capsys: 
     assert main(["ask", str(circle), "圆形是什么颜色？", "--data", str(data), "--language", "zh"]) == 0
     out, err = capsys.readouterr()
     assert "红" in out
-    assert "首个 token" in err
+    assert "首个词元" in err
 
 
 def test_a_person_is_told_of_the_demo_model_once_and_a_script_never(data: Path) -> None:
@@ -235,7 +239,7 @@ def test_a_killed_process_leaves_the_question_and_what_there_was_of_the_answer(d
 
 
 def test_a_reader_that_leaves_is_no_error(data: Path, told: str, endless: Path) -> None:
-    for words in (["history", "list"], ["ask", "Tell me a story", "--model", str(endless)]):
+    for words in (["history", "list"], ["models", "list"], ["ask", "Tell me a story", "--model", str(endless)]):
         with subprocess.Popen(
             command(*words), env=environment(data), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as process:
@@ -245,6 +249,77 @@ def test_a_reader_that_leaves_is_no_error(data: Path, told: str, endless: Path) 
         assert "Traceback" not in errors and "Broken" not in errors
         assert process.returncode == 141
     assert messages(data)[-1].state == "stopped"
+
+
+def shell(data: Path, words: str, redirected: str) -> subprocess.CompletedProcess[str]:
+    """Run `impchat` with streams as a shell redirects them."""
+    script = f'"{sys.executable}" -m impchat.cli --language en {words} {redirected}'
+    return subprocess.run(
+        ["sh", "-c", script], env=environment(data), stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "redirected"),
+    [
+        ("ask Hello!", ">/dev/full"),
+        ("ask Hello!", ">&-"),
+        ("history list", ">/dev/full"),
+        ("models list", ">/dev/full"),
+        ("models list", ">&-"),
+        ("doctor", ">/dev/full"),
+        ("--help", ">/dev/full"),
+        ("serve token list", ">&-"),
+    ],
+)
+def test_output_that_cannot_be_written_is_told_in_one_sentence(
+    data: Path, told: str, words: str, redirected: str
+) -> None:
+    done = shell(data, words, redirected)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "The output cannot be written" in one_line(done.stderr)
+
+
+def test_a_closed_input_is_told_in_one_sentence(data: Path, told: str) -> None:
+    done = shell(data, "chat", "<&-")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "The input cannot be read" in one_line(done.stderr)
+    done = shell(data, f"history delete {told}", "<&-")
+    assert done.returncode == 2
+    assert "--yes" in one_line(done.stderr)
+
+
+def test_an_answer_is_given_where_what_is_said_beside_it_cannot_be_written(data: Path) -> None:
+    done = shell(data, "ask Hello!", "2>/dev/full")
+    assert (done.returncode, done.stdout) == (0, printable(messages(data)[1].text) + "\n")
+
+
+def test_the_history_is_whole_after_a_command_without_any_streams(data: Path) -> None:
+    assert shell(data, "ask Hello!", "<&- >&- 2>&-").returncode == 2
+    assert messages(data)[0].text == "Hello!"
+    assert data.joinpath("history.db").read_bytes()[:15] == b"SQLite format 3"
+
+
+def test_lines_of_a_file_from_windows_are_questions_and_commands(data: Path) -> None:
+    done = run(data, "chat", input="\ufeff/new\r\nHello!\r\n\ufeff/quit\r\nNot any more\r\n")
+    assert done.returncode == 0, done.stderr
+    assert [m.text for m in messages(data) if m.role == "user"] == ["Hello!"]
+
+
+def test_ctrl_c_ends_ask_without_a_traceback_and_keeps_the_answer(data: Path, endless: Path) -> None:
+    with subprocess.Popen(
+        command("ask", "Tell me a story", "--model", endless),
+        env=environment(data),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        wait_for_answer_on_disk(data)
+        process.send_signal(signal.SIGINT)
+        errors = process.communicate(timeout=6 * SECONDS)[1]
+    assert process.returncode == 130
+    assert "Traceback" not in errors and "Stopped" in errors
+    assert messages(data)[1].state == "stopped"
 
 
 # impchat history
@@ -276,7 +351,15 @@ def test_export_and_import_bring_a_conversation_to_another_folder(data: Path, to
     assert impchat(other, "history", "import", first) == 0
     assert impchat(other, "history", "export", told, "-o", second) == 0
     assert first.read_bytes() == second.read_bytes()
-    assert "conversation.json" in zipfile.ZipFile(io.BytesIO(first.read_bytes())).namelist()
+    with zipfile.ZipFile(first) as exported:
+        assert "conversation.json" in exported.namelist()
+        exported.extractall(tmp_path / "unpacked")
+    packed_again = shutil.make_archive(
+        str(tmp_path / "again"), "zip", tmp_path, "unpacked"
+    )  # in a folder, with folders
+    assert impchat(tmp_path / "third", "history", "import", packed_again) == 0
+    assert impchat(tmp_path / "third", "history", "export", told, "-o", tmp_path / "third.zip") == 0
+    assert first.read_bytes() == (tmp_path / "third.zip").read_bytes()
 
 
 def test_markdown_comes_with_its_pictures_beside_it(data: Path, told: str, tmp_path: Path) -> None:
@@ -293,6 +376,32 @@ def test_an_export_overwrites_nothing(data: Path, told: str, tmp_path: Path, cap
     assert impchat(data, "history", "export", told, "-o", target) == 2
     assert "exists already" in one_line(capsys.readouterr().err)
     assert target.read_text() == "mine"
+
+
+def test_an_export_that_does_not_fit_leaves_no_half_of_it(data: Path, tmp_path: Path) -> None:
+    noise = io.BytesIO()
+    Image.frombytes("RGB", (600, 600), os.urandom(600 * 600 * 3)).save(noise, "PNG")
+    with closing(History(paths.history_file(paths.ensure_data_dir(data)))) as history:
+        image = history.add_image(images.prepare(noise.getvalue()), ME)
+        row = history.create_conversation(ME)
+        history.add_question(row.uuid, ME, parent=None, text="What is it?", images=[image.sha256])
+    target = tmp_path / "mine.zip"
+    limit = ["sh", "-c", 'ulimit -f 200; exec "$@"', "sh"]  # blocks of 512 bytes
+    done = subprocess.run(
+        [*limit, *command("history", "export", row.uuid, "-o", target)],
+        env=environment(data),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert f"{target} cannot be written" in one_line(done.stderr)
+    assert not target.exists()
+
+
+def test_an_export_into_what_is_no_folder_says_so(data: Path, told: str, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "file").touch()
+    assert impchat(data, "history", "export", told, "-o", tmp_path / "file" / "mine.zip") == 2
+    assert f"{tmp_path / 'file'} cannot be written" in one_line(capsys.readouterr().err)
 
 
 def test_a_deleted_conversation_can_be_restored(data: Path, told: str, capsys: Capture) -> None:
@@ -319,10 +428,12 @@ def test_nothing_is_deleted_unasked(data: Path, told: str) -> None:
     done = run(data, "history", "delete", told)
     assert done.returncode == 2
     assert "--yes" in one_line(done.stderr)
-    with terminal(data, "history", "delete", told) as screen:
-        screen.expect("[y/N]")
-        screen.type("n\n")
-        assert screen.leave() == 1
+    for no in ("n\n", "\x04"):  # Ctrl-D
+        with terminal(data, "history", "delete", told) as screen:
+            screen.expect("[y/N]")
+            screen.type(no)
+            assert screen.leave() == 1
+        assert "Traceback" not in screen.seen
     with terminal(data, "history", "delete", told) as screen:
         screen.expect("[y/N]")
         screen.type("y\n")
@@ -446,6 +557,12 @@ def test_bytes_that_are_no_text_are_no_crash(data: Path) -> None:
     assert done.returncode == 2
     assert b"Traceback" not in done.stderr
     assert messages(data)[0].text == "\ufffd\ufffd"
+
+
+@pytest.mark.parametrize("words", [["list", "--folder"], ["list", "--tag"], ["search"]])
+def test_a_name_of_broken_characters_is_found_nowhere(data: Path, told: str, words: list[str], capsys: Capture) -> None:
+    assert impchat(data, "history", *words, "\udcff") == 0
+    assert capsys.readouterr().out == ""
 
 
 def test_a_text_file_named_png_is_no_picture(data: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -143,3 +143,21 @@ def test_the_doctor_says_which_server_would_answer(
     other.gets["/v1/models"] = answer(MODELS, 500)
     assert main(["doctor", "--server", other.url, "--model", "tiny", *data, "--language", "zh"]) == 0
     assert "没有说明它有哪些模型" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("said", "en", "zh"),
+    [
+        ({"content": ""}, "without a word", "一个字也没有"),
+        ({"content": None, "tool_calls": [{"type": "function"}]}, "a call of a tool", "工具调用"),
+        ({"content": None, "reasoning_content": "Hm."}, "only the model's reasoning", "思考过程"),
+    ],
+)
+def test_an_answer_without_words_is_never_a_bare_line(
+    tmp_path: Path, other: Hostile, capsys: pytest.CaptureFixture[str], said: dict[str, object], en: str, zh: str
+) -> None:
+    other.acts = [answer({"choices": [{"index": 0, "message": said, "finish_reason": "stop"}]})]
+    for language, note in (("en", en), ("zh", zh)):
+        code = main(["ask", "--server", other.url, "?", "--data", str(tmp_path / "data"), "--language", language])
+        told = capsys.readouterr()
+        assert code != 0 and note in told.err and told.out.strip() == ""

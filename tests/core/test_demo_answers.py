@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from PIL import Image, ImageDraw
@@ -81,6 +82,48 @@ def ask(engine: LocalEngine, *turns: Turn) -> tuple[str, Finished]:
 def test_a_drawing_is_understood(engine: LocalEngine, question: str, answer: str) -> None:
     told, _ = ask(engine, Turn("user", question, (picture(**THREE),)))
     assert answer in told
+
+
+@pytest.mark.parametrize(
+    ("question", "others"),
+    [
+        (
+            "Where's the circle?",
+            ["Where’s the circle?", "WHERE’S THE CIRCLE?", "Where´s  the “circle” ?\n", "Ｗｈｅｒｅ＇ｓ the circle？"],
+        ),
+        ("What's in the picture?", ["What’s in the picture?", "What’s\u00a0in the picture…", "WHAT'S IN THE PICTURE"]),
+        (
+            "How many shapes are there?",
+            ["HOW MANY SHAPES ARE THERE?!", "How Many Shapes Are There", "how many SHAPES…"],
+        ),
+        ("圆形是什么颜色？", ["圆形是什么颜色?", "“圆形”是什么颜色？", "圆形 是什么 颜色??\n", "圆形是什么颜色……"]),
+    ],
+)
+def test_another_spelling_of_a_question_gets_the_same_answer(
+    engine: LocalEngine, question: str, others: list[str]
+) -> None:
+    told, _ = ask(engine, Turn("user", question, (picture(**THREE),)))
+    for other in others:
+        assert ask(engine, Turn("user", other, (picture(**THREE),)))[0] == told, other
+
+
+def test_a_model_whose_bundle_does_not_ask_for_plain_spelling_reads_what_was_typed(demo: Bundle) -> None:
+    engine = LocalEngine(replace(demo, text=replace(demo.text, plain=False)))
+    told, end = ask(engine, Turn("user", "Where’s the circle?", (picture(**THREE),)))
+    _, plain = ask(engine, Turn("user", "Where's the circle?", (picture(**THREE),)))
+    engine.close()
+    assert "small demo" in told
+    read = [e.stats.cached_tokens + e.stats.new_tokens for e in (end, plain)]
+    assert read[0] > read[1]  # the bytes of ’ are tokens of their own
+
+
+def test_other_spellings_of_small_talk_are_understood(engine: LocalEngine) -> None:
+    for plain, other in (
+        ("Who are you?", "WHO ARE YOU?"),
+        ("Thanks!", "THANKS!!"),
+        ("Are you Imp-3B?", "are you imp-3b"),
+    ):
+        assert ask(engine, Turn("user", other))[0] == ask(engine, Turn("user", plain))[0]
 
 
 def test_a_description_names_everything(engine: LocalEngine) -> None:

@@ -54,6 +54,16 @@ def test_a_box_at_the_very_edge_is_drawn() -> None:
     assert images.decode(draw(picture(), [Box(0, 0, 1, 1), Box(0.999, 0.999, 1, 1)])).size == (200, 100)
 
 
+@pytest.mark.parametrize("size", [(1, 2048), (2048, 1), (1, 1), (2, 3), (1, 40)])
+def test_frames_leave_something_of_the_thinnest_and_smallest_pictures(size: tuple[int, int]) -> None:
+    out = io.BytesIO()
+    Image.new("RGB", size, (20, 60, 20)).save(out, "PNG")
+    drawn = images.decode(draw(out.getvalue(), [Box(0.1, 0.2, 0.9, 0.8)]))
+    inside = drawn.getpixel((drawn.width // 2, drawn.height // 2))
+    assert max(abs(a - b) for a, b in zip(inside, (20, 60, 20), strict=True)) < 20
+    assert any(red > 150 > blue + 60 for _, (red, _, blue) in drawn.getcolors(drawn.width * drawn.height))
+
+
 def test_a_picture_is_turned_clockwise() -> None:
     turned = images.decode(turn(picture(), 1))
     assert turned.size == (100, 200)

@@ -11,6 +11,7 @@ from impchat import paths, settings
 from impchat.app import App, choose_bundle
 from impchat.cli import main
 from impchat.errors import ModelError
+from impchat.models import bundle as bundles
 from impchat.models import catalog, library
 from impchat.models.bundle import MANIFEST, Bundle
 from impchat.models.library import Memory
@@ -164,6 +165,58 @@ def test_a_choice_that_is_gone_is_told_and_not_replaced_in_silence(data: Path, m
     shutil.rmtree(mine)
     assert "impchat models use" in refusal("model.choice_gone", choose_bundle, data)
     assert choose_bundle(data, settings.DEMO_MODEL).demo
+
+
+# Unverified models
+
+
+@pytest.fixture
+def doubtful(data: Path, demo: Bundle) -> Path:
+    """A model in the data folder that is marked as unverified."""
+    return copy_model(demo.path, paths.models_dir(data) / "doubtful", id="doubtful", unverified="nll 3.1 (≤ 2.5)")
+
+
+def test_an_unverified_model_runs_only_once_a_person_asked_for_it(data: Path, doubtful: Path, capsys: Capture) -> None:
+    for model in ("doubtful", str(doubtful)):
+        assert "nll 3.1 (≤ 2.5)" in refusal("model.unverified", library.choose, data, model)
+        assert f"models use {model} --unverified" in refusal("model.unverified", choose_bundle, data, model)
+    assert library.chosen(data) is None and choose_bundle(data).demo
+    assert impchat(data, "models", "use", "doubtful") == 2
+    assert "--unverified" in capsys.readouterr().err
+    assert impchat(data, "models", "use", "doubtful", "--unverified") == 0
+    assert choose_bundle(data).id == choose_bundle(data, str(doubtful)).id == "doubtful"
+    assert impchat(data, "models", "use", settings.DEMO_MODEL) == 0
+    assert impchat(data, "models", "use", "doubtful") == 0, "asked for once"
+
+
+def test_other_weights_under_the_same_name_are_asked_for_again(data: Path, doubtful: Path) -> None:
+    library.choose(data, "doubtful", unverified=True)
+    manifest = doubtful / MANIFEST
+    manifest.write_text(manifest.read_text().replace(bundles.load(doubtful).files["language"].sha256, "0" * 64))
+    refusal("model.unverified", choose_bundle, data)
+
+
+def test_every_view_of_the_models_says_which_is_unverified(data: Path, doubtful: Path, capsys: Capture) -> None:
+    assert impchat(data, "models", "list") == 0
+    assert "here, not verified" in capsys.readouterr().out
+    assert impchat(data, "models", "info", "doubtful") == 0
+    told = capsys.readouterr()
+    assert "here, not verified" in told.out and "nll 3.1 (≤ 2.5)" in told.err
+    library.choose(data, "doubtful", unverified=True)
+    assert impchat(data, "models", "list") == 0
+    assert "runs now, not verified" in capsys.readouterr().out
+    assert impchat(data, "doctor") == 0
+    assert "! This model is not verified" in capsys.readouterr().out
+    assert impchat(data, "ask", "What are you?") == 0
+    assert "This model is not verified" in capsys.readouterr().err
+
+
+def test_figures_are_shown_in_words(data: Path, mine: Path, demo: Bundle, capsys: Capture) -> None:
+    assert impchat(data, "models", "info", "mine") == 0
+    out = capsys.readouterr().out
+    assert "Measured: eyes: cosine 0.99996 with the checkpoint's, 0.99984 at the worst patch" in out
+    assert "Measured: right answers about the sample pictures: 0.0013359 nats per token" in out
+    assert "{" not in out
 
 
 # Taking away

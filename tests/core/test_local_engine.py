@@ -283,8 +283,8 @@ def test_an_answer_goes_on_while_a_long_prompt_is_read(endless: Engine) -> None:
 
 
 def test_two_long_prompts_are_read_side_by_side(engine: Engine) -> None:
-    handles = {str(n): engine.start(ask("circle " * 100, key=str(n)), GREEDY) for n in range(2)}
-    handles["1"] = engine.start(ask("square " * 100, key="1"), GREEDY)
+    words = {"0": "circle ", "1": "square "}  # so many of them that the second comes while the first is read
+    handles = {key: engine.start(ask(word * 1000, key=key), GREEDY) for key, word in words.items()}
     seen = [name for name, event in read_all(handles, lambda *_: None) if isinstance(event, Reading)]
     assert seen.index("1") < len(seen) - 1 - seen[::-1].index("0")
 

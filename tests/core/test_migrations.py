@@ -81,6 +81,29 @@ def test_rows_of_the_first_schema_are_there_after_the_last(db: sqlite3.Connectio
     history.close()
 
 
+def test_an_emoji_in_an_older_history_is_found(db: sqlite3.Connection, file: Path) -> None:
+    migrations.migrate(db, str(file), stop_before="m005_symbols")
+    now = "2026-01-02T03:04:05.678Z"
+    for key, text in enumerate(("a red circle", "a cat 🐱", "ภาษาไทย"), 1):
+        for table in ("message_search", "title_search"):  # as the step before left them
+            db.execute(f"insert into {table} (rowid, text) values (?, ?)", (key, text))
+        db.execute(
+            "insert into conversations (uuid, owner, title, created_utc, updated_utc) values (?, 'me', ?, ?, ?)",
+            (f"c{key}", f"Title: {text}", now, now),
+        )
+        db.execute(
+            "insert into messages (uuid, conversation, role, text, state, created_utc)"
+            " values (?, ?, 'user', ?, 'done', ?)",
+            (f"m{key}", key, text, now),
+        )
+    history = History(file)
+    for query, expected in (("🐱", "2"), ("circle", "1"), ("ไทย", "3")):
+        hits = history.search("me", query)
+        assert [(hit.message, hit.conversation) for hit in hits] == [(f"m{expected}", f"c{expected}")]
+    assert [hit.message for hit in history.search("me", "Title 🐱")] == [None]
+    history.close()
+
+
 def test_a_step_that_fails_leaves_the_steps_before_it_and_nothing_of_itself(db: sqlite3.Connection, file: Path) -> None:
     migrations.migrate(db, str(file), stop_before=STEPS[1])
     db.execute("create table draft_images (in_the_way)")  # the second step's last table
@@ -114,4 +137,4 @@ def test_steps_of_other_programs_in_the_same_file_are_none_of_our_business(db: s
 
 
 def test_the_names_of_shipped_steps_stand() -> None:
-    assert STEPS[:4] == ["m001_conversations", "m002_images", "m003_search", "m004_writers"]
+    assert STEPS[:5] == ["m001_conversations", "m002_images", "m003_search", "m004_writers", "m005_symbols"]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from impchat import paths
+from impchat.cli import main
 from impchat.errors import HistoryError
 
 TELL = """
@@ -42,6 +43,40 @@ def test_a_chosen_data_folder_may_begin_with_the_home_folder(tmp_path: Path) -> 
 def test_without_a_choice_data_lie_below_the_home_folder(tmp_path: Path) -> None:
     for path in told(HOME=str(tmp_path), USERPROFILE=str(tmp_path)):
         assert path.is_relative_to(tmp_path) and "impchat" in str(path).lower()
+
+
+NOBODY = """
+import sys
+sys.modules["pwd"] = None  # how a user looks that the system does not know
+from impchat.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("words", ["doctor", "ask Hello!", "serve"])
+def test_a_user_without_a_home_folder_is_told_in_one_sentence(tmp_path: Path, words: str) -> None:
+    known = {name: value for name, value in os.environ.items() if name not in ("HOME", "IMPCHAT_DATA", "XDG_DATA_HOME")}
+    command = [sys.executable, "-c", NOBODY, *words.split(), "--language", "en"]
+    done = subprocess.run(command, env=known, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no home folder" in done.stderr and "IMPCHAT_DATA" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_home_folder_of_a_user_who_does_not_exist_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["doctor", "--data", "~nosuchuser/x"]) == 2
+    monkeypatch.setenv("IMPCHAT_DATA", "~nosuchuser/x")
+    assert main(["ask", "Hello!"]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert [line.split()[0] for line in told.err.splitlines()] == ["~nosuchuser/x"] * 2
+    assert main(["doctor", "--data", ""]) == 2
+    assert "--data needs a value" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_data_folder_is_made_for_its_owner_alone(tmp_path: Path) -> None:

@@ -217,13 +217,36 @@ def test_an_open_turn_without_pictures_ends_before_its_first_word(template: str,
     assert asked.startswith(typing) and asked.removeprefix(typing).lstrip().startswith("WHAT")
 
 
-@pytest.mark.parametrize("turns", [(), (say("A"),), (ask("Q"), say("A")), (say("A"), ask("Q"))])
+@pytest.mark.parametrize("turns", [(), (say("A"),), (say("A"), ask("Q"))])
 def test_a_prompt_without_a_question_is_refused(turns: tuple[Turn, ...]) -> None:
     with pytest.raises(EngineError) as refused:
         prompts.render(Prompt("S", turns), "phi2", Tokenizer(), EOS)
     assert refused.value.code == "prompt.no_question"
     with pytest.raises(EngineError):
         prompts.fit(Prompt("S", turns), "phi2", Tokenizer(), EOS, picture_tokens=10, context_tokens=1000)
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_an_answer_that_has_begun_is_the_beginning_of_the_whole_one(template: str) -> None:
+    for turns in ((ask("Q"),), (ask("Q"), say("A"), ask("WHAT"))):
+        begun = written(Prompt("S", (*turns, say("It is"))), template)
+        assert written(Prompt("S", (*turns, say("It is "))), template) == begun, "a space belongs to the next word"
+        assert written(Prompt("S", (*turns, say("It is red."), ask("?"))), template).startswith(begun)
+        assert written(Prompt("S", (*turns, say(""))), template) == written(Prompt("S", turns), template)
+    known = prompts.render(Prompt("S", (ask("Q"), Turn("assistant", "A", tokens=(7, 8)))), template, Tokenizer(), EOS)
+    assert known[-1] == prompts.Tokens((7, 8))
+
+
+def test_an_answer_that_has_begun_counts_where_room_is_made() -> None:
+    turns = tuple(turn for n in range(8) for turn in (ask(f"{n}" * 20), say("y" * 20)))
+    how = {"picture_tokens": 10, "context_tokens": 400}
+    last = (*turns, ask("WHAT"))
+    asked, _ = prompts.fit(Prompt("S", last), "phi2", Tokenizer(), EOS, **how)
+    begun, dropped = prompts.fit(Prompt("S", (*last, say("z" * 150))), "phi2", Tokenizer(), EOS, **how)
+    assert dropped and len(begun.turns) - 1 < len(asked.turns) and begun.turns[-1].text == "z" * 150
+    with pytest.raises(EngineError) as refused:
+        prompts.fit(Prompt("S", (ask("Q"), say("z" * 400))), "phi2", Tokenizer(), EOS, **how)
+    assert refused.value.code == "prompt.too_long"
 
 
 # What is left out

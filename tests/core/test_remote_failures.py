@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -17,7 +18,19 @@ from PIL import Image
 from impchat import servers, settings, texts
 from impchat.engines.remote import RemoteEngine
 from impchat.errors import EngineError
-from impchat.messages import Dropped, Event, Finished, Picture, Prompt, Ready, Sampling, Stats, Text, Turn
+from impchat.messages import (
+    Dropped,
+    Event,
+    Failed,
+    Finished,
+    Picture,
+    Prompt,
+    Ready,
+    Sampling,
+    Stats,
+    Text,
+    Turn,
+)
 from tests.core.conformance import ask, failed, finished, run, text_of, until
 from tests.core.conftest import Draw
 from tests.core.hostile import BEGIN, FINE, Act, Hostile, answer, events, piece, refusal, response, stream
@@ -549,3 +562,130 @@ def test_every_event_of_a_strange_server_is_plain(serve: Serve, open_engine: Ope
     told = answered(open_engine(server.url))
     assert failed(told) == "remote.failed"
     json.dumps(told[-1].values)  # type: ignore[union-attr]
+
+
+# Answers in other forms
+
+
+def whole(message: object, finish_reason: str = "stop") -> bytes:
+    """An answer that is not streamed."""
+    return answer({"choices": [{"index": 0, "message": message, "finish_reason": finish_reason}]})
+
+
+def delta(**fields: object) -> dict[str, object]:
+    return {"choices": [{"index": 0, "delta": fields, "finish_reason": None}]}
+
+
+def sse(text: bytes) -> bytes:
+    return response(body=text, kind="text/event-stream")
+
+
+RED = [{"type": "text", "text": "It is "}, {"type": "text", "text": "red."}]
+PLAIN = events("It is ", "red.", piece("", "stop"))
+CALL = [{"index": 0, "id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}]
+OPENING = json.dumps(delta(role="assistant", content=None)).encode()
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        stream(delta(role="assistant", content=RED), piece("", "stop")),
+        stream(delta(content=["It is ", "red."]), piece("", "stop")),
+        stream(delta(content={"type": "text", "text": "It is red."}), piece("", "stop")),
+        stream(delta(role="assistant", content=None), "It is ", "red.", piece("", "stop")),
+        stream(delta(refusal="It is red."), piece("", "stop")),
+        stream({"choices": [{"index": 0, "text": "It is red.", "finish_reason": None}]}),
+        stream(delta(reasoning_content="A circle..."), "It is red."),
+        stream(delta(tool_calls=CALL), "It is red."),
+        stream("It is red.", {"choices": None, "usage": {"completion_tokens": 3}}),
+        whole({"role": "assistant", "content": "It is red."}),
+        whole({"role": "assistant", "content": RED}),
+        whole({"role": "assistant", "content": None, "refusal": "It is red."}),
+        response(body=b"\xef\xbb\xbf" + json.dumps(delta(content="It is red.")).encode()),
+        response(body=json.dumps(delta(content="It is red.")).encode(), kind="text/plain"),
+        response(body=json.dumps(delta(content="It is red.")).encode(), kind=""),
+        sse(b"\xef\xbb\xbf" + PLAIN),
+        sse(PLAIN.replace(b"\n", b"\r\n")),
+        sse(PLAIN.replace(b"\n", b"\r")),
+        sse(b": hello\n\n" + PLAIN.replace(b"\n\n", b"\n\n:\n\n: ping\n\n")),
+        sse(b"event: message\nid: 1\nretry: 5\n" + PLAIN),
+        sse(b"data:" + OPENING + b"\n\n" + PLAIN),
+    ],
+)
+def test_the_words_are_found_in_whatever_form_they_come(serve: Serve, open_engine: Open, act: bytes) -> None:
+    assert text_of(answered(open_engine(serve(act).url))) == "It is red."
+
+
+def test_a_byte_order_mark_that_comes_in_pieces_hides_nothing(serve: Serve, open_engine: Open) -> None:
+    def slowly(connection: socket.socket) -> None:
+        connection.sendall(BEGIN)
+        for byte in b"\xef\xbb\xbf" + PLAIN:
+            connection.sendall(bytes([byte]))
+
+    assert text_of(answered(open_engine(serve(slowly).url))) == "It is red."
+
+
+@pytest.mark.parametrize(
+    ("act", "code"),
+    [
+        (stream(), "remote.no_words"),
+        (stream(piece("", "stop")), "remote.no_words"),
+        (stream("", " ", "\n", piece("", "stop")), "remote.no_words"),
+        (stream(delta(role="assistant", content=None), piece("", "length")), "remote.no_words"),
+        (stream({"choices": []}, {"choices": [], "usage": {"completion_tokens": 0}}), "remote.no_words"),
+        (whole({"role": "assistant", "content": ""}), "remote.no_words"),
+        (whole({"role": "assistant", "content": None}), "remote.no_words"),
+        (whole({"role": "assistant", "content": []}), "remote.no_words"),
+        (whole({"role": "assistant", "content": [{"type": "image", "image": "x"}]}), "remote.no_words"),
+        (stream(delta(tool_calls=CALL), piece("", "tool_calls")), "remote.only_tools"),
+        (stream(delta(function_call={"name": "look"}), piece("", "function_call")), "remote.only_tools"),
+        (whole({"role": "assistant", "content": None, "tool_calls": CALL}, "tool_calls"), "remote.only_tools"),
+        (stream(delta(reasoning_content="Hm."), piece("", "length")), "remote.only_thoughts"),
+        (stream(delta(reasoning="Hm.", content=""), piece("", "stop")), "remote.only_thoughts"),
+        (whole({"role": "assistant", "content": "", "reasoning_content": "Hm."}, "length"), "remote.only_thoughts"),
+        (stream({"error": {"message": "CUDA error"}}), "remote.failed"),
+        (stream({"error": "CUDA error"}), "remote.failed"),
+        (stream({"object": "error", "message": "CUDA error", "code": 500}), "remote.failed"),
+        (sse(b'event: error\ndata: {"detail": "CUDA error"}\n\n'), "remote.failed"),
+        (stream({"id": "x"}), "remote.not_openai"),
+    ],
+)
+def test_an_answer_without_words_is_told_for_what_it_is(serve: Serve, open_engine: Open, act: bytes, code: str) -> None:
+    told = answered(open_engine(serve(act).url))
+    assert failed(told) == code and text_of(told).strip() == ""
+    end = told[-1]
+    assert isinstance(end, Failed)
+    for language in texts.LANGUAGES:
+        assert "127.0.0.1" in EngineError(end.code, **end.values).sentence(language)
+        assert code != "remote.failed" or "CUDA error" in EngineError(end.code, **end.values).sentence(language)
+
+
+def test_no_words_are_no_fault_where_they_were_asked_for(serve: Serve, open_engine: Open) -> None:
+    engine = open_engine(serve(stream(piece("", "stop"))).url)
+    assert finished(run(engine.start(ask("What is it?"), replace(SHORT, stop=("It",))))).finish_reason == "stop"
+    said = Prompt("", (Turn("user", "What is it?"), Turn("assistant", "It is red.")))
+    assert finished(run(engine.start(said, SHORT))).finish_reason == "stop"
+
+
+def test_whoever_stopped_has_no_more_pictures_made_ready(serve: Serve, open_engine: Open, draw: Draw) -> None:
+    server = serve(FINE)
+    engine = open_engine(server.url)
+    looked_at: list[bytes] = []
+    asked = threading.Event()
+
+    class Watched(bytes):
+        def startswith(self, *args: Any) -> bool:
+            """The first thing that is asked of a picture's bytes; a person stops just then."""
+            if self not in looked_at:
+                looked_at.append(self)
+            assert asked.wait(SECONDS)
+            handle.stop()
+            return super().startswith(*args)
+
+    pictures = [replace(picture, data=Watched(picture.data)) for picture in map(draw, ("red", "blue", "green"))]
+    before = {*threading.enumerate()}
+    handle = engine.start(ask("?", *pictures), SHORT)
+    asked.set()
+    assert finished(run(handle)).finish_reason == "stopped"
+    asking_has_ended(before)
+    assert len(looked_at) == 1 and server.posts == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,15 +23,30 @@ TEXTS = [
     "ＡＢＣ full-width，１２３",
     "Crème brûlée in the café",
     "C++ and C# are languages; e-mail me at a_b@example.org, 3.14",
+    "Great 👍🏽, she is an astronaut 👩‍🚀 with ❤️ from 🇩🇪",
+    "It costs 5 € or $6, 20 °C → 1️⃣",
+    "นี่คือภาษาไทยและวงกลมสีแดง",
+    "ကျွန်တော် မြန်မာစကားပြောတယ်",
+    "**红色**`圆形` and x≥3",
+    "C is a language, 5 of 20",
 ]
 
 
-@pytest.fixture
-def history(tmp_path: Path) -> Iterator[History]:
-    history = History(tmp_path / "history.db")
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a history with the texts."""
+    file = tmp_path_factory.mktemp("written") / "history.db"
+    history = History(file)
     for text in TEXTS:
         conversation = history.create_conversation(ME, "Untitled")
         history.add_question(conversation.uuid, ME, parent=None, text=text)
+    history.close()
+    return file
+
+
+@pytest.fixture
+def history(written: Path, tmp_path: Path) -> Iterator[History]:
+    history = History(Path(shutil.copy(written, tmp_path)))
     yield history
     history.close()
 
@@ -49,7 +65,7 @@ def found(history: History, query: str) -> list[int]:
         ("猫", [0]),
         ("颜色", [0]),
         ("蓝色", [2]),
-        ("色", [0, 2]),
+        ("色", [0, 2, 12]),
         ("色颜", []),
         ("小猫 颜色", [0]),
         ("左边 square", [2]),
@@ -63,7 +79,7 @@ def found(history: History, query: str) -> list[int]:
         ("squ", [1, 2]),
         ("quare", []),
         ("red circle", [1]),
-        ("红", []),
+        ("红", [12]),
         ("abc", [5]),
         ("ABC 123", [5]),
         ("creme", [6]),
@@ -72,7 +88,50 @@ def found(history: History, query: str) -> list[int]:
         ("e-mail", [7]),
         ("3.14", [7]),
         ("颜色的？", [0]),
-        ("圆，", [2]),
+        ("圆，", [2, 12]),
+        ("👍", [8]),
+        ("👍🏽", [8]),
+        ("👍🏿", []),
+        ("👩‍🚀", [8]),
+        ("🚀", [8]),
+        ("👩", [8]),
+        ("❤", [8]),
+        ("❤️", [8]),
+        ("🇩🇪", [8]),
+        ("🇫🇷", []),
+        ("great👍", [8]),
+        ("great 👍 astronaut", [8]),
+        ("🐱", []),
+        ("C++", [7]),
+        ("c++", [7]),
+        ("C#", [7]),
+        ("+", [7]),
+        ("€", [9]),
+        ("5€", [9]),
+        ("$6", [9]),
+        ("°C", [9]),
+        ("℃", [9]),
+        ("→", [9]),
+        ("1️⃣", [9]),
+        ("≥", [12]),
+        ("x≥3", [12]),
+        ("ไทย", [10]),
+        ("ภาษา", [10]),
+        ("วงกลม", [10]),
+        ("สีแดง", [10]),
+        ("สีดำ", []),
+        ("မြန်မာ", [11]),
+        ("စကား", [11]),
+        ("红色圆形", [12]),
+        ("ｺﾞ", []),
+        ("テキスト", [3]),
+        ("ﾃｷｽﾄ", [3]),
+        ("する", [3]),
+        ("찾는다", [4]),
+        ("찾는", [4]),
+        ("는다", [4]),
+        ("?", []),
+        ("？", []),
     ],
 )
 def test_words_are_found(history: History, query: str, expected: list[int]) -> None:

@@ -98,7 +98,7 @@ def test_a_broken_vision_file_is_refused_with_its_name(demo: Bundle, tmp_path: P
 @pytest.fixture
 def seen(vision: OnnxVision) -> Iterator[tuple[Eyes, "queue.SimpleQueue[Seen]"]]:
     results: queue.SimpleQueue[Seen] = queue.SimpleQueue()
-    eyes = Eyes(vision, results.put)
+    eyes = Eyes(vision, lambda _: True, results.put)
     yield eyes, results
     eyes.close()
 
@@ -125,7 +125,7 @@ def test_eyes_close_at_once_however_much_they_are_still_asked_to_see(vision: Onn
         results.put(result)
         first.set()
 
-    eyes = Eyes(vision, done)
+    eyes = Eyes(vision, lambda _: True, done)
     for n in range(100):
         eyes.look(replace(draw("red"), sha256=str(n)))
     first.wait()

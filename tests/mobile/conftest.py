@@ -57,12 +57,14 @@ def play(tmp_path: Path) -> Play:
         server: Server | None = None,
         engine: Engine | None = None,
         link: str = "",
+        shares: bool = False,
+        model: str | None = None,
     ) -> None:
         async def whole() -> None:
             phone = Phone(answers, width=width, link=link)
-            app = App.open(tmp_path, engine=engine) if engine else launch.open_app(tmp_path)
+            app = App.open(tmp_path, model, engine) if engine else launch.open_app(tmp_path)
             try:
-                await launch.start(phone.page, lambda: app, language, server)
+                await launch.start(phone.page, lambda: app, language, server, shares)
                 await scene(phone, app)
                 assert phone.connection.crashes == []
             finally:

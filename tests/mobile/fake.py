@@ -21,6 +21,7 @@ from flet.pubsub.pubsub_hub import PubSubHub
 
 SECONDS = 120.0
 C = TypeVar("C", bound=BaseControl)
+WRAPPERS = (ft.Semantics, ft.SafeArea, ft.InteractiveViewer, ft.SnackBar, ft.BottomSheet)  # red where they show nothing
 
 
 def route(link: str) -> str:
@@ -39,6 +40,7 @@ class FakeConnection(Connection):
         self.calls: list[tuple[str, Any]] = []
         self.crashes: list[str] = []  # what would have replaced the page
         self.updates = 0
+        self._gone: set[int] = set()  # dialogs
         self.session: Session
 
     def send_message(self, message: Message) -> None:
@@ -46,6 +48,7 @@ class FakeConnection(Connection):
         msgpack.packb([message.action, body], default=configure_encode_object_for_msgpack(BaseControl))
         if message.action == MessageAction.PATCH_CONTROL:
             self.updates += 1
+            self.loop.call_soon(self._dismiss)
         elif message.action == MessageAction.SESSION_CRASHED:
             self.crashes.append(body.message)
         elif message.action == MessageAction.INVOKE_METHOD:
@@ -54,6 +57,13 @@ class FakeConnection(Connection):
             if isinstance(result, Exception):
                 result, error = None, str(result)
             self.loop.call_soon(self.session.handle_invoke_method_results, body.control_id, body.call_id, result, error)
+
+    def _dismiss(self) -> None:
+        """Tell that what was closed has gone, as Flutter does."""
+        for dialog in self.session.page._dialogs.controls:
+            if not dialog.open and dialog._i not in self._gone:
+                self._gone.add(dialog._i)
+                self._telling = self.loop.create_task(self.session.dispatch_event(dialog._i, "dismiss", None))
 
     def dispose(self) -> None:
         self.executor.shutdown(wait=False)
@@ -126,7 +136,13 @@ class Phone:
 
     async def fire(self, control: BaseControl, event: str, data: Any = None) -> None:
         await self.session.dispatch_event(control._i, event, data)
+        self.check()
+
+    def check(self) -> None:
+        """Nothing on the screen is an error of Flet's."""
         assert self.connection.crashes == []
+        hollow = [wrapper for wrapper in self.walk() if isinstance(wrapper, WRAPPERS) and not _is_seen(wrapper.content)]
+        assert hollow == []
 
     async def tap(self, name: str) -> None:
         """Tap what carries this name: a tooltip, or a text in something that can be tapped."""
@@ -156,11 +172,15 @@ class Phone:
         while not (found := true()):
             assert asyncio.get_running_loop().time() < end, f"{what} never came: {self.words()}"
             await asyncio.sleep(0.02)
-        assert self.connection.crashes == []
+        self.check()
         return found
 
     async def until_words(self, text: str) -> None:
         await self.until(lambda: text in self.words(), text)
+
+
+def _is_seen(content: Any) -> bool:
+    return isinstance(content, str) or (content is not None and content.visible)
 
 
 def _texts(control: BaseControl) -> list[str]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Locator, Page, TimeoutError
 
 from tests.mobile.site import SECONDS
 
@@ -34,15 +36,40 @@ def button(page: Page, label: str) -> Locator:
 
 
 def tap(page: Page, label: str) -> None:
-    button(page, label).tap(force=True)
+    """Tap a button, as soon as it can be tapped."""
+    button(page, label).and_(page.locator(":not([aria-disabled=true])")).tap(force=True)
 
 
 def write(page: Page, label: str, text: str, delay: float = 0) -> None:
     field = page.get_by_label(label, exact=True).first
+    focused = page.locator("textarea:focus, input:focus")
+    end = time.monotonic() + SECONDS
     field.tap(force=True)
-    page.locator("textarea:focus, input:focus").wait_for(state="attached")
+    while not focused.count():
+        assert time.monotonic() < end, f"{label} never takes the keys"
+        with suppress(TimeoutError):
+            focused.wait_for(state="attached", timeout=2000)
+            break
+        field.tap(force=True)  # Flutter may show the caret and leave the focus elsewhere: then another tap is needed
     page.wait_for_timeout(150)  # Flutter takes the keys a moment later
     page.keyboard.type(text, delay=delay)
+
+
+@contextmanager
+def finger_on(page: Page, found: Locator) -> Iterator[None]:
+    """A finger that is put on something before what happens in the block, and lifted after it."""
+    found.wait_for(state="attached")
+    box = found.bounding_box()
+    assert box
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()  # Chromium takes a touch that is held for a wish of its own
+    yield
+    page.mouse.up()
+
+
+def go_back(page: Page) -> None:
+    """The browser's own button. Playwright's waits for a page that loads, and none does."""
+    page.evaluate("history.back()")
 
 
 def words(page: Page) -> str:

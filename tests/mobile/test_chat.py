@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
 import flet as ft
 
+from impchat import preferences, settings
 from impchat.app import App
+from impchat.messages import Message
+from impchat.preferences import Preferences
+from impchat_mobile import launch
+from impchat_mobile.talk import Talk
+from tests.core.scripted import ScriptedEngine
+from tests.core.slow import ANSWER, SlowEngine
 from tests.mobile.conftest import Play, drawing, picked
 from tests.mobile.fake import Phone
 
 HINT = "Ask about a picture"
+ME = settings.OWNER
+
+
+def asked(app: App) -> list[Message]:
+    """All questions of the one chat, oldest first."""
+    [chat] = app.history.conversations(ME)
+    return [message for message in app.history.messages(chat.uuid, ME) if message.role == "user"]
+
+
+def draft(phone: Phone) -> str:
+    return phone.one(ft.TextField, label=HINT).value
 
 
 async def ask(phone: Phone, text: str) -> None:
@@ -54,6 +76,16 @@ def test_boxes_of_an_answer_are_drawn_on_its_picture(play: Play) -> None:
     play(scene, {"pick_files": picked(drawing("red"))})
 
 
+def test_boxes_are_drawn_while_the_answer_goes_on(tmp_path: Path) -> None:
+    with App.open(tmp_path) as app:
+        chat = app.chat()
+        chat.attach(drawing("red"))
+        answer = chat.send("Give the bounding box of the circle.").wait()
+        talk = Talk(app, lambda: None)
+        talk.messages = chat.branch()
+        assert talk.boxed(replace(answer, state="streaming")), "as it was before the branch was read again"
+
+
 def test_an_answer_can_be_had_again_and_both_versions_stay(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await ask(phone, "Hello")
@@ -64,6 +96,134 @@ def test_an_answer_can_be_had_again_and_both_versions_stay(play: Play) -> None:
         await phone.until_words("1 / 2")
 
     play(scene)
+
+
+def test_of_pictures_picked_together_the_good_ones_are_taken_and_the_others_named(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        await phone.tap("Choose pictures")
+        await phone.until_words("Picture 2 of 2 for the question")
+        assert "2.png, 4.png: This file is not a picture that ImpChat knows" in phone.words()
+        assert not phone.all(ft.SnackBar), "which would lie over the question"
+        await ask(phone, "Hello")
+        await answered(phone)
+        assert len(asked(app)[0].images) == 2
+
+    play(scene, {"pick_files": picked(drawing("red"), b"broken", drawing("blue"), b"broken too")})
+
+
+def test_an_edited_question_has_its_own_pictures_and_the_draft_waits(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        picks = phone.connection.answers
+        picks["pick_files"] = picked(drawing("red"), drawing("blue"))
+        await phone.tap("Choose pictures")
+        await ask(phone, "Which shapes?")
+        await answered(phone)
+        picks["pick_files"] = picked(drawing("green"))
+        await phone.tap("Choose pictures")
+        await phone.type(HINT, "Half a quest")
+        await phone.until_words("Picture 1 of 1 for the question")
+
+        for ends in ("Cancel", "Send"):
+            await phone.tap("Edit the question")
+            await phone.until_words("Picture 2 of 2 for the question")
+            assert draft(phone) == "Which shapes?"
+            await phone.tap("Remove the picture")
+            await phone.until_words("Picture 1 of 1 for the question")
+            picks["pick_files"] = picked(drawing("yellow"))
+            await phone.tap("Choose pictures")
+            await phone.until_words("Picture 2 of 2 for the question")
+            await phone.type(HINT, "Which colours?")
+            await phone.tap(ends)
+            await phone.until(lambda: draft(phone) == "Half a quest", "the draft")
+            await phone.until(lambda: "Editing an earlier question" not in phone.words(), "the end of the edit")
+            await phone.until_words("Picture 1 of 1 for the question")
+            assert "The picture was removed" not in phone.words(), "which would bring it back into the draft"
+        await answered(phone)
+        before, after = asked(app)
+        assert (before.text, after.text) == ("Which shapes?", "Which colours?")
+        assert before.images[1] == after.images[0]
+        assert before.images[0] not in after.images
+        [row] = app.history.conversations(ME)
+        assert (row.draft, len(row.draft_images)) == ("Half a quest", 1)
+
+    play(scene)
+
+
+def test_an_edit_that_is_left_for_another_chat_goes_on_afterwards(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        await ask(phone, "Hello there")
+        await answered(phone)
+        await phone.tap("Edit the question")
+        await phone.type(HINT, "Hello you")
+        await phone.tap("New chat")
+        await phone.type(HINT, "Something else")
+        await phone.tap("Chats")
+        await phone.tap("Hello there")
+        await phone.until_words("Editing an earlier question")
+        assert draft(phone) == "Hello you"
+        await phone.tap("Cancel")
+        assert draft(phone) == ""
+
+    play(scene)
+
+
+def test_a_question_is_sent_once_however_often_send_is_tapped(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        button = phone.one(ft.IconButton, tooltip="Send")
+        assert button.disabled, "there is nothing to send"
+        await phone.type(HINT, "Hello")
+        field = phone.one(ft.TextField, label=HINT)
+        await asyncio.gather(*(phone.fire(field, "submit") for _ in range(3)), phone.fire(button, "click"))
+        await phone.fire(button, "click")
+        assert (await answered(phone))[0] == ANSWER
+        assert [question.text for question in asked(app)] == ["Hello"]
+        assert button.disabled
+        for _ in range(2):
+            await phone.fire(field, "submit")
+        assert "There is nothing to answer" not in phone.words()
+
+    play(scene, engine=SlowEngine(words_per_s=100.0))
+
+
+def test_a_question_that_cannot_be_sent_stays_and_the_reason_is_beside_it(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        await phone.tap("Choose pictures")
+        text = "x" * (settings.QUESTION_CHARS + 1)
+        await ask(phone, text)
+        await phone.until_words("make it shorter")
+        assert not phone.all(ft.SnackBar)
+        assert draft(phone) == text
+        await phone.until_words("Picture 1 of 1 for the question")
+        await ask(phone, "Hello")
+        await answered(phone)
+        assert "make it shorter" not in phone.words()
+
+    play(scene, {"pick_files": picked(drawing())})
+
+
+def test_an_answer_goes_on_in_its_chat_while_another_one_is_open(play: Play) -> None:
+    engine = ScriptedEngine()
+
+    async def scene(phone: Phone, app: App) -> None:
+        await ask(phone, "Tell me a story")
+        script = engine.next()
+        script.say("Once upon ")
+        await phone.until_words("Once upon")
+        await phone.tap("New chat")
+        await phone.type(HINT, "Something")
+        script.say("a time")
+        await phone.tap("Chats")
+        assert "Once upon" not in phone.words()
+        assert not phone.all(ft.IconButton, tooltip="Stop")
+        await phone.tap("Tell me a story")
+        await phone.until_words("Once upon a time")
+        assert draft(phone) == ""
+        script.finish(", and **so** on.")
+        assert (await answered(phone))[0] == "Once upon a time, and **so** on."
+        await phone.tap("Copy")
+        assert "Once upon a time, and **so** on." in str(phone.connection.calls[-1]), "as Markdown"
+
+    play(scene, engine=engine)
 
 
 def test_an_edited_question_is_answered_anew(play: Play) -> None:
@@ -93,6 +253,46 @@ def test_what_is_typed_outlives_the_app(play: Play) -> None:
 
     play(leave, {"pick_files": picked(drawing())})
     play(come_back)
+
+
+def test_who_is_faster_than_the_apps_start_asks_in_the_chat_that_it_opens(tmp_path: Path) -> None:
+    async def whole() -> None:
+        app = App.open(tmp_path, engine=SlowEngine(words_per_s=100.0))
+        chat = app.history.create_conversation(ME).uuid
+        question = app.history.add_question(chat, ME, parent=None, text="Yesterday's question")
+        answer = app.history.start_answer(chat, ME, parent=question.uuid, model="other")
+        app.history.finish_answer(answer.uuid, text="Yesterday's answer", state="done")
+        preferences.save(app.data, Preferences(conversation=chat))
+        phone = Phone()
+        starting = asyncio.ensure_future(launch.start(phone.page, lambda: app, "en"))
+        try:
+            while not (starting.done() or (phone.page.views and phone.all(ft.TextField, label=HINT))):
+                await asyncio.sleep(0)
+            assert "Sample picture 1" not in phone.words(), "nothing says that this is a new chat"
+            await ask(phone, "Hello")
+            await starting
+            await answered(phone, 2)
+            assert [question.text for question in asked(app)] == ["Yesterday's question", "Hello"]
+            assert draft(phone) == ""
+        finally:
+            await phone.session.dispatch_event(phone.page._i, "disconnect", None)
+            phone.connection.dispose()
+            await asyncio.to_thread(app.close)
+
+    asyncio.run(whole())
+
+
+def test_what_is_typed_is_there_when_the_connection_comes_back(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        await ask(phone, "Hello")
+        await answered(phone)
+        await phone.type(HINT, "Half a quest")
+        await phone.session.dispatch_event(phone.page._i, "disconnect", None)
+        await phone.type(HINT, "Half a question")
+        await phone.fire(phone.page, "connect")
+        assert draft(phone) == "Half a question"
+
+    play(scene, engine=SlowEngine(words_per_s=100.0))
 
 
 def test_a_file_that_is_no_picture_is_told_in_a_sentence_and_nothing_is_lost(play: Play) -> None:

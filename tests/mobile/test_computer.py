@@ -28,10 +28,8 @@ ME = settings.OWNER
 OTHER = "other-demo"
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[Home]:
-    """The computer, which has one model more than the phone."""
-    data = tmp_path / "computer"
+def add_other(data: Path) -> None:
+    """One model more in the data folder `data`."""
     folder = paths.models_dir(data) / OTHER
     folder.mkdir(parents=True)
     for file in paths.demo_bundle().iterdir():
@@ -39,6 +37,13 @@ def home(tmp_path: Path) -> Iterator[Home]:
         if file.suffix == ".json":
             content = content.replace(b'"imp-demo-196"', f'"{OTHER}"'.encode()).replace(b"Imp demo @196", b"Other demo")
         (folder / file.name).write_bytes(content)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    """The computer, which has one model more than the phone."""
+    data = tmp_path / "computer"
+    add_other(data)
     opened = Home(data)
     yield opened
     opened.close()

@@ -53,6 +53,26 @@ def test_a_part_is_chosen_by_taps_alone_and_told_in_words(play: Play) -> None:
     play(scene, {"pick_files": picked(drawing("red", (320, 240)))})
 
 
+def test_the_thinnest_pictures_are_seen_in_the_chat_large_and_cropped(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        await phone.tap("Choose pictures")
+        await phone.until_words("Ready, ask anything")
+        await phone.tap("Crop, turn, see it as the model does")
+        await phone.until_words("Drag the corners")
+        cropped = await phone.until(lambda: [i for i in phone.all(ft.Image) if i.fit == ft.BoxFit.FILL])
+        assert cropped[0].width >= 48 and cropped[0].height >= 48
+        await phone.tap("Use this")
+        await ask(phone, "What is in the picture?")
+        await answered(phone, 1)
+        asked = [i for i in phone.all(ft.Image) if i.semantics_label == "Picture 1 of 1"]
+        assert all(48 <= i.width <= 400 and 48 <= i.height <= 400 and i.fit == ft.BoxFit.FILL for i in asked) and asked
+        await phone.tap("Show it large")
+        [large] = await phone.until(lambda: [i for i in phone.all(ft.Image) if i.width == 48 and i.height is None])
+        assert large.fit == ft.BoxFit.FILL
+
+    play(scene, {"pick_files": picked(drawing("red", (1, 20_000)))})
+
+
 # History
 
 
@@ -83,9 +103,10 @@ def test_chats_are_listed_found_pinned_renamed_and_deleted_with_a_way_back(play:
         await phone.tap("Delete")
         await phone.until_words("Deleted: Greetings")
         assert [c.title for c in app.history.conversations(ME)] == ["What are you?"]
-        undo = phone.one(ft.SnackBarAction)
-        await phone.fire(undo, "click")
+        await phone.tap("Undo")
         await phone.until(lambda: len(app.history.conversations(ME)) == 2, "the chat back")
+        await phone.until_words("More: Greetings")
+        assert "Deleted: Greetings" not in phone.words()
 
     play(scene)
 
@@ -134,14 +155,14 @@ def test_on_a_wide_screen_the_history_stands_beside_the_chat(play: Play) -> None
     play(scene, width=1280)
 
 
-def test_a_phone_that_is_turned_shows_the_history_beside_the_chat_and_keeps_what_was_typed(play: Play) -> None:
+def test_what_is_typed_outlives_a_turn_and_only_a_high_screen_has_the_history_beside_the_chat(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await ask(phone, "Hello")
         await answered(phone)
         await phone.type(HINT, "And a half sen")
-        for width, beside in ((932, True), (430, False)):
-            phone.session.apply_page_patch({"width": width})
-            await phone.fire(phone.page, "resize", {"width": width, "height": 430})
+        for width, height, beside in ((1280, 800, True), (932, 430, False), (430, 932, False)):
+            phone.session.apply_page_patch({"width": width, "height": height})
+            await phone.fire(phone.page, "resize", {"width": width, "height": height})
             await phone.until(lambda beside=beside: ("Today" in phone.words()) == beside, "the other layout")
             assert bool(phone.all(ft.IconButton, tooltip="Chats")) != beside
             assert phone.one(ft.TextField, label=HINT).value == "And a half sen"
@@ -199,27 +220,43 @@ def test_a_shorter_context_takes_effect_and_says_what_it_holds(play: Play) -> No
     play(scene)
 
 
-def test_storage_is_told_and_deleted_chats_are_emptied(play: Play) -> None:
+def test_storage_is_told_and_each_deleted_chat_is_restored_or_removed_for_good(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
-        row = app.history.create_conversation(ME, "old")
-        app.history.delete_conversation(row.uuid, ME)
+        for title in ("first", "second", "third", "fourth"):
+            row = app.history.create_conversation(ME, title)
+            app.history.delete_conversation(row.uuid, ME)
         await phone.tap("More")
         await phone.tap("Settings")
-        await phone.until_words("1 can be restored")
+        await phone.until_words("4 can be restored")
+        await phone.tap("Deleted chats")
+        await phone.until_words("Restore: second")
+        await phone.tap("Restore: second")
+        await phone.until_words("Restored: second")
+        assert [c.title for c in app.history.conversations(ME)] == ["second"]
+        await phone.tap("Delete for good: first")
+        await phone.tap("Delete for good")
+        await phone.until(lambda: "Restore: first" not in phone.words(), "the first one gone")
+        assert {c.title for c in app.history.conversations(ME, deleted=True)} == {"third", "fourth"}
         await phone.tap("Empty")
-        await phone.until_words("0 can be restored")
+        await phone.until_words("Delete all of them for good?")
+        await phone.fire(phone.one(ft.FilledButton, content="Empty"), "click")
+        await phone.until_words("No deleted chats")
         assert app.history.conversations(ME, deleted=True) == []
+        await phone.session.dispatch_event(phone.page._i, "view_pop", {"route": ""})
+        await phone.until_words("0 can be restored")
 
     play(scene)
 
 
-def test_the_speed_test_shows_the_papers_four_figures(play: Play) -> None:
+def test_the_speed_test_shows_the_papers_four_figures_and_writes_the_64_tokens_that_it_says(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await phone.tap("More")
         await phone.tap("Settings")
         await phone.tap("Speed test")
         await phone.tap("Measure")
         await phone.until_words("T_total")
+        assert "an answer of 64 tokens" in phone.words()
+        assert "64 written" in phone.words()
         for name in ("T_VE", "S_prompt", "S_gen"):
             assert name in phone.words()
 
@@ -256,6 +293,48 @@ def test_a_lock_is_set_and_asks_before_anything_is_shown(play: Play, tmp_path: P
 
     play(lock)
     play(come_back)
+
+
+async def switch_lock(phone: Phone, on: bool) -> None:
+    switch = phone.one(ft.Switch)
+    phone.session.apply_patch(switch._i, {"value": on})
+    await phone.fire(switch, "change")
+
+
+def test_a_short_pin_is_refused_before_it_is_typed_again(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        await phone.tap("More")
+        await phone.tap("Settings")
+        await switch_lock(phone, True)
+        await dial(phone, "481")
+        assert "Choose a PIN" in phone.words()
+        assert "4 to 12 digits" in phone.words()
+        assert "The same again" not in phone.words()
+        await dial(phone, "4815")
+        assert "The same again" in phone.words()
+
+    play(scene)
+
+
+def test_switching_the_lock_off_can_be_called_off_and_the_lock_itself_cannot(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        applock.set_pin(app.data, "4815")
+        await phone.tap("More")
+        await phone.tap("Settings")
+        await switch_lock(phone, False)
+        assert "Enter your PIN" in phone.words()
+        view = phone.page.views[-1]
+        assert view.can_pop
+        assert view.appbar, "there is a way back to see"
+        await phone.session.dispatch_event(phone.page._i, "view_pop", {"route": view.route})
+        assert phone.one(ft.Switch).value
+        assert applock.is_set(app.data)
+
+    async def locked(phone: Phone, app: App) -> None:
+        assert not phone.page.views[-1].can_pop
+
+    play(scene)
+    play(locked)
 
 
 # Models, memory, eyes-free

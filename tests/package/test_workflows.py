@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+from impchat import paths
+from impchat.app import App
 from impchat.texts import LANGUAGES
 from tests.package.flet_build import ROOT
 
@@ -149,10 +151,36 @@ def test_an_archive_of_xcode_becomes_an_ipa(tmp_path: Path) -> None:
         assert "Payload/Runner.app/Info.plist" in packed.namelist()
 
 
-def test_what_the_emulator_looks_for_are_words_of_the_app() -> None:
-    _, flow = yaml.safe_load_all((ROOT / "tests" / "mobile" / "emulator.yaml").read_text(encoding="utf-8"))
-    shown = [re.sub(r"\{\w+\}", "2", text) for text in LANGUAGES["en"].values()]
-    sought = [deed["tapOn"] for deed in flow if isinstance(deed, dict) and "tapOn" in deed]
-    sought += [deed["extendedWaitUntil"]["visible"] for deed in flow if "extendedWaitUntil" in deed]
-    assert len(sought) > 4
-    assert [words for words in sought if words not in shown and "[Rr]ed" not in words] == []
+def flow() -> list[Any]:
+    """What is done in the emulator."""
+    _, deeds = yaml.safe_load_all((ROOT / "tests" / "mobile" / "emulator.yaml").read_text(encoding="utf-8"))
+    return [deed for deed in deeds if isinstance(deed, dict)]
+
+
+def sought() -> list[str]:
+    """The words that are tapped or waited for there."""
+    found: list[Any] = [deed["tapOn"] for deed in flow() if "tapOn" in deed]
+    found += [deed["extendedWaitUntil"]["visible"] for deed in flow() if "extendedWaitUntil" in deed]
+    return [words for each in found for words in (each.values() if isinstance(each, dict) else [each])]
+
+
+def test_what_the_emulator_taps_are_words_of_the_phone_app() -> None:
+    app = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "mobile").rglob("*.py"))
+    shown = [re.sub(r"\{\w+\}", "2", text) for key, text in LANGUAGES["en"].items() if f'"{key}"' in app]
+    assert "Your question" not in shown, "it is the page's"
+    plain = [words for words in sought() if not words.startswith(".*")]
+    assert len(plain) > 4
+    assert [words for words in plain if words not in shown] == []
+
+
+def test_the_answer_in_the_emulator_is_the_demos_and_nothing_else_in_the_app_says_it(tmp_path: Path) -> None:
+    [question] = [deed["inputText"] for deed in flow() if "inputText" in deed]
+    [answer] = {words for words in sought() if words.startswith(".*")}
+    assert [text for text in (question, *LANGUAGES["en"].values()) if re.fullmatch(answer, text, re.DOTALL)] == []
+    with App.open(tmp_path) as app:
+        chat = app.chat()
+        chat.attach(paths.samples()[1].read_bytes())  # "Sample picture 2"
+        list(chat.send(question).events())  # to its end
+        assert re.fullmatch(answer, chat.branch()[-1].text, re.DOTALL)
+    waits = [deed["extendedWaitUntil"]["visible"] for deed in flow() if "extendedWaitUntil" in deed]
+    assert waits[-1] == answer, "what is there after the restart is the answer"

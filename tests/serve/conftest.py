@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,13 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     yield start
     for each in sites:
         each.close()
+
+
+def wait_until(fact: Callable[[], bool]) -> None:
+    end = time.monotonic() + SECONDS
+    while not fact():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def drawing(colour: str = "red", size: tuple[int, int] = (320, 240)) -> bytes:

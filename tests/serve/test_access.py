@@ -13,7 +13,7 @@ from impchat.cli import main
 from impchat.errors import RequestError, SettingsError
 from impchat.server.access import Access
 from tests.core.scripted import ScriptedEngine
-from tests.serve.conftest import Serve, asking, question
+from tests.serve.conftest import Serve, asking, question, wait_until
 
 
 class Clock:
@@ -66,10 +66,11 @@ def test_when_it_was_used_is_told_to_the_minute(access: Access, clock: Clock) ->
     token = access.create("laptop")[1]
     assert access.holders()[0].used_utc is None
     access.holder(token)
-    first = access.holders()[0].used_utc
+    wait_until(lambda: access.holders()[0].used_utc is not None)
+    first = access.holders()[0].used_utc or ""
     clock.now += 120
     access.holder(token)
-    assert first is not None and (access.holders()[0].used_utc or "") > first
+    wait_until(lambda: (access.holders()[0].used_utc or "") > first)
 
 
 def test_a_code_pairs_one_device_however_it_is_spelt(access: Access) -> None:

@@ -6,8 +6,6 @@ import asyncio
 import json
 import socket
 import threading
-import time
-from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -18,14 +16,7 @@ from impchat.messages import Finished, Stats
 from impchat.server.api import build_api
 from impchat.server.desk import Desk
 from tests.core.scripted import ScriptedEngine
-from tests.serve.conftest import SECONDS, Serve, Site, asking, data_uri, drawing, question
-
-
-def wait_until(fact: Callable[[], bool]) -> None:
-    end = time.monotonic() + SECONDS
-    while not fact():
-        assert time.monotonic() < end
-        time.sleep(0.01)
+from tests.serve.conftest import SECONDS, Serve, Site, asking, data_uri, drawing, question, wait_until
 
 
 def figure(site: Site, name: str) -> float:
@@ -96,7 +87,8 @@ def test_unknown_paths_methods_and_bodies_get_openais_error_body(site: Site) -> 
         for response, status in (
             (client.get("/v1/nothing"), 404),
             (client.get("/v1/chat/completions"), 405),
-            (client.post("/v1/chat/completions", content=b"{"), 400),
+            (client.post("/v1/chat/completions", content=b"{", headers={"content-type": "application/json"}), 400),
+            (client.post("/v1/chat/completions", content=b"{"), 415),
             (client.post("/v1/chat/completions", content=b"[]", headers={"content-type": "application/json"}), 400),
             (client.post("/v1/chat/completions", **raw(asking(question("\ud800")))), 200),
             (client.post("/v1/chat/completions", **raw(asking(question("Hi"), model="\ud800"))), 404),

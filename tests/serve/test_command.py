@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
-from impchat import servers
+from impchat import paths, servers
 from impchat.cli import main
 from impchat.server import tls
+from tests.core.hands import endless_model
 
 ROOT = Path(__file__).parents[2]
 
@@ -123,3 +126,50 @@ def test_plain_http_comes_with_a_warning_and_a_code_is_not_made_for_this_machine
     assert "http://127.0.0.1" in out
     assert "everybody in this network can read" in errors
     assert "--listen" in errors  # no other device could use the code
+    assert "Traceback" not in errors
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]])
+def test_ending_the_server_in_mid_answer_is_quiet(
+    tmp_path: Path, signals: list[signal.Signals], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    model = endless_model(paths.demo_bundle(), tmp_path_factory.mktemp("models") / "endless")
+    command = [sys.executable, "-m", "impchat.cli", "serve", "--port", "0", "--data", str(tmp_path), "--model", model]
+    body = {"model": "endless", "messages": [{"role": "user", "content": "Tell me a story"}]}
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process,
+        httpx.Client(trust_env=False, timeout=60) as client,
+        ThreadPoolExecutor() as pool,
+    ):
+        assert process.stdout and process.stderr
+        found = re.search(r"http://127\.0\.0\.1:\d+/v1", process.stdout.readline())
+        assert found
+        url = f"{found[0]}/chat/completions"
+        whole = pool.submit(httpx.post, url, json=body, timeout=60, trust_env=False)
+        with client.stream("POST", url, json=body | {"stream": True}) as streamed:
+            next(streamed.iter_lines())
+            for each in signals:
+                process.send_signal(each)
+            errors = process.stderr.read()
+        whole.exception()
+    assert (process.returncode, errors) == (0, "")
+
+
+def test_a_server_runs_where_its_address_cannot_be_written(tmp_path: Path) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "impchat.cli", "serve", "--port", str(port), "--data", str(tmp_path)]
+    with open("/dev/full", "w") as full, subprocess.Popen(command, stdout=full, stderr=subprocess.PIPE) as process:
+        while process.poll() is None:  # there is no line to wait for
+            try:
+                assert httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code == 200
+                break
+            except httpx.ConnectError:
+                continue
+        process.send_signal(signal.SIGINT)
+        errors = process.communicate(timeout=60)[1]
+    assert (process.returncode, errors) == (0, b"")

@@ -120,9 +120,11 @@ def visit(browser: Browser) -> Iterator[Visit]:
         check()
 
 
-def drawing(colour: str = "red", shape: str = "ellipse", size: tuple[int, int] = (320, 240)) -> bytes:
-    """A PNG with one shape on white."""
-    picture = Image.new("RGB", size, "white")
+def drawing(
+    colour: str = "red", shape: str = "ellipse", size: tuple[int, int] = (320, 240), paper: str = "white"
+) -> bytes:
+    """A PNG with one shape on paper."""
+    picture = Image.new("RGB", size, paper)
     getattr(ImageDraw.Draw(picture), shape)([100, 60, 220, 180], fill=colour)
     out = io.BytesIO()
     picture.save(out, "PNG")

@@ -13,12 +13,17 @@ from pathlib import Path
 
 import httpx
 import pytest
+from playwright.sync_api import expect
 
-from impchat import servers
+from impchat import paths, servers, settings
 from impchat.cli import main
+from impchat.history import History
 from impchat.server import tls
 from impchat.server.access import Access
 from impchat_web.languages import choose
+from tests.core.hands import endless_model
+from tests.web.conftest import Visit
+from tests.web.hands import send
 
 
 def test_the_page_opens_where_the_packages_of_the_phone_app_are_not_installed(tmp_path: Path) -> None:
@@ -48,6 +53,27 @@ def test_it_prints_its_address_serves_the_page_and_ends_with_ctrl_c(tmp_path: Pa
         process.send_signal(signal.SIGINT)
         out, errors = process.communicate(timeout=30)
     assert (process.returncode, out, errors) == (0, "", "")
+
+
+def test_ctrl_c_in_mid_answer_is_quiet_and_keeps_the_answer(tmp_path: Path, visit: Visit) -> None:
+    model = endless_model(paths.demo_bundle(), tmp_path / "endless")
+    data = tmp_path / "data"
+    command = [sys.executable, "-m", "impchat.cli", "web", "--port", "0", "--no-open", "--data", str(data)]
+    command += ["--model", str(model)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        address = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
+        assert address
+        page = visit(address[0], may_log=("",))  # a page that loses its server complains
+        send(page, "Tell me a story")
+        expect(page.locator(".answer .words")).to_contain_text(re.compile(r"\w"))
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=60)
+    assert (process.returncode, out, errors) == (0, "", "")
+    with closing(History(paths.history_file(data))) as history:
+        [row] = history.conversations(settings.OWNER)
+        answer = history.branch(row.uuid, settings.OWNER)[-1]
+    assert answer.state == "stopped" and answer.text
 
 
 def test_devices_reach_the_api_by_tls_and_not_the_page(tmp_path: Path) -> None:
@@ -87,13 +113,14 @@ def test_a_busy_port_gives_one_sentence(capsys: pytest.CaptureFixture[str], tmp_
         (["--port", "70000"], "70000"),
         (["--port", "http"], "http"),
         (["--port", "0", "--model", "no-such-model"], "no-such-model"),
+        (["--port", "0", "--data", "~nosuchuser/x"], "~nosuchuser/x"),
         (["--share"], "--share"),
     ],
 )
 def test_what_cannot_be_served_gives_one_sentence(
     options: list[str], says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert main(["web", *options, "--data", str(tmp_path)]) == 2
+    assert main(["web", "--data", str(tmp_path), *options]) == 2
     told = capsys.readouterr()
     assert told.out == ""
     assert says in told.err

@@ -85,6 +85,10 @@ def test_the_api_is_behind_the_same_port(serve: Serve) -> None:
         assert done.json()["choices"][0]["message"]["content"]
         assert client.get("/health").json()["status"] == "ok"
         assert client.get("/v1/nothing").json()["error"]["type"] == "invalid_request_error"
+        for path in ("/chat/completions", "/v1//chat/completions", "/v1/chat/completions/"):
+            assert client.post(path, json=asked).status_code == 200
+        for path in ("/models", "/v1/models/", "/health", "/metrics"):
+            assert client.head(path).status_code == client.get(path).status_code == 200
         assert client.post("/bundles").status_code == 405 and client.get("/bundles").status_code == 403
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from PIL import Image
+from playwright.sync_api import Locator, Page, expect
 
-from impchat import settings
+from impchat import paths, settings
+from impchat.models import library
+from tests.core.hands import copy_model
 from tests.web.conftest import Serve, Visit, drawing
 from tests.web.hands import LEAVING, QUESTION, add_by_click, add_by_drop, add_by_paste, answer, conversation, send
 
@@ -94,6 +99,27 @@ def test_the_demo_model_is_called_one(serve: Serve, visit: Visit) -> None:
     page.reload()
     page.wait_for_selector("body.ready")
     expect(page.locator("#banner")).to_be_hidden()
+
+
+def test_an_unverified_model_is_offered_and_once_it_answers_the_page_says_so(
+    serve: Serve, visit: Visit, tmp_path: Path
+) -> None:
+    models = paths.models_dir(tmp_path / "data")
+    copy_model(paths.demo_bundle(), models / "doubtful", id="doubtful", name="My <own>", unverified="nll 3.1")
+    page = visit(serve().url)
+    page.get_by_role("button", name="Hide").click()
+    expect(page.locator("#banner")).to_contain_text("My <own> is here, but finds right answers")
+    expect(page.locator("#banner").get_by_text("Demo model")).to_be_hidden()
+    page.get_by_role("button", name="Use it all the same").click()
+    expect(page.locator("#top")).to_contain_text("doubtful")
+    expect(page.locator("#banner")).to_contain_text("may be wrong more often")
+    expect(page.get_by_role("button", name="Use it all the same")).to_have_count(0)
+    expect(page.get_by_role("button", name="Hide")).to_have_count(0)
+    page.wait_for_selector("body.ready")
+    add_by_click(page, drawing("red"))
+    send(page, "What colour is the circle?")
+    expect(answer(page, 1)).to_contain_text("red")
+    assert library.chosen(tmp_path / "data") == "doubtful"
 
 
 def test_a_sample_picture_and_a_suggested_question_give_an_answer(serve: Serve, visit: Visit) -> None:
@@ -226,3 +252,30 @@ def test_a_click_shows_a_picture_large(serve: Serve, visit: Visit) -> None:
     page.wait_for_function("document.querySelector('#viewer img').naturalWidth === 900")
     page.keyboard.press("Escape")
     expect(large).to_be_hidden()
+
+
+@pytest.mark.parametrize("width", [1280, 412])
+def test_the_thinnest_and_the_smallest_pictures_are_seen(serve: Serve, visit: Visit, width: int) -> None:
+    page = visit(serve().url, viewport={"width": width, "height": 800})
+
+    def is_green(shown: Locator, least: int) -> None:
+        page.wait_for_function("image => image.complete && image.naturalWidth > 0", arg=shown.element_handle())
+        box = shown.bounding_box()
+        assert box and least <= box["width"] <= 0.93 * width and least <= box["height"] <= 721, box
+        pixels = Image.open(io.BytesIO(shown.screenshot())).convert("RGB")
+        middle = [pixels.getpixel((pixels.width // 2 + x, pixels.height // 2 + y)) for x in (-4, 4) for y in (-4, 4)]
+        assert all(green > red + 60 and green > blue + 60 for red, green, blue in middle), middle
+
+    sizes = [(1, 20_000), (20_000, 1), (1, 1), (2, 3)]
+    for number, size in enumerate(sizes, 1):
+        add_by_click(page, drawing(size=size, paper="green"))
+        expect(page.locator("#chips .chip:not(.reading)")).to_have_count(number)
+        is_green(page.locator("#chips img").last, 24)
+    send(page, "What is in the picture?")
+    answer(page, 1)
+    for picture in page.locator("#thread .picture").all():
+        is_green(picture.locator("img"), 24)
+        picture.click()
+        is_green(page.locator("#viewer img"), 48)
+        page.keyboard.press("Escape")
+        expect(page.locator("#viewer img")).to_be_hidden()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
-from playwright.sync_api import expect
+import io
 
-from impchat import settings
+import pytest
+from PIL import Image
+from playwright.sync_api import Locator, expect
+
+from impchat import images, settings
 from impchat.messages import Failed
 from tests.core.scripted import ScriptedEngine
 from tests.core.slow import ANSWER, SlowEngine
@@ -77,6 +80,12 @@ def test_copy_takes_the_code_alone_and_an_answer_as_its_markdown(serve: Serve, v
         page.press(QUESTION, "Control+v")
         expect(page.locator(QUESTION)).to_have_value(expected)
         expect(button).to_have_text("Copy")
+    page.evaluate("getSelection().selectAllChildren(document.querySelector('#thread .answer'))")
+    page.keyboard.press("Control+c")
+    page.fill(QUESTION, "")
+    page.press(QUESTION, "Control+v")
+    by_hand = page.locator(QUESTION).input_value()
+    assert 'print("hello")' in by_hand and "Copy" not in by_hand and "python" not in by_hand
 
 
 def test_a_browser_that_cannot_copy_says_so(serve: Serve, visit: Visit) -> None:
@@ -198,3 +207,41 @@ def test_a_slow_model_shows_how_far_it_reads_a_stop_button_and_why_it_failed(ser
     expect(page.locator("#thread .note.error")).to_have_count(1)
     expect(page.locator("#thread .note.error")).to_be_visible()
     expect(page.get_by_role("button", name="Send")).to_be_visible()
+
+
+def painted(element: Locator) -> int:
+    """How many colours are within an element, its border aside."""
+    picture = Image.open(io.BytesIO(element.screenshot())).convert("RGB")
+    across, down = picture.width // 4, picture.height // 4
+    return len(picture.crop((across, down, picture.width - across, picture.height - down)).getcolors(1 << 16) or [])
+
+
+def test_pictures_fill_their_frames_and_signs_are_seen_in_forced_colours(serve: Serve, visit: Visit) -> None:
+    engine = ScriptedEngine()
+    site = serve(engine)
+    history, owner = site.app.history, settings.OWNER
+    chat = history.create_conversation(owner).uuid
+    parent = None
+    for sizes in ([(400, 300), (300, 700), (900, 200), (1, 20_000), (20_000, 1)], [(1, 20_000)]):
+        shas = [history.add_image(images.prepare(drawing(size=size)), owner).sha256 for size in sizes]
+        asked = history.add_question(chat, owner, parent=parent, text="What?", images=shas).uuid
+        parent = history.start_answer(chat, owner, parent=asked, model="scripted-1").uuid
+        history.finish_answer(parent, text="That.", state="done", finish_reason="stop")
+    page = visit(f"{site.url}/?c={chat}", forced_colors="active", viewport={"width": 800, "height": 600})
+    pictures = page.locator("#thread .picture")
+    expect(pictures).to_have_count(6)
+    for picture in pictures.all():
+        picture.scroll_into_view_if_needed()
+        frame, image = picture.bounding_box(), picture.locator("img").bounding_box()
+        assert frame and image and min(image["width"], image["height"]) >= 20 and image["height"] <= 300
+        assert abs(frame["width"] - image["width"]) <= 2 and abs(frame["height"] - image["height"]) <= 2
+    pictures.last.click()
+    expect(page.locator("#viewer img")).to_be_visible()
+    page.wait_for_function("document.querySelector('#viewer img').getBoundingClientRect().width > 20")
+    page.keyboard.press("Escape")
+
+    page.set_viewport_size({"width": 1280, "height": 800})
+    entry = page.locator("#history li")
+    entry.hover()
+    for sign in (page.locator("#attach"), page.locator("#send"), entry.locator(".rename"), entry.locator(".delete")):
+        assert painted(sign) > 1, sign

@@ -10,13 +10,13 @@ import argparse
 import os
 import sys
 import webbrowser
-from contextlib import ExitStack, closing, suppress
-from pathlib import Path
+from contextlib import ExitStack, closing
 
 from impchat import paths, settings
-from impchat.cli import choose_language
+from impchat.cli import choose_language, chosen_data
 from impchat.cli_servers import open_app
 from impchat.cli_words import Parser, common_options, listen_options, port, server_options
+from impchat.terminal import announce
 from impchat.texts import say
 
 
@@ -59,7 +59,7 @@ def _serve(options: argparse.Namespace, language: str) -> int:
         # First: a busy port must not cost opening the rest.
         bound = stack.enter_context(loopback.bind(options.host, options.port))
         address = listen.address(bound)
-        data = paths.ensure_data_dir(Path(options.data).expanduser() if "data" in options else paths.data_dir())
+        data = paths.ensure_data_dir(chosen_data(options))
         access = stack.enter_context(closing(Access(data)))
         app = stack.enter_context(open_app(data, options))
         desk = Desk(settings.QUEUE_REQUESTS)
@@ -72,15 +72,14 @@ def _serve(options: argparse.Namespace, language: str) -> int:
             stack.enter_context(door.served(entrance, others))
 
         def ready() -> None:
-            print(say("web.address", language, address=address), flush=True)
+            announce(say("web.address", language, address=address))
             if entrance:
-                print(say("web.entrance", language, address=entrance.address), flush=True)
+                announce(say("web.entrance", language, address=entrance.address))
                 if options.http:
-                    print(say("listen.plain", language), flush=True)
+                    announce(say("listen.plain", language))
             if options.open:
                 webbrowser.open(address)
 
         web = server.build_app(app, options.language if "language" in options else None, access, desk)
-        with suppress(KeyboardInterrupt):  # how uvicorn passes Ctrl-C on when it has ended
-            listen.Server(web, ready, **loopback.SOCKETS).run(sockets=[bound])
+        listen.serve(web, bound, ready, **loopback.SOCKETS)
     return 0

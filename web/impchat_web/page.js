@@ -545,14 +545,15 @@ window.impchat = (() => {
     return copied;
   };
 
+  const labels = new WeakMap();
   const copy = async (button, text) => {
     const written = navigator.clipboard?.writeText(text) ?? Promise.reject();
     const copied = await written.then(() => true, () => copyOldWay(text));
     if (!copied) return notice("error", say("copy_failed"));
-    button.dataset.label ??= button.textContent;
+    if (!labels.has(button)) labels.set(button, button.textContent); // pressed again, it says "Copied" already
     button.textContent = say("copied");
     announce(say("copied"));
-    setTimeout(() => (button.textContent = button.dataset.label), 1500);
+    setTimeout(() => (button.textContent = labels.get(button)), 1500);
   };
 
   const viewer = element("dialog", { id: "viewer" });
@@ -665,13 +666,24 @@ window.impchat = (() => {
       localStorage.setItem("impchat.banner", "hidden");
       document.body.classList.add("no-banner");
     },
+    "use-unverified": async (button) => {
+      button.disabled = true;
+      const response = await fetch(`/unverified?model=${encodeURIComponent(button.dataset.model)}`, { method: "POST" });
+      if (response.ok) return location.reload();
+      button.disabled = false;
+      notice("error", (await response.json()).error);
+    },
     "copy-answer": (button) => copy(button, button.dataset.source),
     "copy-code": (button) => copy(button, find("pre", button.closest(".code")).textContent.replace(/\n$/, "")),
     latest: toEnd,
     enlarge: (button) => {
-      const alt = find("img", button).alt;
+      const large = element("img", { src: `/image/${button.dataset.image}`, alt: find("img", button).alt });
+      large.addEventListener("load", () => {
+        large.style.setProperty("--width", `${large.naturalWidth}px`);
+        large.style.setProperty("--ratio", large.naturalWidth / large.naturalHeight);
+      });
       viewer.replaceChildren(
-        element("img", { src: `/image/${button.dataset.image}`, alt }),
+        large,
         element("button", { type: "button", class: "tool close", "aria-label": say("hide") }),
       );
       viewer.showModal();
@@ -750,6 +762,7 @@ window.impchat = (() => {
 
   const firstTime = (state) => {
     page.words = state.words;
+    find("#top .model").textContent = state.model; // another one may answer since the page was built
     document.documentElement.lang = state.language;
     document.body.classList.toggle("no-banner", localStorage.getItem("impchat.banner") === "hidden");
     find("[data-do=menu]").setAttribute("aria-label", say("menu"));

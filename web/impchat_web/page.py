@@ -22,7 +22,7 @@ from impchat import paths, remarks, settings
 from impchat.app import App
 from impchat.errors import HistoryError, ImpChatError
 from impchat.texts import LANGUAGES, say
-from impchat_web import languages, render, render_devices
+from impchat_web import banners, languages, render, render_devices
 
 State = dict[str, Any]
 """What the browser keeps: conversation, title, answer (the uuid of the one being written, or ""), pictures (sha256 of
@@ -119,9 +119,9 @@ class View:
         state = self._opened(request.query_params.get("c", ""), _LISTED, request)
         return (
             gr.update(label=say("chat.question", language), placeholder=say("chat.question_hint", language)),
-            state | {"language": language, "words": words, "listed": _LISTED},
+            state | {"language": language, "words": words, "listed": _LISTED, "model": self.app.model},
             *(say(f"chat.{name}", language) for name in ("new", "attach", "send", "stop")),
-            render.banner(language) if self.app.demo else "",
+            banners.html(self.app, language),
             render.place(self.app.server, language),
             render_devices.button(language) if self.pairs else "",
         )

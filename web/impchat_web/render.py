@@ -82,7 +82,7 @@ def _picture(image: Image, name: str, enlarge: str) -> str:
 def _thumbnail(image: Image, name: str) -> str:
     scale = min(1.0, _PICTURE_WIDTH / image.width, _PICTURE_HEIGHT / image.height)
     # Width and height keep the place free, so that nothing jumps when the picture comes.
-    size = f'width="{round(image.width * scale)}" height="{round(image.height * scale)}"'
+    size = f'width="{max(1, round(image.width * scale))}" height="{max(1, round(image.height * scale))}"'
     return f'<img src="/thumbnail/{image.sha256}" alt="{escape(name)}" {size}>'
 
 
@@ -184,17 +184,6 @@ def welcome(samples: Sequence[str], language: str) -> str:
         f'<section class="welcome"><span class="face" aria-hidden="true">{MARK}</span>'
         f"<h1>{escape(say('chat.welcome', language))}</h1><p>{escape(say('web.welcome_lead', language))}</p>"
         f'{cards}<h2>{escape(say("chat.asks", language))}</h2><div class="asks">{asks}</div></section>'
-    )
-
-
-def banner(language: str) -> str:
-    """What a person must know of the demo model."""
-    hide = escape(say("chat.hide", language))
-    return (
-        f'<div class="banner" role="note"><b>{escape(say("chat.demo", language))}</b>'
-        f"<span>{escape(say('chat.demo_says', language))}</span>"
-        f'<button type="button" class="tool close" data-do="hide-banner" aria-label="{hide}" title="{hide}">'
-        "</button></div>"
     )
 
 

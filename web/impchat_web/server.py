@@ -11,9 +11,10 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
 from functools import lru_cache
 from html import escape
 from importlib import metadata
@@ -27,6 +28,8 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(2**31)
 
 import gradio as gr
+import gradio.routes
+import gradio.utils
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -44,7 +47,7 @@ from impchat.server.access import Access
 from impchat.server.api import build_api
 from impchat.server.desk import Desk
 from impchat.texts import say
-from impchat_web import devices, guard, languages, page, render
+from impchat_web import banners, devices, guard, languages, page, render
 
 _HERE = Path(__file__).parent
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -52,7 +55,7 @@ _FOREVER = {"cache-control": "private, max-age=31536000, immutable"}  # for addr
 _DAY = {"cache-control": "private, max-age=86400"}
 _PICTURES = ("/image/", "/thumbnail/", "/sample/")
 _TALK = ("/attach", "/detach", "/draft", "/follow/", "/stop/")
-_OURS = (*_PICTURES, *_TALK, "/page.", "/manifest.", "/favicon.", devices.PATH, *api.PATHS)
+_OURS = (*_PICTURES, *_TALK, "/page.", "/manifest.", "/favicon.", banners.PATH, devices.PATH, *api.PATHS)
 _FOREIGN_META = re.compile(r'<meta\s+(?:property="og:|name="twitter:)[^>]*>')  # "Gradio", "Click to try out the app!"
 _FILES = {"page.js": "text/javascript", "page.css": "text/css", "page.svg": "image/svg+xml"}
 _THUMBNAILS = 256  # kept in memory
@@ -90,26 +93,39 @@ def build_app(app: App, language: str | None = None, access: Access | None = Non
     _add_draft(web, app, language)
     _add_answers(web, app, language)
     _add_files(web)
+    banners.add_to(web, app)
     if access:
         devices.add_to(web, app, access, language)
-    gr.mount_gradio_app(
-        web,
-        page.build(app, language, pairs=access is not None),
-        "/",
-        footer_links=[],
-        run_history=False,
-        ssr_mode=False,
-        pwa=False,
-        enable_monitoring=False,
-        mcp_server=False,
-        theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-    )
+    with _no_folders(app.data):
+        gr.mount_gradio_app(
+            web,
+            page.build(app, language, pairs=access is not None),
+            "/",
+            footer_links=[],
+            run_history=False,
+            ssr_mode=False,
+            pwa=False,
+            enable_monitoring=False,
+            mcp_server=False,
+            theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        )
     others = {api.PATHS: build_api(app, desk=desk, access=access)}
     others |= {(f"{path}/",): other for path, other in beside.items()}
     web.add_middleware(_Crossing, others=others)
     web.add_middleware(guard.Guard, ours=_OURS, beside=tuple(beside), dress=_dress(language))
     web.add_middleware(_Compression, without=tuple(path for paths in others for path in paths))
     return web
+
+
+@contextmanager
+def _no_folders(data: Path) -> Iterator[None]:
+    """Keep Gradio from leaving folders behind, and from failing where it cannot make them: `gradio` among the shared
+    temporary files, for a mode that we do not use, and those of matplotlib, which it starts at every event if that is
+    installed. In the block the application is made."""
+    gradio.utils.MatplotlibBackendMananger = nullcontext  # as it is spelled there
+    with tempfile.TemporaryDirectory(dir=data) as folder:
+        gradio.routes.DEFAULT_TEMP_DIR = folder
+        yield
 
 
 def _front_ends() -> Iterator[tuple[str, Callable[..., FastAPI]]]:

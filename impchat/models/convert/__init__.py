@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -19,7 +19,7 @@ from impchat.models import bundle, catalog
 
 if TYPE_CHECKING:
     from impchat.models.convert.checkpoint import Folder
-    from impchat.models.convert.layouts import Plan
+    from impchat.models.convert.layouts import Eyes, Plan
     from impchat.models.convert.vocabulary import Vocabulary
 
 LANGUAGE_FILE = "language.gguf"
@@ -145,7 +145,8 @@ class Conversion:
     def finish(self) -> bundle.Bundle:
         """Make the bundle, verify it, and move it to its place, once all files are taken; the work files are removed.
 
-        What was measured goes into the manifest, under "verify". Eyes that 8 bits would spoil get 16.
+        What was measured goes into the manifest, under "verify"; a bundle that misses a bound is kept as unverified.
+        Eyes that 8 bits would spoil get 16.
         Raises ModelError as `language.finish` and `verify.verify` do, and "model.target_unwritable"."""
         from impchat.models.convert import language as language_file
         from impchat.models.convert import verify
@@ -154,7 +155,11 @@ class Conversion:
         assert not self.files, f"{self.files} were not taken"
         folder = self._work.folder / "bundle"
         language, vision = self._kinds
-        described = replace(self._described, revision=self._revision or f"sha256:{self._content()}")
+        described = replace(
+            self._described,
+            image=_image(self._described.image.aspect, self._work.eyes),
+            revision=self._revision or f"sha256:{self._content()}",
+        )
         with bundle.writing(self._target):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
@@ -165,8 +170,7 @@ class Conversion:
             if (folder / (data := VISION_FILE + DATA)).exists():
                 files[bundle.VISION_DATA] = (data, vision)
             sealed = bundle.seal(folder, described, files)
-            measured = {"verify": asdict(verify.verify(sealed, weights))}
-            bundle.seal(folder, replace(described, figures={**described.figures, **measured}), files)
+            bundle.write_manifest(verify.measured(sealed, weights))
             bundle.move_in(folder, self._target)
         discard(self._target)
         return bundle.load(self._target)
@@ -181,7 +185,7 @@ class Conversion:
 
 
 def describe(folder: Folder, id: str) -> bundle.Bundle:
-    """What a bundle of the checkpoint in `folder` would say, but for its files and revision.
+    """What a bundle of the checkpoint in `folder` would say, but for its files and revision; see `layouts.plan`.
 
     Raises ModelError as `layouts.plan` and `vocabulary.read` do."""
     from impchat.models.convert import layouts
@@ -204,15 +208,14 @@ def _described(folder: Folder, plan: Plan, words: Vocabulary, entry: catalog.Ent
     aspect = folder.config.text("image_aspect_ratio")
     if aspect not in get_args(bundle.Aspect):
         raise folder.config.wrong("image_aspect_ratio", aspect)
-    half = (0.5, 0.5, 0.5)
     return bundle.Bundle(
         path=folder.path,
         id=entry.id,
         name=entry.name,
         family=plan.language.family,
         template="phi3-tight" if words.tight else plan.layout.family.template,
-        image=bundle.ImageRule(plan.eyes.image_size, aspect, half, half, "bicubic", plan.eyes.tokens),  # type: ignore[arg-type]
-        text=bundle.TextRule(add_bos=words.add_bos, eos=words.eos, nfc=words.nfc),
+        image=_image(aspect, plan.eyes),  # type: ignore[arg-type]
+        text=bundle.TextRule(add_bos=words.add_bos, eos=words.eos, nfc=words.nfc, plain=entry.demo),
         sampling=entry.sampling,
         # llama.cpp looks back on all positions where the model was made to look back on fewer.
         context_tokens=min(entry.context_tokens, plan.language.window or plan.language.context),
@@ -222,6 +225,11 @@ def _described(folder: Folder, plan: Plan, words: Vocabulary, entry: catalog.Ent
         demo=entry.demo,
         files={},
     )
+
+
+def _image(aspect: bundle.Aspect, eyes: Eyes) -> bundle.ImageRule:
+    half = (0.5, 0.5, 0.5)
+    return bundle.ImageRule(eyes.image_size, aspect, half, half, "bicubic", eyes.tokens)
 
 
 def _items(values: Mapping[str, str]) -> list[str]:

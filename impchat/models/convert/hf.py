@@ -55,8 +55,9 @@ def export(
     "model.target_unwritable"."""
     from impchat.models.convert import describe
 
-    described = describe(Folder(source), "imp")
-    weights = layouts.recognise(Checkpoint(source))
+    checkpoint = Checkpoint(source)
+    described = describe(checkpoint, "imp")
+    weights = layouts.recognise(checkpoint)
     if target.exists():
         raise ModelError("model.target_occupied", path=str(target))
     begun()

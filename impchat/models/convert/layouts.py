@@ -9,9 +9,10 @@ This file does not know what the tensors are for, nor what is made of them.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from impchat.errors import ModelError
@@ -35,10 +36,17 @@ class Eyes:
     patch_size: int
     norm_eps: float
     projected: int  # hidden size of the language model
+    named_size: int | None = field(default=None, compare=False)  # of pictures, in the name of the tower
 
     @property
     def tokens(self) -> int:
         return (self.image_size // self.patch_size) ** 2
+
+    def of_side(self, side: int) -> Eyes:
+        """These eyes for pictures of `side` x `side` patches. A size that the configuration or the tower's name says
+        stays where it has as many: 384 pixels have 27 patches of 14, and a rest."""
+        sizes = [self.image_size, self.named_size or 0, side * self.patch_size]
+        return replace(self, image_size=next(size for size in sizes if size // self.patch_size == side))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +70,7 @@ LAYOUTS = (
     Layout("Qwen2", qwen2.FAMILY, ".mlp.gate_proj.", "model"),
     Layout("Phi-3", phi3.FAMILY, ".mlp.gate_up_proj.", "model"),
 )
+_POSITIONS = "eyes.embeddings.position_embedding.weight"
 # SigLIP SO400M/14: what a configuration says that names only the tower
 _SO400M = {
     "hidden_size": 1152,
@@ -82,6 +91,16 @@ class Plan:
     shapes: Mapping[str, Shape]  # name of a tensor here -> shape
     parts: Mapping[str, Part]  # name of a tensor here -> where it lies in the checkpoint
     sources: Mapping[str, Shape]  # name of a tensor of the checkpoint -> shape; some may be there and are not read
+
+    def fitted(self, name: str, shape: Shape) -> Plan:
+        """This plan, once the tensor `name` of the checkpoint is known to have this shape. The table of positions has a
+        row for each patch of a square picture, and so says how large pictures are, whatever the configuration does."""
+        side = math.isqrt(shape[0]) if shape else 0
+        if name != eye_source(_POSITIONS, self.layout.prefix) or shape != (side * side, self.eyes.hidden):
+            return self
+        eyes = self.eyes.of_side(side)
+        shapes = {**self.shapes, **eye_shapes(eyes)}
+        return replace(self, eyes=eyes, shapes=shapes, sources={**self.sources, name: shape})
 
 
 class Weights:
@@ -117,7 +136,8 @@ def recognise(checkpoint: Checkpoint) -> Weights:
 
 
 def plan(folder: Folder) -> Plan:
-    """What the checkpoint in `folder` is; its weight files need not be there.
+    """What the checkpoint in `folder` is. Where its weight files need not be there, in a Folder that is no Checkpoint,
+    the size of pictures is what the configuration says, see `Plan.fitted`.
 
     Raises ModelError: "checkpoint.layout" (no layout we know), "checkpoint.config",
     "checkpoint.tensors_missing", "checkpoint.tensors_unknown"."""
@@ -134,10 +154,11 @@ def plan(folder: Folder) -> Plan:
         sources[part.name] = (part.of if part.of is not None else shapes[name][0], *shapes[name][1:])
     if missing := sources.keys() - found:
         raise ModelError("checkpoint.tensors_missing", path=path, names=listed(missing))
-    sources |= _unused(layout, eyes)
+    sources |= _unused(folder, layout, eyes)
     if unknown := found - sources.keys():
         raise ModelError("checkpoint.tensors_unknown", path=path, names=listed(unknown))
-    return Plan(layout, language, eyes, shapes, parts, sources)
+    planned, positions = Plan(layout, language, eyes, shapes, parts, sources), parts[_POSITIONS].name
+    return planned.fitted(positions, folder.shape(positions)) if isinstance(folder, Checkpoint) else planned
 
 
 def check_shapes(plan: Plan, names: Iterable[str], shape: Callable[[str], Shape], path: str) -> None:
@@ -154,6 +175,7 @@ def check_shapes(plan: Plan, names: Iterable[str], shape: Callable[[str], Shape]
 def describe_eyes(folder: Folder, language: Language) -> Eyes:
     """The vision tower of a checkpoint, as config.json describes it (`vision_config`, `vision_tower_config`), as the
     folder beside it does that `mm_vision_tower` names (imp-v1.5-3b-196), or SigLIP SO400M, where that name says so.
+    How many layers it has is counted, since a description may be older than the cut.
 
     Raises ModelError "checkpoint.config"."""
     config = folder.config
@@ -162,18 +184,23 @@ def describe_eyes(folder: Folder, language: Language) -> Eyes:
     vision = _vision_config(folder)
     if vision.values.get("hidden_act", "gelu_pytorch_tanh") != "gelu_pytorch_tanh":
         raise vision.wrong("hidden_act", vision.values["hidden_act"])
-    select = config.values.get("mm_vision_select_layer")
-    if not isinstance(select, int) or not -vision.integer("num_hidden_layers") <= select < 0:
+    select, told = config.values.get("mm_vision_select_layer"), vision.integer("num_hidden_layers")
+    if not isinstance(select, int) or not -told <= select < 0:
         raise config.wrong("mm_vision_select_layer", select)
+    named = _named_size(config)
+    # Imp's code deletes the layers that it does not use: where the description counts just those that are there, it
+    # was written afterwards. That of the tower SO400M never was.
+    is_cut = _count_layers(folder) == told != (_SO400M["num_hidden_layers"] if named else 0)
     eyes = Eyes(
         hidden=vision.integer("hidden_size"),
-        layers=vision.integer("num_hidden_layers") + 1 + select,  # -1 is the last layer's output, -2 the one before
+        layers=told if is_cut else told + 1 + select,  # -1 is the last layer's output, -2 the one before
         heads=vision.integer("num_attention_heads"),
         mlp=vision.integer("intermediate_size"),
         image_size=vision.integer("image_size"),
         patch_size=vision.integer("patch_size"),
         norm_eps=vision.number("layer_norm_eps", default=1e-6),  # SigLIP's configurations leave it out
         projected=language.hidden,
+        named_size=named,
     )
     if eyes.hidden % eyes.heads:
         raise vision.wrong("num_attention_heads", eyes.heads)
@@ -182,17 +209,29 @@ def describe_eyes(folder: Folder, language: Language) -> Eyes:
 
 def _vision_config(folder: Folder) -> Config:
     config = folder.config
-    for field in ("vision_config", "vision_tower_config"):
-        if field in config.values:
-            return config.inner(field)
+    for name in ("vision_config", "vision_tower_config"):
+        if name in config.values:
+            return config.inner(name)
     tower = config.text("mm_vision_tower").rstrip("/").rsplit("/", 1)[-1]
     file = f"{tower}/config.json"
     if folder.has(file):
         vision = Config(folder.json(file), folder.path / file)
         return vision.inner("vision_config") if "vision_config" in vision.values else vision
-    if known := re.fullmatch(r"siglip-so400m-patch14-(\d+)", tower):
-        return Config(_SO400M | {"image_size": int(known[1])}, config.path)
+    if (size := _named_size(config)) is not None:
+        return Config(_SO400M | {"image_size": size}, config.path)
     raise config.wrong("mm_vision_tower", tower)
+
+
+def _named_size(config: Config) -> int | None:
+    """The size of pictures that the name of the tower says, where it is SigLIP SO400M."""
+    known = re.fullmatch(r"(?:.*/)?siglip-so400m-patch14-(\d+)/*", str(config.values.get("mm_vision_tower")))
+    return int(known[1]) if known else None
+
+
+def _count_layers(folder: Folder) -> int:
+    """Of the vision tower, by the first norm of each."""
+    of_layer = re.compile(r".*\.vision_model\.encoder\.layers\.\d+\.layer_norm1\.weight")
+    return sum(of_layer.fullmatch(name) is not None for name in folder.names)
 
 
 def eye_shapes(eyes: Eyes) -> dict[str, Shape]:
@@ -225,8 +264,9 @@ def eye_source(name: str, prefix: str) -> str:
     )
 
 
-def _unused(layout: Layout, eyes: Eyes) -> dict[str, Shape]:
-    """Tensors that Imp's training code keeps in its model although the feature is taken before them: they may be
-    there and are not read."""
-    name = eye_source("eyes.post_layernorm", layout.prefix)
-    return {f"{name}.weight": (eyes.hidden,), f"{name}.bias": (eyes.hidden,)}
+def _unused(folder: Folder, layout: Layout, eyes: Eyes) -> dict[str, Shape]:
+    """Tensors that may be there and are not read, because the feature is taken before them: the norm that Imp's
+    training code keeps in its model, and the layers of a tower that was not cut."""
+    whole = eye_shapes(replace(eyes, layers=max(eyes.layers, _count_layers(folder))))
+    behind = whole | {f"eyes.post_layernorm.{kind}": (eyes.hidden,) for kind in ("weight", "bias")}
+    return {eye_source(name, layout.prefix): shape for name, shape in behind.items() if name not in eye_shapes(eyes)}

@@ -7,8 +7,8 @@ This file does not know what the numbers should be.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 from impchat import paths, prompts, settings
@@ -49,12 +49,23 @@ class Subject(AbstractContextManager["Subject"]):
         room = -(-bundle.context_tokens // _ROWS)
         self._context = Context(self.model, _ROWS, room, settings.BATCH_TOKENS, threads)
         self._read: list[kv.Cell] = []
+        self._writing = (bundle.writing, settings.SYSTEM)
 
     def __exit__(self, *_: object) -> None:
         self.eyes.close()
         self.eyes.free()
         self._context.free()
         self.model.free()
+
+    @contextmanager
+    def writing_as(self, template: str | None, system: str | None) -> Iterator[None]:
+        """Within this block prompts are written by another template, with another system text; None: as before."""
+        before = self._writing
+        self._writing = (template or before[0], before[1] if system is None else system)
+        try:
+            yield
+        finally:
+            self._writing = before
 
     def cells(self, picture: Picture, question: str, answer: str = "") -> list[kv.Cell]:
         """The positions of a question about `picture`; with an `answer`, up to and with the eos behind it."""
@@ -64,8 +75,9 @@ class Subject(AbstractContextManager["Subject"]):
         bundle = self.bundle
         bos = self.model.bos if bundle.text.add_bos else None
         tokenize = prompts.in_nfc(self.model.tokenize) if bundle.text.nfc else self.model.tokenize
-        written = (bundle.writing, tokenize, bundle.text.eos[0], bos)
-        cells = kv.cells(prompts.render(Prompt(settings.SYSTEM, tuple(turns)), *written), bundle.image.tokens)
+        template, system = self._writing
+        written = (template, tokenize, bundle.text.eos[0], bos)
+        cells = kv.cells(prompts.render(Prompt(system, tuple(turns)), *written), bundle.image.tokens)
         if answer:
             asked = self.cells(picture, question)
             assert cells[: len(asked)] == asked, "a prompt only grows"

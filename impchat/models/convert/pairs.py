@@ -48,3 +48,9 @@ PAIRS = (
         demo=False,
     ),
 )
+
+WIDE_PICTURES = ("shapes.png", "night.png")  # side by side they are a wide one
+WIDE = (
+    Pair("", "What color is the circle?", "The circle is red.", "The circle is green."),
+    Pair("", "What color is the heart?", "The heart is pink.", "The heart is blue."),
+)

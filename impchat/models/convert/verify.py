@@ -1,13 +1,19 @@
 """Whether a bundle does what its checkpoint does, and whether what it does makes sense at all.
 
-In: a bundle, and its checkpoint where that is still there. Out: `Figures`, which go into the manifest; an error with
-them where they are not good enough. Three things are looked at:
+In: a bundle, and its checkpoint where that is still there. Out: `Figures`, which go into the manifest. Three things are
+looked at:
 
 - its eyes against the checkpoint's, as transformers computes them in float32: the cosine of each patch's embedding;
 - its next tokens against the checkpoint's, wherever the checkpoint is sure of one;
 - for trained weights, how likely it finds right answers about the sample pictures, the end behind them, and wrong
   answers. The first two cannot see a wrong fact that conversion and reference share (which layer the eyes end with, how
   a picture is cut, how many dimensions turn, which token ends an answer); a model that is told one is at a loss here.
+
+The first two say whether our files compute what the checkpoint computes: where they do not, that is a fault of ours,
+and an error. The third is a matter of bounds, which may be wrong for weights that nobody tried: a bundle that misses
+them is kept and marked (`Bundle.unverified`). What no file says for sure is measured besides, so that a person can see
+it: with which template, with or without system text, and with which way to fit a wide picture into a square, right
+answers are likeliest.
 
 Trained weights are told from random ones by the embeddings of their tokens: training gives them directions in common,
 which no independent random numbers have. A bundle with the name of a published model is held to be trained whatever
@@ -18,25 +24,28 @@ trained weights but the demo's were at hand when they were set.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from impchat import images, settings
 from impchat.engines import kv
 from impchat.errors import ModelError
 from impchat.messages import Picture
 from impchat.models import catalog
-from impchat.models.bundle import Bundle
+from impchat.models.bundle import Aspect, Bundle
 from impchat.models.convert import vision
 from impchat.models.convert.layouts import Weights
 from impchat.models.convert.measure import Subject, sample
-from impchat.models.convert.pairs import PAIRS, Pair
+from impchat.models.convert.pairs import PAIRS, WIDE, WIDE_PICTURES, Pair
 from impchat.models.convert.reference import Reference
 
 if TYPE_CHECKING:
     import numpy as np
+    import PIL.Image
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float32]
@@ -57,6 +66,16 @@ class Figures:
     nll: float | None = None  # nats for each token of the right answers
     end_nll: float | None = None  # nats for the end behind them
     contrast: float | None = None  # nats by which wrong answers are less likely than right ones
+    templates: Choice | None = None  # of Phi-3, whose checkpoints do not say which one they were trained with
+    aspects: Choice | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Several ways to do something, of which the bundle uses one."""
+
+    used: str
+    nats: dict[str, float]  # way -> nats for each token of right answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +83,7 @@ class _Bound:
     figure: str
     least: float | None = None
     most: float | None = None
+    hard: bool = False  # a miss is an error
 
     def holds(self, value: float) -> bool:
         return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
@@ -74,29 +94,38 @@ def verify(bundle: Bundle, source: Path | Weights | None = None) -> Figures:
 
     Without `source`, only trained weights can be judged: by their answers. A checkpoint is read layer by layer, so a
     model of any size needs memory for the largest layer and for the eyes, beside the bundle itself.
-    Raises ModelError "verify.failed" with the figures and what they should be; else as LocalEngine and
-    `layouts.recognise` do."""
-    trained = bundle.id in catalog.ENTRIES or is_trained(bundle)
+    Raises ModelError "verify.failed" with the figures and what they should be, where the bundle does not compute what
+    its checkpoint does; else as LocalEngine and `layouts.recognise` do."""
+    trained = bundle.id in catalog.ENTRIES or is_trained(bundle, source if isinstance(source, Weights) else None)
     with Subject(bundle) as subject:
         found: dict[str, Any] = {}
         if source is not None:
             found |= _against(subject, Reference(source, streamed=True))
+            if missed := _missed(bundle, found, hard=True):
+                raise ModelError("verify.failed", id=bundle.id, figures=missed)
         if trained:
             found |= _answers(subject, [pair for pair in PAIRS if pair.demo or not bundle.demo])
-    figures = Figures(trained, **found)
-    values = asdict(figures)
-    bounds = [bound for bound in _bounds(bundle) if values[bound.figure] is not None]
-    if not all(bound.holds(values[bound.figure]) for bound in bounds):
-        told = ", ".join(
-            _told(bound, values[bound.figure]) for bound in bounds if not bound.holds(values[bound.figure])
-        )
-        raise ModelError("verify.failed", id=bundle.id, figures=told)
-    return figures
+            found |= _choices(subject)
+    return Figures(trained, **found)
+
+
+def doubts(bundle: Bundle, figures: Figures) -> str:
+    """The figures that miss their bounds though nothing proves a fault, with what they should be; "": there are none.
+    What `Bundle.unverified` says."""
+    return _missed(bundle, asdict(figures), hard=False)
+
+
+def measured(bundle: Bundle, source: Path | Weights | None = None) -> Bundle:
+    """`bundle` with what `verify` finds now in its manifest's fields. Raises as `verify` does."""
+    figures = verify(bundle, source)
+    found = {name: value for name, value in asdict(figures).items() if value is not None}
+    told = {**bundle.figures, "verify": {**bundle.figures.get("verify", {}), **found}}
+    return replace(bundle, figures=told, unverified=doubts(bundle, figures))
 
 
 def write_eyes(weights: Weights, path: Path, kind: str, *, least: float = settings.VERIFY_COSINE) -> str:
     """Write the vision file `path` of the type `kind`, and say which type it became: 8 bits that see something else
-    than the checkpoint (a mean cosine below `least`) are written again in 16."""
+    than the checkpoint (a mean cosine below `least`, or one patch that would be an error) are written again in 16."""
     vision.write(weights.eyes, weights.read, path, scheme=vision.TYPES[kind])
     if kind != "int8":
         return kind
@@ -105,24 +134,37 @@ def write_eyes(weights: Weights, path: Path, kind: str, *, least: float = settin
     pixels = [images.model_input(sample(name).data, size, "square", half, half) for name in _PICTURES]
     reference = Reference(weights, streamed=True)
     near = [cosines(_look(path, values), reference.embed(values)[0]) for values in pixels]
-    if min(float(values.mean()) for values in near) >= least:
+    if all(values.mean() >= least and values.min() >= settings.VERIFY_COSINE_LEAST for values in near):
         return kind
     vision.write(weights.eyes, weights.read, path, scheme=vision.TYPES["fp16"])
     return "fp16"
 
 
-def is_trained(bundle: Bundle) -> bool:
-    """Whether the token embeddings of `bundle` have more in common than independent random numbers could: the largest
-    singular value of n x m such numbers of deviation s is s (sqrt n + sqrt m), give or take little."""
-    import gguf
+def is_trained(bundle: Bundle, weights: Weights | None = None) -> bool:
+    """Whether the token embeddings of `bundle`, or of the `weights` it was made of, have more in common than
+    independent random numbers could: the largest singular value of n x m such numbers of deviation s is
+    s (sqrt n + sqrt m), give or take little."""
     import numpy as np
 
-    tensor = next(t for t in gguf.GGUFReader(bundle.language).tensors if t.name == "token_embd.weight")
-    every = max(1, len(tensor.data) // _ROWS)
-    rows = gguf.quants.dequantize(np.ascontiguousarray(tensor.data[::every]), tensor.tensor_type).astype(np.float64)
+    rows = _token_rows(bundle) if weights is None else _some(weights.read("model.embed_tokens.weight"))
+    rows = rows.astype(np.float64)
     expected = rows.var() * sum(np.sqrt(side) for side in rows.shape) ** 2
     largest = np.linalg.eigvalsh(rows.T @ rows)[-1]
     return bool(largest > settings.VERIFY_TRAINED * expected)
+
+
+def _token_rows(bundle: Bundle) -> NDArray[Any]:
+    import gguf
+
+    tensor = next(t for t in gguf.GGUFReader(bundle.language).tensors if t.name == "token_embd.weight")
+    rows: NDArray[Any] = gguf.quants.dequantize(_some(tensor.data), tensor.tensor_type)
+    return rows
+
+
+def _some(rows: NDArray[Any]) -> NDArray[Any]:
+    import numpy as np
+
+    return np.ascontiguousarray(rows[:: max(1, len(rows) // _ROWS)])
 
 
 def cosines(ours: Floats, theirs: Floats) -> Floats:
@@ -134,14 +176,20 @@ def cosines(ours: Floats, theirs: Floats) -> Floats:
     return near
 
 
+def _missed(bundle: Bundle, values: Mapping[str, Any], *, hard: bool) -> str:
+    """Each of `values` that misses its bound."""
+    bounds = [b for b in _bounds(bundle) if b.hard is hard and values.get(b.figure) is not None]
+    return ", ".join(_told(b, values[b.figure]) for b in bounds if not b.holds(values[b.figure]))
+
+
 def _bounds(bundle: Bundle) -> list[_Bound]:
     if bundle.mmproj is not None:  # another model: nobody knows what it must say
         return []
     nll, end, contrast = settings.VERIFY_DEMO_ANSWERS if bundle.demo else settings.VERIFY_ANSWERS
     return [
-        _Bound("cosine", least=settings.VERIFY_COSINE),
-        _Bound("cosine_least", least=settings.VERIFY_COSINE_LEAST),
-        _Bound("agreement", least=settings.VERIFY_AGREEMENT[bundle.files["language"].type]),
+        _Bound("cosine", least=settings.VERIFY_COSINE, hard=True),
+        _Bound("cosine_least", least=settings.VERIFY_COSINE_LEAST, hard=True),
+        _Bound("agreement", least=settings.VERIFY_AGREEMENT[bundle.files["language"].type], hard=True),
         _Bound("nll", most=nll),
         _Bound("end_nll", most=end),
         _Bound("contrast", least=contrast),
@@ -193,6 +241,72 @@ def _answers(subject: Subject, pairs: Sequence[Pair]) -> dict[str, float]:
         ends.append(right[-1])
         contrasts.append(wrong[:-1].sum() - right[:-1].sum())
     return {"nll": float(np.mean(words)), "end_nll": float(np.mean(ends)), "contrast": float(np.mean(contrasts))}
+
+
+def _choices(subject: Subject) -> dict[str, Any]:
+    """How likely right answers are with each way that the checkpoint does not tell apart for sure. Few questions, each
+    about a picture that was read already: the picture takes most of the time."""
+    bundle, found = subject.bundle, {}
+    if bundle.mmproj is not None:
+        return {}
+    wide = [_seen(_wide(), bundle.image.size, aspect) for aspect in get_args(Aspect)]
+    nats = {
+        aspect: _nats(subject, [(picture, pair) for pair in WIDE])
+        for aspect, picture in zip(get_args(Aspect), wide, strict=True)
+    }
+    found["aspects"] = Choice(bundle.image.aspect, nats)
+    if bundle.template in ("phi3", "phi3-tight"):
+        asked = [(sample(pair.picture), pair) for pair in PAIRS if pair.picture == _PICTURES[0]]
+        ways = {
+            f"{t}, {'' if system else 'no '}system text": (t, system)
+            for t in ("phi3", "phi3-tight")
+            for system in (settings.SYSTEM, "")
+        }
+        used = f"{bundle.template}, {'' if bundle.text.system != '' else 'no '}system text"
+        found["templates"] = Choice(used, {way: _nats(subject, asked, *how) for way, how in ways.items()})
+    return found
+
+
+def _nats(
+    subject: Subject, asked: Sequence[tuple[Picture, Pair]], template: str | None = None, system: str | None = None
+) -> float:
+    """For each token of the right answers, on average."""
+    import numpy as np
+
+    with subject.writing_as(template, system):
+        costs = [
+            _costs(subject, picture, pair.question, pair.answer, len(subject.cells(picture, pair.question)))[:-1].mean()
+            for picture, pair in asked
+        ]
+    return float(np.mean(costs))
+
+
+def _wide() -> Picture:
+    """Two of the sample pictures side by side."""
+    import PIL.Image
+
+    parts = [images.decode(sample(name).data) for name in WIDE_PICTURES]
+    joined = PIL.Image.new("RGB", (sum(part.width for part in parts), max(part.height for part in parts)))
+    at = 0
+    for part in parts:
+        joined.paste(part, (at, 0))
+        at += part.width
+    return _picture(joined)
+
+
+def _seen(picture: Picture, size: int, aspect: Aspect) -> Picture:
+    """`picture` as a square of the eyes' own size, which every aspect leaves as it is."""
+    import numpy as np
+    import PIL.Image
+
+    pixels = images.model_input(picture.data, size, aspect, (0.5,) * 3, (1.0,) * 3)[0].transpose(1, 2, 0)
+    return _picture(PIL.Image.fromarray(np.rint((pixels + 0.5) * 255).astype(np.uint8)))
+
+
+def _picture(pixels: PIL.Image.Image) -> Picture:
+    out = io.BytesIO()
+    pixels.save(out, "PNG")
+    return Picture(hashlib.sha256(out.getvalue()).hexdigest(), out.getvalue())
 
 
 def _costs(subject: Subject, picture: Picture, question: str, answer: str, asked: int) -> NDArray[np.float64]:

@@ -22,6 +22,7 @@ from impchat.models.convert.checkpoint import (
     VOCAB,
     Folder,
 )
+from impchat.prompts import TEMPLATES
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -34,6 +35,8 @@ _QWEN_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False}
+# What transformers takes an added token for that says no more than its text
+_PLAIN_TOKEN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": False}
 # How the tokenizers of llama.cpp's name split a text, and what they do to it first
 _SPLITTERS: dict[str, Any] = {
     "phi-2": _BYTE_LEVEL | {"use_regex": True},
@@ -84,6 +87,7 @@ def read(folder: Folder, size: int, splitter: str) -> Vocabulary:
     values = _values(folder, splitter)
     model = values.get("model")
     pieces = splitter == "default"
+    tight = _is_tight(folder, values) if pieces else False
     if not isinstance(model, dict) or model.get("type") != "BPE" or bool(model.get("byte_fallback")) is not pieces:
         raise _unusable(folder, "not SentencePiece with byte fallback" if pieces else "not byte-level BPE")
     for field, expected in (("pre_tokenizer", _SPLITTERS[splitter]), ("normalizer", _NORMALIZERS[splitter])):
@@ -93,13 +97,13 @@ def read(folder: Folder, size: int, splitter: str) -> Vocabulary:
     tokens = {number: (token, NORMAL) for token, number in model["vocab"].items()}
     if pieces:
         tokens |= _byte_tokens(folder, model["vocab"])
-    tokens |= _added(folder, values, pieces)
+    tokens |= _added(folder, values, pieces, tight)
     _name_image(folder, tokens)
     if max(tokens) >= size:
         raise _unusable(folder, f"token {max(tokens)}, embedding {size}")
     rows = [tokens.get(number, (f"[PAD{number}]", UNUSED)) for number in range(size)]
     ids = {text: number for number, (text, _) in reversed(tokens.items())}
-    told = folder.json(TOKENIZER_CONFIG) if folder.has(TOKENIZER_CONFIG) else {}
+    told = _told(folder)
     bos = folder.config.values.get("bos_token_id")
     return Vocabulary(
         model="llama" if pieces else "gpt2",
@@ -113,7 +117,7 @@ def read(folder: Folder, size: int, splitter: str) -> Vocabulary:
         # What the classes of these tokenizers do where tokenizer_config.json does not say
         add_bos=bool(told.get("add_bos_token", pieces)),
         nfc=_NORMALIZERS[splitter] == {"type": "NFC"},
-        tight=_is_tight(folder, values) if pieces else False,
+        tight=tight,
     )
 
 
@@ -125,17 +129,37 @@ def tokenizer(folder: Folder, splitter: str) -> Tokenizer:
 
 
 def _values(folder: Folder, splitter: str) -> dict[str, Any]:
-    """tokenizer.json, or what it would say. Of SentencePiece's there is no other form that has the merges."""
+    """tokenizer.json, or what it would say, with the added tokens as transformers has them: what tokenizer_config.json
+    says of one wins, and those that it alone knows are added. Of SentencePiece's there is no other form that has the
+    merges. The token of a picture is special whatever the files say: typed, it is text."""
     if folder.has(TOKENIZER) or splitter == "default" or not folder.has(VOCAB):
-        return folder.json(TOKENIZER)
+        values = folder.json(TOKENIZER)
+    else:
+        values = _from_vocab_and_merges(folder, splitter)
+    added = {token["content"]: token for token in values.get("added_tokens", [])}
+    for number, said in _told(folder).get("added_tokens_decoder", {}).items():
+        token = _PLAIN_TOKEN | said | {"id": int(number)}
+        if added.setdefault(token["content"], token)["id"] != token["id"]:
+            raise _unusable(folder, f"token {number}")
+        added[token["content"]] = token
+    image = folder.config.values.get("image_token", "<image>")
+    if image in added:
+        added[image] = added[image] | {"special": True}
+    return values | {"added_tokens": sorted(added.values(), key=lambda token: int(token["id"]))}
+
+
+def _told(folder: Folder) -> dict[str, Any]:
+    """tokenizer_config.json, which may be missing."""
+    return folder.json(TOKENIZER_CONFIG) if folder.has(TOKENIZER_CONFIG) else {}
+
+
+def _from_vocab_and_merges(folder: Folder, splitter: str) -> dict[str, Any]:
     merges = [line for line in folder.text(MERGES).split("\n") if line and not line.startswith("#version")]
-    told = folder.json(TOKENIZER_CONFIG).get("added_tokens_decoder", {}) if folder.has(TOKENIZER_CONFIG) else {}
-    rules = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{"id": int(number)} | rules | token for number, token in told.items()],
+        "added_tokens": [],
         "normalizer": _NORMALIZERS[splitter],
         "pre_tokenizer": _SPLITTERS[splitter],
         "post_processor": None,
@@ -168,15 +192,17 @@ def _is_same(found: Any, expected: Any) -> bool:
     return bool(found == expected)
 
 
-def _added(folder: Folder, values: Mapping[str, Any], pieces: bool) -> dict[int, tuple[str, int]]:
-    """The tokens that are found in a text before it is split. Those that only added_tokens.json knows are special."""
+def _added(folder: Folder, values: Mapping[str, Any], pieces: bool, tight: bool) -> dict[int, tuple[str, int]]:
+    """The tokens that are found in a text before it is split. Those that only added_tokens.json knows are special.
+    The rules of special ones do not matter: prompts hold no others than the template's markers, and text has none."""
     added: dict[int, tuple[str, int]] = {}
     for token in values.get("added_tokens", []):
         text, special = token["content"], bool(token.get("special"))
         if pieces and text in ("<unk>", "<s>", "</s>"):
             special = True  # SentencePiece's own; nobody types them
-        if not special and any(token.get(rule) for rule in ("single_word", "lstrip", "rstrip")):
-            raise _unusable(folder, f"added token {text!r}")  # llama.cpp knows no such rules
+        # llama.cpp knows no such rules, but for white space that all tokens of a tight vocabulary swallow
+        if not special and (token.get("single_word") or token.get("lstrip") or bool(token.get("rstrip")) is not tight):
+            raise _unusable(folder, f"added token {text!r}")
         added[token["id"]] = (text, CONTROL if special else USER_DEFINED)
         if pieces and text == "<unk>":
             added[token["id"]] = (text, UNKNOWN)
@@ -221,11 +247,11 @@ def _eos(folder: Folder, rows: list[tuple[str, int]]) -> tuple[int, ...]:
 
 
 def _is_tight(folder: Folder, values: Mapping[str, Any]) -> bool:
-    """Whether markers swallow the white space behind them. llama.cpp has that for all of them or for none."""
-    plain = ("<unk>", "<s>", "</s>", "<|endoftext|>")  # no prompt has text behind these
-    markers = [token for token in values.get("added_tokens", []) if token["content"] not in plain]
-    rules = {bool(token.get("rstrip")) for token in markers}
-    if len(rules) > 1 or any(token.get("lstrip") or token.get("single_word") for token in markers):
+    """Whether the template's markers swallow the white space behind them. llama.cpp has that for all or for none."""
+    markers = TEMPLATES["phi3"].markers
+    found = [token for token in values.get("added_tokens", []) if token["content"] in markers]
+    rules = {bool(token.get("rstrip")) for token in found}
+    if len(rules) > 1 or any(token.get("lstrip") or token.get("single_word") for token in found):
         raise _unusable(folder, "added_tokens")
     return rules == {True}
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from impchat.errors import ModelError
 from impchat.models.convert import language as language_file
 from impchat.models.convert.checkpoint import WeightFile
-from impchat.models.convert.layouts import Plan, Weights, check_shapes, eye_shapes
+from impchat.models.convert.layouts import Eyes, Plan, Weights, check_shapes, eye_shapes
 from impchat.models.convert.parts import Place
 from impchat.models.convert.vocabulary import Vocabulary
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _STATE = "state.json"
 _LANGUAGE = "language.f16"
 _EYES = "eyes.f32"
-_FORMAT = 1  # raised when the work files are written differently, so that those of an older ImpChat begin anew
+_FORMAT = 2  # raised when the work files are written differently, so that those of an older ImpChat begin anew
 
 
 class Work:
@@ -46,18 +46,31 @@ class Work:
         if state.get("mark") != [_FORMAT, mark]:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            state = {"mark": [_FORMAT, mark], "taken": {}}
+            state = {"mark": [_FORMAT, mark], "taken": {}, "shapes": {}}
             state["language_at"] = language_file.begin(plan, vocabulary, self.language)
             (folder / _EYES).touch()
             _sync(self.language)
             self._write_state(state)
         self._state = state
         self._places = {n: (self.language, p) for n, p in language_file.places(plan, state["language_at"]).items()}
+        self._fit(state["shapes"])
+
+    def _fit(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        """Set the plan right by what tensors of the checkpoint turned out to be like, and the eyes' places with it."""
+        for name, shape in shapes.items():
+            self._plan = self._plan.fitted(name, tuple(shape))
+        # The table of positions goes last: until it comes, nobody knows how long it is.
+        ordered = sorted(eye_shapes(self._plan.eyes).items(), key=lambda item: "position" in item[0])
         at = 0
-        for tensor, shape in eye_shapes(plan.eyes).items():
-            self._places[tensor] = (folder / _EYES, Place(at, shape, "float32"))
+        for tensor, shape in ordered:
+            self._places[tensor] = (self.folder / _EYES, Place(at, shape, "float32"))
             at += 4 * prod(shape)
         self.eyes_bytes = at  # of the eyes' work file, in 32 bits
+
+    @property
+    def eyes(self) -> Eyes:
+        """The vision tower; known for sure when all weight files are taken."""
+        return self._plan.eyes
 
     @property
     def taken(self) -> Mapping[str, Mapping[str, str]]:
@@ -82,6 +95,9 @@ class Work:
         Raises ModelError as WeightFile and `check_shapes` do, "checkpoint.overflow"."""
         weights = WeightFile(path)
         weights.expect(names)
+        if changed := {n: weights.shape(n) for n in names if self._plan.fitted(n, weights.shape(n)) != self._plan}:
+            self._fit(changed)
+            self._state["shapes"] |= changed
         check_shapes(self._plan, names, weights.shape, str(path))
         wanted: dict[str, list[str]] = {}  # name in the checkpoint -> names here
         for ours, part in self._plan.parts.items():

@@ -6,28 +6,58 @@ In: what a person chooses. Out: bytes for the talk's draft. This file does not k
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import flet as ft
 
 from impchat import paths
+from impchat.errors import ImpChatError
 from impchat_mobile import looks
 from impchat_mobile.shell import Shell
 from impchat_mobile.talk import Talk
 
 
 class Bring:
-    """`go` opens the other screens."""
+    """`go` opens the other screens; `notice` says a sentence beside the question, with a way back."""
 
-    def __init__(self, shell: Shell, talk: Talk, go: Any) -> None:
+    def __init__(self, shell: Shell, talk: Talk, go: Any, notice: Callable[..., Any]) -> None:
         self._shell = shell
         self._talk = talk
         self._go = go
+        self._notice = notice
 
     async def attach(self, data: bytes) -> None:
         await self._talk.attach(data)
+
+    async def attach_all(self, pictures: Iterable[tuple[str, bytes | Path]]) -> None:
+        """Attach those that can be; of the others it is said which and why. The names are those of their files."""
+        chat = self._talk.chat  # where they go, whatever is opened meanwhile
+        refused: dict[str, list[str]] = {}  # why -> which
+        for name, picture in pictures:
+            try:
+                data = await asyncio.to_thread(picture.read_bytes) if isinstance(picture, Path) else picture
+                await self._talk.attach(data, chat)
+            except (ImpChatError, OSError) as error:
+                refused.setdefault(self._shell.sentence(error), []).append(name)
+        if refused:
+            said = [
+                self._shell.say("mobile.refused", names=", ".join(names), reason=reason)
+                for reason, names in refused.items()
+            ]
+            self._notice("\n".join(said), error=True)
+
+    async def detach(self, name: str) -> None:
+        """Take a picture out of the question, with a way back."""
+        talk, chat = self._talk, self._talk.chat
+        try:
+            data = await asyncio.to_thread(talk.picture, name)
+        except ImpChatError:  # its file is gone
+            await talk.detach(name)
+            return
+        await talk.detach(name)
+        self._notice(self._shell.say("mobile.detached"), undo=lambda: talk.attach(data, chat))
 
     async def sample(self, path: Path) -> None:
         await self.attach(await asyncio.to_thread(path.read_bytes))
@@ -42,8 +72,7 @@ class Bring:
             with_data=self._shell.page.web,
             cancel_upload_on_window_blur=False,
         )
-        for file in files:
-            await self.attach(file.bytes or await asyncio.to_thread(Path(file.path).read_bytes))
+        await self.attach_all((file.name, Path(file.path) if file.bytes is None else file.bytes) for file in files)
 
     async def paste(self) -> None:
         data = await self._shell.clipboard.get_image()
@@ -53,8 +82,8 @@ class Bring:
             self._shell.tell(self._shell.say("mobile.nothing_to_paste"))
 
     async def retouch(self, name: str) -> None:
-        """Change a picture of the draft, or add a part of it."""
-        data = await asyncio.to_thread(self._shell.app.history.image_bytes, name)
+        """Look at a picture of the question, change it or add a part of it."""
+        data = await asyncio.to_thread(self._talk.picture, name)
         await self._go.retouch(data, lambda changed: self._talk.swap(name, changed), self.attach)
 
     async def part(self, data: bytes) -> None:

@@ -7,6 +7,7 @@ This file does not know how messages come.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import flet as ft
 
@@ -19,6 +20,33 @@ from impchat_mobile.views.doing import Doing
 
 _ALONE, _OF_SEVERAL = (240, 240), (160, 112)  # most pixels of a picture in a question, across and down
 _MONO = {"font_family": "monospace", "font_family_fallback": ["Menlo", "Courier", "Roboto Mono"]}
+
+
+def _words(size: float = 16, **options: Any) -> ft.TextStyle:
+    return ft.TextStyle(**({"size": size, "height": 1.45, "color": ft.Colors.ON_SURFACE} | options))
+
+
+# What is not named here is drawn by Flet in colours of the light theme.
+_STYLES: dict[str, Any] = {
+    "p_text_style": _words(),
+    **{
+        f"h{level}_text_style": _words(size, weight=ft.FontWeight.W_600, height=1.3)
+        for level, size in enumerate((22, 20, 18, 16, 16, 16), 1)
+    },
+    "code_text_style": _words(14, height=None, bgcolor=ft.Colors.SURFACE_CONTAINER_HIGH, **_MONO),
+    "a_text_style": ft.TextStyle(color=ft.Colors.PRIMARY),
+    "list_bullet_text_style": _words(),
+    "checkbox_text_style": ft.TextStyle(size=20, color=ft.Colors.PRIMARY),
+    "blockquote_text_style": _words(color=ft.Colors.ON_SURFACE_VARIANT),
+    "blockquote_padding": ft.Padding.only(left=14, right=8, top=4, bottom=4),
+    "blockquote_decoration": ft.BoxDecoration(border=ft.Border(left=ft.BorderSide(3, ft.Colors.OUTLINE_VARIANT))),
+    "table_head_text_style": _words(15, weight=ft.FontWeight.W_600),
+    "table_body_text_style": _words(15),
+    "table_cells_padding": ft.Padding.symmetric(horizontal=10, vertical=6),
+    "horizontal_rule_decoration": ft.BoxDecoration(border=ft.Border(top=ft.BorderSide(1, ft.Colors.OUTLINE_VARIANT))),
+    "block_spacing": 10,
+}
+_CODE = {True: "#2b2b2b", False: "#fefefe"}  # behind the two themes of code
 
 
 class Words:
@@ -66,7 +94,8 @@ class Words:
         )
         return ft.Container(
             ft.Column([bar, body], spacing=0, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH),
-            bgcolor=ft.Colors.SURFACE_CONTAINER,
+            bgcolor=_CODE[self._shell.dark],
+            border=ft.Border.all(1, ft.Colors.OUTLINE_VARIANT),
             border_radius=14,
             padding=ft.Padding.only(left=14, right=6, bottom=10),
             data=body,
@@ -80,29 +109,16 @@ class Words:
         await self._shell.copy(self._parts[index].text)
 
     def _markdown(self, part: markdown.Part) -> ft.Markdown:
-        code = ft.TextStyle(size=14, **_MONO)
+        theme = ft.MarkdownCodeTheme.A11Y_DARK if self._shell.dark else ft.MarkdownCodeTheme.A11Y_LIGHT
+        plain = {"codeblock_padding": 0, "codeblock_decoration": ft.BoxDecoration(bgcolor=ft.Colors.TRANSPARENT)}
         return ft.Markdown(
             _source(part),
             selectable=True,
             extension_set=ft.MarkdownExtensionSet.GITHUB_WEB,
             soft_line_break=True,
-            code_theme=ft.MarkdownCodeTheme.ATOM_ONE_DARK if self._shell.dark else ft.MarkdownCodeTheme.ATOM_ONE_LIGHT,
-            code_style_sheet=ft.MarkdownStyleSheet(
-                code_text_style=code,
-                codeblock_padding=0,
-                codeblock_decoration=ft.BoxDecoration(bgcolor=ft.Colors.TRANSPARENT),
-            ),
-            md_style_sheet=ft.MarkdownStyleSheet(
-                p_text_style=ft.TextStyle(size=16, height=1.45, color=ft.Colors.ON_SURFACE),
-                code_text_style=ft.TextStyle(
-                    size=14, bgcolor=ft.Colors.SURFACE_CONTAINER_HIGH, color=ft.Colors.ON_SURFACE, **_MONO
-                ),
-                list_bullet_text_style=ft.TextStyle(size=16, color=ft.Colors.ON_SURFACE),
-                a_text_style=ft.TextStyle(color=ft.Colors.PRIMARY),
-                codeblock_padding=0,
-                codeblock_decoration=ft.BoxDecoration(bgcolor=ft.Colors.TRANSPARENT),
-                block_spacing=10,
-            ),
+            code_theme=theme,
+            code_style_sheet=ft.MarkdownStyleSheet(code_text_style=ft.TextStyle(size=14, **_MONO), **plain),
+            md_style_sheet=ft.MarkdownStyleSheet(**plain, **_STYLES),
             on_tap_link=self._shell.on(lambda event: self._link(str(event.data))),
         )
 
@@ -189,27 +205,21 @@ class Answered:
         """`boxes`: the picture with the boxes that the answer names. `last`: no question follows."""
         self._shell = shell
         self._words = Words(shell, do.link, message.text)
-        self._wait = ft.Row(
-            [ft.ProgressRing(width=16, height=16, stroke_width=2), looks.faint("", size=14)], spacing=10, visible=False
-        )
+        self._progress = looks.faint(remarks.progress(None, shell.language), size=14)
+        ring = ft.ProgressRing(width=16, height=16, stroke_width=2)
+        # Hidden as a whole: Flet draws an error in the place of a Semantics without a visible content.
+        self._wait = ft.Semantics(live_region=True, content=ft.Row([ring, self._progress], spacing=10))
+        self._words.control.visible = bool(message.text)
         rows: list[ft.Control] = [self._words.control]
         if message.state == "streaming":
-            self._words.control.visible = bool(message.text)
             self._wait.visible = not message.text
-            rows.append(ft.Semantics(live_region=True, content=self._wait))
-            self._set_wait(remarks.progress(None, shell.language))
+            rows.append(self._wait)
         else:
-            self._words.control.visible = bool(message.text)
             rows += self._below(message, boxes, versions, last, do)
         self.control = ft.Container(
             ft.Column(rows, spacing=6, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH),
             padding=ft.Padding.only(right=8),
         )
-
-    def _set_wait(self, text: str) -> None:
-        label = self._wait.controls[1]
-        assert isinstance(label, ft.Text)
-        label.value = text
 
     def grow(self, growing: Growing) -> None:
         """Show what there is by now."""
@@ -222,7 +232,7 @@ class Answered:
             else:
                 self._words.grow(growing.text)
         else:
-            self._set_wait(remarks.progress(growing.reading, self._shell.language))
+            self._progress.value = remarks.progress(growing.reading, self._shell.language)
             self._shell.draw(self._wait)
 
     def _below(
@@ -231,9 +241,7 @@ class Answered:
         shell = self._shell
         rows: list[ft.Control] = []
         if boxes:
-            image = ft.Image(
-                boxes, width=240, border_radius=16, gapless_playback=True, semantics_label=shell.say("chat.boxes")
-            )
+            image = looks.whole(boxes, *_ALONE, radius=16, label=shell.say("chat.boxes"))
             look = shell.on(lambda: do.look_boxes(message))
             rows.append(
                 ft.Row(

@@ -8,14 +8,17 @@ is done with a message (doing.py) or with the whole conversation (menu.py).
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flet as ft
 
 from impchat import images, settings
+from impchat.images import Prepared
 from impchat.messages import Message
 from impchat.servers import Server
 from impchat_mobile import looks
+from impchat_mobile.guard import Handler
 from impchat_mobile.shell import Screen, Shell
 from impchat_mobile.talk import Talk
 from impchat_mobile.views import bubbles, menu
@@ -26,6 +29,11 @@ from impchat_mobile.views.doing import Doing
 from impchat_mobile.views.tail import Tail
 from impchat_mobile.views.welcome import Welcome
 
+_LOW = 480  # pixels of height, below which the tools stand beside the field, where that leaves room for words
+_LINE = 600  # pixels of width that field and tools beside each other take at least
+_LOWER, _LOWEST = 330, 250  # pixels of height, below which there is no room for suggestions, and none for a title
+_BAR = 56  # pixels of the title's height
+
 
 class ChatScreen(Screen):
     """`go` opens the other screens; it is given by whoever knows them."""
@@ -34,13 +42,15 @@ class ChatScreen(Screen):
         self._shell = shell
         self.talk = talk
         self._go = go
-        self._bring = Bring(shell, talk, go)
+        self._bring = Bring(shell, talk, go, self._notice)
         self._doing = Doing(shell, talk, go, self._edit, self._again, self._bring.part)
         self._kept: dict[str, tuple[Any, ft.Control]] = {}  # message -> what its control was made of, and the control
         self._grows: Answered | None = None
         self._all = False  # whether earlier messages were asked for
         self._drawing = asyncio.Lock()
-        self._editing: str | None = None
+        self._opened = asyncio.Event()  # a conversation is
+        self._asking = False  # a question is on its way into the history
+        self._height = 800.0  # pixels for the conversation and its title
         self._saving: asyncio.Task[None] | None = None
 
     # Drawing
@@ -52,7 +62,9 @@ class ChatScreen(Screen):
         self._title = ft.Text("", size=17, weight=ft.FontWeight.W_600, max_lines=1, overflow=ft.TextOverflow.ELLIPSIS)
         self._where = ft.Text("", size=12, color=looks.FAINT, max_lines=1, overflow=ft.TextOverflow.ELLIPSIS)
         self._tail = Tail(shell, self._to_end)
-        self._welcome = Welcome(shell, self._bring.sample, self._take_ask, self._go.models)
+        bring = self._bring
+        self._welcome = Welcome(shell, bring.sample, self._take_ask, self._go.models)
+        self._welcome.control.visible = False  # until it is known that the conversation is empty
         self._chips = ft.Row(spacing=8, scroll=ft.ScrollMode.HIDDEN)
         self._chips_line = ft.Container(
             self._chips, padding=ft.Padding.only(left=12, right=12, bottom=8), visible=False
@@ -62,32 +74,33 @@ class ChatScreen(Screen):
                 [
                     ft.Icon(ft.Icons.EDIT_OUTLINED, size=18, color=looks.FAINT),
                     looks.faint(say("mobile.editing"), size=13, expand=True),
-                    looks.small(ft.Icons.CLOSE_ROUNDED, say("mobile.cancel"), shell.on(self._stop_editing)),
+                    looks.small(ft.Icons.CLOSE_ROUNDED, say("mobile.cancel"), shell.on(self._leave_edit)),
                 ]
             ),
             padding=ft.Padding.only(left=20, right=12),
             visible=False,
         )
-        typed = self.composer.text if hasattr(self, "composer") else ""
         self.composer = Composer(
             shell,
             send=self._send,
             stop=self.talk.stop,
             typed=self._typed,
-            camera=self._bring.camera,
-            gallery=self._bring.gallery,
-            more=self._bring.more_ways,
-            pasted=self._bring.attach,
-            open_picture=self._bring.retouch,
-            detach=self.talk.detach,
+            camera=self._once_open(bring.camera),
+            gallery=self._once_open(bring.gallery),
+            more=self._once_open(bring.more_ways),
+            pasted=bring.attach_all,
+            open_picture=bring.retouch,
+            detach=bring.detach,
             gauge=lambda: menu.context(shell, self.talk, self._go, self.new),
         )
-        self.composer.field.value = typed
-        page = ft.Column(
-            [self._welcome.control, self._tail.control, self._chips_line, self._edit_line, self.composer.control],
+        self.composer.write(self.talk.text)
+        below = ft.Column(
+            [self._chips_line, self._edit_line, self.composer.control],
             spacing=0,
-            expand=True,
+            tight=True,
+            on_size_change=shell.on(self._below_grew),
         )
+        page = ft.Column([self._welcome.control, self._tail.control, below], spacing=0, expand=True)
         self._side = ft.Container(width=looks.SIDE, bgcolor=ft.Colors.SURFACE_CONTAINER)
         self._chats = looks.button(ft.Icons.MENU_ROUNDED, say("mobile.chats"), shell.on(self._open_drawer))
         more = shell.on(lambda: menu.conversation(shell, self.talk, self._go))
@@ -99,6 +112,7 @@ class ChatScreen(Screen):
                            vertical_alignment=ft.CrossAxisAlignment.STRETCH),
                     expand=True,
                     maintain_bottom_view_padding=True,
+                    on_size_change=shell.on(self._fit),
                 )
             ],
             padding=0,
@@ -134,9 +148,34 @@ class ChatScreen(Screen):
         bar.leading, bar.title_spacing = (None, 12) if wide else (self._chats, 0)
         self._go.history.attach(self, self._drawer, self._side)
 
+    def _fit(self, event: ft.LayoutSizeChangeEvent[ft.SafeArea]) -> None:
+        """The page has another height: a keyboard takes its part of it too."""
+        bar = self._view.appbar
+        assert isinstance(bar, ft.AppBar)
+        self._height = event.height + (_BAR if bar.visible else 0)
+        self.composer.lie_low(self._height < _LOW and event.width >= _LINE)
+        if bar.visible == (self._height < _LOWEST):
+            bar.visible = not bar.visible
+            self._shell.page.update()
+        self._show_chips()
+        self._shell.draw(self._chips_line)
+        self._tail.grew()
+
+    def _below_grew(self, event: ft.LayoutSizeChangeEvent[ft.Column]) -> None:
+        self._shell.above = event.height
+        self._tail.grew()
+
     async def shown(self) -> None:
+        self.composer.write(self.talk.text)  # another conversation may be open by now
         await self._draw()
         await self._draw_draft()
+
+    def failed(self, sentence: str) -> bool:
+        self._notice(sentence, error=True)
+        return True
+
+    def _notice(self, text: str, undo: Handler | None = None, error: bool = False) -> None:
+        self.composer.show_notice(text, undo, error)
 
     def resized(self) -> None:
         if self._side.visible != self._shell.wide:
@@ -189,7 +228,9 @@ class ChatScreen(Screen):
                 controls.insert(0, ft.Row([earlier], alignment=ft.MainAxisAlignment.CENTER))
             self._tail.list.controls = controls
             self._tail.control.visible = bool(messages)
-            self._welcome.show(not messages, shell.app.demo and not talk.server, self._go.server_name())
+            self._welcome.show(
+                not messages and self._opened.is_set(), shell.app.demo and not talk.server, self._go.server_name()
+            )
             self._title.value = talk.title or shell.say("chat.untitled")
             self._where.value = self._go.where()
             self.composer.show_answering(talk.growing is not None)
@@ -221,16 +262,27 @@ class ChatScreen(Screen):
         return found
 
     async def _draw_draft(self) -> None:
-        draft = self.talk.draft
-        small = await asyncio.to_thread(self._shell.thumbnails.all, draft.pictures)
-        if draft is self.talk.draft:
+        """The pictures of what is being asked. Its words are the field's, which may be ahead of the talk's."""
+        talk = self.talk
+        draft, small = talk.asked_about, {}
+        if draft.pictures:
+            small = await asyncio.to_thread(self._small, draft.pictures, talk.editing.new if talk.editing else {})
+        if draft == talk.asked_about:
+            self._edit_line.visible = talk.editing is not None
+            self._shell.draw(self._edit_line)
             self.composer.show_draft(draft, small)
             self._show_chips()
             self._shell.draw(self._chips_line)
 
+    def _small(self, pictures: Sequence[str], new: Mapping[str, Prepared]) -> dict[str, bytes]:
+        """Thumbnails; those of `new` are not in the history yet."""
+        found = self._shell.thumbnails.all(name for name in pictures if name not in new)
+        return found | {name: images.thumbnail(new[name].data) for name in pictures if name in new}
+
     def _show_chips(self) -> None:
         """Questions to try, as soon as there is a picture and nothing is typed."""
-        show = bool(self.talk.draft.pictures) and not self.composer.text and not self.talk.growing
+        talk = self.talk
+        show = bool(talk.asked_about.pictures) and not (talk.text or talk.growing or self._height < _LOWER)
         self._chips_line.visible = show
         self._welcome.show_asks(not show)
         if show:
@@ -260,29 +312,32 @@ class ChatScreen(Screen):
     # Asking
 
     async def _send(self, text: str) -> None:
-        self._stop_saving()
-        if self._editing:
-            message, self._editing = self._editing, None
-            self._edit_line.visible = False
-            await self.talk.edit(message, text)
-        else:
+        """Ask; a second tap while this goes on does nothing."""
+        if self._asking:
+            return
+        self._asking = True
+        try:
+            await self._opened.wait()
+            edits = self.talk.editing is not None
             await self.talk.send(text)
-        if self.composer.text == text:
-            self.composer.write("")
+        finally:
+            self._asking = False
+        if edits or self.composer.text == text:
+            self.composer.write(self.talk.text)
         await self._remember()
         await self._to_end()
 
     def _typed(self, text: str) -> None:
+        self.talk.text = text
         if self._chips_line.visible == bool(text):
             self._show_chips()
             self._shell.draw(self._chips_line)
         self._stop_saving()
-        if not self._editing:
-            self._saving = asyncio.get_running_loop().create_task(self._save_later(text))
+        self._saving = asyncio.get_running_loop().create_task(self._save_later())
 
-    async def _save_later(self, text: str) -> None:
+    async def _save_later(self) -> None:
         await asyncio.sleep(settings.FLUSH_S)
-        await self.talk.keep(text)
+        self._shell.start(self.talk.keep())
 
     def _stop_saving(self) -> None:
         if self._saving:
@@ -291,9 +346,8 @@ class ChatScreen(Screen):
 
     async def keep(self) -> None:
         """Bring what is typed to the disk, and which conversation is open: the app goes to the background."""
-        if not self._editing:
-            self._stop_saving()
-            await self.talk.keep(self.composer.text)
+        self._stop_saving()
+        await self.talk.keep()
         await self._remember()
 
     async def _remember(self) -> None:
@@ -305,42 +359,60 @@ class ChatScreen(Screen):
             await self._shell.prefer(conversation=conversation, servers=chosen)
 
     async def _take_ask(self, text: str) -> None:
+        self.talk.text = text
         self.composer.write(text)
         await self.composer.focus()
 
     async def _again(self, message: Message) -> None:
-        await self.talk.regenerate(message.uuid)
+        if self.talk.growing or self._asking:  # a second tap
+            return
+        self._asking = True
+        try:
+            await self.talk.regenerate(message.uuid)
+        finally:
+            self._asking = False
         await self._to_end()
 
     async def _edit(self, message: Message) -> None:
-        self._editing = message.uuid
-        self._edit_line.visible = True
-        self._shell.draw(self._edit_line)
+        self.composer.hide_notice()
+        await self.talk.edit(message)
         self.composer.write(message.text)
         await self.composer.focus()
 
-    def _stop_editing(self) -> None:
-        self._editing = None
-        self._edit_line.visible = False
-        self._shell.draw(self._edit_line)
-        self.composer.write("")
+    async def _leave_edit(self) -> None:
+        self.composer.hide_notice()
+        await self.talk.leave_edit()
+        self.composer.write(self.talk.text)
 
     # The conversation as a whole
 
     async def new(self) -> None:
+        await self._opened.wait()
         await self.open(None)
+
+    def _once_open(self, do: Callable[[], Any]) -> Callable[[], Any]:
+        """`do`, which waits until a conversation is open: the screen is there a moment before, at the app's start."""
+
+        async def call() -> None:
+            await self._opened.wait()
+            outcome = do()
+            if asyncio.iscoroutine(outcome):
+                await outcome
+
+        return call
 
     async def open(self, conversation: str | None) -> None:
         """Show this conversation, or a new one."""
-        await self.keep()
+        self._stop_saving()
+        try:
+            await self.talk.open(conversation, self._go.server_of(conversation))
+        finally:
+            self._opened.set()
         self._all = False
-        if self._editing:
-            self._stop_editing()
-        await self.talk.open(conversation, self._go.server_of(conversation))
+        self.composer.hide_notice()
         self.composer.write(self.talk.text)
         await self._remember()
-        if self.talk.messages:
-            await self._to_end()
+        await self._to_end()
 
     async def answer_by(self, server: Server | None) -> None:
         """Let another one answer in this conversation; None: the model here."""
@@ -348,5 +420,4 @@ class ChatScreen(Screen):
         await self._remember()
 
     async def _open_drawer(self) -> None:
-        await self._go.history.refresh()
-        await self._shell.page.show_drawer()
+        await self._go.history.show()

@@ -6,6 +6,7 @@ This file does not know conversations or the engine.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,10 +14,13 @@ import flet as ft
 
 from impchat import remarks
 from impchat_mobile import looks
+from impchat_mobile.guard import Handler
 from impchat_mobile.shell import Shell
 from impchat_mobile.talk import Draft
 
-_SIDE = 68
+_SIDE, _SIDE_LOW = 68, 40  # pixels of a picture's height, and where the screen is low
+_LINES, _LINES_LOW = 6, 2  # of text, before it scrolls
+_DOUBLE_S = 0.4  # in which a second tap on the round button belongs to the first one
 
 
 class Composer:
@@ -32,37 +36,38 @@ class Composer:
         camera: Callable[[], Any],
         gallery: Callable[[], Any],
         more: Callable[[], Any],
-        pasted: Callable[[bytes], Any],
+        pasted: Callable[[list[tuple[str, bytes]]], Any],
         open_picture: Callable[[str], Any],
         detach: Callable[[str], Any],
         gauge: Callable[[], Any],
     ) -> None:
         self._shell = shell
-        self._send, self._stop = send, stop
+        self._send, self._stop, self._typed = send, stop, typed
         self._open_picture, self._detach, self._pasted = open_picture, detach, pasted
         self._answering = False
+        self._sent_at = 0.0
+        self._low = False
+        self._draft: tuple[Draft, Mapping[str, bytes]] = Draft(), {}
         self.field = ft.TextField(
             label=shell.say("chat.question_hint"),
             border=ft.NoInputBorder(),
             min_lines=1,
-            max_lines=6,
+            max_lines=_LINES,
+            expand=True,
             shift_enter=_has_keyboard(shell.page),
             text_size=16,
             capitalization=ft.TextCapitalization.SENTENCES,
             content_padding=ft.Padding.only(left=16, right=16, top=2, bottom=2),
-            on_change=shell.on(lambda event: typed(event.control.value or "")),
-            on_submit=shell.on(self._go),
+            on_change=shell.on(self._changed),
+            on_submit=shell.on(self._enter),
             on_paste_files=shell.on(self._paste),
         )
         self._pictures = ft.Row(spacing=8, scroll=ft.ScrollMode.AUTO)
         self._ring = ft.ProgressRing(width=14, height=14, stroke_width=2)
         self._status = ft.Text("", size=13, color=looks.FAINT, expand=True)
         self._line = ft.Semantics(live_region=True, content=ft.Row([self._ring, self._status], spacing=8))
-        self._above = ft.Container(
-            ft.Column([self._pictures, self._line], spacing=6, tight=True),
-            padding=ft.Padding.only(left=12, right=12, top=4, bottom=8),
-            visible=False,
-        )
+        self._above = ft.Container(padding=ft.Padding.only(left=12, right=12, top=4, bottom=8), visible=False)
+        self._notice = ft.Container(visible=False, padding=ft.Padding.only(left=12, bottom=4))
         self._gauge = ft.ProgressRing(value=0, width=18, height=18, stroke_width=3, bgcolor=ft.Colors.OUTLINE_VARIANT)
         self._gauge_words = ft.Text("", size=13, color=looks.FAINT)
         gauge_row = ft.Row([self._gauge, self._gauge_words], spacing=6, tight=True)
@@ -81,25 +86,24 @@ class Composer:
             on_click=shell.on(self._go),
             bgcolor=ft.Colors.PRIMARY,
         )
-        tools = ft.Row(
-            [
-                looks.button(ft.Icons.PHOTO_CAMERA_OUTLINED, shell.say("mobile.camera"), shell.on(camera)),
-                looks.button(ft.Icons.IMAGE_OUTLINED, shell.say("mobile.gallery"), shell.on(gallery)),
-                looks.button(ft.Icons.ADD_ROUNDED, shell.say("mobile.more_ways"), shell.on(more)),
-                ft.Container(expand=True),
-                self._gauge_button,
-                self._go_button,
-            ],
-            spacing=0,
-        )
+        self._ways = [
+            looks.button(ft.Icons.PHOTO_CAMERA_OUTLINED, shell.say("mobile.camera"), shell.on(camera)),
+            looks.button(ft.Icons.IMAGE_OUTLINED, shell.say("mobile.gallery"), shell.on(gallery)),
+            looks.button(ft.Icons.ADD_ROUNDED, shell.say("mobile.more_ways"), shell.on(more)),
+        ]
+        self._beside, self._below = ft.Row(spacing=0, tight=True), ft.Row(spacing=0)
+        # The field stays the first of its row: moved to another place it would lose the keyboard.
+        line = ft.Row([self.field, self._beside], spacing=0, vertical_alignment=ft.CrossAxisAlignment.END)
         self.control = ft.Container(
-            ft.Column([self._above, self.field, tools], spacing=0, tight=True),
+            ft.Column([self._notice, self._above, line, self._below], spacing=0, tight=True),
             bgcolor=ft.Colors.SURFACE_CONTAINER_LOWEST,
             border=ft.Border.all(1, ft.Colors.OUTLINE_VARIANT),
             border_radius=26,
             padding=ft.Padding.only(left=4, right=6, top=8, bottom=6),
             margin=ft.Margin.only(left=8, right=8, bottom=8),
         )
+        self._lay_out()
+        self._show_go()
 
     @property
     def text(self) -> str:
@@ -107,32 +111,116 @@ class Composer:
 
     def write(self, text: str) -> None:
         """Put `text` in the place of what is typed."""
-        self.field.value = text
-        self._shell.draw(self.field)
+        if self.text != text:
+            self.field.value = text
+            self._shell.draw(self.field)
+        self._show_go()
 
     async def focus(self) -> None:
         await self.field.focus()
 
+    def lie_low(self, low: bool) -> None:
+        """Take as little height as possible: a phone that is turned, with its keyboard open."""
+        if low != self._low:
+            self._low = low
+            self._lay_out()
+            self.show_draft(*self._draft)
+            self._shell.draw(self.control)
+
+    def _lay_out(self) -> None:
+        low = self._low
+        self.field.max_lines = _LINES_LOW if low else _LINES
+        ends = [self._gauge_button, self._go_button]
+        self._beside.controls = [*self._ways, *ends] if low else []
+        self._below.controls = [] if low else [*self._ways, ft.Container(expand=True), *ends]
+        self._beside.visible, self._below.visible = low, not low
+        line = [self._pictures, self._line]
+        self._pictures.expand = 1 if low else None
+        self._line.expand = 1 if low else None
+        self._above.content = ft.Row(line, spacing=12) if low else ft.Column(line, spacing=6, tight=True)
+
+    # Sending
+
+    async def _changed(self) -> None:
+        self._show_go()
+        await _done(self._typed(self.text))
+
+    async def _enter(self) -> None:
+        """Send; while an answer is being written the text waits."""
+        if not self._answering:
+            await self._go()
+        elif self.text.strip():
+            self.show_notice(self._shell.say("mobile.still_answering"))
+
     async def _go(self) -> None:
-        if self._answering:
+        now = time.monotonic()
+        if not self._answering:
+            if self._sends:
+                self._sent_at = now
+                self.hide_notice()
+                await _done(self._send(self.text))
+        elif now - self._sent_at > _DOUBLE_S:
             await _done(self._stop())
-        else:
-            await _done(self._send(self.text))
+
+    @property
+    def _sends(self) -> bool:
+        """Whether there is something to send."""
+        return bool(self.text.strip() or self._draft[0].pictures)
 
     async def _paste(self, event: ft.TextFieldPasteFilesEvent) -> None:
-        for file in event.files:
-            if file.bytes:
-                await _done(self._pasted(file.bytes))
+        await _done(self._pasted([(file.name, file.bytes) for file in event.files if file.bytes]))
+
+    # Showing
 
     def show_answering(self, answering: bool) -> None:
         """Whether the round button stops or sends."""
-        if answering == self._answering:
-            return
-        self._answering = answering
+        if answering != self._answering:
+            self._answering = answering
+            self.hide_notice()
+            self._show_go()
+
+    def _show_go(self) -> None:
+        """The round button as it is now; with nothing to send it does nothing, and looks so."""
+        button, answering, idle = self._go_button, self._answering, not (self._answering or self._sends)
         does = self._shell.say("chat.stop" if answering else "chat.send")
+        now = does, idle
+        if button.data == now:
+            return
         icon = ft.Icons.STOP_ROUNDED if answering else ft.Icons.ARROW_UPWARD_ROUNDED
-        self._go_button.icon, self._go_button.tooltip = looks.sign(icon, does, color=ft.Colors.ON_PRIMARY), does
-        self._shell.draw(self._go_button)
+        button.icon = looks.sign(icon, does, color=ft.Colors.OUTLINE if idle else ft.Colors.ON_PRIMARY)
+        button.bgcolor = ft.Colors.SURFACE_CONTAINER_HIGH if idle else ft.Colors.PRIMARY
+        button.tooltip, button.disabled, button.data = does, idle, now
+        self._shell.draw(button)
+
+    def show_notice(self, text: str, undo: Handler | None = None, error: bool = False) -> None:
+        """Say a sentence above the field, until the next thing is done; with `undo`, a way back."""
+        shell, colour = self._shell, ft.Colors.ERROR if error else looks.FAINT
+        words = ft.Text(text, size=13, color=colour)
+        row: list[ft.Control] = [
+            ft.Icon(ft.Icons.ERROR_OUTLINE if error else ft.Icons.INFO_OUTLINE, size=18, color=colour),
+            ft.Semantics(live_region=True, content=words, expand=True),
+        ]
+        if undo:
+
+            async def take_back() -> None:
+                self.hide_notice()
+                await _done(undo())
+
+            row.append(ft.TextButton(shell.say("mobile.undo"), on_click=shell.on(take_back)))
+        row.append(looks.small(ft.Icons.CLOSE_ROUNDED, shell.say("mobile.close"), shell.on(self.hide_notice)))
+        self._notice.content, self._notice.visible = ft.Row(row, spacing=8), True
+        self._show_above()
+        shell.draw(self._notice, self._above)
+
+    def hide_notice(self) -> None:
+        if self._notice.visible:
+            self._notice.visible = False
+            self._show_above()
+            self._shell.draw(self._notice, self._above)
+
+    def _show_above(self) -> None:
+        """The pictures; on a low screen a notice stands in their place."""
+        self._above.visible = bool(self._draft[0].pictures) and not (self._low and self._notice.visible)
 
     def show_gauge(self, share: float) -> None:
         """How full the context is."""
@@ -147,11 +235,13 @@ class Composer:
     def show_draft(self, draft: Draft, thumbnails: Mapping[str, bytes]) -> None:
         """The pictures of the draft, and how far the model is with them."""
         say = self._shell.say
-        self._above.visible = bool(draft.pictures)
+        self._draft = draft, thumbnails
+        self._show_above()
         self._pictures.controls = [
             self._picture(name, number, len(draft.pictures), thumbnails.get(name))
             for number, name in enumerate(draft.pictures, 1)
         ]
+        self._line.visible = bool(draft.reading or draft.ready or draft.failed)
         self._ring.visible = draft.reading and not draft.ready and draft.failed is None
         self._status.color = ft.Colors.ERROR if draft.failed else looks.FAINT
         if draft.failed:
@@ -163,42 +253,27 @@ class Composer:
         else:
             self._status.value = say("chat.reading_picture")
         self._shell.draw(self._above)
+        self._show_go()
 
     def _picture(self, name: str, number: int, count: int, data: bytes | None) -> ft.Control:
         say = self._shell.say
         label = say("mobile.draft_picture", number=number, count=count)
+        side = _SIDE_LOW if self._low else _SIDE
         image: ft.Control = (
-            looks.whole(data, 2 * _SIDE, _SIDE, radius=14, label=label)
+            looks.whole(data, 2 * side, side, radius=14, label=label)
             if data
-            else ft.Icon(ft.Icons.IMAGE_OUTLINED, width=_SIDE)
-        )
-        remove = ft.IconButton(
-            looks.sign(ft.Icons.CLOSE_ROUNDED, say("mobile.detach"), 14, ft.Colors.ON_INVERSE_SURFACE),
-            bgcolor=ft.Colors.INVERSE_SURFACE,
-            padding=0,
-            size_constraints=ft.BoxConstraints(24, 24),
-            width=24,
-            height=24,
-            tooltip=say("mobile.detach"),
-            right=2,
-            top=2,
-            on_click=self._shell.on(lambda: self._detach(name)),
+            else ft.Icon(ft.Icons.IMAGE_OUTLINED, width=side, height=side, semantics_label=label)
         )
         look = self._shell.on(lambda: self._open_picture(name))
-        return ft.Stack(
-            [
-                ft.Container(
-                    image,
-                    on_click=look,
-                    border_radius=14,
-                    ink=True,
-                    border=ft.Border.all(1, ft.Colors.OUTLINE_VARIANT),
-                    tooltip=say("mobile.retouch"),
-                ),
-                remove,
-            ],
-            width=image.width,
-            height=_SIDE,
+        remove = looks.small(ft.Icons.CLOSE_ROUNDED, say("mobile.detach"), self._shell.on(lambda: self._detach(name)))
+        return ft.Container(
+            ft.Row(
+                [ft.Container(image, on_click=look, border_radius=14, ink=True, tooltip=say("mobile.retouch")), remove],
+                spacing=0,
+                tight=True,
+            ),
+            border=ft.Border.all(1, ft.Colors.OUTLINE_VARIANT),
+            border_radius=14,
         )
 
 

@@ -28,11 +28,26 @@ class ConnectScreen(Screen):
 
     def build(self) -> ft.View:
         shell, say = self._shell, self._shell.say
+        self._cards: dict[str, ServerCard] = {}
         self._known = ft.Column(spacing=12, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH)
-        self._pair, self._looked = PairCard(shell, self._go, self._draw), False
+        self._places = ft.Column(spacing=0, tight=True)
+        self._new = ft.RadioGroup(self._places, on_change=shell.on(self._choose_new))
+        self._new_chats = looks.card(
+            ft.Column(
+                [
+                    ft.Text(say("mobile.new_chats"), size=17, weight=ft.FontWeight.W_600),
+                    looks.faint(say("mobile.new_chats_says"), size=13),
+                    self._new,
+                ],
+                spacing=6,
+                tight=True,
+            ),
+            visible=False,
+        )
+        self._pair, self._looked = PairCard(shell, self._go, self.draw), False
         other = ft.TextButton(say("mobile.other_server"), icon=ft.Icons.ADD_ROUNDED, on_click=shell.on(self._other))
         page = ft.ListView(
-            [self._known, self._pair.control, other],
+            [self._known, self._new_chats, self._pair.control, other],
             spacing=12,
             padding=ft.Padding.only(left=16, right=16, top=8, bottom=32),
             expand=True,
@@ -46,7 +61,7 @@ class ConnectScreen(Screen):
 
     async def shown(self) -> None:
         await self._go.links.load()
-        self._draw()
+        self.draw()
         if not self._looked:
             self._looked = True
             self._shell.start(self._pair.search())
@@ -55,37 +70,23 @@ class ConnectScreen(Screen):
         """A link opened the app."""
         self._pair.offered(link)
 
-    def _draw(self) -> None:
-        self._known.controls = [self._server(server) for server in self._go.links.servers.values()]
+    def draw(self) -> None:
+        """Bring the cards in line with what is connected. One that stays is the same control, under a finger too."""
+        known = self._go.links.servers
+        self._cards = {id: self._cards.get(id) or ServerCard(self._shell, self._go, self) for id in known}
+        self._known.controls = [self._cards[id].show(server) for id, server in known.items()]
+        chosen = self._go.server_of(None)
+        self._places.controls = [ft.Radio(value="", label=self._go.here())]
+        self._places.controls += [
+            ft.Radio(value=id, label=self._shell.say("mobile.there", name=server.name, model=server.model))
+            for id, server in known.items()
+        ]
+        self._new.value = chosen.id if chosen else ""
+        self._new_chats.visible = bool(known)
         self._shell.page.update()
 
-    def _server(self, server: Server) -> ft.Control:
-        shell, say = self._shell, self._shell.say
-        safe = say("mobile.server_safe") if not servers.is_readable(server.urls[0]) else say("mobile.server_open")
-        facts = looks.faint(" · ".join(part for part in (server.model, safe) if part), size=13)
-        buttons: list[ft.Control] = [
-            ft.FilledTonalButton(say("mobile.test"), on_click=shell.on(lambda: self._test(server, facts)))
-        ]
-        if self._go.links.is_paired(server):
-            buttons.append(ft.TextButton(say("mobile.bring"), on_click=shell.on(lambda: self._choose_there(server))))
-        if server != self._go.links.given:
-            buttons.append(ft.TextButton(say("mobile.forget"), on_click=shell.on(lambda: self._forget(server))))
-        return looks.card(
-            ft.Column(
-                [
-                    ft.Row(
-                        [
-                            ft.Icon(ft.Icons.LAPTOP_ROUNDED, color=ft.Colors.PRIMARY),
-                            ft.Text(server.name, size=16, weight=ft.FontWeight.W_600, expand=True),
-                        ]
-                    ),
-                    facts,
-                    ft.Row(buttons, wrap=True, spacing=8),
-                ],
-                spacing=6,
-                tight=True,
-            )
-        )
+    async def _choose_new(self) -> None:
+        await self._go.answer_new_by(self._go.links.servers.get(self._new.value or ""))
 
     # Any other server
 
@@ -97,23 +98,76 @@ class ConnectScreen(Screen):
         )
         key = ft.TextField(label=say("mobile.key"), password=True, can_reveal_password=True, border=border)
         model = ft.TextField(label=say("mobile.server_model"), border=border)
+        models = ft.RadioGroup(ft.Column(spacing=0, tight=True, scroll=ft.ScrollMode.AUTO))
+        several = ft.Column([looks.faint(say("mobile.server_several"), size=13), models], tight=True, visible=False)
 
-        async def add() -> None:
-            server = await self._go.links.add(address.value or "", key.value or "", model.value or "")
-            self._draw()
-            shell.tell(shell.say("mobile.connected", name=server.name))
+        def changed() -> None:
+            """Another address has other models."""
+            several.visible, model.visible, models.value = False, True, None
+            shell.draw(several, model)
 
-        shell.ask(
-            say("mobile.other_server"),
-            ft.Column([address, key, model, looks.faint(say("mobile.other_says"), size=13)], tight=True, spacing=12),
-            say("mobile.test"),
-            add,
+        address.on_change = key.on_change = shell.on(changed)
+
+        async def add() -> bool:
+            wanted = models.value if several.visible else model.value
+            added = await self._go.links.add(address.value or "", key.value or "", wanted or "")
+            if isinstance(added, tuple):
+                models.content = ft.Column(
+                    [ft.Radio(value=name, label=name) for name in added],
+                    spacing=0,
+                    scroll=ft.ScrollMode.AUTO,
+                    height=min(48 * len(added), 240),
+                )
+                several.visible, model.visible = True, False
+                shell.draw(several, model)
+                return False
+            self.draw()
+            shell.tell(say("mobile.connected", name=added.name))
+            return True
+
+        says = looks.faint(say("mobile.other_says"), size=13)
+        shell.form(say("mobile.other_server"), [address, key, model, several, says], say("mobile.save"), add)
+
+
+class ServerCard:
+    """A connected computer: what is known of it, and what can be done with it."""
+
+    def __init__(self, shell: Shell, go: Any, screen: ConnectScreen) -> None:
+        self._shell = shell
+        self._go = go
+        self._screen = screen
+        self._server: Server | None = None
+        say = shell.say
+        self._name = ft.Text("", size=16, weight=ft.FontWeight.W_600, expand=True)
+        self._facts = looks.faint("", size=13)
+        test = ft.FilledTonalButton(say("mobile.test"), on_click=shell.on(self._test))
+        self._bring = ft.TextButton(say("mobile.bring"), on_click=shell.on(self._choose_there))
+        self._forget = ft.TextButton(say("mobile.forget"), on_click=shell.on(self._ask_forget))
+        self._card = looks.card(
+            ft.Column(
+                [
+                    ft.Row([ft.Icon(ft.Icons.LAPTOP_ROUNDED, color=ft.Colors.PRIMARY), self._name]),
+                    self._facts,
+                    ft.Row([test, self._bring, self._forget], wrap=True, spacing=8),
+                ],
+                spacing=6,
+                tight=True,
+            )
         )
 
-    # A kept server
+    def show(self, server: Server) -> ft.Control:
+        """Where it is the same as before, what a test has told of it stays."""
+        if server != self._server:
+            safe = "mobile.server_open" if servers.is_readable(server.urls[0]) else "mobile.server_safe"
+            self._facts.value = " · ".join(part for part in (server.model, self._shell.say(safe)) if part)
+            self._name.value, self._server = server.name, server
+        self._bring.visible = self._go.links.is_paired(server)
+        self._forget.visible = server != self._go.links.given
+        return self._card
 
-    async def _test(self, server: Server, facts: ft.Text) -> None:
-        shell, say = self._shell, self._shell.say
+    async def _test(self) -> None:
+        shell, say, server, facts = self._shell, self._shell.say, self._server, self._facts
+        assert server
         facts.value = say("mobile.testing")
         shell.draw(facts)
         try:
@@ -128,33 +182,35 @@ class ConnectScreen(Screen):
             facts.value = say("mobile.works", facts=" · ".join(word for word in words if word))
         shell.draw(facts)
 
-    def _forget(self, server: Server) -> None:
-        shell = self._shell
-
-        async def forget() -> None:
-            await self._go.links.remove(server)
-            self._draw()
-
-        words = ft.Text(shell.say("mobile.forget_says"))
-        shell.ask(
-            shell.say("mobile.forget_title", name=server.name), words, shell.say("mobile.forget"), forget, danger=True
-        )
-
-    async def _choose_there(self, server: Server) -> None:
-        shell = self._shell
+    async def _choose_there(self) -> None:
+        shell, server = self._shell, self._server
+        assert server
         found = await asyncio.to_thread(device.conversations, server)
         rows = [
             shell.action(
                 ft.Icons.CHAT_BUBBLE_OUTLINE_ROUNDED,
                 there.title or shell.say("chat.untitled"),
-                lambda there=there: self._bring(server, there),
+                lambda there=there: self._take(server, there),
             )
             for there in found[:40]
         ]
         nothing = ft.Container(looks.faint(shell.say("mobile.nothing_there"), size=14), padding=20)
         shell.sheet(looks.heading(shell.say("mobile.bring")), *(rows or [nothing]))
 
-    async def _bring(self, server: Server, there: There) -> None:
+    async def _take(self, server: Server, there: There) -> None:
         shell = self._shell
         row = await asyncio.to_thread(device.bring, server, shell.app.history, there.uuid, settings.OWNER)
         await self._go.home(row.uuid)
+
+    def _ask_forget(self) -> None:
+        shell, server = self._shell, self._server
+        assert server
+
+        async def forget() -> None:
+            await self._go.links.remove(server)
+            self._screen.draw()
+
+        words = ft.Text(shell.say("mobile.forget_says"))
+        shell.ask(
+            shell.say("mobile.forget_title", name=server.name), words, shell.say("mobile.forget"), forget, danger=True
+        )

@@ -7,6 +7,7 @@ This file does not know how conversations are kept.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,8 @@ from impchat_mobile.talk import Talk
 if TYPE_CHECKING:
     from impchat_mobile.views.chat import ChatScreen
 
-_FIRST = 60  # entries; more on request
-_SEARCH_WAIT_S = 0.2  # behind the last letter
+_FIRST = 60  # entries; as many more whenever the list is scrolled to its end
+_SEARCH_WAIT_S = 0.2  # after the last letter
 
 
 class History:
@@ -32,108 +33,131 @@ class History:
         self._go = go
         self._limit = _FIRST
         self._search: asyncio.Task[None] | None = None
+        self._reading = asyncio.Lock()
 
     def attach(self, screen: ChatScreen, drawer: ft.NavigationDrawer, side: ft.Container) -> None:
         """Fill the places where the list is shown: one of them at a time is seen."""
         shell, say = self._shell, self._shell.say
         self.screen = screen
+        self._rows: dict[str, ConversationRow] = {}
+        self._headings: dict[str, ft.Control] = {}
         self._field = looks.search(say("mobile.search"), shell.on(self._typed))
-        self._entries = ft.Column(spacing=0, tight=True)
-        foot = ft.Column(
-            [
-                ft.Divider(height=1, color=ft.Colors.OUTLINE_VARIANT),
-                self._place(ft.Icons.PHOTO_LIBRARY_OUTLINED, say("mobile.library"), self._go.photos_alone),
-                self._place(ft.Icons.MEMORY_ROUNDED, say("mobile.models"), self._go.models),
-                self._place(ft.Icons.LAPTOP_ROUNDED, say("mobile.connect"), self._go.connect),
-                self._place(ft.Icons.SETTINGS_OUTLINED, say("mobile.settings"), self._go.settings),
-            ],
-            spacing=0,
-            tight=True,
+        self._none = looks.faint("", size=14)
+        self._nothing = ft.Container(self._none, padding=20, visible=False)
+        self._entries = ft.ListView(
+            expand=True,
+            build_controls_on_demand=False,  # else a row that moves down loses the finger on it
+            on_scroll=shell.on(self._scrolled),
+            scroll_interval=100,
         )
-        head = ft.Container(self._field, padding=ft.Padding.only(left=12, right=12, top=14, bottom=4))
-        if shell.wide:
-            rest = ft.Column([self._entries], expand=True, scroll=ft.ScrollMode.AUTO)
-            side.content = ft.Column([head, rest, foot], spacing=0)
-            drawer.controls = []
-        else:
-            drawer.controls = [head, self._entries, foot]
-            side.content = None
+        self._said = ft.Text("", expand=True, color=ft.Colors.ON_INVERSE_SURFACE, max_lines=2)
+        self._undo = ft.TextButton(
+            say("mobile.undo"),
+            style=ft.ButtonStyle(color=ft.Colors.INVERSE_PRIMARY),
+            on_click=shell.on(self._take_back),
+        )
+        self._notice = ft.Container(
+            ft.Row([ft.Semantics(live_region=True, content=self._said, expand=True), self._undo]),
+            padding=ft.Padding.only(left=16, right=4),
+            margin=ft.Margin.symmetric(horizontal=12, vertical=8),
+            border_radius=14,
+            bgcolor=ft.Colors.INVERSE_SURFACE,
+            visible=False,
+        )
+        places = [
+            self._place(ft.Icons.PHOTO_LIBRARY_OUTLINED, say("mobile.library"), self._go.photos_alone),
+            self._place(ft.Icons.MEMORY_ROUNDED, say("mobile.models"), self._go.models),
+            self._place(ft.Icons.LAPTOP_ROUNDED, say("mobile.connect"), self._go.connect),
+            self._place(ft.Icons.SETTINGS_OUTLINED, say("mobile.settings"), self._go.settings),
+        ]
+        self._whole = ft.Container(
+            ft.Column(
+                [
+                    ft.Container(self._field, padding=ft.Padding.only(left=12, right=12, top=14, bottom=4)),
+                    self._nothing,
+                    self._entries,
+                    self._notice,
+                    ft.Divider(height=1, color=ft.Colors.OUTLINE_VARIANT),
+                    ft.Row(places, spacing=0, vertical_alignment=ft.CrossAxisAlignment.START),
+                ],
+                spacing=0,
+            )
+        )
+        drawer.controls = [] if shell.wide else [self._whole]
+        side.content = self._whole if shell.wide else None
+        self._fit()
+
+    def _fit(self) -> None:
+        """As high as the drawer, which does not say so itself: the list scrolls, and what is below it stays."""
+        edges = self._shell.page.media.padding
+        height = (self._shell.page.height or 0) - edges.top - edges.bottom
+        self._whole.height = None if self._shell.wide else height
 
     def _place(self, icon: ft.IconData, text: str, do: Any) -> ft.Control:
         async def opened() -> None:
             await self._close()
             await do()
 
-        return ft.ListTile(
-            leading=ft.Icon(icon, color=looks.FAINT), title=ft.Text(text), on_click=self._shell.on(opened), dense=True
+        return ft.Container(
+            ft.Column(
+                [
+                    ft.Icon(icon, color=looks.FAINT),
+                    ft.Text(text, size=12, color=looks.FAINT, text_align=ft.TextAlign.CENTER, max_lines=2),
+                ],
+                spacing=2,
+                tight=True,
+                horizontal_alignment=ft.CrossAxisAlignment.CENTER,
+            ),
+            padding=ft.Padding.symmetric(horizontal=2, vertical=10),
+            border_radius=14,
+            expand=True,
+            ink=True,
+            on_click=self._shell.on(opened),
         )
+
+    async def show(self) -> None:
+        """Open the drawer."""
+        self._notice.visible = False
+        self._fit()
+        self._shell.draw(self._whole)
+        await self.refresh()
+        try:
+            await self._shell.page.show_drawer()
+        except TimeoutError:  # the view no longer answers: a new one does
+            await self._shell.redraw()
+            await self.refresh()
+            await self._shell.page.show_drawer()
 
     async def _close(self) -> None:
         if not self._shell.wide:
-            await self._shell.page.close_drawer()
+            with contextlib.suppress(TimeoutError):  # what was chosen counts all the same
+                await self._shell.page.close_drawer()
 
     async def refresh(self) -> None:
-        """Read the list again."""
+        """Read the list again. A conversation that is still in it keeps its row, and a finger on it."""
         shell = self._shell
-        query = self._field.value or ""
-        found = await asyncio.to_thread(
-            shelf.groups, shell.app, shell.thumbnails, query, shell.language, date.today(), self._limit + 1
-        )
-        controls: list[ft.Control] = []
-        count = 0
-        for group in found:
-            if group.heading:
-                controls.append(looks.heading(shell.say(group.heading)))
-            controls += [self._entry(entry) for entry in group.entries]
-            count += len(group.entries)
-        if not controls:
-            controls = [
-                ft.Container(
-                    looks.faint(shell.say("history.nothing_found" if query.strip() else "chat.history_empty"), size=14),
-                    padding=20,
-                )
-            ]
-        if count > self._limit and not query.strip():
-            controls.append(ft.TextButton(shell.say("mobile.older"), on_click=shell.on(self._more)))
-        self._entries.controls = controls
-        shell.draw(self._entries)
-
-    def _entry(self, entry: Entry) -> ft.Control:
-        shell = self._shell
-        here = entry.uuid == self._talk.conversation
-        cover: ft.Control = (
-            ft.Image(
-                entry.cover, width=40, height=40, fit=ft.BoxFit.COVER, border_radius=10, exclude_from_semantics=True
+        async with self._reading:
+            query = (self._field.value or "").strip()
+            found = await asyncio.to_thread(
+                shelf.groups, shell.app, shell.thumbnails, query, shell.language, date.today(), self._limit
             )
-            if entry.cover
-            else ft.Container(
-                ft.Icon(ft.Icons.CHAT_BUBBLE_OUTLINE_ROUNDED, size=18, color=looks.FAINT),
-                width=40,
-                height=40,
-                border_radius=10,
-                bgcolor=ft.Colors.SURFACE_CONTAINER_HIGH,
-            )
-        )
-        return ft.ListTile(
-            leading=cover,
-            title=ft.Text(entry.title, max_lines=1, overflow=ft.TextOverflow.ELLIPSIS, size=15),
-            subtitle=looks.faint(entry.snippet, max_lines=2, overflow=ft.TextOverflow.ELLIPSIS)
-            if entry.snippet
-            else None,
-            trailing=looks.small(
-                ft.Icons.MORE_HORIZ_ROUNDED,
-                shell.say("mobile.more_of", title=entry.title),
-                shell.on(lambda: self._choices(entry)),
-            ),
-            selected=here,
-            selected_tile_color=ft.Colors.SURFACE_CONTAINER_HIGHEST,
-            selected_color=ft.Colors.ON_SURFACE,
-            content_padding=ft.Padding.only(left=16, right=4),
-            on_click=shell.on(lambda: self._open(entry.uuid)),
-            on_long_press=shell.on(lambda: self._choices(entry)),
-        )
+            before, self._rows = self._rows, {}
+            controls: list[ft.Control] = []
+            for group in found:
+                if group.heading:
+                    if group.heading not in self._headings:
+                        self._headings[group.heading] = looks.heading(shell.say(group.heading))
+                    controls.append(self._headings[group.heading])
+                for entry in group.entries:
+                    row = self._rows[entry.uuid] = before.get(entry.uuid) or ConversationRow(shell, self)
+                    controls.append(row.show(entry, entry.uuid == self._talk.conversation))
+            self._entries.controls = controls
+            self._nothing.visible = not controls
+            self._none.value = shell.say("history.nothing_found" if query else "chat.history_empty")
+            shell.draw(self._nothing, self._entries)
 
-    def _choices(self, entry: Entry) -> None:
+    def choices(self, entry: Entry) -> None:
+        """What can be done with a conversation of the list."""
         shell, say = self._shell, self._shell.say
         pin = ft.Icons.PUSH_PIN_OUTLINED
         shell.sheet(
@@ -141,12 +165,21 @@ class History:
             shell.action(ft.Icons.DRIVE_FILE_RENAME_OUTLINE, say("chat.rename"), lambda: self.rename(entry.uuid)),
             shell.action(ft.Icons.IOS_SHARE_ROUNDED, say("mobile.export"), lambda: self._go.export(entry.uuid)),
             shell.action(
-                ft.Icons.DELETE_OUTLINE_ROUNDED, say("chat.delete"), lambda: self.delete(entry.uuid), danger=True
+                ft.Icons.DELETE_OUTLINE_ROUNDED,
+                say("chat.delete"),
+                lambda: self.delete(entry.uuid, in_list=True),
+                danger=True,
             ),
         )
 
+    async def _scrolled(self, event: ft.OnScrollEvent) -> None:
+        """More of the list, before its end is reached."""
+        full = len(self._rows) >= self._limit
+        if full and event.pixels > event.max_scroll_extent - 2 * event.viewport_dimension:
+            await self._more()
+
     async def _more(self) -> None:
-        self._limit += 4 * _FIRST
+        self._limit += _FIRST
         await self.refresh()
 
     def _typed(self) -> None:
@@ -168,7 +201,8 @@ class History:
         """Show a new conversation."""
         await self.screen.open(None)
 
-    async def _open(self, uuid: str) -> None:
+    async def choose(self, uuid: str) -> None:
+        """Show this conversation of the list."""
         await self._close()
         await self.open(uuid)
 
@@ -193,8 +227,8 @@ class History:
         history = self._shell.app.history
         await asyncio.to_thread(lambda: history.update_conversation(uuid, settings.OWNER, **values))
 
-    async def delete(self, uuid: str) -> None:
-        """Move it to the deleted ones, and say so with a way back."""
+    async def delete(self, uuid: str, in_list: bool = False) -> None:
+        """Move it to the deleted ones, and say so with a way back: `in_list`, where the drawer would cover a notice."""
         shell, history = self._shell, self._shell.app.history
         row = await asyncio.to_thread(history.conversation, uuid, settings.OWNER)
         here = uuid == self._talk.conversation
@@ -209,10 +243,61 @@ class History:
         if here:
             await self.screen.open(None)
         await self.refresh()
-        shell.tell(shell.say("chat.deleted", title=remarks.title_of(row, shell.language)), undo=back)
+        words = shell.say("chat.deleted", title=remarks.title_of(row, shell.language))
+        if in_list and not shell.wide:
+            self._said.value, self._back, self._notice.visible = words, back, True
+            shell.draw(self._notice)
+        else:
+            shell.tell(words, undo=back)
+
+    async def _take_back(self) -> None:
+        self._notice.visible = False
+        shell = self._shell
+        shell.draw(self._notice)
+        await self._back()
 
     async def _seen_again(self, uuid: str) -> None:
         if uuid == self._talk.conversation:
             await self._talk.refresh()
             self.screen.changed()
         await self.refresh()
+
+
+class ConversationRow:
+    """A conversation in the list: one tile, which stays the same while the conversation is shown."""
+
+    def __init__(self, shell: Shell, history: History) -> None:
+        self._shell = shell
+        self._entry = Entry("", "")
+        self._cover = ft.Container(width=40, height=40, border_radius=10, bgcolor=ft.Colors.SURFACE_CONTAINER_HIGH)
+        self._title = ft.Text("", max_lines=1, overflow=ft.TextOverflow.ELLIPSIS, size=15)
+        self._snippet = looks.faint("", max_lines=2, overflow=ft.TextOverflow.ELLIPSIS)
+        self._sign = looks.sign(ft.Icons.MORE_HORIZ_ROUNDED, "", 18, looks.FAINT)
+        choices = shell.on(lambda: history.choices(self._entry))
+        self._more = ft.IconButton(self._sign, padding=0, size_constraints=ft.BoxConstraints(40, 40), on_click=choices)
+        self._tile = ft.ListTile(
+            leading=self._cover,
+            title=self._title,
+            trailing=self._more,
+            selected_tile_color=ft.Colors.SURFACE_CONTAINER_HIGHEST,
+            selected_color=ft.Colors.ON_SURFACE,
+            content_padding=ft.Padding.only(left=16, right=4),
+            on_click=shell.on(lambda: history.choose(self._entry.uuid)),
+            on_long_press=choices,
+        )
+
+    def show(self, entry: Entry, here: bool) -> ft.Control:
+        """`here`: it is the open one."""
+        before, self._entry = self._entry, entry
+        if self._cover.content is None or entry.cover != before.cover:
+            self._cover.content = (
+                ft.Image(entry.cover, width=40, height=40, fit=ft.BoxFit.COVER, border_radius=10,
+                         exclude_from_semantics=True)
+                if entry.cover
+                else ft.Icon(ft.Icons.CHAT_BUBBLE_OUTLINE_ROUNDED, size=18, color=looks.FAINT)
+            )  # fmt: skip
+        self._title.value, self._snippet.value = entry.title, entry.snippet
+        self._sign.semantics_label = self._more.tooltip = self._shell.say("mobile.more_of", title=entry.title)
+        self._tile.subtitle = self._snippet if entry.snippet else None
+        self._tile.selected = here
+        return self._tile

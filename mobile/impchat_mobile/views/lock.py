@@ -101,9 +101,11 @@ class Digits:
 class LockScreen(Screen):
     """Lets through who knows the PIN."""
 
-    def __init__(self, shell: Shell, then: Callable[[], Any]) -> None:
+    def __init__(self, shell: Shell, then: Callable[[], Any], leave: bool = False) -> None:
+        """`leave`: there is a way back without the PIN."""
         self._shell = shell
         self._then = then
+        self._leave = leave
 
     def build(self) -> ft.View:
         shell = self._shell
@@ -118,7 +120,8 @@ class LockScreen(Screen):
             scroll=ft.ScrollMode.AUTO,
         )
         box = ft.Container(page, alignment=ft.Alignment.CENTER, expand=True)
-        return ft.View([ft.SafeArea(box, expand=True)], bgcolor=ft.Colors.SURFACE, can_pop=False)
+        bar = looks.bar(shell.say("mobile.lock")) if self._leave else None
+        return ft.View([ft.SafeArea(box, expand=True)], bgcolor=ft.Colors.SURFACE, can_pop=self._leave, appbar=bar)
 
     async def _try(self, typed: str) -> None:
         shell = self._shell
@@ -149,6 +152,11 @@ class PinScreen(Screen):
     async def _typed(self, pin: str) -> None:
         shell = self._shell
         if not self._first:
+            try:
+                applock.examine(pin)
+            except SettingsError as exc:
+                self._digits.ask(shell.say("mobile.pin_new"), shell.sentence(exc))
+                return
             self._first = pin
             self._digits.ask(shell.say("mobile.pin_again"))
             return
@@ -156,10 +164,6 @@ class PinScreen(Screen):
         if first != pin:
             self._digits.ask(shell.say("mobile.pin_new"), shell.say("mobile.pin_differs"))
             return
-        try:
-            await asyncio.to_thread(applock.set_pin, shell.app.data, pin)
-        except SettingsError as exc:
-            self._digits.ask(shell.say("mobile.pin_new"), shell.sentence(exc))
-            return
+        await asyncio.to_thread(applock.set_pin, shell.app.data, pin)
         await shell.pop()
         await self._done()

@@ -56,7 +56,8 @@ def context(shell: Shell, talk: Talk, go: Any, new: Callable[[], Any]) -> None:
             padding=ft.Padding.only(left=20, right=20, bottom=8),
         ),
         shell.action(ft.Icons.EDIT_SQUARE, say("chat.new"), new),
-        shell.action(ft.Icons.TUNE_ROUNDED, say("mobile.context_change"), go.settings),
+        *([] if shell.shares
+          else [shell.action(ft.Icons.TUNE_ROUNDED, say("mobile.context_change"), go.settings)]),
     )  # fmt: skip
 
 

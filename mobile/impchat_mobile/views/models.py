@@ -7,6 +7,7 @@ This file does not know how a model is run or fetched.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,8 +24,9 @@ from impchat.servers import Server
 from impchat.texts import size
 from impchat_mobile import looks
 from impchat_mobile.copies import Copy
+from impchat_mobile.guard import Handler
 from impchat_mobile.shell import Screen, Shell
-from impchat_mobile.tuning import memory_bytes, tuned
+from impchat_mobile.tuning import memory_bytes, run
 
 
 class ModelsScreen(Screen):
@@ -33,15 +35,38 @@ class ModelsScreen(Screen):
         self._go = go
         self._offers: dict[str, list[Offer]] = {}  # id of a server -> what it has
         self._away: dict[str, ImpChatError] = {}
-        self._rows: dict[str, CopyRow] = {}
+        self._asking = True
+        self._drawing = asyncio.Lock()
 
     def build(self) -> ft.View:
-        self._list = ft.ListView(spacing=12, padding=ft.Padding.only(left=16, right=16, top=8, bottom=32), expand=True)
+        shell, say = self._shell, self._shell.say
+        self._rows: dict[str, ModelRow] = {}
+        self._here, self._offered, self._there = (
+            ft.Column(spacing=12, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH) for _ in range(3)
+        )
+        self._says = looks.faint("", size=13)
+        page = ft.ListView(
+            [
+                looks.heading(say("mobile.models_here")),
+                self._here,
+                looks.heading(say("mobile.models_offered")),
+                self._offered,
+                ft.Container(self._says, padding=ft.Padding.symmetric(horizontal=20)),
+                ft.TextButton(
+                    say("mobile.from_address"), icon=ft.Icons.LINK_ROUNDED, on_click=shell.on(self._ask_address)
+                ),
+                looks.heading(say("mobile.models_there")),
+                self._there,
+            ],
+            spacing=12,
+            padding=ft.Padding.only(left=16, right=16, top=8, bottom=32),
+            expand=True,
+        )
         return ft.View(
-            [ft.SafeArea(looks.column(self._list, expand=True), expand=True)],
+            [ft.SafeArea(looks.column(page, expand=True), expand=True)],
             padding=0,
             bgcolor=ft.Colors.SURFACE,
-            appbar=looks.bar(self._shell.say("mobile.models")),
+            appbar=looks.bar(say("mobile.models")),
         )
 
     async def shown(self) -> None:
@@ -54,11 +79,7 @@ class ModelsScreen(Screen):
 
     def _copied(self) -> None:
         """A copy has come further, or ended."""
-        if self._rows.keys() == self._go.copies.known.keys():
-            for id, row in self._rows.items():
-                row.show(self._go.copies.known[id])
-        else:
-            self._shell.start(self._draw())
+        self._shell.start(self._draw())
 
     async def _ask_offers(self) -> None:
         """What the connected computers have; one that is away is passed over."""
@@ -69,39 +90,40 @@ class ModelsScreen(Screen):
                     self._offers[server.id] = await asyncio.to_thread(device.offers, server)
                 except ImpChatError as error:
                     self._away[server.id] = error
+        self._asking = False
         await self._draw()
 
     async def _draw(self) -> None:
-        shell, say = self._shell, self._shell.say
-        copies = self._go.copies
-        self._rows = {id: CopyRow(shell, copy, self) for id, copy in copies.known.items()}
-        found = await asyncio.to_thread(library.models, shell.app.data)
-        memory = await asyncio.to_thread(library.memory)
-        here = [self._model(model, memory) for model in found if model.bundle]
-        ids = {model.id for model in found if model.bundle} | copies.known.keys()
-        offered = [
-            self._offer(server, offer, memory)
-            for server in self._go.links.servers.values()
-            for offer in self._offers.get(server.id, [])
-            if offer.id not in ids
-        ]
-        there = [self._model(model, memory) for model in found if not model.bundle and model.id not in copies.known]
-        away = [error.sentence(shell.language) for error in self._away.values()]
-        why = away or [say("mobile.models_no_more" if self._offers else "mobile.models_says")]
-        says = looks.faint(" ".join(why), size=13)
-        self._list.controls = [
-            looks.heading(say("mobile.models_here")),
-            *here,
-            *[row.control for row in self._rows.values()],
-            looks.heading(say("mobile.models_offered")),
-            *(offered or [ft.Container(says, padding=ft.Padding.symmetric(horizontal=20))]),
-            ft.TextButton(say("mobile.from_address"), icon=ft.Icons.LINK_ROUNDED, on_click=shell.on(self._ask_address)),
-            looks.heading(say("mobile.models_there")),
-            *there,
-        ]
-        shell.page.update()
+        """Bring the rows in line with what there is. Each stays the same control while it is shown, wherever it moves:
+        Flet drops the press of a button that was replaced under the finger."""
+        async with self._drawing:
+            shell, copies, links = self._shell, self._go.copies, self._go.links
+            found = await asyncio.to_thread(library.models, shell.app.data)
+            memory = await asyncio.to_thread(library.memory)
+            before, self._rows = self._rows, {}
 
-    def _model(self, model: Model, memory: Memory | None) -> ft.Control:
+            def row(key: str) -> ModelRow:
+                self._rows[key] = before.get(key) or ModelRow(shell)
+                return self._rows[key]
+
+            ids = {model.id for model in found if model.bundle} | copies.known.keys()
+            self._here.controls = [self._model(row(m.id), m, memory) for m in found if m.bundle]
+            self._here.controls += [self._copy(row(copy.id), copy) for copy in copies.known.values()]
+            self._offered.controls = [
+                self._offer(row(f"{server.id}/{offer.id}"), server, offer, memory)
+                for server in links.servers.values()
+                for offer in self._offers.get(server.id, [])
+                if offer.id not in ids
+            ]
+            self._there.controls = [self._model(row(m.id), m, memory) for m in found if m.id not in ids]
+            why = [error.sentence(shell.language) for error in self._away.values()]
+            paired = any(links.is_paired(server) for server in links.servers.values())
+            none = "mobile.testing" if self._asking else "mobile.models_no_more"
+            self._says.value = " ".join(why or [shell.say(none if paired else "mobile.models_says")])
+            self._says.visible = not self._offered.controls
+            shell.draw(self._here, self._offered, self._says, self._there)
+
+    def _model(self, row: ModelRow, model: Model, memory: Memory | None) -> ft.Control:
         shell, say = self._shell, self._shell.say
         bundle, entry = model.bundle, model.entry
         runs = bundle is not None and bundle.id == shell.app.model
@@ -117,60 +139,45 @@ class ModelsScreen(Screen):
             facts.append(say("mobile.model_eyes", side=image))
         if bytes_:
             facts.append(self._fits(entry, bytes_, tokens, memory))
-        rows: list[ft.Control] = [
-            ft.Row(
-                [
-                    ft.Text(model.name, size=16, weight=ft.FontWeight.W_600, expand=True),
-                    *([_badge(say("models.state_running"))] if runs else []),
-                ]
-            ),
-            looks.faint(" · ".join(facts), size=13),
-        ]
-        if model.problem:
-            rows.append(ft.Text(model.problem.sentence(shell.language), size=13, color=ft.Colors.ERROR))
-        licence = bundle.licence if bundle else entry.licence if entry else ""
-        rows.append(looks.faint(say("mobile.model_terms", terms=licence)))
-        if buttons := self._buttons(model, runs):
-            rows.append(ft.Row(buttons, spacing=8, wrap=True))
-        return looks.card(ft.Column(rows, spacing=6, tight=True))
+        do: dict[str, Handler] = {}
+        if bundle and not runs and shell.app.bundle:
+            do["mobile.run"] = lambda: self._choose(model)
+        if model.disk_bytes and not (bundle and bundle.demo):
+            do["chat.delete"] = lambda: self._ask_remove(model)
+        return row.show(
+            model.name,
+            facts,
+            bundle.licence if bundle else entry.licence if entry else "",
+            do,
+            runs=runs,
+            problem=model.problem,
+        )
 
     def _fits(self, entry: Entry | None, bundle_bytes: int, most_tokens: int, memory: Memory | None) -> str:
         """Whether it fits into memory, in words, with the context that was chosen; `most_tokens`: the model's own."""
-        tokens = min(self._shell.preferences.context_tokens or most_tokens, most_tokens)
-        needed = memory_bytes(self._shell.app.tuning, entry, bundle_bytes, tokens)
+        shell = self._shell
+        chosen = shell.app.tuning.context_tokens if shell.shares else shell.preferences.context_tokens
+        tokens = min(chosen or most_tokens, most_tokens)
+        needed = memory_bytes(shell.app.tuning, entry, bundle_bytes, tokens)
         fits = memory.fits(needed) if memory else "unknown"
-        return self._shell.say(f"mobile.fits_{fits}", size=size(needed), tokens=tokens)
-
-    def _buttons(self, model: Model, runs: bool) -> list[ft.Control]:
-        shell, say = self._shell, self._shell.say
-        buttons: list[ft.Control] = []
-        if model.bundle and not runs:
-            buttons.append(ft.FilledTonalButton(say("mobile.run"), on_click=shell.on(lambda: self._choose(model))))
-        if model.disk_bytes and not (model.bundle and model.bundle.demo):
-            remove = shell.on(lambda: self._ask_remove(model))
-            buttons.append(ft.TextButton(say("chat.delete"), on_click=remove))
-        return buttons
+        return shell.say(f"mobile.fits_{fits}", size=size(needed), tokens=tokens)
 
     # Copies
 
-    def _offer(self, server: Server, offer: Offer, memory: Memory | None) -> ft.Control:
-        shell, say = self._shell, self._shell.say
+    def _offer(self, row: ModelRow, server: Server, offer: Offer, memory: Memory | None) -> ft.Control:
         entry = catalog.ENTRIES.get(offer.id)
         fits = self._fits(entry, offer.bytes, entry.context_tokens if entry else settings.CONTEXT_TOKENS, memory)
-        facts = [size(offer.bytes), fits, say("mobile.on", name=server.name)]
-        return looks.card(
-            ft.Column(
-                [
-                    ft.Text(offer.name, size=16, weight=ft.FontWeight.W_600),
-                    looks.faint(" · ".join(facts), size=13),
-                    looks.faint(say("mobile.model_terms", terms=offer.licence)),
-                    ft.Row([ft.FilledButton(say("mobile.download"), icon=ft.Icons.DOWNLOAD_ROUNDED,
-                                            on_click=shell.on(lambda: self._ask_licence(server, offer)))]),
-                ],
-                spacing=6,
-                tight=True,
-            )
-        )  # fmt: skip
+        facts = [size(offer.bytes), fits, self._shell.say("mobile.on", name=server.name)]
+        return row.show(offer.name, facts, offer.licence, {"mobile.download": lambda: self._ask_licence(server, offer)})
+
+    def _copy(self, row: ModelRow, copy: Copy) -> ft.Control:
+        told = self._shell.say(
+            "mobile.copied_so_far", done=size(copy.done), total=size(copy.total), percent=round(100 * copy.share)
+        )
+        do: dict[str, Handler] = {"mobile.pause": lambda: self._go.copies.pause(copy)}
+        if not copy.running:
+            do = {"mobile.resume": lambda: self.go_on(copy), "chat.delete": lambda: self._go.copies.forget(copy)}
+        return row.show(copy.name, [told], "", do, share=copy.share, problem=copy.error)
 
     def _ask_licence(self, server: Server, offer: Offer) -> None:
         """Its terms come before its bytes."""
@@ -198,12 +205,6 @@ class ModelsScreen(Screen):
             copy.source = replace(copy.source, base=_base(server, copy.id))
         self._go.copies.begin(copy, (lambda: device.client(server)) if server else copying.connection)
 
-    def pause(self, copy: Copy) -> None:
-        self._go.copies.pause(copy)
-
-    async def give_up(self, copy: Copy) -> None:
-        await self._go.copies.forget(copy)
-
     def _ask_address(self) -> None:
         shell, say = self._shell, self._shell.say
         border = ft.OutlineInputBorder(border_radius=14)
@@ -216,14 +217,14 @@ class ModelsScreen(Screen):
             self.go_on(Copy(name, name, source))
 
         words = looks.faint(say("mobile.copy_says"), size=13)
-        shell.ask(say("mobile.from_address"), ft.Column([address, digest, words], tight=True, spacing=12),
-                  say("mobile.download"), begin)  # fmt: skip
+        shell.form(say("mobile.from_address"), [address, digest, words], say("mobile.download"), begin)
 
     async def _choose(self, model: Model) -> None:
         """Let it answer from now on; the one before is put away."""
         shell = self._shell
-        bundle = await asyncio.to_thread(library.choose, shell.app.data, model.id)
-        await asyncio.to_thread(shell.app.run_with, bundle, tuned(shell.app.tuning, shell.preferences))
+        bundle = await asyncio.to_thread(library.resolve, shell.app.data, model.id)
+        await asyncio.to_thread(run, shell.app, bundle, shell.wanted)
+        await asyncio.to_thread(library.choose, shell.app.data, model.id)
         shell.tell(shell.say("models.runs", name=bundle.name))
         await self._draw()
 
@@ -233,7 +234,7 @@ class ModelsScreen(Screen):
         async def remove() -> None:
             if model.bundle and model.bundle.id == shell.app.model:
                 demo = await asyncio.to_thread(library.resolve, shell.app.data, settings.DEMO_MODEL)
-                await asyncio.to_thread(shell.app.run_with, demo, tuned(shell.app.tuning, shell.preferences))
+                await asyncio.to_thread(run, shell.app, demo, shell.wanted)
             freed = await asyncio.to_thread(lambda: library.remove(shell.app.data, model.id, chosen_too=True))
             shell.tell(shell.say("models.removed", name=model.name, size=size(freed)))
             await self._draw()
@@ -244,45 +245,56 @@ class ModelsScreen(Screen):
         )
 
 
-class CopyRow:
-    """A model on its way."""
+_BUTTONS: dict[str, tuple[type[ft.Button], ft.IconData | None]] = {  # key of the words on it -> its look
+    "mobile.download": (ft.FilledButton, ft.Icons.DOWNLOAD_ROUNDED),
+    "mobile.resume": (ft.FilledButton, None),
+    "mobile.pause": (ft.FilledTonalButton, None),
+    "mobile.run": (ft.FilledTonalButton, None),
+    "chat.delete": (ft.TextButton, None),
+}
 
-    def __init__(self, shell: Shell, copy: Copy, screen: ModelsScreen) -> None:
+
+class ModelRow:
+    """A model, offered, on its way or here: one card, whose controls stay the same ones whatever becomes of it."""
+
+    def __init__(self, shell: Shell) -> None:
         self._shell = shell
+        self._do: dict[str, Handler] = {}
+        self._name = ft.Text("", size=16, weight=ft.FontWeight.W_600, expand=True)
+        self._runs = _badge(shell.say("models.state_running"))
         self._bar = ft.ProgressBar(value=0, border_radius=4, bar_height=8)
-        self._says = looks.faint("", size=13)
-        say = shell.say
-        self._pause = ft.FilledTonalButton(say("mobile.pause"), on_click=shell.on(lambda: screen.pause(copy)))
-        self._resume = ft.FilledButton(say("mobile.resume"), on_click=shell.on(lambda: screen.go_on(copy)))
-        self._drop = ft.TextButton(say("chat.delete"), on_click=shell.on(lambda: screen.give_up(copy)))
-        self.control = looks.card(
-            ft.Column(
-                [
-                    ft.Text(copy.name, size=16, weight=ft.FontWeight.W_600),
-                    self._bar,
-                    self._says,
-                    ft.Row([self._pause, self._resume, self._drop], spacing=8),
-                ],
-                spacing=8,
-                tight=True,
-            )
-        )
-        self._set(copy)
+        self._facts, self._terms = looks.faint("", size=13), looks.faint("")
+        self._problem = ft.Text("", size=13, color=ft.Colors.ERROR)
+        self._buttons = {
+            key: look(shell.say(key), icon=icon, on_click=shell.on(lambda key=key: self._do[key]()))
+            for key, (look, icon) in _BUTTONS.items()
+        }
+        self._line = ft.Row(list(self._buttons.values()), spacing=8, wrap=True)
+        parts: list[ft.Control] = [ft.Row([self._name, self._runs]), self._bar, self._facts, self._problem]
+        self._card = looks.card(ft.Column([*parts, self._terms, self._line], spacing=6, tight=True))
 
-    def show(self, copy: Copy) -> None:
-        self._set(copy)
-        self._shell.draw(self.control)
-
-    def _set(self, copy: Copy) -> None:
-        say = self._shell.say
-        self._bar.value = copy.share
-        told = say(
-            "mobile.copied_so_far", done=size(copy.done), total=size(copy.total), percent=round(100 * copy.share)
-        )
-        self._says.value = copy.error.sentence(self._shell.language) if copy.error else told
-        self._says.color = ft.Colors.ERROR if copy.error else looks.FAINT
-        self._pause.visible = copy.running
-        self._resume.visible = self._drop.visible = not copy.running
+    def show(
+        self,
+        name: str,
+        facts: Sequence[str],
+        terms: str,
+        do: dict[str, Handler],
+        runs: bool = False,
+        share: float | None = None,
+        problem: ImpChatError | None = None,
+    ) -> ft.Control:
+        """`share`: how much of it has come, where it is on its way. `do`: key of a button's words -> what it does."""
+        shell, self._do = self._shell, do
+        self._name.value, self._runs.visible = name, runs
+        self._bar.value, self._bar.visible = share, share is not None
+        self._facts.value = " · ".join(facts)
+        self._problem.value = problem.sentence(shell.language) if problem else ""
+        self._problem.visible = problem is not None
+        self._terms.value, self._terms.visible = shell.say("mobile.model_terms", terms=terms), bool(terms)
+        for key, button in self._buttons.items():
+            button.visible = key in do
+        self._line.visible = bool(do)
+        return self._card
 
 
 def _base(server: Server, id: str) -> str:

@@ -22,7 +22,8 @@ T = TypeVar("T")
 
 
 class PairCard:
-    """`paired` is called when there is one computer more. What was typed stays until then."""
+    """`paired` is called when there is one computer more, and when it is to answer new chats. What was typed stays
+    until then."""
 
     def __init__(self, shell: Shell, go: Any, paired: Callable[[], None]) -> None:
         self._shell = shell
@@ -40,7 +41,9 @@ class PairCard:
             **plain,
         )
         self._busy = ft.ProgressBar(visible=False, border_radius=4)
+        self._do = ft.FilledTonalButton(say("mobile.pair_do"), on_click=shell.on(self._pair))
         self._near = ft.Column(spacing=0, tight=True)
+        self._tiles: dict[str, ft.ListTile] = {}
         self._again = looks.small(ft.Icons.REFRESH_ROUNDED, say("mobile.near_again"), shell.on(self.search))
         self.control = looks.card(
             ft.Column(
@@ -54,7 +57,7 @@ class PairCard:
                     self._near,
                     self._address,
                     self._code,
-                    ft.FilledTonalButton(say("mobile.pair_do"), on_click=shell.on(self._pair)),
+                    self._do,
                     self._busy,
                 ],
                 spacing=12,
@@ -77,20 +80,21 @@ class PairCard:
         say = self._shell.say
         self._again.disabled = self._found is None
         if self._found:
-            self._near.controls = [self._tile(found) for found in self._found]
+            self._tiles = {found.id: self._tiles.get(found.id) or self._tile(found) for found in self._found}
+            for id, tile in self._tiles.items():
+                is_known = id in self._go.links.servers
+                tile.trailing = looks.faint(say("mobile.near_known")) if is_known else None
+            self._near.controls = list(self._tiles.values())
         else:
             words = say("mobile.near_searching" if self._found is None else "mobile.near_none")
             self._near.controls = [looks.faint(words, size=13)]
         self._shell.draw(self._near, self._again)
 
-    def _tile(self, found: Found) -> ft.Control:
-        is_known = found.id in self._go.links.servers
-        mark = looks.faint(self._shell.say("mobile.near_known")) if is_known else None
+    def _tile(self, found: Found) -> ft.ListTile:
         return ft.ListTile(
             leading=ft.Icon(ft.Icons.LAPTOP_ROUNDED, color=looks.FAINT),
             title=ft.Text(found.name or found.places[0], max_lines=1, overflow=ft.TextOverflow.ELLIPSIS),
             subtitle=looks.faint(found.places[0]),
-            trailing=mark,
             content_padding=0,
             on_click=self._shell.on(lambda: self._choose(found)),
         )
@@ -114,6 +118,8 @@ class PairCard:
         await self._go.camera(take)
 
     async def _pair(self) -> None:
+        if self._do.disabled:  # at work
+            return
         typed = (self._address.value or "").strip()
         if pairing.is_link(typed):
             link = Link.read(typed)
@@ -151,13 +157,19 @@ class PairCard:
         self._shell.draw(self._address, self._code)
         self._paired()
         self.draw()
-        self._shell.tell(self._shell.say("mobile.paired", name=server.name))
+
+        async def answer_new() -> None:
+            await self._go.answer_new_by(server)
+            self._paired()
+
+        offer = self._shell.say("mobile.new_chats_offer"), answer_new
+        self._shell.tell(self._shell.say("mobile.paired", name=server.name), offer=offer)
 
     async def _waiting(self, work: Awaitable[T]) -> T:
-        self._busy.visible = True
-        self._shell.draw(self._busy)
+        self._busy.visible = self._do.disabled = True
+        self._shell.draw(self._busy, self._do)
         try:
             return await work
         finally:
-            self._busy.visible = False
-            self._shell.draw(self._busy)
+            self._busy.visible = self._do.disabled = False
+            self._shell.draw(self._busy, self._do)

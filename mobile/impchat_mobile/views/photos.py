@@ -33,6 +33,7 @@ class PhotosScreen(Screen):
         self._grid = ft.GridView(
             expand=True, max_extent=140, spacing=6, run_spacing=6, padding=ft.Padding.only(left=12, right=12, bottom=16)
         )
+        self._cells: dict[tuple[str, str], ft.Control] = {}
         self._nothing = ft.Container(
             ft.Column(
                 [
@@ -81,19 +82,24 @@ class PhotosScreen(Screen):
 
     async def _draw(self) -> None:
         found = await asyncio.to_thread(self._read, self._field.value or "")
-        self._grid.controls = [
-            ft.Container(
-                ft.Image(data, fit=ft.BoxFit.COVER, border_radius=12,
-                         semantics_label=self._shell.say("mobile.photo_of", title=asked.title)),
-                on_click=self._shell.on(lambda asked=asked: self._choices(asked)),
-                border_radius=12,
-                ink=True,
-            )
+        self._cells = {
+            (asked.conversation, asked.image): self._cells.get((asked.conversation, asked.image))
+            or self._cell(asked, data)
             for asked, data in found
-        ]  # fmt: skip
+        }
+        self._grid.controls = list(self._cells.values())
         self._nothing.visible = not found
         self._grid.visible = bool(found)
         self._shell.page.update()
+
+    def _cell(self, asked: Asked, data: bytes) -> ft.Control:
+        label = self._shell.say("mobile.photo_of", title=asked.title)
+        return ft.Container(
+            ft.Image(data, fit=ft.BoxFit.COVER, border_radius=12, semantics_label=label),
+            on_click=self._shell.on(lambda: self._choices(asked)),
+            border_radius=12,
+            ink=True,
+        )
 
     def _choices(self, asked: Asked) -> None:
         shell, say = self._shell, self._shell.say

@@ -18,7 +18,9 @@ from impchat_mobile.crop import WHOLE, Frame
 from impchat_mobile.shell import Screen, Shell
 
 _EDGE = 16  # pixels around the picture
-_BARS = 380  # pixels that the rest of the screen takes
+_BARS = 380  # pixels of height that the rest of the screen takes, as long as nothing was measured
+_PANEL = 330  # pixels that the tools take beside the picture
+_THIN = 48  # pixels that the picture takes at least, both ways
 _STEP = 0.1  # of the picture, by which a tap moves the part
 _SMALLER = 0.8  # by which a tap makes it smaller
 
@@ -37,7 +39,10 @@ class RetouchScreen(Screen):
 
     def build(self) -> ft.View:
         shell, say = self._shell, self._shell.say
-        self._stage = ft.Container(expand=True, alignment=ft.Alignment.CENTER, padding=_EDGE)
+        self._room: tuple[float, float] | None = None  # pixels for the picture
+        self._stage = ft.Container(
+            expand=True, alignment=ft.Alignment.CENTER, padding=_EDGE, on_size_change=shell.on(self._fit)
+        )
         self._hint = looks.faint("", size=13, text_align=ft.TextAlign.CENTER)
         turns = [
             looks.button(ft.Icons.ROTATE_LEFT_ROUNDED, say("mobile.turn_left"), shell.on(lambda: self._turn(-1))),
@@ -75,21 +80,32 @@ class RetouchScreen(Screen):
             tight=True,
             horizontal_alignment=ft.CrossAxisAlignment.STRETCH,
         )
-        page = ft.Column(
-            [
-                ft.Row([switch], alignment=ft.MainAxisAlignment.CENTER),
-                self._stage,
-                ft.Container(self._below, padding=ft.Padding.only(left=16, right=16, bottom=12)),
-            ],
-            expand=True,
-            spacing=4,
-        )
+        self._switch_line = ft.Row([switch], alignment=ft.MainAxisAlignment.CENTER)
+        self._page = ft.Container(expand=True)
+        self._lay_out()
         return ft.View(
-            [ft.SafeArea(looks.column(page, expand=True), expand=True)],
+            [ft.SafeArea(self._page, expand=True)],
             padding=0,
             bgcolor=ft.Colors.SURFACE,
             appbar=looks.bar(say("mobile.retouch_title")),
         )
+
+    def _lay_out(self) -> None:
+        """The tools below the picture, or beside it where the screen is low."""
+        page = self._shell.page
+        below = ft.Container(self._below, padding=ft.Padding.only(left=16, right=16, bottom=12))
+        if (page.width or 0) > (page.height or 0) < looks.TALL:
+            panel = ft.Column([self._switch_line, below], width=_PANEL, scroll=ft.ScrollMode.AUTO)
+            self._page.content = ft.Row([self._stage, panel], spacing=0)
+        else:
+            column = ft.Column([self._switch_line, self._stage, below], expand=True, spacing=4)
+            self._page.content = looks.column(column, expand=True)
+
+    def _fit(self, event: ft.LayoutSizeChangeEvent[ft.Container]) -> None:
+        room = event.width - 2 * _EDGE, event.height - 2 * _EDGE
+        if room != self._room:
+            self._room = room
+            self._shell.start(self._draw())
 
     def _sign(self, icon: ft.IconData, name: str, change: Callable[[Frame], Frame]) -> ft.Control:
         """Another part by a tap, for whom dragging is no way."""
@@ -105,7 +121,8 @@ class RetouchScreen(Screen):
         await self._draw()
 
     def resized(self) -> None:
-        self._shell.start(self._draw())
+        self._lay_out()
+        self._shell.page.update()
 
     async def _draw(self) -> None:
         if self._seen:
@@ -118,9 +135,9 @@ class RetouchScreen(Screen):
     async def _draw_frame(self) -> None:
         shell = self._shell
         width, height = (await asyncio.to_thread(images.decode, self._data)).size
-        room = min(shell.page.width or 400, looks.COLUMN) - 2 * _EDGE, max(160, (shell.page.height or 800) - _BARS)
+        room = self._room or self._guess()
         scale = min(room[0] / width, room[1] / height)
-        self._size = width * scale, height * scale
+        self._size = max(width * scale, _THIN), max(height * scale, _THIN)
         small = await asyncio.to_thread(images.thumbnail, self._data, 1024)
         self._lines = ft.Container(border=ft.Border.all(2, ft.Colors.PRIMARY), border_radius=4)
         self._shades = [ft.Container(bgcolor="#99000000") for _ in range(4)]
@@ -137,6 +154,11 @@ class RetouchScreen(Screen):
             on_pan_down=shell.on(self._down),
             on_pan_update=shell.on(self._move),
         )
+
+    def _guess(self) -> tuple[float, float]:
+        """The room for the picture, before it is measured."""
+        page = self._shell.page
+        return min(page.width or 400, looks.COLUMN) - 2 * _EDGE, max(160, (page.height or 800) - _BARS)
 
     def _place(self) -> None:
         width, height = self._size
@@ -182,7 +204,7 @@ class RetouchScreen(Screen):
             return
         rule = bundle.image
         data = await asyncio.to_thread(lambda: retouch.seen(self._cut(), rule.size, rule.aspect))
-        side = min(looks.COLUMN, shell.page.width or 400, max(160, (shell.page.height or 800) - _BARS)) - 2 * _EDGE
+        side = min(self._room or self._guess())
         self._stage.content = ft.Image(
             data,
             width=side,

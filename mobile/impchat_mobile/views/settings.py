@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import flet as ft
 
 from impchat import applock, settings, storage
+from impchat.errors import ImpChatError
 from impchat.models import catalog, library
 from impchat.texts import size
 from impchat_mobile import looks
 from impchat_mobile.shell import Screen, Shell
-from impchat_mobile.tuning import memory_bytes, tuned
+from impchat_mobile.tuning import memory_bytes, run
 
 _SLIDERS = (  # name, divisions of its range, whole numbers
     ("temperature", 0.0, 1.5, 30),
@@ -38,7 +40,6 @@ class SettingsScreen(Screen):
 
     def build(self) -> ft.View:
         say = self._shell.say
-        self._storage = ft.Column(spacing=0, tight=True)
         self._context_says = looks.faint("", size=13)
         self._sampling = ft.Column(spacing=0, tight=True)
         self._fill_sampling()
@@ -55,7 +56,7 @@ class SettingsScreen(Screen):
                 looks.heading(say("mobile.privacy")),
                 self._lock(),
                 looks.heading(say("mobile.storage")),
-                self._storage,
+                self._storage(),
                 looks.heading(say("mobile.about")),
                 self._tile(ft.Icons.SPEED_ROUNDED, say("mobile.speed"), say("mobile.speed_says"), self._go.speed),
                 self._tile(ft.Icons.INFO_OUTLINE, say("mobile.about"), say("mobile.about_says"), self._go.about),
@@ -81,29 +82,38 @@ class SettingsScreen(Screen):
             padding=ft.Padding.symmetric(horizontal=20, vertical=8),
         )
 
-    def _tile(
-        self, icon: ft.IconData, title: str, subtitle: str, do: Callable[[], Any], trailing: Any = None
-    ) -> ft.Control:
+    def _tile(self, icon: ft.IconData, title: str, subtitle: str | ft.Text, do: Callable[[], Any]) -> ft.Control:
         return ft.ListTile(
             leading=ft.Icon(icon, color=looks.FAINT),
             title=ft.Text(title),
-            subtitle=looks.faint(subtitle, size=13) if subtitle else None,
-            trailing=trailing or ft.Icon(ft.Icons.CHEVRON_RIGHT_ROUNDED, color=looks.FAINT),
+            subtitle=looks.faint(subtitle, size=13) if isinstance(subtitle, str) else subtitle,
+            trailing=ft.Icon(ft.Icons.CHEVRON_RIGHT_ROUNDED, color=looks.FAINT),
             on_click=self._shell.on(do),
         )
 
     # Looks
 
     def _segments(self, names: list[tuple[str, str]], chosen: str, do: Callable[[str], Any]) -> ft.Control:
-        async def changed(event: ft.Event[ft.SegmentedButton]) -> None:
-            await do(event.control.selected[0])
+        kept = [chosen or "-"]
 
-        return ft.SegmentedButton(
+        async def changed() -> None:
+            nonlocal kept
+            wanted = list(buttons.selected)
+            try:
+                await do(wanted[0])
+            except ImpChatError:
+                buttons.selected = kept
+                self._shell.draw(buttons)
+                raise
+            kept = wanted
+
+        buttons = ft.SegmentedButton(
             [ft.Segment(value or "-", label=ft.Text(label)) for value, label in names],
-            selected=[chosen or "-"],
+            selected=kept,
             on_change=self._shell.on(changed),
             show_selected_icon=False,
         )
+        return buttons
 
     def _themes(self) -> ft.Control:
         async def choose(theme: str) -> None:
@@ -191,10 +201,13 @@ class SettingsScreen(Screen):
             await self._tune(threads=None if value == "-" else int(value))
 
         chosen = shell.preferences.threads
+        models = self._tile(
+            ft.Icons.MEMORY_ROUNDED, say("mobile.models"), app.bundle.name if app.bundle else "", self._go.models
+        )
+        if shell.shares:
+            return [models]
         return [
-            self._tile(
-                ft.Icons.MEMORY_ROUNDED, say("mobile.models"), app.bundle.name if app.bundle else "", self._go.models
-            ),
+            models,
             self._row(say("mobile.context_length"), self._segments(contexts, str(app.context_tokens), context)),
             ft.Container(self._context_says, padding=ft.Padding.symmetric(horizontal=20)),
             self._row(say("mobile.threads"), self._segments(threads, str(chosen) if chosen else "", thread)),
@@ -202,9 +215,9 @@ class SettingsScreen(Screen):
 
     async def _tune(self, **changes: int | None) -> None:
         shell = self._shell
-        await shell.prefer(**changes)
         if shell.app.bundle:
-            await asyncio.to_thread(shell.app.run_with, shell.app.bundle, tuned(shell.app.tuning, shell.preferences))
+            await asyncio.to_thread(run, shell.app, shell.app.bundle, replace(shell.preferences, **changes))
+        await shell.prefer(**changes)
         self._describe_context()
         shell.draw(self._context_says)
 
@@ -251,7 +264,7 @@ class SettingsScreen(Screen):
             await shell.pop()
             self._show_lock()
 
-        await shell.push(PinScreen(shell, set_now) if wanted else LockScreen(shell, known))
+        await shell.push(PinScreen(shell, set_now) if wanted else LockScreen(shell, known, leave=True))
 
     def _show_lock(self) -> None:
         self._locked.value = applock.is_set(self._shell.app.data)
@@ -259,32 +272,42 @@ class SettingsScreen(Screen):
 
     # Storage
 
-    async def _measure(self) -> None:
+    def _storage(self) -> ft.Control:
+        """Its figures come later; what can be tapped is there from the beginning."""
         shell, say = self._shell, self._shell.say
-        found = await asyncio.to_thread(storage.used, shell.app)
+        self._used = {name: looks.faint("…", size=13) for name in ("chats", "pictures", "deleted", "models")}
         clear = ft.TextButton(say("mobile.clear"), on_click=shell.on(self._ask_clear))
-        empty = ft.TextButton(say("mobile.empty"), on_click=shell.on(self._empty), visible=found.deleted > 0)
-        self._storage.controls = [
-            self._used(ft.Icons.CHAT_BUBBLE_OUTLINE_ROUNDED, say("mobile.chats"), size(found.conversations), clear),
-            self._used(ft.Icons.IMAGE_OUTLINED, say("mobile.pictures"), size(found.pictures), None),
-            self._used(
-                ft.Icons.DELETE_OUTLINE_ROUNDED, say("mobile.deleted"), say("mobile.count", count=found.deleted), empty
-            ),
-            self._tile(ft.Icons.MEMORY_ROUNDED, say("mobile.models"), size(found.models), self._go.models),
-        ]
-        shell.draw(self._storage)
-
-    def _used(self, icon: ft.IconData, title: str, used: str, trailing: ft.Control | None) -> ft.Control:
-        return ft.ListTile(
-            leading=ft.Icon(icon, color=looks.FAINT),
-            title=ft.Text(title),
-            subtitle=looks.faint(used, size=13),
-            trailing=trailing,
+        self._stored = ft.Column(
+            [
+                ft.ListTile(
+                    leading=ft.Icon(ft.Icons.CHAT_BUBBLE_OUTLINE_ROUNDED, color=looks.FAINT),
+                    title=ft.Text(say("mobile.chats")),
+                    subtitle=self._used["chats"],
+                    trailing=clear,
+                ),
+                ft.ListTile(
+                    leading=ft.Icon(ft.Icons.IMAGE_OUTLINED, color=looks.FAINT),
+                    title=ft.Text(say("mobile.pictures")),
+                    subtitle=self._used["pictures"],
+                ),
+                self._tile(
+                    ft.Icons.DELETE_OUTLINE_ROUNDED, say("mobile.deleted"), self._used["deleted"], self._go.deleted
+                ),
+                self._tile(ft.Icons.MEMORY_ROUNDED, say("mobile.models"), self._used["models"], self._go.models),
+            ],
+            spacing=0,
+            tight=True,
         )
+        return self._stored
 
-    async def _empty(self) -> None:
-        await asyncio.to_thread(storage.empty_deleted, self._shell.app)
-        await self._measure()
+    async def _measure(self) -> None:
+        shell = self._shell
+        found = await asyncio.to_thread(storage.used, shell.app)
+        self._used["chats"].value = size(found.conversations)
+        self._used["pictures"].value = size(found.pictures)
+        self._used["deleted"].value = shell.say("mobile.count", count=found.deleted)
+        self._used["models"].value = size(found.models)
+        shell.draw(self._stored)
 
     def _ask_clear(self) -> None:
         shell = self._shell

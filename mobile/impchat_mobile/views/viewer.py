@@ -13,6 +13,8 @@ import flet as ft
 from impchat_mobile import looks
 from impchat_mobile.shell import Screen, Shell
 
+_LONG = 40  # times as long as wide: a thread on any screen
+
 
 class ViewerScreen(Screen):
     def __init__(
@@ -30,12 +32,7 @@ class ViewerScreen(Screen):
         pages = ft.PageView(
             [
                 ft.InteractiveViewer(
-                    ft.Image(
-                        data,
-                        fit=ft.BoxFit.CONTAIN,
-                        semantics_label=say("mobile.picture_of", number=number, count=len(self._pictures)),
-                        gapless_playback=True,
-                    ),
+                    self._picture(data, say("mobile.picture_of", number=number, count=len(self._pictures))),
                     min_scale=1,
                     max_scale=8,
                     boundary_margin=0,
@@ -74,6 +71,12 @@ class ViewerScreen(Screen):
                 leading=looks.button(ft.Icons.ARROW_BACK_ROUNDED, say("mobile.back"), shell.on(shell.pop), **white),
             ),
         )
+
+    def _picture(self, data: bytes, label: str) -> ft.Control:
+        """As large as fits. A very long one is stretched, or nothing of it could be seen."""
+        sides = looks.size(data)
+        fit = ft.BoxFit.FILL if max(sides) > _LONG * min(sides) else ft.BoxFit.CONTAIN
+        return ft.Image(data, fit=fit, semantics_label=label, gapless_playback=True)
 
     def _where(self) -> str:
         count = len(self._pictures)

@@ -49,7 +49,7 @@ class Welcome:
             ft.Column(
                 [
                     ft.Text(say("chat.demo"), weight=ft.FontWeight.W_600),
-                    ft.Text(say("chat.demo_says"), size=13, color=looks.FAINT),
+                    ft.Text(f"{say('chat.demo_says')} {say('mobile.demo_says')}", size=13, color=looks.FAINT),
                     ft.TextButton(say("mobile.get_real"), on_click=shell.on(models), style=ft.ButtonStyle(padding=0)),
                 ],
                 spacing=2,

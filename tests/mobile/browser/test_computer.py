@@ -20,7 +20,7 @@ from tests.mobile.browser.conftest import Camera, Open
 from tests.mobile.browser.test_chat import HINT, attach, photograph
 from tests.mobile.browser.wire import Wire
 from tests.mobile.conftest import drawing
-from tests.mobile.hands import button, tap, wait_for, write
+from tests.mobile.hands import button, finger_on, tap, wait_for, write
 from tests.mobile.test_computer import OTHER, home
 from tests.serve.test_pairing import Home
 
@@ -83,11 +83,12 @@ def test_paired_by_a_typed_code_a_model_comes_in_two_goes_over_a_restart_and_ans
     open_from_drawer(page, "Models")
     wait_for(page, "Resume")
     before = wire.down
-    tap(page, "Resume")
+    with finger_on(page, button(page, "Resume")):
+        wait_for(page, "There are no others")  # the computer has said what it has, and the list was drawn again
     wait_for(page, "Use it")
     assert wire.down - before < half.total - half.done + 100_000, "only what was missing is fetched"
     tap(page, "Use it")
-    wait_for(page, "Other demo runs now")
+    wait_for(page, r"Other demo\s+runs now")
     assert opened.site.app.model == OTHER
     tap(page, "Back")
     attach(page, "Choose pictures", drawing("blue"))
