@@ -728,7 +728,7 @@ window.impchat = (() => {
   const maySend = () => {
     if (asking || isBlank()) return false;
     asking = { draft, words: "", taken: false }; // at once: Gradio calls `sending` a moment later
-    if (left) take(); // for the conversation that opens
+    if (left || !uploads.size) take(); // what is typed from now on is the next question; while pictures come, still this one
     return true;
   };
   const take = () => {
