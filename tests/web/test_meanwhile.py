@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Page, Route, expect
 
@@ -68,10 +70,14 @@ def questions(app: App, uuid: str) -> list[str]:
 
 def drag(page: Page, *items: tuple[str, str]) -> None:
     """Drop data of these types on the thread, as from another page."""
+    drop(page, {"items": [{"mimeType": kind, "data": text} for kind, text in items], "files": []})
+
+
+def drop(page: Page, data: dict[str, Any]) -> None:
     devtools = page.context.new_cdp_session(page)
-    data = {"items": [{"mimeType": kind, "data": text} for kind, text in items], "files": [], "dragOperationsMask": 1}
     for kind in ("dragEnter", "dragOver", "drop"):
-        devtools.send("Input.dispatchDragEvent", {"type": kind, "x": 700, "y": 300, "data": data})
+        dragged = {"type": kind, "x": 700, "y": 300, "data": data | {"dragOperationsMask": 1}}
+        devtools.send("Input.dispatchDragEvent", dragged)
 
 
 def test_words_stay_where_they_are_when_another_chat_cannot_be_opened(serve: Serve, visit: Visit) -> None:
@@ -263,3 +269,56 @@ def test_a_file_copied_in_a_file_manager_is_a_picture_not_its_name(serve: Serve,
     )
     expect(page.locator("#chips .chip")).to_have_count(1)
     expect(page.locator(QUESTION)).to_have_value("")
+
+
+def test_a_file_that_is_no_picture_is_named_and_the_others_are_taken(
+    serve: Serve, visit: Visit, tmp_path: Path
+) -> None:
+    files = {"notes.txt": b"Milk, bread", "red.png": drawing("red"), "blue.png": drawing("blue")}
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    page = visit(serve(SlowEngine(reading_s=0)).url, may_log=("422",))
+    drop(page, {"items": [], "files": [str(tmp_path / name) for name in files]})
+    expect(page.locator("#chips .chip")).to_have_count(2)
+    expect(page.get_by_role("alert")).to_contain_text("notes.txt: This file is not a picture")
+
+
+def test_a_chat_that_is_deleted_in_another_tab_leaves_the_typed_words(serve: Serve, visit: Visit) -> None:
+    site = serve(SlowEngine(words_per_s=50))
+    uuid, _ = chats(site.app, "Old", "New")
+    page = visit(f"{site.url}/?c={uuid}", may_log=LEAVING)
+    page.fill(QUESTION, "half a question")
+    second = page.context.new_page()
+    second.goto(site.url)
+    second.locator("#history li", has_text="Old").hover()
+    second.get_by_role("button", name="Delete: Old").click()
+    expect(page.get_by_role("alert")).not_to_be_empty()
+    expect(page.locator("#history li")).to_have_count(1)
+    expect(page.locator(QUESTION)).to_have_value("half a question")
+    second.get_by_role("button", name="Undo").click()
+    expect(page.locator("#history li")).to_have_count(2)
+
+
+def test_what_was_asked_in_another_browser_is_there_when_a_person_comes_back(serve: Serve, visit: Visit) -> None:
+    site = serve(SlowEngine(words_per_s=50))
+    (uuid,) = chats(site.app, "Old")
+    page, elsewhere = visit(f"{site.url}/?c={uuid}"), visit(f"{site.url}/?c={uuid}")
+    page.fill(QUESTION, "half a question")
+    send(elsewhere, "And this?")
+    answer(elsewhere, 2)
+    page.evaluate("dispatchEvent(new Event('focus'))")
+    answer(page, 2)
+    expect(page.locator(QUESTION)).to_have_value("half a question")
+
+
+def test_chats_are_deleted_with_the_keyboard_one_after_the_other(serve: Serve, visit: Visit) -> None:
+    site = serve(ScriptedEngine())
+    chats(site.app, "One", "Two", "Three")
+    page = visit(site.url)
+    page.locator("#history a").first.focus()
+    for key in ("ArrowDown", "ArrowRight", "ArrowRight", "Enter"):
+        page.keyboard.press(key)
+    expect(page.locator("#history li")).to_have_count(2)
+    expect(page.get_by_role("link", name="One")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#title")).to_have_text("One")
