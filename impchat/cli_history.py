@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from impchat import portability, settings
+from impchat import portability, remarks, settings
 from impchat.errors import HistoryError, SettingsError
 from impchat.history import History
 from impchat.messages import Conversation, Message
@@ -54,20 +54,20 @@ def _all(history: History, **which: bool) -> list[Conversation]:
 def _list(history: History, screen: Screen, args: argparse.Namespace) -> int:
     rows = history.conversations(_OWNER, folder=args.folder, tag=args.tag, deleted=args.deleted, limit=args.count)
     for row in rows:
-        _line(row)
+        _line(screen, row)
     if not rows:
         screen.note("history.none")
     return 0
 
 
-def _line(row: Conversation) -> None:
+def _line(screen: Screen, row: Conversation) -> None:
     day = row.updated_utc[:16].replace("T", " ")
-    print(f"{row.uuid[:SHORT]}  {day}  {printable(row.title)}")
+    print(f"{row.uuid[:SHORT]}  {day}  {printable(remarks.title_of(row, screen.language))}")
 
 
 def _show(history: History, screen: Screen, args: argparse.Namespace) -> int:
     row = find(history, args.conversation)
-    print(f"# {printable(row.title)}\n")
+    print(f"# {printable(remarks.title_of(row, screen.language))}\n")
     for message in history.branch(row.uuid, _OWNER):
         _print_message(history, screen, message)
     return 0
@@ -132,7 +132,7 @@ def _write(path: Path, data: bytes) -> None:
 def _import(history: History, screen: Screen, args: argparse.Namespace) -> int:
     row = portability.import_zip(history, read_file(args.file), _OWNER)
     screen.note("history.imported")
-    _line(row)
+    _line(screen, row)
     return 0
 
 
@@ -141,7 +141,7 @@ def _delete(history: History, screen: Screen, args: argparse.Namespace) -> int:
     if not args.yes:
         if not sys.stdin.isatty():
             raise SettingsError("delete.unconfirmed")
-        if not screen.confirm("history.confirm_delete", title=printable(row.title)):
+        if not screen.confirm("history.confirm_delete", title=printable(remarks.title_of(row, screen.language))):
             screen.note("history.kept")
             return 1
     history.delete_conversation(row.uuid, _OWNER)
@@ -155,5 +155,5 @@ def _restore(history: History, screen: Screen, args: argparse.Namespace) -> int:
         history.restore_conversation(row.uuid, _OWNER)
     else:
         screen.note("history.not_deleted")
-    _line(row)
+    _line(screen, row)
     return 0

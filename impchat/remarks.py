@@ -77,17 +77,26 @@ def context_used(branch: Sequence[Message]) -> int:
 
 
 def title_of(conversation: Conversation, language: str) -> str:
-    """The conversation's title, or a word for one that has none yet."""
-    return conversation.title or say("chat.untitled", language)
+    """The conversation's title, or words for one that has none yet: it is new, or began with a picture alone."""
+    if conversation.title or not conversation.leaf:
+        return conversation.title or say("chat.untitled", language)
+    day = _local(conversation.created_utc)
+    month = say("chat.months", language).split()[day.month - 1]
+    return say("chat.untitled_picture", language, date=say("chat.day_of_month", language, day=day.day, month=month))
 
 
 def group_of(conversation: Conversation, today: date) -> str:
     """The group of the list that it belongs to, of `say("chat.history_" + group)`; `today` on the reader's clock."""
     if conversation.pinned:
         return "pinned"
-    day = datetime.fromisoformat(conversation.updated_utc).replace(tzinfo=UTC).astimezone().date()
+    day = _local(conversation.updated_utc)
     if day >= today:
         return "today"
     if day == today - timedelta(days=1):
         return "yesterday"
     return "week" if day > today - timedelta(days=7) else "older"
+
+
+def _local(utc: str) -> date:
+    """The day on the reader's clock."""
+    return datetime.fromisoformat(utc).replace(tzinfo=UTC).astimezone().date()

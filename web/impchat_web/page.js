@@ -86,6 +86,9 @@ window.impchat = (() => {
   const undoButton = (conversation) =>
     element("button", { type: "button", class: "quiet", "data-do": "undo", "data-conversation": conversation }, say("undo"));
 
+  // What the server says of a request that it refused.
+  const refusal = (response) => response.json().then(({ error }) => error, () => say("lost"));
+
   const announce = (text) => {
     find("#announce").textContent = text;
   };
@@ -94,7 +97,6 @@ window.impchat = (() => {
 
   const uploads = new Set(); // pictures on their way to the server
   let lastUpload = Promise.resolve(); // one after the other: the first may have to make the conversation
-  let failures = 0;
 
   const chips = () => [...document.querySelectorAll("#chips .chip")];
 
@@ -116,9 +118,11 @@ window.impchat = (() => {
       element("button", { type: "button", class: "tool close", "data-do": "detach", "aria-label": say("detach"), title: say("detach") }),
     );
     made.dataset.image = image;
-    find("#chips").insertBefore(made, find("#chips .status"));
+    place(made);
     return made;
   };
+
+  const place = (made) => find("#chips").insertBefore(made, find("#chips .status"));
 
   const dropChip = (made) => {
     made.remove();
@@ -152,20 +156,22 @@ window.impchat = (() => {
     try {
       if (source instanceof Function) file = await source();
       const response = await fetch(`/attach?c=${encodeURIComponent(mine.conversation)}`, { method: "POST", body: file });
-      if (!response.ok) throw Error((await response.json()).error);
+      if (!response.ok) throw Error(await refusal(response));
       const lines = linesOf(response.body);
       const { value } = await lines.next();
       if (!mine.conversation) begin(mine, value.conversation);
-      if (mine !== draft) return;
+      if (mine.conversation !== draft.conversation) return;
+      if (!made.isConnected && !made.dataset.detached) place(made); // the person has been elsewhere meanwhile
       attached(made, value.image);
       watch(made, lines);
     } catch (error) {
-      if (mine !== draft) return;
-      failures += 1;
+      mine.failures += 1;
       dropChip(made);
       const readable = !(file instanceof Blob) || (await file.slice(0, 1).arrayBuffer().then(() => true, () => false));
       const { name } = file;
-      notice("error", !readable ? say("unreadable", { name }) : error instanceof TypeError ? say("lost") : error.message);
+      const which = uploads.size > 1 && name ? `${name}: ` : "";
+      const reason = error instanceof TypeError ? say("lost") : error.message;
+      notice("error", readable ? which + reason : say("unreadable", { name }));
     }
   };
 
@@ -222,7 +228,7 @@ window.impchat = (() => {
   const post = async (path, body, options = {}) => {
     try {
       const response = await fetch(path, { method: "POST", body, ...options });
-      if (response.status === 422) notice("error", (await response.json()).error);
+      if (!response.ok) notice("error", await refusal(response));
       return response.ok;
     } catch {
       notice("error", say("lost"));
@@ -343,7 +349,11 @@ window.impchat = (() => {
   let listWaits = null; // for a title that is being typed
   const drawList = (html) => {
     listWaits = find("#history input") ? html : null;
-    if (listWaits === null) morph(find("#history .list"), parsed(html));
+    if (listWaits !== null) return;
+    const links = () => [...document.querySelectorAll("#history li a")];
+    const at = links().indexOf(find("#history li:focus-within a"));
+    morph(find("#history .list"), parsed(html));
+    if (at >= 0 && document.activeElement === document.body) (links()[at] ?? links().at(-1))?.focus(); // its chat has gone
   };
 
   addEventListener("keydown", (event) => {
@@ -430,7 +440,7 @@ window.impchat = (() => {
 
   // --- The draft's text: kept by this tab until the server has it -------------------------------------------------------
 
-  let draft = { conversation: page.conversation }; // the question that is composed; another one for each visit
+  let draft = { conversation: page.conversation, failures: 0 }; // the question that is composed; another one for each visit
   let left = { saved: Promise.resolve() }; // while another conversation opens: what was typed in the one before
 
   const key = (conversation) => `impchat.draft.${conversation}`;
@@ -491,6 +501,7 @@ window.impchat = (() => {
   const stay = () => {
     write((left.words ?? "") + question().value);
     left = null;
+    settle(page.conversation, true); // the way back through the browser's history has changed the address
     draftChanged();
   };
   // Does `act` once the conversation that a person opened is there.
@@ -591,7 +602,7 @@ window.impchat = (() => {
 
   const askDevices = async (what, body) => {
     const response = await fetch(`/devices/${what}`, { method: "POST", body });
-    if (!response.ok) throw Error((await response.json()).error);
+    if (!response.ok) throw Error(await refusal(response));
     return response.status === 204 ? {} : response.json();
   };
 
@@ -727,7 +738,7 @@ window.impchat = (() => {
   const maySend = () => {
     if (asking || isBlank()) return false;
     asking = { draft, words: "", taken: false }; // at once: Gradio calls `sending` a moment later
-    if (left) take(); // for the conversation that opens
+    if (left || !uploads.size) take(); // what is typed from now on is the next question; while pictures come, still this one
     return true;
   };
   const take = () => {
@@ -795,10 +806,11 @@ window.impchat = (() => {
       page.answer = null;
       if (asked === wanted) {
         settle(state.conversation, Boolean(state.words));
-        draft = { conversation: state.conversation };
+        draft = { conversation: state.conversation, failures: 0 };
         enterDraft(state.draft);
+        clearChips();
+        drawChips(state.pictures);
       } else page.conversation = state.conversation; // on the way to another one, which the address may name already
-      drawChips(state.pictures);
       if (document.body.classList.contains("menu")) menu(false);
     }
     if (event === "sent") {
@@ -835,21 +847,40 @@ window.impchat = (() => {
     if (byHand.matches && free && !refreshing) question().focus({ preventScroll: true });
   };
 
-  // Behind every event of Gradio's, also where nothing came from the server.
-  const show = (state) => {
-    try {
-      const answered = state.stamp > page.seen;
-      const isAsked = answered && ["sent", "elsewhere"].includes(state.event);
-      if (answered) draw(state);
-      else notice("error", say("lost"));
-      if (!answered && left && asked === wanted) stay();
-      if (!asking?.underway) return;
-      if (asking.taken && !isAsked) giveBack();
+  // The end of an event, of which `state` came, or nothing.
+  const ends = (state) => {
+    refreshing = false;
+    if (!state && left && asked === wanted) stay();
+    if (asking?.underway) {
+      if (asking.taken && !["sent", "elsewhere"].includes(state?.event)) giveBack();
       asking = null;
+    }
+    turnEnds();
+  };
+
+  // After every event of Gradio's, also if nothing came from the server.
+  const show = (state) => {
+    const came = state.stamp > page.seen;
+    try {
+      if (came) draw(state);
+      else notice("error", say("lost"));
     } finally {
-      refreshing = false;
       document.body.classList.add("ready");
-      turnEnds();
+      ends(came && state);
+    }
+  };
+
+  // Except for a request that did not reach the server.
+  const reach = window.fetch;
+  window.fetch = async (...request) => {
+    try {
+      return await reach(...request);
+    } catch (error) {
+      if (String(request[0]).includes("/gradio_api/run/")) {
+        notice("error", say("lost"));
+        ends();
+      }
+      throw error;
     }
   };
 
@@ -862,11 +893,11 @@ window.impchat = (() => {
 
   const sending = async (state) => {
     const arrives = left !== null;
-    const before = failures;
+    const { failures } = draft;
     await Promise.all(uploads);
     await new Promise(inTurn);
     if (arrives) asking.draft = draft;
-    const cancelled = failures > before;
+    const cancelled = !arrives && asking.draft.failures > failures;
     if (!cancelled && !asking.taken) take();
     asking.underway = true; // what comes next from the server is about it
     return [asking.words, { ...here(state), asks: asking.draft.conversation, have: have(), cancelled }];
