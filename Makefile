@@ -63,10 +63,10 @@ test-all: .venv/.dev chromium ## all other tests
 	$(BIN)/python -m pytest --ignore=tests/core
 
 demo: .venv/.dev ## train the bundled demo model again
-	$(BIN)/python -m impchat.models.demo.train
+	$(BIN)/python -m tools.demo_model.train
 
 load: .venv/.web ## fifty clients at impchat serve, for a minute
-	$(BIN)/python -m impchat.bench.load
+	$(BIN)/python -m benchmarks.load
 
 lock: .venv/.made ## write requirements.lock anew, with the newest versions that pyproject.toml allows
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

@@ -18,7 +18,7 @@ from functools import partial
 from impchat import settings
 from impchat.engines import Handle
 from impchat.errors import ChatError, HistoryError, ImpChatError
-from impchat.history import History
+from impchat.history.store import History
 from impchat.messages import Dropped, Event, Failed, Finished, Message, Ready, State, Stats, Text
 
 End = Ready | Finished | Failed

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, cast
 
 from impchat import paths, settings
 from impchat.answer import Answer, Answers, rebuilt
+from impchat.bundle import Bundle
 from impchat.chat import Chat, Core
 from impchat.engines import Engine
 from impchat.errors import ChatError, EngineError
-from impchat.history import History
+from impchat.history.store import History
 from impchat.messages import Sampling
 from impchat.models import library
-from impchat.models.bundle import Bundle
-from impchat.servers import Server
+from impchat.peers.servers import Server
 
 if TYPE_CHECKING:
-    from impchat.engines.local import LocalEngine
-    from impchat.engines.remote import RemoteEngine
+    from impchat.engines.local.engine import LocalEngine
+    from impchat.engines.remote.engine import RemoteEngine
 
 
 def choose_bundle(data: Path, model: str | Path | None = None) -> Bundle:
@@ -127,7 +127,7 @@ class App:
 
     def _load(self, loading: Future[LocalEngine], bundle: Bundle, tuning: Tuning, context_tokens: int) -> None:
         """Open the bundle's engine for `loading`; the body of its thread."""
-        from impchat.engines.local import LocalEngine
+        from impchat.engines.local.engine import LocalEngine
 
         try:
             bundle.verify()
@@ -200,7 +200,7 @@ class App:
     def remote(self, server: Server) -> RemoteEngine:
         """The engine over `server`, opened at the first call. It has asked nothing of it yet."""
         engine = self._remote_core(server).opened().result()
-        from impchat.engines.remote import RemoteEngine
+        from impchat.engines.remote.engine import RemoteEngine
 
         assert isinstance(engine, RemoteEngine)
         return engine
@@ -210,7 +210,7 @@ class App:
             if self._closed:
                 raise EngineError("engine.closed")
             if server not in self._remote:
-                from impchat.engines.remote import RemoteEngine
+                from impchat.engines.remote.engine import RemoteEngine
 
                 engine, core = RemoteEngine(server), self._core
                 opened = _done(engine)

@@ -17,7 +17,7 @@ from impchat import images, settings
 from impchat.answer import Answer, Answers, EventLog, drain
 from impchat.engines import Engine, Handle, check_sampling
 from impchat.errors import ChatError, HistoryError
-from impchat.history import History
+from impchat.history.store import History
 from impchat.messages import (
     Conversation,
     Event,

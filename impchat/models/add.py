@@ -15,11 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from impchat import prompts, settings
-from impchat.engines.llama import default_threads
+from impchat import bundle, prompts, settings
+from impchat.engines.local.llama import default_threads
 from impchat.errors import ModelError, SettingsError
 from impchat.messages import Sampling
-from impchat.models import bundle, header, trial, turns
+from impchat.models import header, trial, turns
 from impchat.models.trial import Trial
 from impchat.models.turns import Turns
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from impchat import settings
+from impchat.bundle import is_id
 from impchat.errors import ModelError
 from impchat.messages import Sampling
-from impchat.models.bundle import is_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def _phi2(id: str, name: str, source: str, image_size: int, parameters: int) -> 
         image_size=image_size,
         parameters=parameters,
         download_bytes=round(2 * parameters, -6),
-        bundle_bytes=2_300_000_000,  # python -m impchat.bench.fullsize
+        bundle_bytes=2_300_000_000,  # python -m benchmarks.fullsize
         cache_bytes=32 * 2 * 2560 * 2,
     )
 
@@ -67,7 +67,7 @@ ENTRIES = {
             settings.DEMO_MODEL,
             "Imp demo @196",
             "Apache-2.0",
-            "python -m impchat.models.demo.train",
+            "python -m tools.demo_model.train",
             # It has learned short answers to questions about drawn shapes: the likeliest words are the right ones.
             sampling=Sampling(temperature=0.0, max_tokens=256),
             demo=True,

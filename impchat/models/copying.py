@@ -20,11 +20,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from impchat import bundle as bundles
 from impchat import paths, settings
+from impchat.bundle import MANIFEST, Bundle
 from impchat.errors import ModelError
-from impchat.models import bundle as bundles
 from impchat.models import library
-from impchat.models.bundle import MANIFEST, Bundle
 from impchat.texts import size
 
 if TYPE_CHECKING:

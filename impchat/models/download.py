@@ -25,11 +25,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from impchat import bundle as bundles
 from impchat import paths, settings
+from impchat.bundle import Bundle
 from impchat.errors import ModelError
-from impchat.models import bundle as bundles
 from impchat.models import library
-from impchat.models.bundle import Bundle
 from impchat.models.catalog import Entry
 from impchat.texts import size
 

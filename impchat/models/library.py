@@ -18,13 +18,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from impchat import bundle as bundles
 from impchat import paths, settings
+from impchat.bundle import Bundle
 from impchat.errors import ImpChatError, ModelError
 from impchat.files import write_atomic
 from impchat.locks import FileLock
-from impchat.models import bundle as bundles
 from impchat.models import catalog
-from impchat.models.bundle import Bundle
 from impchat.models.catalog import Entry
 
 PULL = ".pull.json"  # in a checkpoint's folder: what its download began with, as long as it is not finished

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from impchat import settings
-from impchat.models.bundle import Bundle
+from impchat.bundle import Bundle
 
 Line = tuple[str, dict[str, Any]]  # a key of the catalogue of texts, and the values that its sentence names
 _CHOICES = ("templates", "aspects")

@@ -68,9 +68,9 @@ def run(language: Path, mmproj: Path, size: int, threads: int) -> Trial:
 def _try(language: Path, mmproj: Path, size: int, threads: int) -> Trial:
     import numpy as np
 
-    from impchat.engines.backend import Outcome, Row
-    from impchat.engines.llama import Context, Model
-    from impchat.engines.mtmd import Projector
+    from impchat.engines.local.backend import Outcome, Row
+    from impchat.engines.local.llama import Context, Model
+    from impchat.engines.local.mtmd import Projector
 
     model = Model(language)
     if not model.forgets_a_tail:

@@ -17,13 +17,13 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from impchat import portability
 from impchat.app import App
+from impchat.bundle import MANIFEST, Bundle
 from impchat.errors import HistoryError, RequestError
+from impchat.history import archive
 from impchat.models import library
-from impchat.models.bundle import MANIFEST, Bundle
-from impchat.server import body, shapes
-from impchat.server.access import Access, Holder
+from impchat.server.http import body, responses
+from impchat.server.tokens import Access, Holder
 
 PATHS = ("/pair", "/bundles", "/conversations")
 
@@ -62,7 +62,7 @@ def add_to(api: FastAPI, app: App, access: Access) -> None:
 
 
 def _add_pairing(api: FastAPI, app: App, access: Access) -> None:
-    @api.post("/pair", response_model=shapes.Paired, openapi_extra={"security": [], **body.described(Pairing)})
+    @api.post("/pair", response_model=responses.Paired, openapi_extra={"security": [], **body.described(Pairing)})
     def pair(asked: Annotated[Pairing, Depends(_PAIRING)]) -> Any:
         """Take a one-time code for a token."""
         holder, token = access.redeem(asked.code, asked.name)
@@ -81,7 +81,7 @@ def _add_bundles(api: FastAPI, app: App) -> None:
             raise RequestError("request.model_unknown", model=id, known=app.model)
         return found
 
-    @api.get("/bundles", response_model=shapes.Bundles)
+    @api.get("/bundles", response_model=responses.Bundles)
     def bundles(_: _Device) -> Any:
         """The models of this machine, as a device may copy them."""
         return {"bundles": [_described(row.bundle) for row in library.models(app.data) if row.bundle]}
@@ -116,7 +116,7 @@ def _files(bundle: Bundle) -> list[tuple[str, str]]:
 def _add_conversations(api: FastAPI, app: App) -> None:
     history = app.history
 
-    @api.get("/conversations", response_model=shapes.Conversations)
+    @api.get("/conversations", response_model=responses.Conversations)
     def conversations(device: _Device) -> Any:
         """The owner's conversations, the latest first."""
         rows = history.conversations(device.owner)
@@ -125,16 +125,16 @@ def _add_conversations(api: FastAPI, app: App) -> None:
     @api.get("/conversations/{uuid}", response_class=Response, responses=_ZIP)  # type: ignore[arg-type]
     def hand_out(uuid: str, device: _Device) -> Response:
         """One conversation with its pictures, as the zip that `impchat history export` writes."""
-        return Response(portability.export_zip(history, uuid, device.owner), media_type="application/zip")
+        return Response(archive.export_zip(history, uuid, device.owner), media_type="application/zip")
 
-    @api.put("/conversations/{uuid}", response_model=shapes.HandedOver, openapi_extra=_ZIP_BODY)
+    @api.put("/conversations/{uuid}", response_model=responses.HandedOver, openapi_extra=_ZIP_BODY)
     async def take_in(uuid: str, request: Request, device: _Device) -> Any:
         """Merge such a zip into the history: nothing of either side is lost. The answer names the conversation, which
         has another uuid where that one is somebody else's."""
         data = await request.body()
 
         def merge() -> str:
-            parts = portability.read_zip(data, device.owner)
+            parts = archive.read_zip(data, device.owner)
             if parts[0].uuid != uuid:
                 raise HistoryError("portability.broken")
             return history.merge(*parts).uuid

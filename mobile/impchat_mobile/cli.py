@@ -13,10 +13,11 @@ from dataclasses import replace
 
 import flet as ft
 
-from impchat import cli_servers, settings
-from impchat.cli import choose_language, chosen_data
-from impchat.cli_words import Parser, common_options, port, server_options
-from impchat.terminal import announce
+from impchat import settings
+from impchat.cli import servers
+from impchat.cli.main import choose_language, chosen_data
+from impchat.cli.parser import Parser, common_options, port, server_options
+from impchat.cli.terminal import announce
 from impchat.texts import say
 
 
@@ -42,14 +43,15 @@ def _parser(language: str) -> Parser:
 
 
 def _serve(options: argparse.Namespace, language: str) -> int:
-    from impchat.server import listen, loopback
+    from impchat.server.http import loopback
+    from impchat.server.network import sockets
     from impchat_mobile import host, launch
 
     forced = options.language if "language" in options else None
     with loopback.bind(settings.HOST, options.port) as bound:
-        address = listen.address(bound)
+        address = sockets.address(bound)
         data = (launch.data_dir() if "data" not in options else None) or chosen_data(options)
-        server = cli_servers.chosen(data, options, os.environ)
+        server = servers.chosen(data, options, os.environ)
         with launch.open_app(data, options.model if "model" in options and not server else None) as app:
             if server and not server.model:
                 server = replace(server, model=app.remote(server).connect().models[0])
@@ -63,5 +65,5 @@ def _serve(options: argparse.Namespace, language: str) -> int:
                     webbrowser.open(address)
 
             ft.context.disable_auto_update()
-            listen.serve(host.build_app(main), bound, ready, **loopback.SOCKETS)
+            sockets.serve(host.build_app(main), bound, ready, **loopback.SOCKETS)
     return 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from impchat.grounding import Box
+from impchat.images.boxes import Box
 
 WHOLE = Box(0, 0, 1, 1)
 _LEAST = 0.05  # of the picture, both ways

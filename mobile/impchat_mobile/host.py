@@ -21,8 +21,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
 from impchat.app import App
-from impchat.server import loopback
-from impchat_mobile import launch, looks
+from impchat.server.http import loopback
+from impchat_mobile import launch, theme
 from impchat_mobile.launch import ASSETS
 
 # Fonts that Flutter asks for where its own lack a character, and what this system may have in their place.
@@ -108,7 +108,7 @@ class Guard:
 
 def _coloured(page: bytes) -> bytes:
     """Flet's page in the app's colours, from the mark to the first frame: it would be white until Flutter draws."""
-    light, dark = looks.surface(dark=False), looks.surface(dark=True)
+    light, dark = theme.surface(dark=False), theme.surface(dark=True)
     style = (
         f"html, #loading {{ background: {light} }} #loading img {{ width: 72px }}"
         f"@media (prefers-color-scheme: dark) {{ html, #loading {{ background: {dark} }} }}"

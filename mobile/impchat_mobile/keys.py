@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from flet_secure_storage import SecureStorage
 
-from impchat.servers import Server
+from impchat.peers.servers import Server
 from impchat_mobile.guard import log
 
 _PATIENCE_S = 5.0  # with a keystore that never answers, the app must start all the same

@@ -21,14 +21,14 @@ from impchat import applock, preferences, settings
 from impchat.app import App
 from impchat.errors import HistoryError, ImpChatError, RequestError
 from impchat.models import library
-from impchat.servers import Server
+from impchat.peers.servers import Server
 from impchat.texts import say
-from impchat_mobile import looks
-from impchat_mobile.go import Go
+from impchat_mobile import theme
+from impchat_mobile.app_shell import Shell, language_of
+from impchat_mobile.conversation import Talk
 from impchat_mobile.guard import guarded, note
 from impchat_mobile.links import opened_by
-from impchat_mobile.shell import Shell, language_of
-from impchat_mobile.talk import Talk
+from impchat_mobile.navigator import Go
 from impchat_mobile.tuning import PHONE, tuned
 from impchat_mobile.views.chat import ChatScreen
 from impchat_mobile.views.lock import LockScreen
@@ -84,7 +84,7 @@ async def start(
     `shares`: see `Shell`."""
     ft.context.disable_auto_update()
     page.title = "ImpChat"
-    page.theme, page.dark_theme = looks.theme(False), looks.theme(True)
+    page.theme, page.dark_theme = theme.theme(False), theme.theme(True)
     if language is None:
         language = await _device_language(page)
     try:

@@ -13,11 +13,11 @@ from dataclasses import replace
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from impchat import device, pairing, servers
 from impchat.app import App
 from impchat.errors import EngineError, ImpChatError
-from impchat.pairing import Link
-from impchat.servers import Server
+from impchat.peers import pairing, servers, sync
+from impchat.peers.pairing import Link
+from impchat.peers.servers import Server
 
 
 def opened_by(route: str) -> Link | None:
@@ -91,7 +91,7 @@ class Links:
         """Forget it; a paired one is told so where it can be reached."""
         if self.is_paired(server):
             with contextlib.suppress(ImpChatError):
-                await asyncio.to_thread(device.unpair, server)
+                await asyncio.to_thread(sync.unpair, server)
         await self._keys.drop(server)
         await asyncio.to_thread(servers.remove, self._app.data, server.id)
         self.servers.pop(server.id, None)

@@ -10,9 +10,9 @@ from dataclasses import replace
 
 from impchat import settings
 from impchat.app import App, Tuning
+from impchat.bundle import Bundle
 from impchat.errors import ModelError
 from impchat.models import catalog
-from impchat.models.bundle import Bundle
 from impchat.models.catalog import Entry
 from impchat.preferences import Preferences
 

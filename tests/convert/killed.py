@@ -28,7 +28,7 @@ HEAVY = (
     "onnxruntime",
     "transformers.models.phi.modeling_phi",
     "transformers.models.siglip.modeling_siglip",
-    "impchat.engines.local",
+    "impchat.engines.local.engine",
     "impchat.models.convert.language",
     "impchat.models.convert.verify",
     "impchat.models.convert.vocabulary",

@@ -18,16 +18,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from impchat import prompts, settings
-from impchat.cli import main
-from impchat.engines import Engine, mtmd
-from impchat.engines.llama import Model
-from impchat.engines.local import LocalEngine
+from impchat import bundle, prompts, settings
+from impchat.bundle import Bundle
+from impchat.cli.main import main
+from impchat.engines import Engine
+from impchat.engines.local import mtmd
+from impchat.engines.local.engine import LocalEngine
+from impchat.engines.local.llama import Model
 from impchat.errors import ImpChatError
 from impchat.messages import Encoding, Picture, Prompt, Sampling, Turn
-from impchat.models import bundle
 from impchat.models.add import add
-from impchat.models.bundle import Bundle
 from tests.convert.tiny_gguf import Tiny, write_language, write_mmproj
 from tests.core.conformance import GREEDY, EngineConformance, ask, finished, run, text_of
 from tests.core.conftest import draw
@@ -244,7 +244,7 @@ def test_a_picture_that_is_being_encoded_can_be_given_up(files: Path, model: Mod
 def test_a_build_without_mtmd_is_told_in_a_sentence(llava: Bundle, tmp_path: Path) -> None:
     """As on phones, whose llama-cpp-python lacks the library."""
     code = (
-        "import sys; from pathlib import Path; from impchat.engines.local import LocalEngine\n"
+        "import sys; from pathlib import Path; from impchat.engines.local.engine import LocalEngine\n"
         "from impchat.errors import EngineError; from impchat.models import bundle\n"
         "try: LocalEngine(bundle.load(Path(sys.argv[1])), threads=1)\n"
         "except EngineError as exc: print(exc.code, exc)\n"

@@ -13,8 +13,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
+from impchat import bundle
 from impchat.errors import ModelError, SettingsError
-from impchat.models import bundle
 from impchat.models.convert import Conversion, checkpoint, convert, describe, layouts, vision
 from impchat.models.convert.checkpoint import Checkpoint
 from tests.convert import checkpoints

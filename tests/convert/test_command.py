@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from impchat.cli import main
-from impchat.models import bundle
+from impchat import bundle
+from impchat.cli.main import main
 from tests.convert.conftest import Tiny
 from tests.core.hands import run_without
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from impchat.bench.eyes import embeddings
+from benchmarks.eyes import embeddings
+from impchat import bundle
 from impchat.errors import ModelError
-from impchat.models import bundle
 from impchat.models.convert import Conversion, checkpoint, convert, discard, layouts
 from impchat.models.convert import vision as eyes
 from impchat.models.convert.checkpoint import Checkpoint

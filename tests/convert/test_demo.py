@@ -19,13 +19,13 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from impchat import prompts, settings
-from impchat.engines.local import LocalEngine
+from impchat.engines.local.engine import LocalEngine
 from impchat.messages import Finished, Picture, Prompt, Sampling, Turn
 from impchat.models.convert import convert
-from impchat.models.demo import eyes, fractions, lessons, off_topic, questions, scenes, train, words
-from impchat.models.demo.model import Imp, Size
-from impchat.models.demo.questions import Asker, Exchange
-from impchat.models.demo.scenes import Scene, Thing
+from tools.demo_model import eyes, fractions, lessons, off_topic, questions, scenes, train, words
+from tools.demo_model.model import Imp, Size
+from tools.demo_model.questions import Asker, Exchange
+from tools.demo_model.scenes import Scene, Thing
 
 RED_CIRCLE = Thing("circle", "red", (0.1, 0.12, 0.3, 0.34), 0)
 BLUE_STAR = Thing("star", "blue", (0.6, 0.6, 0.9, 0.9), 8)
@@ -236,7 +236,7 @@ def test_a_run_that_was_cut_off_goes_on_and_ends_in_a_bundle_that_answers(tmp_pa
         steps = ["--eyes-steps", str(eyes_steps), "--language-steps", str(language_steps)]
         small = ["--eyes-batch", "4", "--language-batch", "2"]
         subprocess.run(
-            [sys.executable, "-m", "impchat.models.demo.train", "--out", str(out), *small, *steps],
+            [sys.executable, "-m", "tools.demo_model.train", "--out", str(out), *small, *steps],
             env={**os.environ, "TORCH_COMPILE_DISABLE": "1"},  # compiling takes longer than these few steps
             check=True,
         )

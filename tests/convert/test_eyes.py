@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from impchat.bench import eyes as bench
+from benchmarks import eyes as bench
 from impchat.models.convert import vision
 from impchat.models.convert.layouts import Eyes
 

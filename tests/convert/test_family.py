@@ -18,11 +18,11 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from impchat import prompts, settings
-from impchat.engines.llama import Model
-from impchat.engines.vision import OnnxVision
+from impchat.bundle import Bundle
+from impchat.engines.local.llama import Model
+from impchat.engines.local.vision import OnnxVision
 from impchat.errors import ModelError
 from impchat.messages import Picture, Prompt, Turn
-from impchat.models.bundle import Bundle
 from impchat.models.convert import checkpoint, convert, layouts, vocabulary
 from impchat.models.convert.checkpoint import Checkpoint, Config, Folder
 from impchat.models.convert.reference import Reference

@@ -11,15 +11,15 @@ import pytest
 import torch
 
 from impchat import images, prompts, settings
-from impchat.cli import main
-from impchat.engines.llama import Model
-from impchat.engines.mtmd import Projector
-from impchat.engines.vision import OnnxVision
+from impchat.bundle import Bundle
+from impchat.cli.main import main
+from impchat.engines.local.llama import Model
+from impchat.engines.local.mtmd import Projector
+from impchat.engines.local.vision import OnnxVision
 from impchat.errors import ModelError
 from impchat.messages import Prompt, Turn
 from impchat.models import header, turns
 from impchat.models.add import add
-from impchat.models.bundle import Bundle
 from impchat.models.convert import convert, mmproj, phi2, phi3, qwen2
 from impchat.models.convert.parts import Family
 from impchat.models.convert.reference import Reference

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from impchat import images, prompts
-from impchat.engines.llama import Context, Model, Outcome, Row, binding
-from impchat.engines.local import LocalEngine
-from impchat.engines.vision import OnnxVision
+from impchat.bundle import Bundle
+from impchat.engines.local.engine import LocalEngine
+from impchat.engines.local.llama import Context, Model, Outcome, Row, binding
+from impchat.engines.local.vision import OnnxVision
 from impchat.messages import Finished, Picture, Prompt, Sampling, Turn
-from impchat.models.bundle import Bundle
 from impchat.models.convert import convert
 from impchat.models.convert.reference import Reference
 from tests.convert.conftest import Tiny

@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
+from impchat import bundle as bundles
 from impchat import paths
 from impchat.app import choose_bundle
-from impchat.cli import main
+from impchat.bundle import MANIFEST, Bundle
+from impchat.cli.main import main
 from impchat.errors import ModelError
-from impchat.models import bundle as bundles
 from impchat.models import catalog, library
-from impchat.models.bundle import MANIFEST, Bundle
 from impchat.models.convert import convert
 from impchat.models.download import Progress, pull
 from tests.convert import checkpoints
@@ -204,7 +204,7 @@ def test_a_pull_killed_at_any_moment_ends_with_the_same_bytes(data: Path, hub: H
 def test_a_process_killed_within_a_file_goes_on_within_it(data: Path, hub: Hub) -> None:
     half = len(hub.commits[0][shard(2)]) // 2
     hub.hold[shard(2)] = half
-    command = [sys.executable, "-m", "impchat.cli", "models", "pull", REPOSITORY, "--accept-licence"]
+    command = [sys.executable, "-m", "impchat.cli.main", "models", "pull", REPOSITORY, "--accept-licence"]
     with subprocess.Popen(command, env=environment(data), stderr=subprocess.DEVNULL) as process:
         assert hub.held.wait(60)
         part = paths.checkpoints_dir(data) / ID / f"{shard(2)}.partial"
@@ -306,7 +306,7 @@ def test_no_network_is_told_in_one_sentence(data: Path, hub: Hub, monkeypatch: p
 
 def test_offline_mode_is_respected(data: Path, hub: Hub) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "impchat.cli", "models", "pull", REPOSITORY, "--accept-licence"],
+        [sys.executable, "-m", "impchat.cli.main", "models", "pull", REPOSITORY, "--accept-licence"],
         env=environment(data) | {"HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,

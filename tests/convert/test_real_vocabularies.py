@@ -10,7 +10,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer
 
 from impchat import prompts
-from impchat.engines.llama import Model
+from impchat.engines.local.llama import Model
 from impchat.models import header
 from impchat.models.convert import convert
 from impchat.models.convert.vocabulary import BYTE, CONTROL, NORMAL, USER_DEFINED

@@ -13,10 +13,10 @@ from tokenizers import Tokenizer
 
 from impchat import settings
 from impchat.engines import Engine
-from impchat.engines.local import LocalEngine
-from impchat.engines.torch import TorchContext, TorchEngine, TorchSampler
+from impchat.engines.local.engine import LocalEngine
 from impchat.messages import Encoding, Prompt, Sampling, Turn
 from impchat.models.convert import checkpoint, convert
+from impchat.models.convert.torch_engine import TorchContext, TorchEngine, TorchSampler
 from tests.convert.conftest import Tiny, make_config, make_tensors
 from tests.core.conformance import GREEDY, EngineConformance, ask, finished, run, text_of
 from tests.core.conftest import Draw, draw

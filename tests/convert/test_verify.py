@@ -15,13 +15,13 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from impchat import bundle as bundles
 from impchat import paths, prompts, settings
-from impchat.engines.llama import Model
+from impchat.bundle import Bundle
+from impchat.engines.local.llama import Model
 from impchat.errors import ModelError
 from impchat.messages import Prompt, Turn
-from impchat.models import bundle as bundles
 from impchat.models import measured
-from impchat.models.bundle import Bundle
 from impchat.models.convert import Conversion, checkpoint, convert, layouts, verify, vision
 from impchat.models.convert.measure import sample
 from impchat.models.convert.pairs import PAIRS

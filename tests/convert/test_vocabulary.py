@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from impchat.engines.llama import Model
+from impchat.engines.local.llama import Model
 from impchat.models.convert import convert
 from tests.convert.conftest import CORPUS, Tiny
 

@@ -9,10 +9,9 @@ from collections.abc import Callable
 import pytest
 from PIL import Image, ImageDraw
 
-from impchat import paths
+from impchat import bundle, paths
+from impchat.bundle import Bundle
 from impchat.messages import Picture
-from impchat.models import bundle
-from impchat.models.bundle import Bundle
 
 Draw = Callable[..., Picture]
 

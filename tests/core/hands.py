@@ -15,8 +15,8 @@ from typing import Any
 
 from impchat import settings
 from impchat.app import App
+from impchat.bundle import MANIFEST
 from impchat.messages import Text
-from impchat.models.bundle import MANIFEST
 from tests.core.scripted import SECONDS
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +47,7 @@ def endless_model(demo: Path, target: Path) -> Path:
 
 def command(*words: object) -> list[str]:
     """The command line of a real `impchat`."""
-    return [sys.executable, "-m", "impchat.cli", *map(str, words)]
+    return [sys.executable, "-m", "impchat.cli.main", *map(str, words)]
 
 
 def environment(data: Path) -> dict[str, str]:
@@ -72,7 +72,7 @@ def run_without(packages: Sequence[str], data: Path, *words: object) -> subproce
     code = f"""
 import sys
 sys.modules |= dict.fromkeys({packages!r})  # an import of what is None here fails
-from impchat.cli import main
+from impchat.cli.main import main
 sys.exit(main({[str(word) for word in words]!r}))
 """
     return subprocess.run(

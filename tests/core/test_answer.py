@@ -15,9 +15,9 @@ from impchat import paths, settings
 from impchat.answer import Answer
 from impchat.app import App, choose_bundle
 from impchat.errors import ChatError, EngineError, HistoryError
-from impchat.history import History
+from impchat.history.store import History
 from impchat.messages import Dropped, Event, Failed, Finished, Message, Reading, Stats, Text
-from impchat.servers import at
+from impchat.peers.servers import at
 from tests.core.scripted import SECONDS, ScriptedEngine
 
 ME = settings.OWNER

@@ -13,9 +13,9 @@ import pytest
 from impchat import paths, settings, speedtest, storage
 from impchat.answer import Answer
 from impchat.app import App, Tuning, choose_bundle
+from impchat.bundle import MANIFEST, Bundle
 from impchat.errors import HistoryError, ModelError
 from impchat.messages import Event, Failed, Finished, Message, Ready, Text
-from impchat.models.bundle import MANIFEST, Bundle
 from tests.core.conftest import Draw
 from tests.core.hands import copy_model, endless_model
 from tests.core.scripted import SECONDS

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from impchat import bundle
+from impchat.bundle import Bundle, ImageRule, TextRule
 from impchat.errors import ModelError
 from impchat.messages import Sampling
-from impchat.models import bundle
-from impchat.models.bundle import Bundle, ImageRule, TextRule
 
 HALF = (0.5, 0.5, 0.5)
 NAMES = {"language": ("language.gguf", "q8_0"), "vision": ("vision.onnx", "int8")}
@@ -188,7 +188,7 @@ def test_a_killed_process_leaves_no_half_bundle_and_the_next_try_cleans_up(tmp_p
     target = tmp_path / "imp"
     killed = """if True:
         import os, pathlib, signal, sys
-        from impchat.models import bundle
+        from impchat import bundle
         with bundle.place(pathlib.Path(sys.argv[1])) as folder:
             (folder / "language.gguf").write_bytes(b"half")
             os.kill(os.getpid(), signal.SIGKILL)

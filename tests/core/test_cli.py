@@ -19,11 +19,11 @@ import pytest
 from PIL import Image
 
 from impchat import images, paths, settings
-from impchat.cli import choose_language, main
-from impchat.history import History
+from impchat.bundle import MANIFEST, Bundle
+from impchat.cli.main import choose_language, main
+from impchat.cli.terminal import printable
+from impchat.history.store import History
 from impchat.messages import Message
-from impchat.models.bundle import MANIFEST, Bundle
-from impchat.terminal import printable
 from tests.core.conftest import Draw
 from tests.core.hands import (
     ROOT,
@@ -253,7 +253,7 @@ def test_a_reader_that_leaves_is_no_error(data: Path, told: str, endless: Path) 
 
 def shell(data: Path, words: str, redirected: str) -> subprocess.CompletedProcess[str]:
     """Run `impchat` with streams as a shell redirects them."""
-    script = f'"{sys.executable}" -m impchat.cli --language en {words} {redirected}'
+    script = f'"{sys.executable}" -m impchat.cli.main --language en {words} {redirected}'
     return subprocess.run(
         ["sh", "-c", script], env=environment(data), stdin=subprocess.DEVNULL, capture_output=True, text=True
     )

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from impchat import paths, servers
+from impchat import paths
 from impchat.app import App
-from impchat.cli import main
-from impchat.engines.local import LocalEngine
-from impchat.models.bundle import Bundle
+from impchat.bundle import Bundle
+from impchat.cli.main import main
+from impchat.engines.local.engine import LocalEngine
+from impchat.peers import servers
 from tests.core.conftest import Draw
 from tests.core.hands import run
 from tests.core.hostile import FINE, MODELS, Hostile, answer

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from impchat import paths
+from impchat import bundle, paths
+from impchat.bundle import MANIFEST
 from impchat.errors import ModelError
-from impchat.models import bundle, copying, library
-from impchat.models.bundle import MANIFEST
+from impchat.models import copying, library
 from impchat.models.copying import Source
 
 ID = "copied-demo"

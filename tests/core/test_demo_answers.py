@@ -12,9 +12,9 @@ import pytest
 from PIL import Image, ImageDraw
 
 from impchat import images, settings
-from impchat.engines.local import LocalEngine
+from impchat.bundle import Bundle
+from impchat.engines.local.engine import LocalEngine
 from impchat.messages import Finished, Picture, Prompt, Sampling, Text, Turn
-from impchat.models.bundle import Bundle
 
 GREEDY = Sampling(temperature=0.0, max_tokens=120)
 

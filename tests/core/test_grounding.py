@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from impchat import images
-from impchat.grounding import Box, boxes, draw
-from impchat.retouch import cut, seen, turn
+from impchat.images.boxes import Box, boxes, draw
+from impchat.images.edit import cut, seen, turn
 
 
 def picture(width: int = 200, height: int = 100) -> bytes:

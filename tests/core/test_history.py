@@ -18,9 +18,9 @@ import pytest
 from PIL import Image
 
 from impchat import images, settings
-from impchat.changes import now
 from impchat.errors import HistoryError
-from impchat.history import History
+from impchat.history.mutations import now
+from impchat.history.store import History
 from impchat.images import Prepared
 from impchat.messages import Conversation, Failed, Message, Stats
 
@@ -504,9 +504,9 @@ def test_a_full_disk_while_streaming_is_told_and_loses_nothing_saved_before(hist
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from impchat.changes import now
+from impchat.history.mutations import now
 from impchat.errors import HistoryError
-from impchat.history import History
+from impchat.history.store import History
 from impchat.images import Prepared
 from impchat.messages import Image
 import hashlib, os
@@ -606,9 +606,9 @@ READ_ONLY = """
 import os, sys
 from pathlib import Path
 import sqlite_utils.migrations
-from impchat.changes import now
+from impchat.history.mutations import now
 from impchat.errors import HistoryError
-from impchat.history import History
+from impchat.history.store import History
 
 if os.geteuid() == 0:
     os.setuid(65534)  # permissions do not bind the administrator

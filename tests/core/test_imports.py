@@ -11,7 +11,7 @@ import impchat
 LAZY = ["gradio", "flet", "torch", "transformers", "fastapi", "llama_cpp", "onnxruntime", "sqlite_utils", "httpx"]
 
 # The parts of the package that a phone never imports.
-APART = ("impchat.models.convert", "impchat.models.demo", "impchat.engines.torch", "impchat.server", "impchat.bench")
+APART = ("impchat.models.convert", "impchat.server", "impchat.__main__")
 
 CORE = ["impchat"] + [
     m.name for m in pkgutil.walk_packages(impchat.__path__, "impchat.") if not m.name.startswith(APART)

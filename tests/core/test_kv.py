@@ -1,6 +1,6 @@
 """Which slot a prompt gets, and how much of it is there already."""
 
-from impchat.engines import kv
+from impchat.engines.local import kv_cache
 from impchat.messages import Picture
 from impchat.prompts import Tokens
 
@@ -9,7 +9,7 @@ class Memory:
     """The cells of each sequence, as a real cache would hold them."""
 
     def __init__(self) -> None:
-        self.held: dict[int, list[kv.Cell]] = {}
+        self.held: dict[int, list[kv_cache.Cell]] = {}
 
     def remove(self, sequence: int, start: int) -> None:
         del self.held[sequence][start:]
@@ -24,11 +24,11 @@ class Cache:
 
     def __init__(self, count: int) -> None:
         self.memory = Memory()
-        self.slots = kv.Slots(self.memory, count)
+        self.slots = kv_cache.Slots(self.memory, count)
 
-    def read(self, key: str, text: str, *, keep_busy: bool = False) -> tuple[kv.Slot, int]:
+    def read(self, key: str, text: str, *, keep_busy: bool = False) -> tuple[kv_cache.Slot, int]:
         """Read `text`, a cell for each letter; its slot, and how much of it was there."""
-        prompt: list[kv.Cell] = [ord(c) for c in text]
+        prompt: list[kv_cache.Cell] = [ord(c) for c in text]
         slot = self.slots.take(key, prompt)
         assert slot is not None
         cached = len(slot.cells)
@@ -41,14 +41,14 @@ class Cache:
 
 def test_a_picture_fills_cells_named_by_its_hash() -> None:
     pieces = [Tokens((7, 8)), Picture("cat", b""), Tokens((9,))]
-    assert kv.cells(pieces, 3) == [7, 8, ("cat", 0), ("cat", 1), ("cat", 2), 9]
+    assert kv_cache.cells(pieces, 3) == [7, 8, ("cat", 0), ("cat", 1), ("cat", 2), 9]
 
 
 def test_equal_cells_count_from_the_beginning() -> None:
-    assert kv.common([1, 2, 3], [1, 2, 4]) == 2
-    assert kv.common([1, 2], [1, 2, 3]) == 2
-    assert kv.common([], [1]) == 0
-    assert kv.common([1, ("cat", 0)], [1, ("dog", 0)]) == 1
+    assert kv_cache.common([1, 2, 3], [1, 2, 4]) == 2
+    assert kv_cache.common([1, 2], [1, 2, 3]) == 2
+    assert kv_cache.common([], [1]) == 0
+    assert kv_cache.common([1, ("cat", 0)], [1, ("dog", 0)]) == 1
 
 
 def test_a_conversation_finds_its_own_slot_again() -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from impchat import bundle as bundles
 from impchat import paths, settings
 from impchat.app import App, choose_bundle
-from impchat.cli import main
+from impchat.bundle import MANIFEST, Bundle
+from impchat.cli.main import main
 from impchat.errors import ModelError
-from impchat.models import bundle as bundles
 from impchat.models import catalog, library
-from impchat.models.bundle import MANIFEST, Bundle
 from impchat.models.library import Memory
 from tests.core.hands import copy_model, terminal
 

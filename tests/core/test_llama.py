@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 import impchat
-from impchat.engines.llama import Context, Model, Outcome, Row, Sampler, _short_runs
+from impchat.bundle import Bundle
+from impchat.engines.local.llama import Context, Model, Outcome, Row, Sampler, _short_runs
 from impchat.errors import ModelError
 from impchat.messages import Sampling
-from impchat.models.bundle import Bundle
 
 CORE = Path(impchat.__file__).parent
-APART = ("models/convert", "models/demo", "server", "bench")  # never on a phone
+APART = ("models/convert", "server")  # never on a phone
 PHONE = Path(__file__).with_name("llama_cpp_0_3_32_names.txt").read_text().split()
 GREEDY = Sampling(temperature=0)
 
@@ -45,7 +45,7 @@ def test_the_core_uses_only_names_of_the_binding_that_the_phone_has_too() -> Non
 
 
 def test_the_binding_leaves_no_file_open() -> None:
-    code = "from impchat.engines.llama import binding; binding()"
+    code = "from impchat.engines.local.llama import binding; binding()"
     done = subprocess.run([sys.executable, "-X", "dev", "-c", code], capture_output=True, text=True, cwd=CORE.parent)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -214,7 +214,7 @@ def test_no_text_ends_the_process_whatever_the_vocabulary(demo: Bundle, tmp_path
     code = f"""
 from pathlib import Path
 from threading import Thread
-from impchat.engines.llama import Model
+from impchat.engines.local.llama import Model
 model = Model(Path({str(file)!r}))
 def tokenize():
     for letter in "a", "字", " ", "!", "1", "e\u0301":

@@ -15,8 +15,9 @@ import pytest
 
 from impchat import settings
 from impchat.app import App
+from impchat.bundle import Bundle
 from impchat.engines import Engine, Handle
-from impchat.engines.local import LocalEngine
+from impchat.engines.local.engine import LocalEngine
 from impchat.errors import ModelError, SettingsError
 from impchat.messages import (
     Dropped,
@@ -31,7 +32,6 @@ from impchat.messages import (
     Text,
     Turn,
 )
-from impchat.models.bundle import Bundle
 from tests.core.conformance import GREEDY, WILD, EngineConformance, ask, failed, finished, run, text_of, until
 from tests.core.conftest import Draw
 
@@ -568,7 +568,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
 def test_a_context_that_does_not_fit_into_memory_is_told_in_one_sentence() -> None:
     done = python("""
 import resource
-from impchat.engines.local import LocalEngine
+from impchat.engines.local.engine import LocalEngine
 from impchat.errors import EngineError
 LocalEngine(demo, threads=1).close()
 resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
@@ -584,7 +584,7 @@ LocalEngine(demo, threads=1).close()
 def test_a_process_ends_by_itself_while_an_answer_runs() -> None:
     done = python("""
 from dataclasses import replace
-from impchat.engines.local import LocalEngine
+from impchat.engines.local.engine import LocalEngine
 from impchat.messages import Prompt, Sampling, Turn
 engine = LocalEngine(replace(demo, text=replace(demo.text, eos=(2**31 - 1,))), threads=1)
 events = engine.start(Prompt("", (Turn("user", "Hello!"),)), Sampling(max_tokens=8192)).events()
@@ -599,7 +599,7 @@ import hashlib, io
 from pathlib import Path
 from PIL import Image
 from dataclasses import replace
-from impchat.engines.local import LocalEngine
+from impchat.engines.local.engine import LocalEngine
 from impchat.errors import ModelError
 from impchat.messages import Picture, Prompt, Sampling, Turn
 engine = LocalEngine(demo, threads=1)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from impchat import migrations
 from impchat.errors import HistoryError
-from impchat.history import History
+from impchat.history import migrations
+from impchat.history.store import History
 
 STEPS = [step.__name__ for step in migrations.STEPS]
 

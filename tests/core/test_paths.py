@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from impchat import paths
-from impchat.cli import main
+from impchat.cli.main import main
 from impchat.errors import HistoryError
 
 TELL = """
@@ -48,7 +48,7 @@ def test_without_a_choice_data_lie_below_the_home_folder(tmp_path: Path) -> None
 NOBODY = """
 import sys
 sys.modules["pwd"] = None  # how a user looks that the system does not know
-from impchat.cli import main
+from impchat.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
 

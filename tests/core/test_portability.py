@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from impchat import images, portability, settings
+from impchat import images, settings
 from impchat.errors import HistoryError
-from impchat.history import History
+from impchat.history import archive
+from impchat.history.store import History
 from impchat.images import Prepared
 from impchat.messages import Failed, Stats
 
@@ -42,7 +43,7 @@ def histories(tmp_path: Path) -> Iterator[tuple[History, History]]:
 def exported(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A zip of everything that a conversation can have."""
     history = History(tmp_path_factory.mktemp("exported") / "history.db")
-    data = portability.export_zip(history, rich_conversation(history), ME)
+    data = archive.export_zip(history, rich_conversation(history), ME)
     history.close()
     return data
 
@@ -91,15 +92,15 @@ def rich_conversation(history: History) -> str:
 
 
 def parts(data: bytes) -> dict[str, bytes]:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(io.BytesIO(data)) as packed:
+        return {name: packed.read(name) for name in packed.namelist()}
 
 
 def zipped(files: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", compression) as archive:
+    with zipfile.ZipFile(out, "w", compression) as packed:
         for name, data in files.items():
-            archive.writestr(name, data)
+            packed.writestr(name, data)
     return out.getvalue()
 
 
@@ -122,7 +123,7 @@ def everything(history: History) -> tuple[object, ...]:
 def refused(history: History, data: bytes) -> str:
     before = everything(history)
     with pytest.raises(HistoryError) as caught:
-        portability.import_zip(history, data, ME)
+        archive.import_zip(history, data, ME)
     assert everything(history) == before
     assert caught.value.sentence("en") and caught.value.sentence("zh")
     return caught.value.code
@@ -130,9 +131,9 @@ def refused(history: History, data: bytes) -> str:
 
 def test_import_then_export_gives_equal_bytes(here: History, there: History) -> None:
     uuid = rich_conversation(here)
-    data = portability.export_zip(here, uuid, ME)
-    arrived = portability.import_zip(there, data, OTHER)
-    assert portability.export_zip(there, arrived.uuid, OTHER) == data
+    data = archive.export_zip(here, uuid, ME)
+    arrived = archive.import_zip(there, data, OTHER)
+    assert archive.export_zip(there, arrived.uuid, OTHER) == data
 
     assert arrived.uuid == uuid and arrived.owner == OTHER
     for one, other in zip(here.messages(uuid, ME), there.messages(uuid, OTHER), strict=True):
@@ -146,23 +147,23 @@ def test_import_then_export_gives_equal_bytes(here: History, there: History) -> 
 
 def test_an_empty_conversation_travels_too(here: History, there: History) -> None:
     uuid = here.create_conversation(ME).uuid
-    data = portability.export_zip(here, uuid, ME)
-    portability.import_zip(there, data, ME)
-    assert portability.export_zip(there, uuid, ME) == data
+    data = archive.export_zip(here, uuid, ME)
+    archive.import_zip(there, data, ME)
+    assert archive.export_zip(there, uuid, ME) == data
 
 
 def test_equal_conversations_give_equal_bytes_at_any_time(here: History) -> None:
     uuid = rich_conversation(here)
-    assert portability.export_zip(here, uuid, ME) == portability.export_zip(here, uuid, ME)
+    assert archive.export_zip(here, uuid, ME) == archive.export_zip(here, uuid, ME)
 
 
 def test_a_zip_holds_readable_json_and_the_pictures_by_hash_and_no_owner(here: History) -> None:
     uuid = rich_conversation(here)
-    files = parts(portability.export_zip(here, uuid, ME))
+    files = parts(archive.export_zip(here, uuid, ME))
     index = json.loads(files.pop("conversation.json"))
     assert index["format"] == 1 and index["conversation"]["title"] == "Shapes 图形"
     assert "owner" not in index["conversation"] and "somebody" not in json.dumps(index)
-    assert sorted(files) == sorted(portability.image_files(here, uuid, ME))
+    assert sorted(files) == sorted(archive.image_files(here, uuid, ME))
     assert all(re.fullmatch(r"images/[0-9a-f]{64}\.(jpg|png)", name) for name in files) and len(files) == 3
 
 
@@ -171,17 +172,17 @@ def test_an_answer_in_mid_stream_is_exported_as_far_as_it_got(here: History, the
     question = here.add_question(uuid, ME, parent=None, text="Q")
     answer = here.start_answer(uuid, ME, parent=question.uuid, model="m")
     here.flush_answer(answer.uuid, "The first words")
-    data = portability.export_zip(here, uuid, ME)
-    portability.import_zip(there, data, ME)
+    data = archive.export_zip(here, uuid, ME)
+    archive.import_zip(there, data, ME)
     assert there.message(answer.uuid, ME).state == "interrupted"
     assert there.message(answer.uuid, ME).text == "The first words"
-    assert portability.export_zip(there, uuid, ME) == data
+    assert archive.export_zip(there, uuid, ME) == data
     assert here.message(answer.uuid, ME).state == "streaming"
 
 
 def test_another_owners_conversation_cannot_be_exported(here: History) -> None:
     uuid = rich_conversation(here)
-    for export in (portability.export_zip, portability.export_markdown, portability.image_files):
+    for export in (archive.export_zip, archive.export_markdown, archive.image_files):
         with pytest.raises(HistoryError) as caught:
             export(here, uuid, OTHER)
         assert caught.value.code == "history.no_conversation"
@@ -192,47 +193,47 @@ def test_another_owners_conversation_cannot_be_exported(here: History) -> None:
 
 def test_importing_twice_changes_nothing(here: History) -> None:
     uuid = rich_conversation(here)
-    data = portability.export_zip(here, uuid, ME)
+    data = archive.export_zip(here, uuid, ME)
     before = everything(here)
-    assert portability.import_zip(here, data, ME).uuid == uuid
+    assert archive.import_zip(here, data, ME).uuid == uuid
     assert everything(here) == before
 
 
 def test_an_older_copy_is_completed_by_a_newer_one(here: History, there: History) -> None:
     uuid = rich_conversation(here)
-    portability.import_zip(there, portability.export_zip(here, uuid, ME), ME)
+    archive.import_zip(there, archive.export_zip(here, uuid, ME), ME)
     here.add_question(uuid, ME, parent=None, text="One more", images=[here.add_image(picture("pink"), ME).sha256])
     here.update_conversation(uuid, ME, title="New title", tags=["new"], pinned=False)
-    data = portability.export_zip(here, uuid, ME)
-    portability.import_zip(there, data, ME)
-    assert portability.export_zip(there, uuid, ME) == data
+    data = archive.export_zip(here, uuid, ME)
+    archive.import_zip(there, data, ME)
+    assert archive.export_zip(there, uuid, ME) == data
 
 
 def test_a_newer_copy_keeps_what_it_has_when_an_older_one_comes_in(here: History) -> None:
     uuid = rich_conversation(here)
-    old = portability.export_zip(here, uuid, ME)
+    old = archive.export_zip(here, uuid, ME)
     here.add_question(uuid, ME, parent=None, text="One more")
     here.update_conversation(uuid, ME, title="New title")
     before = everything(here)
-    portability.import_zip(here, old, ME)
+    archive.import_zip(here, old, ME)
     assert everything(here) == before
 
 
 def test_a_deleted_conversation_comes_back_and_a_purged_one_too(here: History) -> None:
     uuid = rich_conversation(here)
-    data = portability.export_zip(here, uuid, ME)
+    data = archive.export_zip(here, uuid, ME)
     here.delete_conversation(uuid, ME)
-    assert portability.import_zip(here, data, ME).deleted_utc is None
+    assert archive.import_zip(here, data, ME).deleted_utc is None
     here.purge_conversation(uuid, ME)
-    portability.import_zip(here, data, ME)
-    assert portability.export_zip(here, uuid, ME) == data
+    archive.import_zip(here, data, ME)
+    assert archive.export_zip(here, uuid, ME) == data
 
 
 def test_what_another_owner_has_stays_theirs_and_a_copy_is_made(here: History) -> None:
     uuid = rich_conversation(here)
-    data = portability.export_zip(here, uuid, ME)
+    data = archive.export_zip(here, uuid, ME)
     before = here.tree(uuid, ME)
-    copy = portability.import_zip(here, data, OTHER)
+    copy = archive.import_zip(here, data, OTHER)
     assert copy.uuid != uuid and here.tree(uuid, ME) == before
     mine, theirs = here.messages(uuid, ME), here.messages(copy.uuid, OTHER)
     assert [m.text for m in mine] == [m.text for m in theirs]
@@ -243,24 +244,24 @@ def test_what_another_owner_has_stays_theirs_and_a_copy_is_made(here: History) -
 
 def test_messages_under_taken_names_are_copied_under_new_ones(here: History) -> None:
     uuid = rich_conversation(here)
-    data = portability.export_zip(here, uuid, ME)
+    data = archive.export_zip(here, uuid, ME)
     before = here.tree(uuid, ME)
     elsewhere = changed(data, lambda index: index["conversation"].update(uuid="11111111-1111-4111-8111-111111111111"))
-    copy = portability.import_zip(here, elsewhere, ME)
+    copy = archive.import_zip(here, elsewhere, ME)
     assert here.tree(uuid, ME) == before and copy.uuid != uuid
     assert [m.text for m in here.messages(copy.uuid, ME)] == [m.text for m in before[1]]
 
 
 def test_a_zip_that_was_packed_again_with_compression_is_taken(here: History, there: History) -> None:
     uuid = rich_conversation(here)
-    data = portability.export_zip(here, uuid, ME)
-    portability.import_zip(there, zipped(parts(data), zipfile.ZIP_DEFLATED), ME)
-    assert portability.export_zip(there, uuid, ME) == data
+    data = archive.export_zip(here, uuid, ME)
+    archive.import_zip(there, zipped(parts(data), zipfile.ZIP_DEFLATED), ME)
+    assert archive.export_zip(there, uuid, ME) == data
 
 
 def test_a_zip_that_was_unpacked_and_packed_again_is_taken(here: History, there: History, tmp_path: Path) -> None:
     uuid = rich_conversation(here)
-    data = portability.export_zip(here, uuid, ME)
+    data = archive.export_zip(here, uuid, ME)
     files = parts(data)
     folders = {"images/": b""}
     mac = {"__MACOSX/": b"", "__MACOSX/._conversation.json": b"Mac OS X", "__MACOSX/images/._x.png": b"Mac OS X"}
@@ -281,14 +282,14 @@ def test_a_zip_that_was_unpacked_and_packed_again_is_taken(here: History, there:
         "another order": zipped(dict(sorted(files.items(), reverse=True))),
     }
     large = io.BytesIO()
-    with zipfile.ZipFile(large, "w") as archive:
+    with zipfile.ZipFile(large, "w") as packed:
         for name, content in files.items():
-            with archive.open(name, "w", force_zip64=True) as out:
+            with packed.open(name, "w", force_zip64=True) as out:
                 out.write(content)
     packed_again["zip64"] = large.getvalue()
     for way, again in packed_again.items():
-        portability.import_zip(there, again, ME)
-        assert portability.export_zip(there, uuid, ME) == data, way
+        archive.import_zip(there, again, ME)
+        assert archive.export_zip(there, uuid, ME) == data, way
         there.purge_conversation(uuid, ME)
 
 
@@ -337,11 +338,11 @@ def test_a_damaged_zip_is_refused_or_comes_in_whole(exported: bytes, there: Hist
     for place in range(0, len(exported), 61):
         damaged = exported[:place] + bytes([exported[place] ^ 0x40]) + exported[place + 1 :]
         try:
-            arrived = portability.import_zip(there, damaged, ME)  # the damage was to a date or such
+            arrived = archive.import_zip(there, damaged, ME)  # the damage was to a date or such
         except HistoryError as error:
             assert error.code in ("portability.broken", "portability.newer", "portability.too_large")
         else:
-            assert portability.export_zip(there, arrived.uuid, ME) == exported
+            assert archive.export_zip(there, arrived.uuid, ME) == exported
 
 
 @pytest.mark.parametrize(
@@ -383,7 +384,7 @@ def test_a_picture_with_metadata_is_refused_though_its_hash_is_right(here: Histo
         index["messages"][0]["images"] = [sha256]
         index["images"] = [{"sha256": sha256, "width": 24, "height": 16, "mime": "image/jpeg", "size_bytes": len(data)}]
 
-    files = parts(changed(portability.export_zip(here, uuid, ME), with_metadata))
+    files = parts(changed(archive.export_zip(here, uuid, ME), with_metadata))
     only = {"conversation.json": files["conversation.json"], f"images/{sha256}.jpg": data}
     assert refused(refusing, zipped(only)) == "portability.broken"
 
@@ -464,20 +465,20 @@ def test_a_full_disk_during_an_import_leaves_nothing_of_it(exported: bytes, ther
 
 def test_markdown_shows_the_branch_a_person_sees(here: History) -> None:
     uuid = rich_conversation(here)
-    text = portability.export_markdown(here, uuid, ME)
+    text = archive.export_markdown(here, uuid, ME)
     assert text.startswith("# Shapes 图形\n")
     places = [text.index(part) for part in ("这是什么？", "A red circle.", "And its colour?", "It\n")]
     assert places == sorted(places)
     assert "What is this?" not in text  # another branch
     assert "This answer ended with an error" in text and "imp-demo-196" in text
     named = re.findall(r"!\[.*?\]\((.*?)\)", text)
-    assert len(named) == 2 and set(named) <= set(portability.image_files(here, uuid, ME))
+    assert len(named) == 2 and set(named) <= set(archive.image_files(here, uuid, ME))
 
 
 def test_markdown_speaks_chinese(here: History) -> None:
     uuid = here.create_conversation(ME).uuid
     here.add_question(uuid, ME, parent=None, text="")
-    assert portability.export_markdown(here, uuid, ME, "zh").startswith("# 对话\n\n## 你\n")
+    assert archive.export_markdown(here, uuid, ME, "zh").startswith("# 对话\n\n## 你\n")
 
 
 # Two sides that went on apart
@@ -494,7 +495,7 @@ def both(history: History, other: History) -> tuple[str, str]:
 
 
 def hand_over(source: History, target: History, uuid: str) -> None:
-    portability.import_zip(target, portability.export_zip(source, uuid, ME), ME)
+    archive.import_zip(target, archive.export_zip(source, uuid, ME), ME)
 
 
 def answers(history: History, uuid: str) -> list[tuple[str, str]]:

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from impchat import servers
+from impchat.bundle import Bundle
 from impchat.engines import Engine
-from impchat.engines.local import LocalEngine
-from impchat.engines.remote import RemoteEngine
-from impchat.models.bundle import Bundle
+from impchat.engines.local.engine import LocalEngine
+from impchat.engines.remote.engine import RemoteEngine
+from impchat.peers import servers
 from tests.core.conformance import EngineConformance
 from tests.core.hands import NO_TOKEN
 from tests.core.loopback import Loopback, serving

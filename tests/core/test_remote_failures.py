@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from impchat import servers, settings, texts
-from impchat.engines.remote import RemoteEngine
+from impchat import settings, texts
+from impchat.engines.remote.engine import RemoteEngine
 from impchat.errors import EngineError
 from impchat.messages import (
     Dropped,
@@ -31,6 +31,7 @@ from impchat.messages import (
     Text,
     Turn,
 )
+from impchat.peers import servers
 from tests.core.conformance import ask, failed, finished, run, text_of, until
 from tests.core.conftest import Draw
 from tests.core.hostile import BEGIN, FINE, Act, Hostile, answer, events, piece, refusal, response, stream

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from impchat import search
-from impchat.history import History
+from impchat.history import search
+from impchat.history.store import History
 
 ME = "me"
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from impchat import servers
 from impchat.errors import ImpChatError
-from impchat.servers import Server
+from impchat.peers import servers
+from impchat.peers.servers import Server
 
 HOME = Server("home", "Living room", ("http://127.0.0.1:7861/v1",), "secret-word", "imp", None)
 
@@ -102,7 +102,7 @@ def test_who_can_read_along_is_known(url: str, near: bool, readable: bool) -> No
 
 
 def test_where_the_system_names_no_authorities_those_of_httpx_are_trusted() -> None:
-    code = "from impchat import servers; print(len(servers.trust(None).get_ca_certs()))"
+    code = "from impchat.peers import servers; print(len(servers.trust(None).get_ca_certs()))"
     nowhere = {"SSL_CERT_FILE": "/nowhere", "SSL_CERT_DIR": "/nowhere"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=os.environ | nowhere, capture_output=True, text=True, check=True

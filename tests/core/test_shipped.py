@@ -16,7 +16,7 @@ from impchat.errors import ModelError
 ROOT = Path(__file__).parents[2]
 ASK = """
 from impchat import paths
-from impchat.cli import main
+from impchat.cli.main import main
 picture = next(path for path in paths.samples() if path.name == "shapes.png")
 print(paths.__file__, paths.demo_bundle(), sep="\\n")
 main(["ask", str(picture), "What colour is the circle?"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from impchat.bench.simulate import MACHINES, POLICIES, People, Play, Result, work_s
+from benchmarks.simulate import MACHINES, POLICIES, People, Play, Result, work_s
 
 CORES = MACHINES[0]
 FEW = People(users=60)

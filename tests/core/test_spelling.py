@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from impchat import spelling
+from impchat.engines.local import spelling
 from impchat.messages import Prompt, Turn
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from impchat.history import History
+from impchat.history.store import History
 
 ME = "me"
 
@@ -21,7 +21,7 @@ PROCESS = """
 import sys
 from pathlib import Path
 import sqlite_utils.migrations
-from impchat.history import History
+from impchat.history.store import History
 
 histories = {}
 for line in sys.stdin:

@@ -11,10 +11,10 @@ import onnxruntime
 import pytest
 
 from impchat import images, settings
-from impchat.engines.vision import Eyes, OnnxVision, Seen
+from impchat.bundle import Bundle
+from impchat.engines.local.vision import Eyes, OnnxVision, Seen
 from impchat.errors import EngineError, ImageError, ModelError
 from impchat.messages import Picture
-from impchat.models.bundle import Bundle
 from tests.core.conftest import Draw
 
 

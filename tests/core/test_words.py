@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from impchat.engines.words import Words
+from impchat.engines.detokenizer import Words
 
 
 def streamed(pieces: Iterable[bytes], stop: tuple[str, ...] = ()) -> tuple[list[str], Words]:

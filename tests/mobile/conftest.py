@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
-from impchat import nearby
 from impchat.app import App
 from impchat.engines import Engine
-from impchat.servers import Server
+from impchat.peers import discovery
+from impchat.peers.servers import Server
 from impchat_mobile import launch
 from tests.mobile.fake import Phone
 
@@ -42,7 +42,7 @@ def picked(*pictures: bytes) -> list[dict[str, Any]]:
 @pytest.fixture(autouse=True)
 def nobody_else_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Servers are looked for on this machine alone."""
-    monkeypatch.setattr(nearby, "discover", partial(nearby.discover, 0.5, ["127.0.0.1"]))
+    monkeypatch.setattr(discovery, "discover", partial(discovery.discover, 0.5, ["127.0.0.1"]))
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.memory import measured
 from impchat import paths, preferences, speedtest
-from impchat.bench.memory import measured
 from impchat.preferences import Preferences
 from impchat_mobile import launch
 from tests.mobile.conftest import drawing, picked

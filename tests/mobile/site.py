@@ -8,7 +8,8 @@ from typing import Any
 
 from impchat.app import App
 from impchat.engines import Engine
-from impchat.server import listen, loopback
+from impchat.server.http import loopback
+from impchat.server.network import sockets
 from impchat_mobile import host, launch
 
 SECONDS = 60.0  # far more than anything here takes, also on a machine that has other work
@@ -26,8 +27,8 @@ class Site:
         started = threading.Event()
         bound = loopback.bind("127.0.0.1", port)
         self.port = bound.getsockname()[1]
-        self.url = f"{listen.address(bound)}/"
-        self._server = listen.Server(host.build_app(main), started.set, **loopback.SOCKETS)
+        self.url = f"{sockets.address(bound)}/"
+        self._server = sockets.Server(host.build_app(main), started.set, **loopback.SOCKETS)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [bound]})
         self._thread.start()
         assert started.wait(SECONDS)

@@ -13,7 +13,7 @@ from impchat.app import App
 from impchat.messages import Message
 from impchat.preferences import Preferences
 from impchat_mobile import launch
-from impchat_mobile.talk import Talk
+from impchat_mobile.conversation import Talk
 from tests.core.scripted import ScriptedEngine
 from tests.core.slow import ANSWER, SlowEngine
 from tests.mobile.conftest import Play, drawing, picked

@@ -11,12 +11,13 @@ import flet as ft
 import pytest
 import segno
 
-from impchat import device, pairing, paths, servers, settings
+from impchat import paths, settings
 from impchat.app import App
-from impchat.engines.remote import RemoteEngine
+from impchat.engines.remote.engine import RemoteEngine
 from impchat.errors import SettingsError
 from impchat.models import copying, library
 from impchat.models.copying import Source
+from impchat.peers import pairing, servers, sync
 from impchat_mobile import cli, launch
 from impchat_mobile.copies import Copy
 from tests.mobile.conftest import Play, drawing, picked
@@ -204,7 +205,7 @@ def test_a_copy_goes_on_from_a_computer_that_has_moved(play: Play, home: Home) -
     async def scene(phone: Phone, app: App) -> None:
         await pair(phone, home)
         [server] = await asyncio.to_thread(servers.load, app.data)
-        offers = await asyncio.to_thread(device.offers, server)
+        offers = await asyncio.to_thread(sync.offers, server)
         [sha256] = [offer.sha256 for offer in offers if offer.id == OTHER]
         gone = Source("https://127.0.0.1:9/bundles/other-demo", sha256, server.id)
         copies = launch.Life.of(phone.page)._go.copies

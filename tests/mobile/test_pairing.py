@@ -12,11 +12,11 @@ import pytest
 
 from impchat import applock, settings
 from impchat.app import App
-from impchat.pairing import Link
-from impchat.server import listen
-from impchat.server.access import Access
-from impchat.server.api import build_api
-from impchat.server.mdns import Announcement
+from impchat.peers.pairing import Link
+from impchat.server.api.routes import build_api
+from impchat.server.network import sockets
+from impchat.server.network.mdns import Announcement
+from impchat.server.tokens import Access
 from tests.mobile.conftest import Play
 from tests.mobile.fake import Phone
 from tests.serve.conftest import Site
@@ -91,7 +91,7 @@ def test_another_check_than_the_computers_pairs_nothing_and_sends_nothing(play: 
 def test_what_cannot_be_paired_is_told_in_one_sentence_and_nothing_that_was_typed_is_lost(
     play: Play, home: Home
 ) -> None:
-    with listen.bind("127.0.0.1", 0) as bound:
+    with sockets.bind("127.0.0.1", 0) as bound:
         silent = f"127.0.0.1:{bound.getsockname()[1]}"
 
     async def scene(phone: Phone, app: App) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from impchat import settings
 from impchat.app import App
-from impchat_mobile.talk import Talk
+from impchat_mobile.conversation import Talk
 from tests.core.slow import SlowEngine
 from tests.mobile.conftest import drawing
 

@@ -13,17 +13,17 @@ from packaging.requirements import Requirement
 from tests.core.hands import ROOT
 from tests.package.phone import PROJECT
 
-OURS = ("impchat", "impchat_web", "impchat_mobile")
+OURS = ("impchat", "impchat_web", "impchat_mobile", "benchmarks", "tools", "tests")
+PARTS = ("impchat", "web", "mobile", "benchmarks", "tools")
 # Part of the code -> the extras that it may rely on beside the core's packages; the longest name counts
 EXTRAS = {
     "impchat": set(),
     "impchat/server": {"serve", "cluster"},
-    "impchat/cli_serve.py": {"serve"},
+    "impchat/cli/serve.py": {"serve"},
     "impchat/models/convert": {"convert"},
-    "impchat/models/demo": {"convert"},
+    "tools": {"convert"},
     "impchat/models/download.py": {"convert"},
-    "impchat/engines/torch.py": {"convert"},
-    "impchat/bench": {"bench", "convert", "serve", "dev"},
+    "benchmarks": {"bench", "convert", "serve", "dev"},
     "web": {"web", "serve"},
     "mobile": {"mobile"},
 }
@@ -32,7 +32,7 @@ EXTRAS = {
 def test_every_import_is_declared() -> None:
     known = packages_distributions()
     undeclared = set()
-    for file in (file for part in ("impchat", "web", "mobile") for file in (ROOT / part).rglob("*.py")):
+    for file in (file for part in PARTS for file in (ROOT / part).rglob("*.py")):
         name = file.relative_to(ROOT).as_posix()
         part = max((part for part in EXTRAS if name.startswith(part)), key=len)
         asked = declared("", *EXTRAS[part])

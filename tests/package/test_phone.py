@@ -13,9 +13,8 @@ from tests.package.phone import ROOT, needed
 
 # Never imported on a phone: other programs of the package, and the app's way into a desktop's browser.
 APART = (
-    "impchat/models/convert", "impchat/models/demo", "impchat/models/download.py", "impchat/models/add.py",
-    "impchat/models/trial.py", "impchat/models/turns.py", "impchat/engines/torch.py", "impchat/server", "impchat/bench",
-    "impchat/cli", "impchat/terminal.py", "impchat/doctor.py",
+    "impchat/models/convert", "impchat/models/download.py", "impchat/models/add.py", "impchat/models/trial.py",
+    "impchat/models/turns.py", "impchat/server", "impchat/cli",
     "mobile/impchat_mobile/cli.py", "mobile/impchat_mobile/host.py",
 )  # fmt: skip
 

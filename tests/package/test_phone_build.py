@@ -15,7 +15,7 @@ import pytest
 from packaging.requirements import Requirement
 from PIL import Image
 
-from impchat.pairing import Link
+from impchat.peers.pairing import Link
 from tests.package import flet_build
 from tests.package.flet_build import ROOT, Build, Refused
 

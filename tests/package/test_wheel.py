@@ -36,7 +36,7 @@ def test_the_wheel_carries_both_packages_and_the_assets_byte_for_byte(wheel: Pat
             for path in files:
                 assert packed.read(f"impchat/{path.relative_to(ROOT).as_posix()}") == path.read_bytes()
     page = {f"impchat_web/page.{kind}" for kind in ("py", "js", "css", "svg")}
-    assert {"impchat/cli.py", "impchat_web/cli.py"} | page <= names
+    assert {"impchat/cli/main.py", "impchat_web/cli.py"} | page <= names
     top = {name.split("/")[0] for name in names}
     assert top == {
         "impchat",

@@ -51,7 +51,7 @@ class Day:
         kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
         self._environment = kept | {"HOME": home, "LANG": "C.UTF-8"}
         self.asked: list[str] = []  # of other machines, by the pages
-        self._impchat = [sys.executable, "-m", "impchat.cli"]
+        self._impchat = [sys.executable, "-m", "impchat.cli.main"]
 
     def _run(self, *command: object, input: str = "") -> str:
         done = subprocess.run(

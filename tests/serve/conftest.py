@@ -16,8 +16,8 @@ from PIL import Image, ImageDraw
 
 from impchat.app import App
 from impchat.engines import Engine
-from impchat.server import listen
-from impchat.server.api import build_api
+from impchat.server.api.routes import build_api
+from impchat.server.network import sockets
 
 SECONDS = 30.0  # far more than anything here takes; nothing waits so long unless it is broken
 MODEL = "imp-demo-196"
@@ -28,11 +28,11 @@ class Site:
 
     def __init__(self, app: App, api: Any = None, **how: Any) -> None:
         self.app = app
-        bound = listen.bind("127.0.0.1", 0)
-        self.url = listen.address(bound, "https" if how else "http")
+        bound = sockets.bind("127.0.0.1", 0)
+        self.url = sockets.address(bound, "https" if how else "http")
         self.port = bound.getsockname()[1]
         started = threading.Event()
-        self._server = listen.Server(api or build_api(app), started.set, **how)
+        self._server = sockets.Server(api or build_api(app), started.set, **how)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [bound]})
         self._thread.start()
         assert started.wait(SECONDS)

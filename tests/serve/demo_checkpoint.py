@@ -13,7 +13,7 @@ from gguf import GGUFReader
 from onnx import numpy_helper
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from impchat.models.bundle import Bundle
+from impchat.bundle import Bundle
 from impchat.models.convert import checkpoint, phi2
 from tests.convert.checkpoints import Tiny, make_config
 

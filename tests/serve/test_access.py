@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from impchat import settings
-from impchat.cli import main
+from impchat.cli.main import main
 from impchat.errors import RequestError, SettingsError
-from impchat.server.access import Access
+from impchat.server.tokens import Access
 from tests.core.scripted import ScriptedEngine
 from tests.serve.conftest import Serve, asking, question, wait_until
 

@@ -13,8 +13,8 @@ import pytest
 
 from impchat.errors import EngineError
 from impchat.messages import Finished, Stats
-from impchat.server.api import build_api
-from impchat.server.desk import Desk
+from impchat.server.api.admission import Desk
+from impchat.server.api.routes import build_api
 from tests.core.scripted import ScriptedEngine
 from tests.serve.conftest import SECONDS, Serve, Site, asking, data_uri, drawing, question, wait_until
 

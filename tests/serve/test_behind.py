@@ -10,11 +10,11 @@ from contextlib import closing
 import openai
 import pytest
 
-from impchat import servers
 from impchat.app import App
-from impchat.engines.remote import RemoteEngine
+from impchat.engines.remote.engine import RemoteEngine
 from impchat.errors import EngineError
 from impchat.messages import Prompt
+from impchat.peers import servers
 from tests.core.hostile import FINE, Act, Hostile, answer, events, refusal, response, stream
 from tests.core.loopback import serving
 from tests.core.scripted import ScriptedEngine

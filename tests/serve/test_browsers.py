@@ -9,11 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from impchat import servers
-from impchat.cli import main
-from impchat.engines.remote import RemoteEngine
-from impchat.server import api as served
-from impchat.server.access import Access
+from impchat.cli.main import main
+from impchat.engines.remote.engine import RemoteEngine
+from impchat.peers import servers
+from impchat.server.api import routes as served
+from impchat.server.tokens import Access
 from tests.core.conformance import GREEDY, ask, run, text_of
 from tests.core.scripted import ScriptedEngine
 from tests.serve.conftest import MODEL, Serve, Site, asking, question

@@ -20,13 +20,12 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from impchat import paths, settings
+from impchat import bundle, paths, settings
+from impchat.bundle import Bundle
 from impchat.engines import Engine
 from impchat.messages import Picture, Prompt, Ready, Sampling, Text, Turn
-from impchat.models import bundle
-from impchat.models.bundle import Bundle
-from impchat.server.cluster import ClusterEngine, _Run
-from impchat.server.rays import local_ray
+from impchat.server.cluster.engine import ClusterEngine, _Run
+from impchat.server.cluster.ray_runtime import local_ray
 from tests.core.conformance import GREEDY, EngineConformance, ask, failed, finished, run, text_of
 from tests.core.conftest import Draw
 from tests.serve.processes import descendants, listening

@@ -16,9 +16,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from impchat import paths, servers
-from impchat.cli import main
-from impchat.server import tls
+from impchat import paths
+from impchat.cli.main import main
+from impchat.peers import servers
+from impchat.server.network import tls
 from tests.core.hands import endless_model
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +36,7 @@ def words_of(cmdline: Path) -> bytes:
 @contextmanager
 def impchat(*words: str, data: Path) -> Iterator[str]:
     """A running `impchat serve`: its first line. Ctrl-C ends it without a word."""
-    command = [sys.executable, "-m", "impchat.cli", "serve", *words, "--data", str(data), "--language", "en"]
+    command = [sys.executable, "-m", "impchat.cli.main", "serve", *words, "--data", str(data), "--language", "en"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
         try:
             assert process.stdout
@@ -114,7 +115,18 @@ def test_listening_means_tls_and_a_token(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_plain_http_comes_with_a_warning_and_a_code_is_not_made_for_this_machine_alone(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "impchat.cli", "serve", "--listen", "127.0.0.1", "--http", "--pair", "--port", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "impchat.cli.main",
+        "serve",
+        "--listen",
+        "127.0.0.1",
+        "--http",
+        "--pair",
+        "--port",
+        "0",
+    ]
     with subprocess.Popen(
         [*command, "--data", str(tmp_path), "--language", "en"],
         stdout=subprocess.PIPE,
@@ -139,7 +151,18 @@ def test_ending_the_server_in_mid_answer_is_quiet(
     tmp_path: Path, signals: list[signal.Signals], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     model = endless_model(paths.demo_bundle(), tmp_path_factory.mktemp("models") / "endless")
-    command = [sys.executable, "-m", "impchat.cli", "serve", "--port", "0", "--data", str(tmp_path), "--model", model]
+    command = [
+        sys.executable,
+        "-m",
+        "impchat.cli.main",
+        "serve",
+        "--port",
+        "0",
+        "--data",
+        str(tmp_path),
+        "--model",
+        model,
+    ]
     body = {"model": "endless", "messages": [{"role": "user", "content": "Tell me a story"}]}
     with (
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process,
@@ -162,7 +185,7 @@ def test_ending_the_server_in_mid_answer_is_quiet(
 
 def test_a_server_runs_where_its_address_cannot_be_written(tmp_path: Path) -> None:
     port = free_port()
-    command = [sys.executable, "-m", "impchat.cli", "serve", "--port", str(port), "--data", str(tmp_path)]
+    command = [sys.executable, "-m", "impchat.cli.main", "serve", "--port", str(port), "--data", str(tmp_path)]
     with open("/dev/full", "w") as full, subprocess.Popen(command, stdout=full, stderr=subprocess.PIPE) as process:
         while process.poll() is None:  # there is no line to wait for
             try:

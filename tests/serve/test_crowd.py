@@ -17,9 +17,9 @@ import pytest
 from fastapi import Depends, FastAPI
 
 from impchat import paths, settings
-from impchat.server import body
-from impchat.server.access import Access
 from impchat.server.devices import Pairing
+from impchat.server.http import body
+from impchat.server.tokens import Access
 from tests.core.scripted import ScriptedEngine
 from tests.serve.conftest import SECONDS, Serve, Site, asking, drawing, question, wait_until
 

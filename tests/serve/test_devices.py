@@ -10,12 +10,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from impchat import images, paths, portability
+from impchat import images, paths
 from impchat.app import App
-from impchat.history import History
-from impchat.models.bundle import MANIFEST
-from impchat.server.access import Access
-from impchat.server.api import build_api
+from impchat.bundle import MANIFEST
+from impchat.history import archive
+from impchat.history.store import History
+from impchat.server.api.routes import build_api
+from impchat.server.tokens import Access
 from tests.serve.conftest import MODEL, Site, drawing
 
 ME = "local"
@@ -117,14 +118,14 @@ def test_a_conversation_goes_to_the_server_grows_on_both_sides_and_comes_back_wh
 ) -> None:
     here: History = phone.app.history  # type: ignore[attr-defined]
     uuid = told(there, "What is it?", "A red circle.")
-    handed = phone.put(f"/conversations/{uuid}", content=portability.export_zip(there, uuid, ME))
+    handed = phone.put(f"/conversations/{uuid}", content=archive.export_zip(there, uuid, ME))
     assert (handed.status_code, handed.json()) == (200, {"uuid": uuid})
     assert uuid in [c["uuid"] for c in phone.get("/conversations").json()["conversations"]]
     go_on(here, uuid, "Said at the desk", "Yes")
     go_on(there, uuid, "Said on the way", "No")
 
-    phone.put(f"/conversations/{uuid}", content=portability.export_zip(there, uuid, ME)).raise_for_status()
-    portability.import_zip(there, phone.get(f"/conversations/{uuid}").raise_for_status().content, ME)
+    phone.put(f"/conversations/{uuid}", content=archive.export_zip(there, uuid, ME)).raise_for_status()
+    archive.import_zip(there, phone.get(f"/conversations/{uuid}").raise_for_status().content, ME)
     everything = ["A red circle.", "No", "Said at the desk", "Said on the way", "What is it?", "Yes"]
     assert words(here, uuid) == words(there, uuid) == sorted(everything)
     (picture,) = here.messages(uuid, ME)[0].images
@@ -137,7 +138,7 @@ def test_what_cannot_be_handed_over_is_refused_and_nothing_changes(phone: httpx.
     uuid = told(there, "What is it?", "A red circle.")
     other = "00000000-0000-4000-8000-000000000000"
     assert phone.put(f"/conversations/{uuid}", content=b"PK no zip").status_code == 400
-    assert phone.put(f"/conversations/{other}", content=portability.export_zip(there, uuid, ME)).status_code == 400
+    assert phone.put(f"/conversations/{other}", content=archive.export_zip(there, uuid, ME)).status_code == 400
     assert phone.get(f"/conversations/{other}").status_code == 404
     assert len(here.conversations(ME)) == before
 

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from impchat import paths, servers
+from impchat import bundle, paths
 from impchat.app import App
-from impchat.engines.remote import RemoteEngine
+from impchat.engines.remote.engine import RemoteEngine
 from impchat.errors import EngineError
 from impchat.messages import Prompt, Sampling, Text, Turn
-from impchat.models import bundle
 from impchat.models.convert import hf, mmproj
-from impchat.servers import Server
+from impchat.peers import servers
+from impchat.peers.servers import Server
 from tests.core.conformance import ask, failed, finished, run, text_of
 from tests.core.conftest import Draw, draw
 from tests.serve import demo_checkpoint

@@ -13,9 +13,10 @@ import pytest
 from dns import flags, message, rrset
 from dns.rdtypes.ANY.TXT import TXT
 
-from impchat import nearby, settings
-from impchat.nearby import SERVICE, Found
-from impchat.server.mdns import Announcement
+from impchat import settings
+from impchat.peers import discovery
+from impchat.peers.discovery import SERVICE, Found
+from impchat.server.network.mdns import Announcement
 
 HERE = ["127.0.0.1"]
 INSTANCE = f"desk.{SERVICE}"
@@ -23,7 +24,7 @@ INSTANCE = f"desk.{SERVICE}"
 
 def test_a_phone_lists_the_servers_around_it() -> None:
     with closing(Announcement("0123456789abcdef", "desk of Änna", HERE, 7861, {"scheme": "https"})):
-        assert Found("0123456789abcdef", "desk of Änna", ("127.0.0.1:7861",)) in nearby.discover(1.0, HERE)
+        assert Found("0123456789abcdef", "desk of Änna", ("127.0.0.1:7861",)) in discovery.discover(1.0, HERE)
 
 
 def test_two_servers_of_one_data_folder_are_both_listed() -> None:
@@ -32,17 +33,17 @@ def test_two_servers_of_one_data_folder_are_both_listed() -> None:
         closing(Announcement("fedcba9876543210", "desk", HERE, 7861, {})),
         closing(Announcement("fedcba9876543210", "desk", HERE, 7862, {})),
     ):
-        found = {one.places for one in nearby.discover(1.0, HERE) if one.id == "fedcba9876543210"}
+        found = {one.places for one in discovery.discover(1.0, HERE) if one.id == "fedcba9876543210"}
     assert found == {("127.0.0.1:7861",), ("127.0.0.1:7862",)}
 
 
 def test_a_server_that_has_gone_is_not_listed() -> None:
     Announcement("00000000deadbeef", "gone", HERE, 7861, {}).close()
-    assert "00000000deadbeef" not in [one.id for one in nearby.discover(0.5, HERE)]
+    assert "00000000deadbeef" not in [one.id for one in discovery.discover(0.5, HERE)]
 
 
 def test_where_nobody_answers_there_is_nothing() -> None:
-    assert nearby.discover(0.2, ["127.0.0.9"]) == []
+    assert discovery.discover(0.2, ["127.0.0.9"]) == []
 
 
 def record(name: str, kind: str, text: str) -> rrset.RRset:
@@ -104,7 +105,7 @@ def test_what_an_answer_leaves_out_is_asked_for_and_only_once() -> None:
         return [reply(asked.id, ALL[kind]).to_wire()]
 
     with responder(sparing) as heard:
-        assert nearby.discover(0.7, HERE) == [Found("abc", "desk", ("127.0.0.1:7861",))]
+        assert discovery.discover(0.7, HERE) == [Found("abc", "desk", ("127.0.0.1:7861",))]
     assert sorted(heard) == sorted(f"{each.name} IN {kind}" for kind, each in ALL.items())
 
 
@@ -115,7 +116,7 @@ def test_the_address_that_answered_comes_first_of_several() -> None:
         return [reply(asked.id, ALL["PTR"], ALL["SRV"], ALL["TXT"], host).to_wire()]
 
     with responder(several):
-        [found] = nearby.discover(0.5, HERE)
+        [found] = discovery.discover(0.5, HERE)
     assert found.places == ("127.0.0.1:7861", "10.1.2.3:7861")
 
 
@@ -138,13 +139,13 @@ LIES: dict[str, Callable[[int], bytes]] = {
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES.keys())
 def test_what_is_no_answer_is_not_believed(lie: Callable[[int], bytes]) -> None:
     with responder(lambda asked: [lie(asked.id)]):
-        assert nearby.discover(0.3, HERE) == []
+        assert discovery.discover(0.3, HERE) == []
 
 
 def test_no_packet_raises_whatever_has_become_of_it() -> None:
     chance = random.Random(7)
     for _ in range(1500):
-        answers = nearby._Answers()
+        answers = discovery._Answers()
         packet = bytearray(reply(answers.number, *ALL.values()).to_wire())
         for _ in range(chance.randint(1, 10)):
             packet[chance.randrange(2, len(packet))] = chance.randrange(256)
@@ -155,7 +156,7 @@ def test_no_packet_raises_whatever_has_become_of_it() -> None:
 
 
 def test_a_stranger_can_neither_fill_the_list_nor_the_line() -> None:
-    answers = nearby._Answers()
+    answers = discovery._Answers()
     for number in range(60):
         instance = f"n{number}.{SERVICE}"
         records = [record(SERVICE, "PTR", instance), record(instance, "SRV", "0 0 7861 host.local."), ALL["A"]]

@@ -12,15 +12,15 @@ from pathlib import Path
 import httpx
 import pytest
 
-from impchat import pairing, servers
 from impchat.app import App
 from impchat.engines import Engine
 from impchat.errors import RequestError, SettingsError
-from impchat.pairing import Link
-from impchat.server import lan, listen, listening, tls
-from impchat.server.access import Access
-from impchat.server.api import build_api
-from impchat.server.lan import Card
+from impchat.peers import pairing, servers
+from impchat.peers.pairing import Link
+from impchat.server.api.routes import build_api
+from impchat.server.network import interfaces, registry, sockets, tls
+from impchat.server.network.interfaces import Card
+from impchat.server.tokens import Access
 from tests.serve.conftest import MODEL, Site, asking, question
 
 
@@ -115,7 +115,7 @@ def test_who_shows_the_right_certificate_without_its_key_is_told_nothing(home: H
             except OSError:
                 connection.close()
 
-    with listen.bind("127.0.0.1", 0) as listener:
+    with sockets.bind("127.0.0.1", 0) as listener:
         thread = threading.Thread(target=stranger, args=(listener,))
         thread.start()
         place = f"127.0.0.1:{listener.getsockname()[1]}"
@@ -125,7 +125,7 @@ def test_who_shows_the_right_certificate_without_its_key_is_told_nothing(home: H
 
 
 def test_the_addresses_are_tried_until_one_proves_itself(home: Home, tmp_path: Path) -> None:
-    with listen.bind("127.0.0.1", 0) as bound:
+    with sockets.bind("127.0.0.1", 0) as bound:
         silent = f"127.0.0.1:{bound.getsockname()[1]}"
     server = pairing.pair(home.link(silent), "patient")  # nobody listens there any more
     assert server.urls == (f"https://{home.place}/v1", f"https://{silent}/v1")
@@ -196,7 +196,7 @@ def test_somebody_in_between_shows_another_check_and_is_told_nothing_once_it_was
 
 
 def test_each_way_in_which_typing_fails_has_a_sentence_of_its_own(home: Home) -> None:
-    with listen.bind("127.0.0.1", 0) as bound:
+    with sockets.bind("127.0.0.1", 0) as bound:
         silent = f"127.0.0.1:{bound.getsockname()[1]}"
     assert met(silent) == "pair.nobody"
     assert met("no-such-machine.invalid:7861") == "pair.nobody"
@@ -219,7 +219,7 @@ def test_another_service_at_the_port_is_named_as_such(says: bytes) -> None:
                 connection.recv(1000)
                 connection.sendall(says)
 
-    with listen.bind("127.0.0.1", 0) as listener:
+    with sockets.bind("127.0.0.1", 0) as listener:
         thread = threading.Thread(target=serve, args=(listener,))
         thread.start()
         assert met(f"127.0.0.1:{listener.getsockname()[1]}") == "pair.else"
@@ -285,26 +285,26 @@ CARDS = [
 
 def test_a_link_names_every_address_that_is_listened_on_and_the_likeliest_first() -> None:
     apart = ["172.17.0.1", "100.100.1.2", "10.9.0.2", "100.70.1.1", "172.18.0.1"]
-    assert lan.addresses("0.0.0.0", CARDS) == ["192.168.1.20", *apart]
-    assert lan.addresses("::", CARDS) == ["192.168.1.20", "fd00::5", *apart]
-    assert lan.addresses("192.168.1.20", CARDS) == ["192.168.1.20"]
-    assert lan.addresses("127.0.0.1", CARDS) == lan.addresses("::1", CARDS) == []
+    assert interfaces.addresses("0.0.0.0", CARDS) == ["192.168.1.20", *apart]
+    assert interfaces.addresses("::", CARDS) == ["192.168.1.20", "fd00::5", *apart]
+    assert interfaces.addresses("192.168.1.20", CARDS) == ["192.168.1.20"]
+    assert interfaces.addresses("127.0.0.1", CARDS) == interfaces.addresses("::1", CARDS) == []
 
 
 def test_this_machines_cards_are_found() -> None:
-    assert "127.0.0.1" in [card.address for card in lan.cards()]
+    assert "127.0.0.1" in [card.address for card in interfaces.cards()]
 
 
 def test_a_link_is_made_for_what_listens_beyond_this_machine_and_while_it_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lan, "cards", lambda: CARDS)
+    monkeypatch.setattr(interfaces, "cards", lambda: CARDS)
     with closing(Access(tmp_path)) as access:
-        with listening.told(tmp_path, listening.Listening("127.0.0.1", 7861, "")), pytest.raises(SettingsError):
-            listening.offer(tmp_path, access)
-        with listening.told(tmp_path, listening.Listening("0.0.0.0", 7862, "ab" * 32)):
-            link = listening.offer(tmp_path, access)
+        with registry.told(tmp_path, registry.Listening("127.0.0.1", 7861, "")), pytest.raises(SettingsError):
+            registry.offer(tmp_path, access)
+        with registry.told(tmp_path, registry.Listening("0.0.0.0", 7862, "ab" * 32)):
+            link = registry.offer(tmp_path, access)
             assert link.places[0] == "192.168.1.20:7862"
             assert access.code(link.code).state == "open"
         with pytest.raises(SettingsError, match="--listen"):
-            listening.offer(tmp_path, access)
+            registry.offer(tmp_path, access)

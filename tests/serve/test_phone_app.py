@@ -12,8 +12,8 @@ import pytest
 
 from impchat import paths
 from impchat.app import App
-from impchat.server.access import Access
-from impchat.server.api import build_api
+from impchat.server.api.routes import build_api
+from impchat.server.tokens import Access
 from tests.core.scripted import ScriptedEngine
 from tests.serve.conftest import Site
 

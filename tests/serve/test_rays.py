@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from impchat.server import listen
+from impchat.server.network import sockets
 from tests.serve.processes import all_running, descendants
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ SECONDS = 90.0  # far more than anything here takes
 @contextmanager
 def serving(*words: str, data: Path, env: dict[str, str] | None = None) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A running `impchat serve --cluster` with one replica, and its address."""
-    command = [sys.executable, "-m", "impchat.cli", "serve", "--port", "0", "--replicas", "1", "--cluster", *words]
+    command = [sys.executable, "-m", "impchat.cli.main", "serve", "--port", "0", "--replicas", "1", "--cluster", *words]
     command += ["--data", str(data), "--language", "en"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=env) as process:
         try:
@@ -58,7 +58,7 @@ def test_a_server_that_is_killed_takes_its_ray_with_it(signum: int, code: int, t
 @contextmanager
 def foreign_ray(folder: Path, env: dict[str, str]) -> Iterator[str]:
     """A Ray that somebody else has started, with a password, and its address."""
-    with closing(listen.bind("127.0.0.1", 0)) as bound:
+    with closing(sockets.bind("127.0.0.1", 0)) as bound:
         port = bound.getsockname()[1]
     command = [sys.executable, "-u", "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2"]
     command += ["--node-ip-address=127.0.0.1", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}"]

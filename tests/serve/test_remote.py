@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from impchat import pairing, paths, servers
-from impchat.cli import main
+from impchat import bundle, paths
+from impchat.cli.main import main
 from impchat.engines import Engine
-from impchat.engines.local import LocalEngine
-from impchat.engines.remote import RemoteEngine
+from impchat.engines.local.engine import LocalEngine
+from impchat.engines.remote.engine import RemoteEngine
 from impchat.messages import Dropped, Event, Prompt, Ready, Turn
-from impchat.models import bundle
-from impchat.server.desk import Desk
-from impchat.servers import Server
+from impchat.peers import pairing, servers
+from impchat.peers.servers import Server
+from impchat.server.api.admission import Desk
 from tests.core.conformance import GREEDY, EngineConformance, ask, failed, finished, run, text_of
 from tests.core.conftest import Draw, draw
 from tests.core.hands import NO_TOKEN

@@ -21,8 +21,8 @@ from schemathesis.specs.openapi.checks import (
 from schemathesis.specs.openapi.schemas import OpenApiSchema
 
 from impchat.app import App
-from impchat.server.access import Access
-from impchat.server.api import build_api
+from impchat.server.api.routes import build_api
+from impchat.server.tokens import Access
 from tests.serve.conftest import MODEL, Site
 
 CHECKS = [

@@ -18,8 +18,9 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_play
 
 from impchat.app import App
 from impchat.engines import Engine
-from impchat.server import listen, loopback
-from impchat.server.access import Access
+from impchat.server.http import loopback
+from impchat.server.network import sockets
+from impchat.server.tokens import Access
 from impchat_web import server
 
 SECONDS = 30.0  # far more than anything here takes; nothing waits so long unless it is broken
@@ -35,7 +36,9 @@ class Site:
         self.port = bound.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         started = threading.Event()
-        self._server = listen.Server(server.build_app(self.app, language, self.access), started.set, **loopback.SOCKETS)
+        self._server = sockets.Server(
+            server.build_app(self.app, language, self.access), started.set, **loopback.SOCKETS
+        )
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [bound]})
         self._thread.start()
         assert started.wait(SECONDS)

@@ -15,11 +15,12 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
-from impchat import paths, servers, settings
-from impchat.cli import main
-from impchat.history import History
-from impchat.server import tls
-from impchat.server.access import Access
+from impchat import paths, settings
+from impchat.cli.main import main
+from impchat.history.store import History
+from impchat.peers import servers
+from impchat.server.network import tls
+from impchat.server.tokens import Access
 from impchat_web.languages import choose
 from tests.core.hands import endless_model
 from tests.web.conftest import Visit
@@ -27,7 +28,7 @@ from tests.web.hands import send
 
 
 def test_the_page_opens_where_the_packages_of_the_phone_app_are_not_installed(tmp_path: Path) -> None:
-    hidden = "import sys; sys.modules['flet'] = None; from impchat.cli import main; sys.exit(main(sys.argv[1:]))"
+    hidden = "import sys; sys.modules['flet'] = None; from impchat.cli.main import main; sys.exit(main(sys.argv[1:]))"
     words = ["web", "--port", "0", "--no-open", "--data", str(tmp_path)]
     with subprocess.Popen([sys.executable, "-c", hidden, *words], stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -42,7 +43,7 @@ def test_the_page_opens_where_the_packages_of_the_phone_app_are_not_installed(tm
 
 
 def test_it_prints_its_address_serves_the_page_and_ends_with_ctrl_c(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "impchat.cli", "web", "--port", "0", "--no-open", "--data", str(tmp_path)]
+    command = [sys.executable, "-m", "impchat.cli.main", "web", "--port", "0", "--no-open", "--data", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout
         line = process.stdout.readline()
@@ -58,7 +59,7 @@ def test_it_prints_its_address_serves_the_page_and_ends_with_ctrl_c(tmp_path: Pa
 def test_ctrl_c_in_mid_answer_is_quiet_and_keeps_the_answer(tmp_path: Path, visit: Visit) -> None:
     model = endless_model(paths.demo_bundle(), tmp_path / "endless")
     data = tmp_path / "data"
-    command = [sys.executable, "-m", "impchat.cli", "web", "--port", "0", "--no-open", "--data", str(data)]
+    command = [sys.executable, "-m", "impchat.cli.main", "web", "--port", "0", "--no-open", "--data", str(data)]
     command += ["--model", str(model)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout
@@ -79,7 +80,7 @@ def test_ctrl_c_in_mid_answer_is_quiet_and_keeps_the_answer(tmp_path: Path, visi
 def test_devices_reach_the_api_by_tls_and_not_the_page(tmp_path: Path) -> None:
     with closing(Access(tmp_path)) as access:
         token = access.create("laptop")[1]
-    command = [sys.executable, "-m", "impchat.cli", "web", "--port", "0", "--no-open", "--data", str(tmp_path)]
+    command = [sys.executable, "-m", "impchat.cli.main", "web", "--port", "0", "--no-open", "--data", str(tmp_path)]
     command += ["--listen", "127.0.0.1", "--listen-port", "0", "--language", "en"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout

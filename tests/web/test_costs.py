@@ -11,7 +11,7 @@ import httpx
 from gradio.state_holder import SessionState
 from playwright.sync_api import Browser, expect
 
-from impchat.bench import page_idle, page_memory
+from benchmarks import page_idle, page_memory
 from tests.core.scripted import ScriptedEngine
 from tests.web.conftest import SECONDS, Serve, Visit
 from tests.web.hands import send

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from playwright.sync_api import expect
 
-from impchat import paths, servers
-from impchat.engines.local import LocalEngine
-from impchat.engines.remote import RemoteEngine
-from impchat.models import bundle
+from impchat import bundle, paths
+from impchat.engines.local.engine import LocalEngine
+from impchat.engines.remote.engine import RemoteEngine
+from impchat.peers import servers
 from tests.core.loopback import Loopback, serving
 from tests.web.conftest import Serve, Visit, drawing
 from tests.web.hands import add_by_click, answer, send

@@ -12,8 +12,8 @@ from fastapi import FastAPI, Response
 from fastapi.concurrency import run_in_threadpool
 
 from impchat.app import App
+from impchat.bundle import Bundle
 from impchat.models import library
-from impchat.models.bundle import Bundle
 from impchat.texts import say
 
 PATH = "/unverified"

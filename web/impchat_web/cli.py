@@ -13,10 +13,10 @@ import webbrowser
 from contextlib import ExitStack, closing
 
 from impchat import paths, settings
-from impchat.cli import choose_language, chosen_data
-from impchat.cli_servers import open_app
-from impchat.cli_words import Parser, common_options, listen_options, port, server_options
-from impchat.terminal import announce
+from impchat.cli.main import choose_language, chosen_data
+from impchat.cli.parser import Parser, common_options, listen_options, port, server_options
+from impchat.cli.servers import open_app
+from impchat.cli.terminal import announce
 from impchat.texts import say
 
 
@@ -49,16 +49,17 @@ def _has_screen() -> bool:
 
 
 def _serve(options: argparse.Namespace, language: str) -> int:
-    from impchat.server import door, listen, loopback
-    from impchat.server.access import Access
-    from impchat.server.api import build_api
-    from impchat.server.desk import Desk
+    from impchat.server.api.admission import Desk
+    from impchat.server.api.routes import build_api
+    from impchat.server.http import loopback
+    from impchat.server.network import listener, sockets
+    from impchat.server.tokens import Access
     from impchat_web import server
 
     with ExitStack() as stack:
         # First: a busy port must not cost opening the rest.
         bound = stack.enter_context(loopback.bind(options.host, options.port))
-        address = listen.address(bound)
+        address = sockets.address(bound)
         data = paths.ensure_data_dir(chosen_data(options))
         access = stack.enter_context(closing(Access(data)))
         app = stack.enter_context(open_app(data, options))
@@ -66,10 +67,10 @@ def _serve(options: argparse.Namespace, language: str) -> int:
         entrance = None
         if options.listen:
             how = {"plain": options.http}
-            entrance = stack.enter_context(door.opened(data, access, options.listen, options.listen_port, **how))
-            hosts = [*options.name, *door.names()]
+            entrance = stack.enter_context(listener.opened(data, access, options.listen, options.listen_port, **how))
+            hosts = [*options.name, *listener.names()]
             others = build_api(app, desk=desk, hosts=hosts, access=access, token_needed=True)
-            stack.enter_context(door.served(entrance, others))
+            stack.enter_context(listener.served(entrance, others))
 
         def ready() -> None:
             announce(say("web.address", language, address=address))
@@ -81,5 +82,5 @@ def _serve(options: argparse.Namespace, language: str) -> int:
                 webbrowser.open(address)
 
         web = server.build_app(app, options.language if "language" in options else None, access, desk)
-        listen.serve(web, bound, ready, **loopback.SOCKETS)
+        sockets.serve(web, bound, ready, **loopback.SOCKETS)
     return 0

@@ -13,8 +13,9 @@ from fastapi.concurrency import run_in_threadpool
 
 from impchat.app import App
 from impchat.errors import SettingsError
-from impchat.server import listening, phone_app
-from impchat.server.access import Access
+from impchat.server import phone_app
+from impchat.server.network import registry
+from impchat.server.tokens import Access
 from impchat_web import languages, render_devices
 
 PATH = "/devices"
@@ -32,7 +33,7 @@ def add_to(web: FastAPI, app: App, access: Access, language: str | None) -> None
         words = spoken(request)
         holders = render_devices.holders(access.holders(), words)
         try:
-            link = listening.offer(app.data, access)
+            link = registry.offer(app.data, access)
         except SettingsError as error:
             return {"code": "", "html": render_devices.refused(error.sentence(words)), "holders": holders}
         seconds = access.code(link.code).seconds

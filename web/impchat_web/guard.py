@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from impchat.server import loopback
+from impchat.server.http import loopback
 
 _GRADIO = (
     "/assets/",

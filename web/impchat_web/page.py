@@ -18,7 +18,7 @@ from typing import Any
 
 import gradio as gr
 
-from impchat import paths, remarks, settings
+from impchat import paths, presentation, settings
 from impchat.app import App
 from impchat.errors import HistoryError, ImpChatError
 from impchat.texts import LANGUAGES, say
@@ -85,7 +85,7 @@ class View:
             row = self.app.history.conversation(conversation, owner_of(request))
             branch = self.app.history.branch(conversation, owner_of(request))
             state["conversation"] = conversation
-            state["title"] = remarks.title_of(row, self.language(request))
+            state["title"] = presentation.title_of(row, self.language(request))
             state["pictures"] = list(row.draft_images)
             state["draft"] = row.draft
             if branch and branch[-1].state == "streaming":
@@ -175,7 +175,7 @@ class View:
                     if title := event.title.strip()[: settings.TITLE_CHARS]:
                         history.update_conversation(conversation, owner, title=title)
                 case "delete":
-                    title = remarks.title_of(history.conversation(conversation, owner), language)
+                    title = presentation.title_of(history.conversation(conversation, owner), language)
                     history.delete_conversation(conversation, owner)
                     told = say("chat.deleted", language, title=title)
                     notice = {"kind": "done", "text": told, "undo": conversation}

@@ -13,7 +13,8 @@ from html import escape
 from itertools import groupby
 from pathlib import Path
 
-from impchat import grounding, remarks
+from impchat import presentation
+from impchat.images import boxes
 from impchat.messages import Conversation, Image, Message, Reading
 from impchat.texts import say
 from impchat_web import markdown
@@ -40,7 +41,7 @@ def thread(messages: Iterable[Message], image_of: Callable[[str], Image], langua
 
 def waiting(message: str, reading: Reading | None, language: str) -> str:
     """An answer that has no words yet, and how far the reading before it is."""
-    progress = escape(remarks.progress(reading, language))
+    progress = escape(presentation.progress(reading, language))
     return _assistant(message, f'<p class="waiting">{_dots()}<span>{progress}</span></p>', growing=True)
 
 
@@ -86,12 +87,12 @@ def _thumbnail(image: Image, name: str) -> str:
     return f'<img src="/thumbnail/{image.sha256}" alt="{escape(name)}" {size}>'
 
 
-def _marked(image: Image, boxes: Sequence[grounding.Box], language: str) -> str:
+def _marked(image: Image, found: Sequence[boxes.Box], language: str) -> str:
     """The picture with the boxes of an answer drawn on it."""
     frames = ""
-    for number, box in enumerate(boxes):
+    for number, box in enumerate(found):
         at = f'x="{box.left}" y="{box.top}" width="{box.right - box.left:g}" height="{box.bottom - box.top:g}"'
-        colour = grounding.COLOURS[number % len(grounding.COLOURS)]
+        colour = boxes.COLOURS[number % len(boxes.COLOURS)]
         frames += f'<rect class="ground" {at}/><rect {at} stroke="{colour}"/>'  # white below: seen on any ground
     return (
         f'<figure class="marked">{_thumbnail(image, say("chat.boxes", language))}'
@@ -103,9 +104,11 @@ def _answer(message: Message, shown: Image | None, language: str) -> str:
     body = ""
     if message.text:
         body = f'<div class="words" dir="auto">{"".join(blocks(message.text, language))}</div>'
-    if shown and (boxes := grounding.boxes(message.text)):
-        body += _marked(shown, boxes, language)
-    body += "".join(f'<p class="note {kind}">{escape(text)}</p>' for kind, text in remarks.notes(message, language))
+    if shown and (found := boxes.boxes(message.text)):
+        body += _marked(shown, found, language)
+    body += "".join(
+        f'<p class="note {kind}">{escape(text)}</p>' for kind, text in presentation.notes(message, language)
+    )
     return _assistant(message.uuid, body + _receipt(message, language))
 
 
@@ -125,7 +128,7 @@ def _receipt(message: Message, language: str) -> str:
         else ""
     )
     stats = message.stats
-    figures = "".join(f"<span>{escape(part)}</span>" for part in remarks.receipt(stats, language)) if stats else ""
+    figures = "".join(f"<span>{escape(part)}</span>" for part in presentation.receipt(stats, language)) if stats else ""
     return f'<footer class="receipt">{copy}<span class="figures">{figures}</span></footer>'
 
 
@@ -139,7 +142,7 @@ def history(
         return f'<p class="nothing">{escape(say("chat.history_empty", language))}</p>'
     parts = []
     stop = selected if any(c.uuid == selected for c in conversations) else conversations[0].uuid
-    for group, members in groupby(conversations, key=lambda c: remarks.group_of(c, today)):
+    for group, members in groupby(conversations, key=lambda c: presentation.group_of(c, today)):
         entries = "".join(_entry(c, c.uuid == selected, c.uuid == stop, language) for c in members)
         name = escape(say(f"chat.history_{group}", language))
         parts.append(f'<section data-group="{group}"><h2>{name}</h2><ul>{entries}</ul></section>')
@@ -151,7 +154,7 @@ def history(
 
 def _entry(conversation: Conversation, selected: bool, stop: bool, language: str) -> str:
     uuid = escape(conversation.uuid)
-    title = remarks.title_of(conversation, language)
+    title = presentation.title_of(conversation, language)
     state = ' aria-current="page"' if selected else ""
     state += f' tabindex="{0 if stop else -1}"'
     tools = "".join(

@@ -12,10 +12,10 @@ from urllib.parse import quote
 
 import segno
 
-from impchat.pairing import Link
+from impchat.peers.pairing import Link
 from impchat.server import phone_app
-from impchat.server.access import Code, Holder
 from impchat.server.phone_app import AppFile
+from impchat.server.tokens import Code, Holder
 from impchat.texts import say
 
 _SIGN = '<span class="sign" aria-hidden="true"></span>'

@@ -36,16 +36,16 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from impchat import images, paths, remarks, settings
+from impchat import images, paths, presentation, settings
 from impchat.answer import Answer
 from impchat.app import App
 from impchat.chat import Attachment
 from impchat.errors import ChatError, ImageError, ImpChatError
 from impchat.messages import Encoding, Event, Failed, Finished, Reading, Ready, Text
-from impchat.server import api
-from impchat.server.access import Access
-from impchat.server.api import build_api
-from impchat.server.desk import Desk
+from impchat.server.api import routes
+from impchat.server.api.admission import Desk
+from impchat.server.api.routes import build_api
+from impchat.server.tokens import Access
 from impchat.texts import say
 from impchat_web import banners, devices, guard, languages, page, render
 
@@ -55,7 +55,7 @@ _FOREVER = {"cache-control": "private, max-age=31536000, immutable"}  # for addr
 _DAY = {"cache-control": "private, max-age=86400"}
 _PICTURES = ("/image/", "/thumbnail/", "/sample/")
 _TALK = ("/attach", "/detach", "/draft", "/follow/", "/stop/")
-_OURS = (*_PICTURES, *_TALK, "/page.", "/manifest.", "/favicon.", banners.PATH, devices.PATH, *api.PATHS)
+_OURS = (*_PICTURES, *_TALK, "/page.", "/manifest.", "/favicon.", banners.PATH, devices.PATH, *routes.PATHS)
 _FOREIGN_META = re.compile(r'<meta\s+(?:property="og:|name="twitter:)[^>]*>')  # "Gradio", "Click to try out the app!"
 _FILES = {"page.js": "text/javascript", "page.css": "text/css", "page.svg": "image/svg+xml"}
 _THUMBNAILS = 256  # kept in memory
@@ -109,7 +109,7 @@ def build_app(app: App, language: str | None = None, access: Access | None = Non
             mcp_server=False,
             theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         )
-    others = {api.PATHS: build_api(app, desk=desk, access=access)}
+    others = {routes.PATHS: build_api(app, desk=desk, access=access)}
     others |= {(f"{path}/",): other for path, other in beside.items()}
     web.add_middleware(_Crossing, others=others)
     web.add_middleware(guard.Guard, ours=_OURS, beside=tuple(beside), dress=_dress(language))
@@ -249,7 +249,7 @@ def _progress(conversation: str | None, attachment: Attachment, language: str) -
                     yield _line(type="ready")
                     return
                 case Failed():
-                    yield _line(type="failed", error=remarks.sentence(event, language))
+                    yield _line(type="failed", error=presentation.sentence(event, language))
                     return
                 case Finished():
                     yield _line(type="ended")

@@ -13,9 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from impchat import settings
+from impchat import bundle, settings
 from impchat.errors import SettingsError
-from impchat.models import bundle, catalog
+from impchat.models import catalog
 
 if TYPE_CHECKING:
     from impchat.models.convert.checkpoint import Folder

@@ -22,9 +22,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from impchat import prompts, settings
+from impchat import bundle, prompts, settings
 from impchat.errors import ModelError
-from impchat.models import bundle
 from impchat.models.convert import layouts, vocabulary
 from impchat.models.convert.checkpoint import CONFIG, GENERATION, INDEX, TOKENIZER, TOKENIZER_CONFIG, Checkpoint, Folder
 from impchat.models.convert.layouts import Weights

@@ -106,7 +106,7 @@ def finish(source: Path, target: Path, kind: str) -> None:
         except OSError:  # a file system without links
             shutil.copyfile(source, target)
         return
-    from impchat.engines.llama import binding
+    from impchat.engines.local.llama import binding
 
     llama = binding()
     params = llama.llama_model_quantize_default_params()

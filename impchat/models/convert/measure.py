@@ -12,13 +12,13 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 from impchat import paths, prompts, settings
-from impchat.engines import kv
-from impchat.engines.backend import Outcome, Row
-from impchat.engines.llama import Context, Model
-from impchat.engines.local import open_eyes, threads_for
+from impchat.bundle import Bundle
+from impchat.engines.local import kv_cache
+from impchat.engines.local.backend import Outcome, Row
+from impchat.engines.local.engine import open_eyes, threads_for
+from impchat.engines.local.llama import Context, Model
 from impchat.errors import EngineError
 from impchat.messages import Picture, Prompt, Turn
-from impchat.models.bundle import Bundle
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,7 +48,7 @@ class Subject(AbstractContextManager["Subject"]):
         # llama.cpp gives as many logits of a decode as there are sequences; all but one stay empty.
         room = -(-bundle.context_tokens // _ROWS)
         self._context = Context(self.model, _ROWS, room, settings.BATCH_TOKENS, threads)
-        self._read: list[kv.Cell] = []
+        self._read: list[kv_cache.Cell] = []
         self._writing = (bundle.writing, settings.SYSTEM)
 
     def __exit__(self, *_: object) -> None:
@@ -67,7 +67,7 @@ class Subject(AbstractContextManager["Subject"]):
         finally:
             self._writing = before
 
-    def cells(self, picture: Picture, question: str, answer: str = "") -> list[kv.Cell]:
+    def cells(self, picture: Picture, question: str, answer: str = "") -> list[kv_cache.Cell]:
         """The positions of a question about `picture`; with an `answer`, up to and with the eos behind it."""
         turns = [Turn("user", question, (picture,))]
         if answer:
@@ -77,20 +77,20 @@ class Subject(AbstractContextManager["Subject"]):
         tokenize = prompts.in_nfc(self.model.tokenize) if bundle.text.nfc else self.model.tokenize
         template, system = self._writing
         written = (template, tokenize, bundle.text.eos[0], bos)
-        cells = kv.cells(prompts.render(Prompt(system, tuple(turns)), *written), bundle.image.tokens)
+        cells = kv_cache.cells(prompts.render(Prompt(system, tuple(turns)), *written), bundle.image.tokens)
         if answer:
             asked = self.cells(picture, question)
             assert cells[: len(asked)] == asked, "a prompt only grows"
             cells = cells[: cells.index(bundle.text.eos[0], len(asked)) + 1]
         return cells
 
-    def logits(self, cells: Sequence[kv.Cell], picture: Picture, wanted: Sequence[int]) -> Floats:
+    def logits(self, cells: Sequence[kv_cache.Cell], picture: Picture, wanted: Sequence[int]) -> Floats:
         """The logits (wanted, vocabulary) behind the `wanted` positions of `cells`, which rise. What the cells have in
         common with those of the last call is not read again."""
         import numpy as np
 
         seen = self.eyes.encode(picture)
-        start = min(kv.common(self._read, cells), wanted[0])
+        start = min(kv_cache.common(self._read, cells), wanted[0])
         self._context.remove(0, start)
         self._read = list(cells)
         asked = set(wanted)
@@ -112,5 +112,5 @@ class Subject(AbstractContextManager["Subject"]):
         return np.stack(found)
 
 
-def _is_text(cell: kv.Cell) -> bool:
+def _is_text(cell: kv_cache.Cell) -> bool:
     return isinstance(cell, int)

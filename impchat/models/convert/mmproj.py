@@ -13,8 +13,8 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from impchat import bundle
 from impchat.errors import ModelError
-from impchat.models import bundle
 from impchat.models.convert.layouts import Eyes, eye_shapes
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from impchat.models import bundle
+from impchat import bundle
 from impchat.models.convert.checkpoint import Config
 
 Shape = tuple[int, ...]

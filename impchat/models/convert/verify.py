@@ -32,11 +32,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from impchat import images, settings
-from impchat.engines import kv
+from impchat.bundle import Aspect, Bundle
+from impchat.engines.local import kv_cache
 from impchat.errors import ModelError
 from impchat.messages import Picture
 from impchat.models import catalog
-from impchat.models.bundle import Aspect, Bundle
 from impchat.models.convert import vision
 from impchat.models.convert.layouts import Weights
 from impchat.models.convert.measure import Subject, sample
@@ -328,7 +328,7 @@ def _nll(logits: Floats, tokens: NDArray[np.integer[Any]]) -> NDArray[np.float64
     return costs
 
 
-def _pieces(cells: Sequence[kv.Cell], seen: Floats) -> list[Any]:
+def _pieces(cells: Sequence[kv_cache.Cell], seen: Floats) -> list[Any]:
     """`cells` as the reference takes them: runs of token ids, and the embeddings of the picture."""
     pieces: list[Any] = []
     for cell in cells:

@@ -35,7 +35,7 @@ class EightBits:
 Scheme = EightBits | Literal["float16"] | None  # None: float32
 
 # Trained towers have a few channels with values 100 times larger than the others. Scales for small blocks keep these
-# channels' neighbours in 8 bits apart from them; `python -m impchat.bench.eyes` compares the schemes.
+# channels' neighbours in 8 bits apart from them; `python -m benchmarks.eyes` compares the schemes.
 TYPES: dict[str, Scheme] = {"fp32": None, "fp16": "float16", "int8": EightBits(block=16, accuracy_level=4)}
 # More weights than this lie in a file of their own, which onnxruntime maps: it opens at once, and the system may drop
 # what it needs elsewhere. Those within the ONNX file are read into memory, and stay there twice.

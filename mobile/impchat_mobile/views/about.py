@@ -9,8 +9,8 @@ from importlib import metadata
 
 import flet as ft
 
-from impchat_mobile import looks
-from impchat_mobile.shell import Screen, Shell
+from impchat_mobile import theme
+from impchat_mobile.app_shell import Screen, Shell
 from impchat_mobile.views.welcome import MARK
 
 _PACKAGES = (
@@ -26,7 +26,7 @@ class AboutScreen(Screen):
         shell, say = self._shell, self._shell.say
         bundle = shell.app.bundle
         model = [
-            looks.heading(say("mobile.model")),
+            theme.heading(say("mobile.model")),
             self._line(bundle.name, bundle.licence),
         ] if bundle else []  # fmt: skip
         page = ft.ListView(
@@ -36,7 +36,7 @@ class AboutScreen(Screen):
                         [
                             ft.Image(MARK, width=72, height=72, exclude_from_semantics=True),
                             ft.Text(f"ImpChat {_version('impchat')}", size=22, weight=ft.FontWeight.W_600),
-                            ft.Text(say("mobile.about_text"), color=looks.FAINT, text_align=ft.TextAlign.CENTER),
+                            ft.Text(say("mobile.about_text"), color=theme.FAINT, text_align=ft.TextAlign.CENTER),
                         ],
                         horizontal_alignment=ft.CrossAxisAlignment.CENTER,
                         spacing=10,
@@ -45,7 +45,7 @@ class AboutScreen(Screen):
                     alignment=ft.Alignment.CENTER,
                 ),
                 *model,
-                looks.heading(say("mobile.licences")),
+                theme.heading(say("mobile.licences")),
                 self._line("ImpChat", "Apache-2.0"),
                 *[self._line(f"{name} {_version(name)}", _licence(name)) for name in _PACKAGES if _version(name)],
             ],
@@ -53,14 +53,14 @@ class AboutScreen(Screen):
             expand=True,
         )
         return ft.View(
-            [ft.SafeArea(looks.column(page, expand=True), expand=True)],
+            [ft.SafeArea(theme.column(page, expand=True), expand=True)],
             padding=0,
             bgcolor=ft.Colors.SURFACE,
-            appbar=looks.bar(say("mobile.about")),
+            appbar=theme.bar(say("mobile.about")),
         )
 
     def _line(self, name: str, terms: str) -> ft.Control:
-        return ft.ListTile(title=ft.Text(name), subtitle=looks.faint(terms, size=13), dense=True)
+        return ft.ListTile(title=ft.Text(name), subtitle=theme.faint(terms, size=13), dense=True)
 
 
 def _version(package: str) -> str:

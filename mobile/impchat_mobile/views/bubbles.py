@@ -11,12 +11,12 @@ from typing import Any
 
 import flet as ft
 
-from impchat import remarks
+from impchat import presentation
 from impchat.messages import Message
-from impchat_mobile import looks, markdown
-from impchat_mobile.shell import Shell
-from impchat_mobile.talk import Growing
-from impchat_mobile.views.doing import Doing
+from impchat_mobile import markdown, theme
+from impchat_mobile.app_shell import Shell
+from impchat_mobile.conversation import Growing
+from impchat_mobile.views.message_actions import Doing
 
 _ALONE, _OF_SEVERAL = (240, 240), (160, 112)  # most pixels of a picture in a question, across and down
 _MONO = {"font_family": "monospace", "font_family_fallback": ["Menlo", "Courier", "Roboto Mono"]}
@@ -86,8 +86,8 @@ class Words:
             return body
         bar = ft.Row(
             [
-                looks.faint(part.language, expand=True),
-                looks.small(
+                theme.faint(part.language, expand=True),
+                theme.small(
                     ft.Icons.COPY_ROUNDED, self._shell.say("mobile.copy_code"), self._shell.on(lambda: self._copy(body))
                 ),
             ]
@@ -109,14 +109,14 @@ class Words:
         await self._shell.copy(self._parts[index].text)
 
     def _markdown(self, part: markdown.Part) -> ft.Markdown:
-        theme = ft.MarkdownCodeTheme.A11Y_DARK if self._shell.dark else ft.MarkdownCodeTheme.A11Y_LIGHT
+        code_theme = ft.MarkdownCodeTheme.A11Y_DARK if self._shell.dark else ft.MarkdownCodeTheme.A11Y_LIGHT
         plain = {"codeblock_padding": 0, "codeblock_decoration": ft.BoxDecoration(bgcolor=ft.Colors.TRANSPARENT)}
         return ft.Markdown(
             _source(part),
             selectable=True,
             extension_set=ft.MarkdownExtensionSet.GITHUB_WEB,
             soft_line_break=True,
-            code_theme=theme,
+            code_theme=code_theme,
             code_style_sheet=ft.MarkdownStyleSheet(code_text_style=ft.TextStyle(size=14, **_MONO), **plain),
             md_style_sheet=ft.MarkdownStyleSheet(**plain, **_STYLES),
             on_tap_link=self._shell.on(lambda event: self._link(str(event.data))),
@@ -148,8 +148,8 @@ def question(
             )
         )
     tools = [
-        looks.small(ft.Icons.EDIT_OUTLINED, shell.say("mobile.edit"), shell.on(lambda: do.edit(message))),
-        looks.small(
+        theme.small(ft.Icons.EDIT_OUTLINED, shell.say("mobile.edit"), shell.on(lambda: do.edit(message))),
+        theme.small(
             ft.Icons.COPY_ROUNDED, shell.say("mobile.copy_question"), shell.on(lambda: shell.copy(message.text))
         ),
     ]
@@ -169,11 +169,11 @@ def _picture(shell: Shell, message: Message, number: int, pictures: Mapping[str,
     width, height = _ALONE if len(message.images) == 1 else _OF_SEVERAL
     if name not in pictures:
         gone = ft.Icon(
-            ft.Icons.BROKEN_IMAGE_OUTLINED, color=looks.FAINT, semantics_label=shell.say("mobile.picture_gone")
+            ft.Icons.BROKEN_IMAGE_OUTLINED, color=theme.FAINT, semantics_label=shell.say("mobile.picture_gone")
         )
         return ft.Container(gone, width=112, height=112, border_radius=16, bgcolor=ft.Colors.SURFACE_CONTAINER_HIGH)
     return ft.Container(
-        looks.whole(pictures[name], width, height, radius=16, label=label),
+        theme.whole(pictures[name], width, height, radius=16, label=label),
         border=ft.Border.all(1, ft.Colors.OUTLINE_VARIANT),
         margin=ft.Margin.only(bottom=4),
         on_click=shell.on(lambda: do.look(message, name)),
@@ -188,11 +188,11 @@ def _pager(shell: Shell, message: Message, versions: tuple[int, int], do: Doing)
     if count < 2:
         return []
     return [
-        looks.small(
+        theme.small(
             ft.Icons.CHEVRON_LEFT, shell.say("mobile.version_before"), shell.on(lambda: do.choose(message, -1))
         ),
-        looks.faint(f"{place} / {count}", semantics_label=shell.say("mobile.version", place=place, count=count)),
-        looks.small(ft.Icons.CHEVRON_RIGHT, shell.say("mobile.version_after"), shell.on(lambda: do.choose(message, 1))),
+        theme.faint(f"{place} / {count}", semantics_label=shell.say("mobile.version", place=place, count=count)),
+        theme.small(ft.Icons.CHEVRON_RIGHT, shell.say("mobile.version_after"), shell.on(lambda: do.choose(message, 1))),
     ]
 
 
@@ -205,7 +205,7 @@ class Answered:
         """`boxes`: the picture with the boxes that the answer names. `last`: no question follows."""
         self._shell = shell
         self._words = Words(shell, do.link, message.text)
-        self._progress = looks.faint(remarks.progress(None, shell.language), size=14)
+        self._progress = theme.faint(presentation.progress(None, shell.language), size=14)
         ring = ft.ProgressRing(width=16, height=16, stroke_width=2)
         # Hidden as a whole: Flet draws an error in the place of a Semantics without a visible content.
         self._wait = ft.Semantics(live_region=True, content=ft.Row([ring, self._progress], spacing=10))
@@ -232,7 +232,7 @@ class Answered:
             else:
                 self._words.grow(growing.text)
         else:
-            self._progress.value = remarks.progress(growing.reading, self._shell.language)
+            self._progress.value = presentation.progress(growing.reading, self._shell.language)
             self._shell.draw(self._wait)
 
     def _below(
@@ -241,15 +241,15 @@ class Answered:
         shell = self._shell
         rows: list[ft.Control] = []
         if boxes:
-            image = looks.whole(boxes, *_ALONE, radius=16, label=shell.say("chat.boxes"))
+            image = theme.whole(boxes, *_ALONE, radius=16, label=shell.say("chat.boxes"))
             look = shell.on(lambda: do.look_boxes(message))
             rows.append(
                 ft.Row(
                     [ft.Container(image, on_click=look, border_radius=16, ink=True, tooltip=shell.say("chat.enlarge"))]
                 )
             )
-        for kind, text in remarks.notes(message, shell.language):
-            colour = ft.Colors.ERROR if kind == "error" else looks.FAINT
+        for kind, text in presentation.notes(message, shell.language):
+            colour = ft.Colors.ERROR if kind == "error" else theme.FAINT
             icon = ft.Icons.ERROR_OUTLINE if kind == "error" else ft.Icons.INFO_OUTLINE
             rows.append(
                 ft.Row([ft.Icon(icon, size=18, color=colour), ft.Text(text, size=13, color=colour, expand=True)])
@@ -257,22 +257,22 @@ class Answered:
         tools: list[ft.Control] = []
         if message.text:
             tools.append(
-                looks.small(ft.Icons.COPY_ROUNDED, shell.say("chat.copy"), shell.on(lambda: shell.copy(message.text)))
+                theme.small(ft.Icons.COPY_ROUNDED, shell.say("chat.copy"), shell.on(lambda: shell.copy(message.text)))
             )
         if last:
             again = shell.on(lambda: do.regenerate(message))
-            tools.append(looks.small(ft.Icons.REFRESH_ROUNDED, shell.say("mobile.regenerate"), again))
+            tools.append(theme.small(ft.Icons.REFRESH_ROUNDED, shell.say("mobile.regenerate"), again))
         if message.text:
             tools.append(
-                looks.small(ft.Icons.SHARE_OUTLINED, shell.say("mobile.share"), shell.on(lambda: do.share(message)))
+                theme.small(ft.Icons.SHARE_OUTLINED, shell.say("mobile.share"), shell.on(lambda: do.share(message)))
             )
             tools.append(
-                looks.small(
+                theme.small(
                     ft.Icons.VOLUME_UP_OUTLINED, shell.say("mobile.listen"), shell.on(lambda: do.listen(message))
                 )
             )
-        if message.stats and (figures := list(remarks.receipt(message.stats, shell.language))):
-            brief = looks.faint(" · ".join(figures[:2]), max_lines=1, overflow=ft.TextOverflow.ELLIPSIS)
+        if message.stats and (figures := list(presentation.receipt(message.stats, shell.language))):
+            brief = theme.faint(" · ".join(figures[:2]), max_lines=1, overflow=ft.TextOverflow.ELLIPSIS)
             tell = shell.on(lambda: do.explain(message))
             receipt = ft.Container(
                 brief,

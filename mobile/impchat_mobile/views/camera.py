@@ -12,9 +12,9 @@ from typing import Any
 import flet as ft
 from flet_camera import Camera, CameraDescription, CameraLensDirection, ResolutionPreset
 
-from impchat_mobile import looks
+from impchat_mobile import theme
+from impchat_mobile.app_shell import Screen, Shell
 from impchat_mobile.guard import log
-from impchat_mobile.shell import Screen, Shell
 
 
 class Lens:
@@ -74,7 +74,7 @@ class CameraScreen(Screen):
         shell, say = self._shell, self._shell.say
         self._lens = Lens(shell)
         white = {"color": ft.Colors.WHITE, "size": 28}
-        self._other = looks.button(
+        self._other = theme.button(
             ft.Icons.CAMERASWITCH_OUTLINED, say("mobile.other_lens"), shell.on(self._turn), **white
         )
         self._other.visible = False
@@ -108,7 +108,7 @@ class CameraScreen(Screen):
                 bgcolor=ft.Colors.BLACK,
                 color=ft.Colors.WHITE,
                 title=ft.Text(say("mobile.camera"), color=ft.Colors.WHITE),
-                leading=looks.button(
+                leading=theme.button(
                     ft.Icons.CLOSE_ROUNDED, say("mobile.back"), shell.on(shell.pop), color=ft.Colors.WHITE
                 ),
             ),

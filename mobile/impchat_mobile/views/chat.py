@@ -16,17 +16,17 @@ import flet as ft
 from impchat import images, settings
 from impchat.images import Prepared
 from impchat.messages import Message
-from impchat.servers import Server
-from impchat_mobile import looks
+from impchat.peers.servers import Server
+from impchat_mobile import theme
+from impchat_mobile.app_shell import Screen, Shell
+from impchat_mobile.conversation import Talk
 from impchat_mobile.guard import Handler
-from impchat_mobile.shell import Screen, Shell
-from impchat_mobile.talk import Talk
 from impchat_mobile.views import bubbles, menu
-from impchat_mobile.views.bring import Bring
+from impchat_mobile.views.attach_actions import Bring
 from impchat_mobile.views.bubbles import Answered
 from impchat_mobile.views.composer import Composer
-from impchat_mobile.views.doing import Doing
-from impchat_mobile.views.tail import Tail
+from impchat_mobile.views.message_actions import Doing
+from impchat_mobile.views.message_list import Tail
 from impchat_mobile.views.welcome import Welcome
 
 _LOW = 480  # pixels of height, below which the tools stand beside the field, where that leaves room for words
@@ -60,7 +60,7 @@ class ChatScreen(Screen):
         self.talk.listener = self
         self._kept.clear()
         self._title = ft.Text("", size=17, weight=ft.FontWeight.W_600, max_lines=1, overflow=ft.TextOverflow.ELLIPSIS)
-        self._where = ft.Text("", size=12, color=looks.FAINT, max_lines=1, overflow=ft.TextOverflow.ELLIPSIS)
+        self._where = ft.Text("", size=12, color=theme.FAINT, max_lines=1, overflow=ft.TextOverflow.ELLIPSIS)
         self._tail = Tail(shell, self._to_end)
         bring = self._bring
         self._welcome = Welcome(shell, bring.sample, self._take_ask, self._go.models)
@@ -72,9 +72,9 @@ class ChatScreen(Screen):
         self._edit_line = ft.Container(
             ft.Row(
                 [
-                    ft.Icon(ft.Icons.EDIT_OUTLINED, size=18, color=looks.FAINT),
-                    looks.faint(say("mobile.editing"), size=13, expand=True),
-                    looks.small(ft.Icons.CLOSE_ROUNDED, say("mobile.cancel"), shell.on(self._leave_edit)),
+                    ft.Icon(ft.Icons.EDIT_OUTLINED, size=18, color=theme.FAINT),
+                    theme.faint(say("mobile.editing"), size=13, expand=True),
+                    theme.small(ft.Icons.CLOSE_ROUNDED, say("mobile.cancel"), shell.on(self._leave_edit)),
                 ]
             ),
             padding=ft.Padding.only(left=20, right=12),
@@ -101,14 +101,14 @@ class ChatScreen(Screen):
             on_size_change=shell.on(self._below_grew),
         )
         page = ft.Column([self._welcome.control, self._tail.control, below], spacing=0, expand=True)
-        self._side = ft.Container(width=looks.SIDE, bgcolor=ft.Colors.SURFACE_CONTAINER)
-        self._chats = looks.button(ft.Icons.MENU_ROUNDED, say("mobile.chats"), shell.on(self._open_drawer))
+        self._side = ft.Container(width=theme.SIDE, bgcolor=ft.Colors.SURFACE_CONTAINER)
+        self._chats = theme.button(ft.Icons.MENU_ROUNDED, say("mobile.chats"), shell.on(self._open_drawer))
         more = shell.on(lambda: menu.conversation(shell, self.talk, self._go))
         self._drawer = ft.NavigationDrawer([], bgcolor=ft.Colors.SURFACE_CONTAINER_LOW)
         self._view = ft.View(
             [
                 ft.SafeArea(
-                    ft.Row([self._side, looks.column(page, expand=True)], spacing=0, expand=True,
+                    ft.Row([self._side, theme.column(page, expand=True)], spacing=0, expand=True,
                            vertical_alignment=ft.CrossAxisAlignment.STRETCH),
                     expand=True,
                     maintain_bottom_view_padding=True,
@@ -131,8 +131,8 @@ class ChatScreen(Screen):
                 title_spacing=0,
                 bgcolor=ft.Colors.SURFACE,
                 actions=[
-                    looks.button(ft.Icons.EDIT_SQUARE, say("chat.new"), shell.on(self.new)),
-                    looks.button(ft.Icons.MORE_VERT_ROUNDED, say("mobile.more"), more),
+                    theme.button(ft.Icons.EDIT_SQUARE, say("chat.new"), shell.on(self.new)),
+                    theme.button(ft.Icons.MORE_VERT_ROUNDED, say("mobile.more"), more),
                 ],
             ),
         )  # fmt: skip

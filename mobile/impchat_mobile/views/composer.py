@@ -12,11 +12,11 @@ from typing import Any
 
 import flet as ft
 
-from impchat import remarks
-from impchat_mobile import looks
+from impchat import presentation
+from impchat_mobile import theme
+from impchat_mobile.app_shell import Shell
+from impchat_mobile.conversation import Draft
 from impchat_mobile.guard import Handler
-from impchat_mobile.shell import Shell
-from impchat_mobile.talk import Draft
 
 _SIDE, _SIDE_LOW = 68, 40  # pixels of a picture's height, and where the screen is low
 _LINES, _LINES_LOW = 6, 2  # of text, before it scrolls
@@ -64,12 +64,12 @@ class Composer:
         )
         self._pictures = ft.Row(spacing=8, scroll=ft.ScrollMode.AUTO)
         self._ring = ft.ProgressRing(width=14, height=14, stroke_width=2)
-        self._status = ft.Text("", size=13, color=looks.FAINT, expand=True)
+        self._status = ft.Text("", size=13, color=theme.FAINT, expand=True)
         self._line = ft.Semantics(live_region=True, content=ft.Row([self._ring, self._status], spacing=8))
         self._above = ft.Container(padding=ft.Padding.only(left=12, right=12, top=4, bottom=8), visible=False)
         self._notice = ft.Container(visible=False, padding=ft.Padding.only(left=12, bottom=4))
         self._gauge = ft.ProgressRing(value=0, width=18, height=18, stroke_width=3, bgcolor=ft.Colors.OUTLINE_VARIANT)
-        self._gauge_words = ft.Text("", size=13, color=looks.FAINT)
+        self._gauge_words = ft.Text("", size=13, color=theme.FAINT)
         gauge_row = ft.Row([self._gauge, self._gauge_words], spacing=6, tight=True)
         self._gauge_said = ft.Semantics(label="", button=True, exclude_semantics=True, content=gauge_row)
         self._gauge_button = ft.Container(
@@ -81,15 +81,15 @@ class Composer:
             visible=False,
         )
         self._go_button = ft.IconButton(
-            looks.sign(ft.Icons.ARROW_UPWARD_ROUNDED, shell.say("chat.send"), color=ft.Colors.ON_PRIMARY),
+            theme.sign(ft.Icons.ARROW_UPWARD_ROUNDED, shell.say("chat.send"), color=ft.Colors.ON_PRIMARY),
             tooltip=shell.say("chat.send"),
             on_click=shell.on(self._go),
             bgcolor=ft.Colors.PRIMARY,
         )
         self._ways = [
-            looks.button(ft.Icons.PHOTO_CAMERA_OUTLINED, shell.say("mobile.camera"), shell.on(camera)),
-            looks.button(ft.Icons.IMAGE_OUTLINED, shell.say("mobile.gallery"), shell.on(gallery)),
-            looks.button(ft.Icons.ADD_ROUNDED, shell.say("mobile.more_ways"), shell.on(more)),
+            theme.button(ft.Icons.PHOTO_CAMERA_OUTLINED, shell.say("mobile.camera"), shell.on(camera)),
+            theme.button(ft.Icons.IMAGE_OUTLINED, shell.say("mobile.gallery"), shell.on(gallery)),
+            theme.button(ft.Icons.ADD_ROUNDED, shell.say("mobile.more_ways"), shell.on(more)),
         ]
         self._beside, self._below = ft.Row(spacing=0, tight=True), ft.Row(spacing=0)
         # The field stays the first of its row: moved to another place it would lose the keyboard.
@@ -187,14 +187,14 @@ class Composer:
         if button.data == now:
             return
         icon = ft.Icons.STOP_ROUNDED if answering else ft.Icons.ARROW_UPWARD_ROUNDED
-        button.icon = looks.sign(icon, does, color=ft.Colors.OUTLINE if idle else ft.Colors.ON_PRIMARY)
+        button.icon = theme.sign(icon, does, color=ft.Colors.OUTLINE if idle else ft.Colors.ON_PRIMARY)
         button.bgcolor = ft.Colors.SURFACE_CONTAINER_HIGH if idle else ft.Colors.PRIMARY
         button.tooltip, button.disabled, button.data = does, idle, now
         self._shell.draw(button)
 
     def show_notice(self, text: str, undo: Handler | None = None, error: bool = False) -> None:
         """Say a sentence above the field, until the next thing is done; with `undo`, a way back."""
-        shell, colour = self._shell, ft.Colors.ERROR if error else looks.FAINT
+        shell, colour = self._shell, ft.Colors.ERROR if error else theme.FAINT
         words = ft.Text(text, size=13, color=colour)
         row: list[ft.Control] = [
             ft.Icon(ft.Icons.ERROR_OUTLINE if error else ft.Icons.INFO_OUTLINE, size=18, color=colour),
@@ -207,7 +207,7 @@ class Composer:
                 await _done(undo())
 
             row.append(ft.TextButton(shell.say("mobile.undo"), on_click=shell.on(take_back)))
-        row.append(looks.small(ft.Icons.CLOSE_ROUNDED, shell.say("mobile.close"), shell.on(self.hide_notice)))
+        row.append(theme.small(ft.Icons.CLOSE_ROUNDED, shell.say("mobile.close"), shell.on(self.hide_notice)))
         self._notice.content, self._notice.visible = ft.Row(row, spacing=8), True
         self._show_above()
         shell.draw(self._notice, self._above)
@@ -243,9 +243,9 @@ class Composer:
         ]
         self._line.visible = bool(draft.reading or draft.ready or draft.failed)
         self._ring.visible = draft.reading and not draft.ready and draft.failed is None
-        self._status.color = ft.Colors.ERROR if draft.failed else looks.FAINT
+        self._status.color = ft.Colors.ERROR if draft.failed else theme.FAINT
         if draft.failed:
-            self._status.value = remarks.sentence(draft.failed, self._shell.language)
+            self._status.value = presentation.sentence(draft.failed, self._shell.language)
         elif draft.ready:
             self._status.value = say("chat.ready")
         elif draft.percent:
@@ -260,12 +260,12 @@ class Composer:
         label = say("mobile.draft_picture", number=number, count=count)
         side = _SIDE_LOW if self._low else _SIDE
         image: ft.Control = (
-            looks.whole(data, 2 * side, side, radius=14, label=label)
+            theme.whole(data, 2 * side, side, radius=14, label=label)
             if data
             else ft.Icon(ft.Icons.IMAGE_OUTLINED, width=side, height=side, semantics_label=label)
         )
         look = self._shell.on(lambda: self._open_picture(name))
-        remove = looks.small(ft.Icons.CLOSE_ROUNDED, say("mobile.detach"), self._shell.on(lambda: self._detach(name)))
+        remove = theme.small(ft.Icons.CLOSE_ROUNDED, say("mobile.detach"), self._shell.on(lambda: self._detach(name)))
         return ft.Container(
             ft.Row(
                 [ft.Container(image, on_click=look, border_radius=14, ink=True, tooltip=say("mobile.retouch")), remove],

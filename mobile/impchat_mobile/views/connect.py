@@ -11,13 +11,14 @@ from typing import Any
 
 import flet as ft
 
-from impchat import device, servers, settings
-from impchat.device import There
+from impchat import settings
 from impchat.errors import ImpChatError
-from impchat.pairing import Link
-from impchat.servers import Server
-from impchat_mobile import looks
-from impchat_mobile.shell import Screen, Shell
+from impchat.peers import servers, sync
+from impchat.peers.pairing import Link
+from impchat.peers.servers import Server
+from impchat.peers.sync import There
+from impchat_mobile import theme
+from impchat_mobile.app_shell import Screen, Shell
 from impchat_mobile.views.pair import PairCard
 
 
@@ -32,11 +33,11 @@ class ConnectScreen(Screen):
         self._known = ft.Column(spacing=12, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH)
         self._places = ft.Column(spacing=0, tight=True)
         self._new = ft.RadioGroup(self._places, on_change=shell.on(self._choose_new))
-        self._new_chats = looks.card(
+        self._new_chats = theme.card(
             ft.Column(
                 [
                     ft.Text(say("mobile.new_chats"), size=17, weight=ft.FontWeight.W_600),
-                    looks.faint(say("mobile.new_chats_says"), size=13),
+                    theme.faint(say("mobile.new_chats_says"), size=13),
                     self._new,
                 ],
                 spacing=6,
@@ -53,10 +54,10 @@ class ConnectScreen(Screen):
             expand=True,
         )
         return ft.View(
-            [ft.SafeArea(looks.column(page, expand=True), expand=True)],
+            [ft.SafeArea(theme.column(page, expand=True), expand=True)],
             padding=0,
             bgcolor=ft.Colors.SURFACE,
-            appbar=looks.bar(say("mobile.connect")),
+            appbar=theme.bar(say("mobile.connect")),
         )
 
     async def shown(self) -> None:
@@ -99,7 +100,7 @@ class ConnectScreen(Screen):
         key = ft.TextField(label=say("mobile.key"), password=True, can_reveal_password=True, border=border)
         model = ft.TextField(label=say("mobile.server_model"), border=border)
         models = ft.RadioGroup(ft.Column(spacing=0, tight=True, scroll=ft.ScrollMode.AUTO))
-        several = ft.Column([looks.faint(say("mobile.server_several"), size=13), models], tight=True, visible=False)
+        several = ft.Column([theme.faint(say("mobile.server_several"), size=13), models], tight=True, visible=False)
 
         def changed() -> None:
             """Another address has other models."""
@@ -125,7 +126,7 @@ class ConnectScreen(Screen):
             shell.tell(say("mobile.connected", name=added.name))
             return True
 
-        says = looks.faint(say("mobile.other_says"), size=13)
+        says = theme.faint(say("mobile.other_says"), size=13)
         shell.form(say("mobile.other_server"), [address, key, model, several, says], say("mobile.save"), add)
 
 
@@ -139,11 +140,11 @@ class ServerCard:
         self._server: Server | None = None
         say = shell.say
         self._name = ft.Text("", size=16, weight=ft.FontWeight.W_600, expand=True)
-        self._facts = looks.faint("", size=13)
+        self._facts = theme.faint("", size=13)
         test = ft.FilledTonalButton(say("mobile.test"), on_click=shell.on(self._test))
         self._bring = ft.TextButton(say("mobile.bring"), on_click=shell.on(self._choose_there))
         self._forget = ft.TextButton(say("mobile.forget"), on_click=shell.on(self._ask_forget))
-        self._card = looks.card(
+        self._card = theme.card(
             ft.Column(
                 [
                     ft.Row([ft.Icon(ft.Icons.LAPTOP_ROUNDED, color=ft.Colors.PRIMARY), self._name]),
@@ -185,7 +186,7 @@ class ServerCard:
     async def _choose_there(self) -> None:
         shell, server = self._shell, self._server
         assert server
-        found = await asyncio.to_thread(device.conversations, server)
+        found = await asyncio.to_thread(sync.conversations, server)
         rows = [
             shell.action(
                 ft.Icons.CHAT_BUBBLE_OUTLINE_ROUNDED,
@@ -194,12 +195,12 @@ class ServerCard:
             )
             for there in found[:40]
         ]
-        nothing = ft.Container(looks.faint(shell.say("mobile.nothing_there"), size=14), padding=20)
-        shell.sheet(looks.heading(shell.say("mobile.bring")), *(rows or [nothing]))
+        nothing = ft.Container(theme.faint(shell.say("mobile.nothing_there"), size=14), padding=20)
+        shell.sheet(theme.heading(shell.say("mobile.bring")), *(rows or [nothing]))
 
     async def _take(self, server: Server, there: There) -> None:
         shell = self._shell
-        row = await asyncio.to_thread(device.bring, server, shell.app.history, there.uuid, settings.OWNER)
+        row = await asyncio.to_thread(sync.bring, server, shell.app.history, there.uuid, settings.OWNER)
         await self._go.home(row.uuid)
 
     def _ask_forget(self) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 
 import flet as ft
 
-from impchat import remarks, settings, storage
+from impchat import presentation, settings, storage
 from impchat.messages import Conversation
-from impchat_mobile import looks
-from impchat_mobile.shell import Screen, Shell
+from impchat_mobile import theme
+from impchat_mobile.app_shell import Screen, Shell
 
 _FIRST = 60  # as many more whenever the list is scrolled to its end
 
@@ -35,14 +35,14 @@ class DeletedScreen(Screen):
             scroll_interval=100,
             padding=ft.Padding.only(bottom=32),
         )
-        self._nothing = ft.Container(looks.faint(say("mobile.deleted_none"), size=14), padding=20, visible=False)
+        self._nothing = ft.Container(theme.faint(say("mobile.deleted_none"), size=14), padding=20, visible=False)
         self._empty = ft.TextButton(say("mobile.empty"), on_click=shell.on(self._ask_empty), visible=False)
         page = ft.Column([self._nothing, self._list], expand=True, spacing=0)
         return ft.View(
-            [ft.SafeArea(looks.column(page, expand=True), expand=True)],
+            [ft.SafeArea(theme.column(page, expand=True), expand=True)],
             padding=0,
             bgcolor=ft.Colors.SURFACE,
-            appbar=looks.bar(say("mobile.deleted"), self._empty),
+            appbar=theme.bar(say("mobile.deleted"), self._empty),
         )
 
     async def shown(self) -> None:
@@ -64,7 +64,7 @@ class DeletedScreen(Screen):
 
     def _row(self, conversation: Conversation) -> ft.Control:
         shell, say = self._shell, self._shell.say
-        title = remarks.title_of(conversation, shell.language)
+        title = presentation.title_of(conversation, shell.language)
 
         async def restore() -> None:
             await asyncio.to_thread(shell.app.history.restore_conversation, conversation.uuid, settings.OWNER)
@@ -81,13 +81,13 @@ class DeletedScreen(Screen):
 
         return ft.ListTile(
             title=ft.Text(title, max_lines=2, overflow=ft.TextOverflow.ELLIPSIS, size=15),
-            subtitle=looks.faint(say("mobile.deleted_on", day=(conversation.deleted_utc or "")[:10])),
+            subtitle=theme.faint(say("mobile.deleted_on", day=(conversation.deleted_utc or "")[:10])),
             trailing=ft.Row(
                 [
-                    looks.button(
+                    theme.button(
                         ft.Icons.RESTORE_FROM_TRASH_OUTLINED, say("mobile.restore_of", title=title), shell.on(restore)
                     ),
-                    looks.button(
+                    theme.button(
                         ft.Icons.DELETE_FOREVER_OUTLINED,
                         say("mobile.purge_of", title=title),
                         shell.on(ask),

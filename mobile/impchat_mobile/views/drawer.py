@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import flet as ft
 
-from impchat import remarks, settings
-from impchat_mobile import looks, shelf
-from impchat_mobile.shelf import Entry
-from impchat_mobile.shell import Shell
-from impchat_mobile.talk import Talk
+from impchat import presentation, settings
+from impchat_mobile import history_model, theme
+from impchat_mobile.app_shell import Shell
+from impchat_mobile.conversation import Talk
+from impchat_mobile.history_model import Entry
 
 if TYPE_CHECKING:
     from impchat_mobile.views.chat import ChatScreen
@@ -41,8 +41,8 @@ class History:
         self.screen = screen
         self._rows: dict[str, ConversationRow] = {}
         self._headings: dict[str, ft.Control] = {}
-        self._field = looks.search(say("mobile.search"), shell.on(self._typed))
-        self._none = looks.faint("", size=14)
+        self._field = theme.search(say("mobile.search"), shell.on(self._typed))
+        self._none = theme.faint("", size=14)
         self._nothing = ft.Container(self._none, padding=20, visible=False)
         self._entries = ft.ListView(
             expand=True,
@@ -101,8 +101,8 @@ class History:
         return ft.Container(
             ft.Column(
                 [
-                    ft.Icon(icon, color=looks.FAINT),
-                    ft.Text(text, size=12, color=looks.FAINT, text_align=ft.TextAlign.CENTER, max_lines=2),
+                    ft.Icon(icon, color=theme.FAINT),
+                    ft.Text(text, size=12, color=theme.FAINT, text_align=ft.TextAlign.CENTER, max_lines=2),
                 ],
                 spacing=2,
                 tight=True,
@@ -139,14 +139,14 @@ class History:
         async with self._reading:
             query = (self._field.value or "").strip()
             found = await asyncio.to_thread(
-                shelf.groups, shell.app, shell.thumbnails, query, shell.language, date.today(), self._limit
+                history_model.groups, shell.app, shell.thumbnails, query, shell.language, date.today(), self._limit
             )
             before, self._rows = self._rows, {}
             controls: list[ft.Control] = []
             for group in found:
                 if group.heading:
                     if group.heading not in self._headings:
-                        self._headings[group.heading] = looks.heading(shell.say(group.heading))
+                        self._headings[group.heading] = theme.heading(shell.say(group.heading))
                     controls.append(self._headings[group.heading])
                 for entry in group.entries:
                     row = self._rows[entry.uuid] = before.get(entry.uuid) or ConversationRow(shell, self)
@@ -220,7 +220,7 @@ class History:
                 await self._change(uuid, title=title)
                 await self._seen_again(uuid)
 
-        title = remarks.title_of(row, shell.language)
+        title = presentation.title_of(row, shell.language)
         shell.ask_text(shell.say("chat.rename"), shell.say("mobile.title"), title, shell.say("mobile.save"), done)
 
     async def _change(self, uuid: str, **values: Any) -> None:
@@ -243,7 +243,7 @@ class History:
         if here:
             await self.screen.open(None)
         await self.refresh()
-        words = shell.say("chat.deleted", title=remarks.title_of(row, shell.language))
+        words = shell.say("chat.deleted", title=presentation.title_of(row, shell.language))
         if in_list and not shell.wide:
             self._said.value, self._back, self._notice.visible = words, back, True
             shell.draw(self._notice)
@@ -271,8 +271,8 @@ class ConversationRow:
         self._entry = Entry("", "")
         self._cover = ft.Container(width=40, height=40, border_radius=10, bgcolor=ft.Colors.SURFACE_CONTAINER_HIGH)
         self._title = ft.Text("", max_lines=1, overflow=ft.TextOverflow.ELLIPSIS, size=15)
-        self._snippet = looks.faint("", max_lines=2, overflow=ft.TextOverflow.ELLIPSIS)
-        self._sign = looks.sign(ft.Icons.MORE_HORIZ_ROUNDED, "", 18, looks.FAINT)
+        self._snippet = theme.faint("", max_lines=2, overflow=ft.TextOverflow.ELLIPSIS)
+        self._sign = theme.sign(ft.Icons.MORE_HORIZ_ROUNDED, "", 18, theme.FAINT)
         choices = shell.on(lambda: history.choices(self._entry))
         self._more = ft.IconButton(self._sign, padding=0, size_constraints=ft.BoxConstraints(40, 40), on_click=choices)
         self._tile = ft.ListTile(
@@ -294,7 +294,7 @@ class ConversationRow:
                 ft.Image(entry.cover, width=40, height=40, fit=ft.BoxFit.COVER, border_radius=10,
                          exclude_from_semantics=True)
                 if entry.cover
-                else ft.Icon(ft.Icons.CHAT_BUBBLE_OUTLINE_ROUNDED, size=18, color=looks.FAINT)
+                else ft.Icon(ft.Icons.CHAT_BUBBLE_OUTLINE_ROUNDED, size=18, color=theme.FAINT)
             )  # fmt: skip
         self._title.value, self._snippet.value = entry.title, entry.snippet
         self._sign.semantics_label = self._more.tooltip = self._shell.say("mobile.more_of", title=entry.title)

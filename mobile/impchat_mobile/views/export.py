@@ -1,7 +1,7 @@
 """A conversation given away: one zip with its pictures, or its text.
 
 In: the name of a conversation. Out: the platform's way to share or save a file.
-This file does not know what a zip holds; `impchat.portability` does.
+This file does not know what a zip holds; `impchat.history.archive` does.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ import re
 
 import flet as ft
 
-from impchat import portability, remarks, settings
-from impchat_mobile.shell import Shell
+from impchat import presentation, settings
+from impchat.history import archive
+from impchat_mobile.app_shell import Shell
 
 
 async def export(shell: Shell, conversation: str) -> None:
     """Share it, or where this platform shares nothing, save it."""
     row = await asyncio.to_thread(shell.app.history.conversation, conversation, settings.OWNER)
-    title = remarks.title_of(row, shell.language)
+    title = presentation.title_of(row, shell.language)
     name = re.sub(r"[^\w-]+", "-", title).strip("-")[:40] or "impchat"
-    data = await asyncio.to_thread(portability.export_zip, shell.app.history, conversation, settings.OWNER)
+    data = await asyncio.to_thread(archive.export_zip, shell.app.history, conversation, settings.OWNER)
     file = ft.ShareFile.from_bytes(data, mime_type="application/zip", name=f"{name}.zip")
     try:
         await shell.share.share_files([file], title=title)

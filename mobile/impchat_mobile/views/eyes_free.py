@@ -11,9 +11,9 @@ from contextlib import suppress
 import flet as ft
 
 from impchat.errors import ImpChatError
-from impchat_mobile import looks
-from impchat_mobile.shell import Screen, Shell
-from impchat_mobile.talk import Talk
+from impchat_mobile import theme
+from impchat_mobile.app_shell import Screen, Shell
+from impchat_mobile.conversation import Talk
 from impchat_mobile.views.camera import Lens
 
 
@@ -54,7 +54,7 @@ class EyesFreeScreen(Screen):
             appbar=ft.AppBar(
                 title=ft.Text(say("mobile.eyes_free"), color=ft.Colors.WHITE),
                 bgcolor=ft.Colors.BLACK,
-                leading=looks.button(
+                leading=theme.button(
                     ft.Icons.CLOSE_ROUNDED, say("mobile.back"), shell.on(shell.pop), color=ft.Colors.WHITE
                 ),
             ),

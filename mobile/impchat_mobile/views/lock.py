@@ -14,8 +14,8 @@ import flet as ft
 
 from impchat import applock, settings
 from impchat.errors import SettingsError
-from impchat_mobile import looks
-from impchat_mobile.shell import Screen, Shell
+from impchat_mobile import theme
+from impchat_mobile.app_shell import Screen, Shell
 from impchat_mobile.views.welcome import MARK
 
 _KEYS = ("123", "456", "789", "<0>")
@@ -50,14 +50,14 @@ class Digits:
         size = {"width": 76, "height": 76}
         if key == "<":
             return ft.IconButton(
-                looks.sign(ft.Icons.BACKSPACE_OUTLINED, say("mobile.erase")),
+                theme.sign(ft.Icons.BACKSPACE_OUTLINED, say("mobile.erase")),
                 tooltip=say("mobile.erase"),
                 on_click=on(self._erase),
                 **size,
             )
         if key == ">":
             return ft.IconButton(
-                looks.sign(ft.Icons.CHECK_ROUNDED, say("mobile.enter"), color=ft.Colors.ON_PRIMARY),
+                theme.sign(ft.Icons.CHECK_ROUNDED, say("mobile.enter"), color=ft.Colors.ON_PRIMARY),
                 tooltip=say("mobile.enter"),
                 on_click=on(self._enter),
                 bgcolor=ft.Colors.PRIMARY,
@@ -120,7 +120,7 @@ class LockScreen(Screen):
             scroll=ft.ScrollMode.AUTO,
         )
         box = ft.Container(page, alignment=ft.Alignment.CENTER, expand=True)
-        bar = looks.bar(shell.say("mobile.lock")) if self._leave else None
+        bar = theme.bar(shell.say("mobile.lock")) if self._leave else None
         return ft.View([ft.SafeArea(box, expand=True)], bgcolor=ft.Colors.SURFACE, can_pop=self._leave, appbar=bar)
 
     async def _try(self, typed: str) -> None:
@@ -146,7 +146,7 @@ class PinScreen(Screen):
         self._digits = Digits(shell, shell.say("mobile.pin_new"), self._typed)
         page = ft.Container(self._digits.control, alignment=ft.Alignment.CENTER, expand=True)
         return ft.View(
-            [ft.SafeArea(page, expand=True)], bgcolor=ft.Colors.SURFACE, appbar=looks.bar(shell.say("mobile.lock"))
+            [ft.SafeArea(page, expand=True)], bgcolor=ft.Colors.SURFACE, appbar=theme.bar(shell.say("mobile.lock"))
         )
 
     async def _typed(self, pin: str) -> None:

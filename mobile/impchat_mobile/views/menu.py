@@ -10,9 +10,9 @@ from typing import Any
 
 import flet as ft
 
-from impchat_mobile import looks
-from impchat_mobile.shell import Shell
-from impchat_mobile.talk import Talk
+from impchat_mobile import theme
+from impchat_mobile.app_shell import Shell
+from impchat_mobile.conversation import Talk
 
 
 def conversation(shell: Shell, talk: Talk, go: Any) -> None:
@@ -48,7 +48,7 @@ def context(shell: Shell, talk: Talk, go: Any, new: Callable[[], Any]) -> None:
                     ft.Text(say("mobile.context", percent=round(100 * talk.context_used)), size=18,
                             weight=ft.FontWeight.W_600),
                     ft.ProgressBar(value=talk.context_used, border_radius=4, bar_height=8),
-                    ft.Text(room, color=looks.FAINT),
+                    ft.Text(room, color=theme.FAINT),
                 ],
                 spacing=12,
                 tight=True,

@@ -13,19 +13,20 @@ from typing import Any
 
 import flet as ft
 
-from impchat import device, settings
-from impchat.device import Offer
+from impchat import settings
 from impchat.errors import ImpChatError
 from impchat.models import catalog, copying, library
 from impchat.models.catalog import Entry
 from impchat.models.copying import Source
 from impchat.models.library import Memory, Model
-from impchat.servers import Server
+from impchat.peers import sync
+from impchat.peers.servers import Server
+from impchat.peers.sync import Offer
 from impchat.texts import size
-from impchat_mobile import looks
+from impchat_mobile import theme
+from impchat_mobile.app_shell import Screen, Shell
 from impchat_mobile.copies import Copy
 from impchat_mobile.guard import Handler
-from impchat_mobile.shell import Screen, Shell
 from impchat_mobile.tuning import memory_bytes, run
 
 
@@ -44,18 +45,18 @@ class ModelsScreen(Screen):
         self._here, self._offered, self._there = (
             ft.Column(spacing=12, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH) for _ in range(3)
         )
-        self._says = looks.faint("", size=13)
+        self._says = theme.faint("", size=13)
         page = ft.ListView(
             [
-                looks.heading(say("mobile.models_here")),
+                theme.heading(say("mobile.models_here")),
                 self._here,
-                looks.heading(say("mobile.models_offered")),
+                theme.heading(say("mobile.models_offered")),
                 self._offered,
                 ft.Container(self._says, padding=ft.Padding.symmetric(horizontal=20)),
                 ft.TextButton(
                     say("mobile.from_address"), icon=ft.Icons.LINK_ROUNDED, on_click=shell.on(self._ask_address)
                 ),
-                looks.heading(say("mobile.models_there")),
+                theme.heading(say("mobile.models_there")),
                 self._there,
             ],
             spacing=12,
@@ -63,10 +64,10 @@ class ModelsScreen(Screen):
             expand=True,
         )
         return ft.View(
-            [ft.SafeArea(looks.column(page, expand=True), expand=True)],
+            [ft.SafeArea(theme.column(page, expand=True), expand=True)],
             padding=0,
             bgcolor=ft.Colors.SURFACE,
-            appbar=looks.bar(say("mobile.models")),
+            appbar=theme.bar(say("mobile.models")),
         )
 
     async def shown(self) -> None:
@@ -87,7 +88,7 @@ class ModelsScreen(Screen):
             if self._go.links.is_paired(server):
                 self._away.pop(server.id, None)
                 try:
-                    self._offers[server.id] = await asyncio.to_thread(device.offers, server)
+                    self._offers[server.id] = await asyncio.to_thread(sync.offers, server)
                 except ImpChatError as error:
                     self._away[server.id] = error
         self._asking = False
@@ -205,7 +206,7 @@ class ModelsScreen(Screen):
             return
         if server:  # it may have another address than when the copy was begun
             copy.source = replace(copy.source, base=_base(server, copy.id))
-        self._go.copies.begin(copy, (lambda: device.client(server)) if server else copying.connection)
+        self._go.copies.begin(copy, (lambda: sync.client(server)) if server else copying.connection)
 
     def _ask_address(self) -> None:
         shell, say = self._shell, self._shell.say
@@ -218,7 +219,7 @@ class ModelsScreen(Screen):
             name = source.base.rpartition("/")[2]
             self.go_on(Copy(name, name, source))
 
-        words = looks.faint(say("mobile.copy_says"), size=13)
+        words = theme.faint(say("mobile.copy_says"), size=13)
         shell.form(say("mobile.from_address"), [address, digest, words], say("mobile.download"), begin)
 
     async def _choose(self, model: Model) -> None:
@@ -268,7 +269,7 @@ class ModelRow:
         self._name = ft.Text("", size=16, weight=ft.FontWeight.W_600, expand=True)
         self._runs = _badge(shell.say("models.state_running"))
         self._bar = ft.ProgressBar(value=0, border_radius=4, bar_height=8)
-        self._facts, self._terms = looks.faint("", size=13), looks.faint("")
+        self._facts, self._terms = theme.faint("", size=13), theme.faint("")
         self._problem = ft.Text("", size=13, color=ft.Colors.ERROR)
         self._buttons = {
             key: look(shell.say(key), icon=icon, on_click=shell.on(lambda key=key: self._do[key]()))
@@ -276,7 +277,7 @@ class ModelRow:
         }
         self._line = ft.Row(list(self._buttons.values()), spacing=8, wrap=True)
         parts: list[ft.Control] = [ft.Row([self._name, self._runs]), self._bar, self._facts, self._problem]
-        self._card = looks.card(ft.Column([*parts, self._terms, self._line], spacing=6, tight=True))
+        self._card = theme.card(ft.Column([*parts, self._terms, self._line], spacing=6, tight=True))
 
     def show(
         self,
@@ -304,7 +305,7 @@ class ModelRow:
 
 def _base(server: Server, id: str) -> str:
     """Where a computer has the files of its model `id`."""
-    return f"{device.place(server.urls[0])}/bundles/{id}"
+    return f"{sync.place(server.urls[0])}/bundles/{id}"
 
 
 def _badge(text: str) -> ft.Control:

@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 
 import flet as ft
 
-from impchat import nearby, pairing
-from impchat.nearby import Found
-from impchat.pairing import Link
-from impchat_mobile import looks, qr
-from impchat_mobile.shell import Shell
+from impchat.peers import discovery, pairing
+from impchat.peers.discovery import Found
+from impchat.peers.pairing import Link
+from impchat_mobile import qr, theme
+from impchat_mobile.app_shell import Shell
 
 T = TypeVar("T")
 
@@ -44,12 +44,12 @@ class PairCard:
         self._do = ft.FilledTonalButton(say("mobile.pair_do"), on_click=shell.on(self._pair))
         self._near = ft.Column(spacing=0, tight=True)
         self._tiles: dict[str, ft.ListTile] = {}
-        self._again = looks.small(ft.Icons.REFRESH_ROUNDED, say("mobile.near_again"), shell.on(self.search))
-        self.control = looks.card(
+        self._again = theme.small(ft.Icons.REFRESH_ROUNDED, say("mobile.near_again"), shell.on(self.search))
+        self.control = theme.card(
             ft.Column(
                 [
                     ft.Text(say("mobile.pair"), size=17, weight=ft.FontWeight.W_600),
-                    looks.faint(say("mobile.pair_says"), size=13),
+                    theme.faint(say("mobile.pair_says"), size=13),
                     ft.FilledButton(
                         say("mobile.scan"), icon=ft.Icons.QR_CODE_SCANNER_ROUNDED, on_click=shell.on(self._scan)
                     ),
@@ -72,7 +72,7 @@ class PairCard:
         """Look for computers in this network."""
         self._found = None
         self.draw()
-        self._found = await asyncio.to_thread(nearby.discover)
+        self._found = await asyncio.to_thread(discovery.discover)
         self.draw()
 
     def draw(self) -> None:
@@ -83,18 +83,18 @@ class PairCard:
             self._tiles = {found.id: self._tiles.get(found.id) or self._tile(found) for found in self._found}
             for id, tile in self._tiles.items():
                 is_known = id in self._go.links.servers
-                tile.trailing = looks.faint(say("mobile.near_known")) if is_known else None
+                tile.trailing = theme.faint(say("mobile.near_known")) if is_known else None
             self._near.controls = list(self._tiles.values())
         else:
             words = say("mobile.near_searching" if self._found is None else "mobile.near_none")
-            self._near.controls = [looks.faint(words, size=13)]
+            self._near.controls = [theme.faint(words, size=13)]
         self._shell.draw(self._near, self._again)
 
     def _tile(self, found: Found) -> ft.ListTile:
         return ft.ListTile(
-            leading=ft.Icon(ft.Icons.LAPTOP_ROUNDED, color=looks.FAINT),
+            leading=ft.Icon(ft.Icons.LAPTOP_ROUNDED, color=theme.FAINT),
             title=ft.Text(found.name or found.places[0], max_lines=1, overflow=ft.TextOverflow.ELLIPSIS),
-            subtitle=looks.faint(found.places[0]),
+            subtitle=theme.faint(found.places[0]),
             content_padding=0,
             on_click=self._shell.on(lambda: self._choose(found)),
         )

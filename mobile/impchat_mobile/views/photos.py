@@ -13,9 +13,9 @@ from typing import Any
 import flet as ft
 
 from impchat import settings
-from impchat.history import Asked
-from impchat_mobile import looks
-from impchat_mobile.shell import Screen, Shell
+from impchat.history.store import Asked
+from impchat_mobile import theme
+from impchat_mobile.app_shell import Screen, Shell
 
 _MOST = 300
 
@@ -29,7 +29,7 @@ class PhotosScreen(Screen):
 
     def build(self) -> ft.View:
         shell, say = self._shell, self._shell.say
-        self._field = looks.search(say("mobile.search_photos"), shell.on(self._typed))
+        self._field = theme.search(say("mobile.search_photos"), shell.on(self._typed))
         self._grid = ft.GridView(
             expand=True, max_extent=140, spacing=6, run_spacing=6, padding=ft.Padding.only(left=12, right=12, bottom=16)
         )
@@ -37,8 +37,8 @@ class PhotosScreen(Screen):
         self._nothing = ft.Container(
             ft.Column(
                 [
-                    ft.Icon(ft.Icons.PHOTO_LIBRARY_OUTLINED, size=40, color=looks.FAINT),
-                    ft.Text(say("mobile.no_photos"), color=looks.FAINT, text_align=ft.TextAlign.CENTER),
+                    ft.Icon(ft.Icons.PHOTO_LIBRARY_OUTLINED, size=40, color=theme.FAINT),
+                    ft.Text(say("mobile.no_photos"), color=theme.FAINT, text_align=ft.TextAlign.CENTER),
                 ],
                 horizontal_alignment=ft.CrossAxisAlignment.CENTER,
                 tight=True,
@@ -56,7 +56,7 @@ class PhotosScreen(Screen):
             [ft.SafeArea(page, expand=True)],
             padding=0,
             bgcolor=ft.Colors.SURFACE,
-            appbar=looks.bar(say("mobile.library")),
+            appbar=theme.bar(say("mobile.library")),
         )
 
     async def shown(self) -> None:

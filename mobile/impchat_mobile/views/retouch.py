@@ -12,10 +12,11 @@ from typing import Any
 
 import flet as ft
 
-from impchat import images, retouch
-from impchat_mobile import looks
+from impchat import images
+from impchat.images import edit
+from impchat_mobile import theme
+from impchat_mobile.app_shell import Screen, Shell
 from impchat_mobile.crop import WHOLE, Frame
-from impchat_mobile.shell import Screen, Shell
 
 _EDGE = 16  # pixels around the picture
 _BARS = 380  # pixels of height that the rest of the screen takes, as long as nothing was measured
@@ -43,11 +44,11 @@ class RetouchScreen(Screen):
         self._stage = ft.Container(
             expand=True, alignment=ft.Alignment.CENTER, padding=_EDGE, on_size_change=shell.on(self._fit)
         )
-        self._hint = looks.faint("", size=13, text_align=ft.TextAlign.CENTER)
+        self._hint = theme.faint("", size=13, text_align=ft.TextAlign.CENTER)
         turns = [
-            looks.button(ft.Icons.ROTATE_LEFT_ROUNDED, say("mobile.turn_left"), shell.on(lambda: self._turn(-1))),
-            looks.button(ft.Icons.ROTATE_RIGHT_ROUNDED, say("mobile.turn_right"), shell.on(lambda: self._turn(1))),
-            looks.button(ft.Icons.CROP_FREE_ROUNDED, say("mobile.whole"), shell.on(self._whole)),
+            theme.button(ft.Icons.ROTATE_LEFT_ROUNDED, say("mobile.turn_left"), shell.on(lambda: self._turn(-1))),
+            theme.button(ft.Icons.ROTATE_RIGHT_ROUNDED, say("mobile.turn_right"), shell.on(lambda: self._turn(1))),
+            theme.button(ft.Icons.CROP_FREE_ROUNDED, say("mobile.whole"), shell.on(self._whole)),
             self._sign(ft.Icons.ZOOM_IN_MAP_ROUNDED, "smaller", lambda frame: frame.scaled(_SMALLER)),
             self._sign(ft.Icons.ZOOM_OUT_MAP_ROUNDED, "larger", lambda frame: frame.scaled(1 / _SMALLER)),
         ]
@@ -87,19 +88,19 @@ class RetouchScreen(Screen):
             [ft.SafeArea(self._page, expand=True)],
             padding=0,
             bgcolor=ft.Colors.SURFACE,
-            appbar=looks.bar(say("mobile.retouch_title")),
+            appbar=theme.bar(say("mobile.retouch_title")),
         )
 
     def _lay_out(self) -> None:
         """The tools below the picture, or beside it where the screen is low."""
         page = self._shell.page
         below = ft.Container(self._below, padding=ft.Padding.only(left=16, right=16, bottom=12))
-        if (page.width or 0) > (page.height or 0) < looks.TALL:
+        if (page.width or 0) > (page.height or 0) < theme.TALL:
             panel = ft.Column([self._switch_line, below], width=_PANEL, scroll=ft.ScrollMode.AUTO)
             self._page.content = ft.Row([self._stage, panel], spacing=0)
         else:
             column = ft.Column([self._switch_line, self._stage, below], expand=True, spacing=4)
-            self._page.content = looks.column(column, expand=True)
+            self._page.content = theme.column(column, expand=True)
 
     def _fit(self, event: ft.LayoutSizeChangeEvent[ft.Container]) -> None:
         room = event.width - 2 * _EDGE, event.height - 2 * _EDGE
@@ -115,7 +116,7 @@ class RetouchScreen(Screen):
             self._place()
             self._shell.draw(self._stack, self._below)
 
-        return looks.button(icon, self._shell.say(f"mobile.part_{name}"), self._shell.on(tapped))
+        return theme.button(icon, self._shell.say(f"mobile.part_{name}"), self._shell.on(tapped))
 
     async def shown(self) -> None:
         await self._draw()
@@ -158,7 +159,7 @@ class RetouchScreen(Screen):
     def _guess(self) -> tuple[float, float]:
         """The room for the picture, before it is measured."""
         page = self._shell.page
-        return min(page.width or 400, looks.COLUMN) - 2 * _EDGE, max(160, (page.height or 800) - _BARS)
+        return min(page.width or 400, theme.COLUMN) - 2 * _EDGE, max(160, (page.height or 800) - _BARS)
 
     def _place(self) -> None:
         width, height = self._size
@@ -203,7 +204,7 @@ class RetouchScreen(Screen):
             self._stage.content = ft.Text(shell.say("mobile.seen_unknown"), text_align=ft.TextAlign.CENTER)
             return
         rule = bundle.image
-        data = await asyncio.to_thread(lambda: retouch.seen(self._cut(), rule.size, rule.aspect))
+        data = await asyncio.to_thread(lambda: edit.seen(self._cut(), rule.size, rule.aspect))
         side = min(self._room or self._guess())
         self._stage.content = ft.Image(
             data,
@@ -222,7 +223,7 @@ class RetouchScreen(Screen):
         await self._draw()
 
     async def _turn(self, quarters: int) -> None:
-        self._data = await asyncio.to_thread(retouch.turn, self._data, quarters)
+        self._data = await asyncio.to_thread(edit.turn, self._data, quarters)
         self._turned = True
         self._frame = Frame()
         await self._draw()
@@ -232,7 +233,7 @@ class RetouchScreen(Screen):
         await self._draw()
 
     def _cut(self) -> bytes:
-        return self._data if self._frame.box == WHOLE else retouch.cut(self._data, self._frame.box)
+        return self._data if self._frame.box == WHOLE else edit.cut(self._data, self._frame.box)
 
     async def _use(self) -> None:
         changed = self._turned or self._frame.box != WHOLE or self._add is None

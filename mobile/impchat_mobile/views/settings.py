@@ -17,8 +17,8 @@ from impchat import applock, settings, storage
 from impchat.errors import ImpChatError
 from impchat.models import catalog, library
 from impchat.texts import size
-from impchat_mobile import looks
-from impchat_mobile.shell import Screen, Shell
+from impchat_mobile import theme
+from impchat_mobile.app_shell import Screen, Shell
 from impchat_mobile.tuning import memory_bytes, run
 
 _SLIDERS = (  # name, divisions of its range, whole numbers
@@ -40,24 +40,24 @@ class SettingsScreen(Screen):
 
     def build(self) -> ft.View:
         say = self._shell.say
-        self._context_says = looks.faint("", size=13)
+        self._context_says = theme.faint("", size=13)
         self._sampling = ft.Column(spacing=0, tight=True)
         self._fill_sampling()
         self._describe_context()
         page = ft.ListView(
             [
-                looks.heading(say("mobile.looks")),
+                theme.heading(say("mobile.looks")),
                 self._row(say("mobile.theme"), self._themes()),
                 self._row(say("mobile.language"), self._languages()),
-                looks.heading(say("mobile.answers")),
+                theme.heading(say("mobile.answers")),
                 self._sampling,
-                looks.heading(say("mobile.model")),
+                theme.heading(say("mobile.model")),
                 *self._model(),
-                looks.heading(say("mobile.privacy")),
+                theme.heading(say("mobile.privacy")),
                 self._lock(),
-                looks.heading(say("mobile.storage")),
+                theme.heading(say("mobile.storage")),
                 self._storage(),
-                looks.heading(say("mobile.about")),
+                theme.heading(say("mobile.about")),
                 self._tile(ft.Icons.SPEED_ROUNDED, say("mobile.speed"), say("mobile.speed_says"), self._go.speed),
                 self._tile(ft.Icons.INFO_OUTLINE, say("mobile.about"), say("mobile.about_says"), self._go.about),
             ],
@@ -65,10 +65,10 @@ class SettingsScreen(Screen):
             expand=True,
         )
         return ft.View(
-            [ft.SafeArea(looks.column(page, expand=True), expand=True)],
+            [ft.SafeArea(theme.column(page, expand=True), expand=True)],
             padding=0,
             bgcolor=ft.Colors.SURFACE,
-            appbar=looks.bar(say("mobile.settings")),
+            appbar=theme.bar(say("mobile.settings")),
         )
 
     async def shown(self) -> None:
@@ -84,10 +84,10 @@ class SettingsScreen(Screen):
 
     def _tile(self, icon: ft.IconData, title: str, subtitle: str | ft.Text, do: Callable[[], Any]) -> ft.Control:
         return ft.ListTile(
-            leading=ft.Icon(icon, color=looks.FAINT),
+            leading=ft.Icon(icon, color=theme.FAINT),
             title=ft.Text(title),
-            subtitle=looks.faint(subtitle, size=13) if isinstance(subtitle, str) else subtitle,
-            trailing=ft.Icon(ft.Icons.CHEVRON_RIGHT_ROUNDED, color=looks.FAINT),
+            subtitle=theme.faint(subtitle, size=13) if isinstance(subtitle, str) else subtitle,
+            trailing=ft.Icon(ft.Icons.CHEVRON_RIGHT_ROUNDED, color=theme.FAINT),
             on_click=self._shell.on(do),
         )
 
@@ -151,7 +151,7 @@ class SettingsScreen(Screen):
     def _slider(self, name: str, low: float, high: float, divisions: int) -> ft.Control:
         shell = self._shell
         now = getattr(shell.preferences.sampling_of(shell.app.sampling), name)
-        value = ft.Text(_figure(name, now), color=looks.FAINT)
+        value = ft.Text(_figure(name, now), color=theme.FAINT)
 
         def moved(event: ft.Event[ft.Slider]) -> None:
             value.value = _figure(name, event.control.value)
@@ -172,7 +172,7 @@ class SettingsScreen(Screen):
             on_change_end=shell.on(settled),
         )
         words = ft.Row([ft.Text(label, expand=True), value])
-        hint = looks.faint(shell.say(f"help.sampling.{name}"))
+        hint = theme.faint(shell.say(f"help.sampling.{name}"))
         return ft.Container(
             ft.Column([words, hint, ft.Semantics(label=label, content=slider)], spacing=2, tight=True,
                       horizontal_alignment=ft.CrossAxisAlignment.STRETCH),
@@ -244,7 +244,7 @@ class SettingsScreen(Screen):
             on_change=shell.on(self._lock_changed),
         )
         return ft.Container(
-            ft.Column([self._locked, looks.faint(say("mobile.lock_says"), size=13)], tight=True, spacing=2),
+            ft.Column([self._locked, theme.faint(say("mobile.lock_says"), size=13)], tight=True, spacing=2),
             padding=ft.Padding.symmetric(horizontal=20, vertical=4),
         )
 
@@ -275,18 +275,18 @@ class SettingsScreen(Screen):
     def _storage(self) -> ft.Control:
         """Its figures come later; what can be tapped is there from the beginning."""
         shell, say = self._shell, self._shell.say
-        self._used = {name: looks.faint("…", size=13) for name in ("chats", "pictures", "deleted", "models")}
+        self._used = {name: theme.faint("…", size=13) for name in ("chats", "pictures", "deleted", "models")}
         clear = ft.TextButton(say("mobile.clear"), on_click=shell.on(self._ask_clear))
         self._stored = ft.Column(
             [
                 ft.ListTile(
-                    leading=ft.Icon(ft.Icons.CHAT_BUBBLE_OUTLINE_ROUNDED, color=looks.FAINT),
+                    leading=ft.Icon(ft.Icons.CHAT_BUBBLE_OUTLINE_ROUNDED, color=theme.FAINT),
                     title=ft.Text(say("mobile.chats")),
                     subtitle=self._used["chats"],
                     trailing=clear,
                 ),
                 ft.ListTile(
-                    leading=ft.Icon(ft.Icons.IMAGE_OUTLINED, color=looks.FAINT),
+                    leading=ft.Icon(ft.Icons.IMAGE_OUTLINED, color=theme.FAINT),
                     title=ft.Text(say("mobile.pictures")),
                     subtitle=self._used["pictures"],
                 ),

@@ -10,8 +10,8 @@ import asyncio
 import flet as ft
 
 from impchat import speedtest
-from impchat_mobile import looks
-from impchat_mobile.shell import Screen, Shell
+from impchat_mobile import theme
+from impchat_mobile.app_shell import Screen, Shell
 
 
 class SpeedScreen(Screen):
@@ -24,16 +24,16 @@ class SpeedScreen(Screen):
         self._ring = ft.ProgressBar(visible=False, border_radius=4)
         self._go = ft.FilledButton(say("mobile.measure"), on_click=shell.on(self._measure))
         page = ft.Column(
-            [ft.Text(say("mobile.speed_explains"), color=looks.FAINT), self._go, self._ring, self._figures],
+            [ft.Text(say("mobile.speed_explains"), color=theme.FAINT), self._go, self._ring, self._figures],
             spacing=16,
             scroll=ft.ScrollMode.AUTO,
             horizontal_alignment=ft.CrossAxisAlignment.STRETCH,
         )
         return ft.View(
-            [ft.SafeArea(looks.column(ft.Container(page, padding=20), expand=True), expand=True)],
+            [ft.SafeArea(theme.column(ft.Container(page, padding=20), expand=True), expand=True)],
             padding=0,
             bgcolor=ft.Colors.SURFACE,
-            appbar=looks.bar(say("mobile.speed")),
+            appbar=theme.bar(say("mobile.speed")),
         )
 
     async def _measure(self) -> None:
@@ -56,11 +56,11 @@ class SpeedScreen(Screen):
             ("T_total", say("mobile.speed_total"), f"{found.total_s:.2f} s"),
         ]
         self._figures.controls = [
-            looks.card(
+            theme.card(
                 ft.Row(
                     [
                         ft.Column(
-                            [ft.Text(name, weight=ft.FontWeight.W_600), looks.faint(words, size=13)],
+                            [ft.Text(name, weight=ft.FontWeight.W_600), theme.faint(words, size=13)],
                             spacing=2,
                             expand=True,
                         ),

@@ -10,8 +10,8 @@ from typing import Any
 
 import flet as ft
 
-from impchat_mobile import looks
-from impchat_mobile.shell import Screen, Shell
+from impchat_mobile import theme
+from impchat_mobile.app_shell import Screen, Shell
 
 _LONG = 40  # times as long as wide: a thread on any screen
 
@@ -45,8 +45,8 @@ class ViewerScreen(Screen):
         )
         white = {"color": ft.Colors.WHITE}
         tools = [
-            looks.button(ft.Icons.SHARE_OUTLINED, say("mobile.share"), shell.on(self._share), **white),
-            looks.button(ft.Icons.DOWNLOAD_ROUNDED, say("mobile.save_picture"), shell.on(self._save), **white),
+            theme.button(ft.Icons.SHARE_OUTLINED, say("mobile.share"), shell.on(self._share), **white),
+            theme.button(ft.Icons.DOWNLOAD_ROUNDED, say("mobile.save_picture"), shell.on(self._save), **white),
         ]
         bottom: list[ft.Control] = []
         if self._part:
@@ -68,13 +68,13 @@ class ViewerScreen(Screen):
                 bgcolor=ft.Colors.BLACK,
                 color=ft.Colors.WHITE,
                 actions=tools,
-                leading=looks.button(ft.Icons.ARROW_BACK_ROUNDED, say("mobile.back"), shell.on(shell.pop), **white),
+                leading=theme.button(ft.Icons.ARROW_BACK_ROUNDED, say("mobile.back"), shell.on(shell.pop), **white),
             ),
         )
 
     def _picture(self, data: bytes, label: str) -> ft.Control:
         """As large as fits. A very long one is stretched, or nothing of it could be seen."""
-        sides = looks.size(data)
+        sides = theme.size(data)
         fit = ft.BoxFit.FILL if max(sides) > _LONG * min(sides) else ft.BoxFit.CONTAIN
         return ft.Image(data, fit=fit, semantics_label=label, gapless_playback=True)
 

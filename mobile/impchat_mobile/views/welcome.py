@@ -13,8 +13,8 @@ from typing import Any
 import flet as ft
 
 from impchat import paths
-from impchat_mobile import looks
-from impchat_mobile.shell import Shell
+from impchat_mobile import theme
+from impchat_mobile.app_shell import Shell
 
 MARK = (Path(__file__).parents[1] / "mark.svg").read_text(encoding="utf-8")
 
@@ -27,7 +27,7 @@ class Welcome:
         self._shell = shell
         cards = [
             ft.Container(
-                looks.whole(path.read_bytes(), 180, 104, radius=18, label=say("chat.sample", number=number)),
+                theme.whole(path.read_bytes(), 180, 104, radius=18, label=say("chat.sample", number=number)),
                 on_click=shell.on(lambda path=path: sample(path)),
                 border_radius=18,
                 ink=True,
@@ -45,11 +45,11 @@ class Welcome:
             )
             for number in range(1, 5)
         ]
-        self._demo = looks.card(
+        self._demo = theme.card(
             ft.Column(
                 [
                     ft.Text(say("chat.demo"), weight=ft.FontWeight.W_600),
-                    ft.Text(f"{say('chat.demo_says')} {say('mobile.demo_says')}", size=13, color=looks.FAINT),
+                    ft.Text(f"{say('chat.demo_says')} {say('mobile.demo_says')}", size=13, color=theme.FAINT),
                     ft.TextButton(say("mobile.get_real"), on_click=shell.on(models), style=ft.ButtonStyle(padding=0)),
                 ],
                 spacing=2,
@@ -58,12 +58,12 @@ class Welcome:
             padding=ft.Padding.only(left=16, right=16, top=12, bottom=4),
             margin=ft.Margin.only(left=16, right=16, top=20),
         )
-        self._asks_heading = looks.heading(say("chat.asks"))
+        self._asks_heading = theme.heading(say("chat.asks"))
         self._asks = ft.Container(
             ft.Row(asks, spacing=8, wrap=True, run_spacing=8), padding=ft.Padding.only(left=16, right=16, top=6)
         )
         title = ft.Text(say("chat.welcome"), size=26, weight=ft.FontWeight.W_600, text_align=ft.TextAlign.CENTER)
-        self._lead = ft.Text("", size=15, color=looks.FAINT, text_align=ft.TextAlign.CENTER)
+        self._lead = ft.Text("", size=15, color=theme.FAINT, text_align=ft.TextAlign.CENTER)
         self.control = ft.Column(
             [
                 ft.Container(height=28),
@@ -75,7 +75,7 @@ class Welcome:
                               horizontal_alignment=ft.CrossAxisAlignment.CENTER),
                     padding=ft.Padding.symmetric(horizontal=32, vertical=16),
                 ),
-                looks.heading(say("chat.samples")),
+                theme.heading(say("chat.samples")),
                 ft.Container(
                     ft.Row(cards, spacing=10, scroll=ft.ScrollMode.HIDDEN), padding=ft.Padding.only(left=16, top=6)
                 ),

@@ -43,7 +43,7 @@ def main() -> None:
         for _ in range(TIMES):
             with tempfile.TemporaryDirectory() as data:
                 begun = time.perf_counter()
-                command = [sys.executable, "-m", "impchat.cli", "mobile", "--port", "0", "--data", data]
+                command = [sys.executable, "-m", "impchat.cli.main", "mobile", "--port", "0", "--data", data]
                 app = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
                 assert app.stdout
                 address = next(word for word in app.stdout.readline().split() if word.startswith("http"))

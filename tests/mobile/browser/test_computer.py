@@ -14,7 +14,7 @@ import segno
 from playwright.sync_api import Page
 
 from impchat.models import copying
-from impchat.pairing import Link
+from impchat.peers.pairing import Link
 from tests.core.scripted import ScriptedEngine
 from tests.mobile.browser.conftest import Camera, Open
 from tests.mobile.browser.test_chat import HINT, attach, photograph

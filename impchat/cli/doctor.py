@@ -1,0 +1,170 @@
+"""What runs here and what does not: Python, packages, the data folder, disk, memory, the model.
+
+In: a data folder and the name or place of a model. Out: findings in order, each with a level; nothing is changed but
+that a missing data folder is made.
+This file does not know how findings are shown, nor how anything else of ImpChat works.
+"""
+
+from __future__ import annotations
+
+import importlib
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from impchat import app, paths, settings
+from impchat.engines.local.engine import threads_for
+from impchat.engines.remote.engine import RemoteEngine
+from impchat.errors import EngineError, ImpChatError
+from impchat.history.store import History
+from impchat.models import catalog, library
+from impchat.peers import servers
+from impchat.peers.servers import Server
+from impchat.texts import say, size
+
+_CORE = (  # distribution -> the module whose import proves that it works here
+    ("numpy", "numpy"),
+    ("pillow", "PIL.Image"),
+    ("sqlite-utils", "sqlite_utils"),
+    ("httpx", "httpx"),
+    ("httpx-sse", "httpx_sse"),
+    ("certifi", "certifi"),
+    ("dnspython", "dns.message"),
+    ("platformdirs", "platformdirs"),
+    ("rich", "rich"),
+    ("onnxruntime", "onnxruntime"),
+    ("llama-cpp-python", "llama_cpp"),
+    ("jinja2", "jinja2"),
+)
+_EXTRAS = (
+    ("gradio", "web"),
+    ("pillow-heif", "web"),
+    ("torch", "convert"),
+    ("transformers", "convert"),
+    ("huggingface-hub", "convert"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`level` "bad": ImpChat cannot answer until this is mended; "warn": it works, with a limit; "note": nothing is
+    wrong, but good to know; "ok"."""
+
+    level: Literal["ok", "note", "warn", "bad"]
+    key: str  # of the catalogue
+    values: dict[str, Any]
+
+    def sentence(self, language: str) -> str:
+        """What was found and what to do about it. An error among the values is told in the same language."""
+        values = {k: v.sentence(language) if isinstance(v, ImpChatError) else v for k, v in self.values.items()}
+        return say(self.key, language, **values)
+
+
+def examine(data: Path, model: str | Path | None, server: Server | None = None) -> Iterator[Finding]:
+    """The findings, as they are made. `server`: who answers in place of a model here."""
+    yield _python()
+    for distribution, module in _CORE:
+        yield _package(distribution, module)
+    for distribution, extra in _EXTRAS:
+        yield _extra(distribution, extra)
+    yield from _data(data)
+    yield from _server(server) if server else _model(data, model)
+
+
+def _python() -> Finding:
+    values = {"version": platform.python_version(), "place": sys.executable, "system": platform.platform()}
+    return Finding("ok" if sys.version_info >= (3, 11) else "bad", "doctor.python", values)
+
+
+def _package(distribution: str, module: str) -> Finding:
+    try:
+        version = metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return Finding("bad", "doctor.package_missing", {"package": distribution})
+    try:
+        importlib.import_module(module)
+    except (ImportError, OSError, RuntimeError) as exc:  # a library of its own may not load here
+        return Finding("bad", "doctor.package_broken", {"package": distribution, "version": version, "detail": exc})
+    return Finding("ok", "doctor.package", {"package": distribution, "version": version})
+
+
+def _extra(distribution: str, extra: str) -> Finding:
+    try:
+        version = metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return Finding("note", "doctor.extra_missing", {"package": distribution, "extra": extra})
+    return Finding("ok", "doctor.package", {"package": distribution, "version": version})
+
+
+def _data(data: Path) -> Iterator[Finding]:
+    try:
+        paths.ensure_data_dir(data)
+        with tempfile.TemporaryFile(dir=data):
+            pass
+        yield Finding("ok", "doctor.data", {"path": data})
+        history = History(paths.history_file(data))
+        count = len(history.conversations(settings.OWNER, limit=1_000_000))
+        history.close()
+        yield Finding("ok", "doctor.history", {"count": count})
+    except OSError as exc:
+        yield Finding("bad", "doctor.data_unwritable", {"path": data, "detail": exc.strerror or exc})
+        return
+    except ImpChatError as exc:
+        yield Finding("bad", "doctor.error", {"error": exc})
+        return
+    free = shutil.disk_usage(data).free
+    level: Literal["ok", "warn"] = "ok" if free >= settings.DISK_LOW_BYTES else "warn"
+    yield Finding(level, f"doctor.disk_{level}", {"free": size(free), "low": size(settings.DISK_LOW_BYTES)})
+
+
+def _server(server: Server) -> Iterator[Finding]:
+    url = server.urls[0]
+    if servers.is_readable(url):
+        yield Finding("warn", "doctor.server_readable", {"url": url})
+    engine = RemoteEngine(server)
+    try:
+        facts, info = engine.connect(), engine.info
+    except ImpChatError as exc:
+        yield Finding("bad", "doctor.error", {"error": exc})
+        return
+    finally:
+        engine.close()
+    values = {"name": server.name, "url": facts.url, "model": info.model, "known": ", ".join(facts.models)}
+    if facts.listed and info.model not in facts.models:
+        yield Finding("bad", "doctor.error", {"error": EngineError("remote.no_model", **values)})
+        return
+    yield Finding("ok", "doctor.server" if facts.listed else "doctor.server_mute", values)
+    if info.context_tokens:
+        yield Finding("ok", "doctor.server_reads", {"tokens": info.context_tokens})
+    if not info.vision:
+        yield Finding("warn", "doctor.error", {"error": EngineError("remote.no_vision", **values)})
+
+
+def _model(data: Path, model: str | Path | None) -> Iterator[Finding]:
+    try:
+        bundle = app.choose_bundle(data, model)
+        bundle.verify()
+    except ImpChatError as exc:
+        yield Finding("bad", "doctor.error", {"error": exc})
+        return
+    values = {"name": bundle.name, "id": bundle.id, "path": bundle.path, "size": size(bundle.size_bytes)}
+    yield Finding("ok", "doctor.model", values)
+    if bundle.demo:
+        yield Finding("note", "demo.label", {})
+    if bundle.unverified:
+        yield Finding("warn", "unverified.label", {"model": bundle.id})
+    yield Finding("ok", "doctor.engine", {"threads": threads_for(bundle)})
+    if memory := library.memory():
+        needed = catalog.memory_bytes(catalog.ENTRIES.get(bundle.id), bundle.size_bytes, bundle.context_tokens)
+        level: Literal["ok", "warn"] = "ok" if memory.free >= needed else "warn"
+        yield Finding(level, f"doctor.memory_{level}", {"free": size(memory.free), "needed": size(needed)})
+    for row in library.models(data):
+        if row.unfinished:
+            values = {"model": row.id, "word": row.unfinished, "size": size(row.disk_bytes)}
+            yield Finding("note", "doctor.unfinished", values)

@@ -1,0 +1,160 @@
+"""`impchat history`: list, show, search, export, import, delete and restore conversations.
+
+In: an open history and the parsed words of the command. Out: text on stdout, files, and exit codes.
+This file does not know models: old conversations can be read where none runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from impchat import presentation, settings
+from impchat.cli.terminal import Screen, printable, read_file
+from impchat.errors import HistoryError, SettingsError
+from impchat.history import archive
+from impchat.history.store import History
+from impchat.messages import Conversation, Message
+
+SHORT = 8  # characters of a uuid that are shown; any beginning that only one conversation has is taken
+_OWNER = settings.OWNER
+
+
+def run(history: History, screen: Screen, args: argparse.Namespace) -> int:
+    """Do what `args.action` says; the exit code."""
+    return {
+        "list": _list,
+        "show": _show,
+        "search": _search,
+        "export": _export,
+        "import": _import,
+        "delete": _delete,
+        "restore": _restore,
+    }[args.action](history, screen, args)
+
+
+def find(history: History, beginning: str, deleted: bool | None = None) -> Conversation:
+    """The conversation whose uuid begins so; `deleted` says which kind, None: both.
+
+    Raises HistoryError "history.no_conversation" or "history.ambiguous"."""
+    kinds = (False, True) if deleted is None else (deleted,)
+    rows = [c for kind in kinds for c in _all(history, deleted=kind) if c.uuid.startswith(beginning.lower())]
+    if not rows or not beginning:
+        raise HistoryError("history.no_conversation", conversation=beginning)
+    if len(rows) > 1:
+        raise HistoryError("history.ambiguous", conversation=beginning, count=len(rows))
+    return rows[0]
+
+
+def _all(history: History, **which: bool) -> list[Conversation]:
+    return history.conversations(_OWNER, limit=sys.maxsize, **which)  # type: ignore[arg-type]
+
+
+def _list(history: History, screen: Screen, args: argparse.Namespace) -> int:
+    rows = history.conversations(_OWNER, folder=args.folder, tag=args.tag, deleted=args.deleted, limit=args.count)
+    for row in rows:
+        _line(screen, row)
+    if not rows:
+        screen.note("history.none")
+    return 0
+
+
+def _line(screen: Screen, row: Conversation) -> None:
+    day = row.updated_utc[:16].replace("T", " ")
+    print(f"{row.uuid[:SHORT]}  {day}  {printable(presentation.title_of(row, screen.language))}")
+
+
+def _show(history: History, screen: Screen, args: argparse.Namespace) -> int:
+    row = find(history, args.conversation)
+    print(f"# {printable(presentation.title_of(row, screen.language))}\n")
+    for message in history.branch(row.uuid, _OWNER):
+        _print_message(history, screen, message)
+    return 0
+
+
+def _print_message(history: History, screen: Screen, message: Message) -> None:
+    print(f"{screen.text(f'portability.{message.role}', model=message.model)}:")
+    for sha in message.images:
+        image = history.image(sha)
+        print(f"[{screen.text('history.picture', width=image.width, height=image.height)}]")
+    if message.text:
+        print(printable(message.text))
+    if message.state != "done":
+        print(f"({screen.text(f'portability.{message.state}')})")
+    print()
+
+
+def _search(history: History, screen: Screen, args: argparse.Namespace) -> int:
+    hits = history.search(_OWNER, " ".join(args.words))
+    for hit in hits:
+        print(f"{hit.conversation[:SHORT]}  {printable(hit.title)}\n    {printable(hit.snippet)}")
+    if not hits:
+        screen.note("history.nothing_found")
+    return 0
+
+
+def _export(history: History, screen: Screen, args: argparse.Namespace) -> int:
+    row = find(history, args.conversation)
+    name = f"impchat-{row.uuid[:SHORT]}{'.md' if args.markdown else '.zip'}"
+    target = Path(os.path.expanduser(args.output or name))
+    if args.markdown:
+        _write(target, archive.export_markdown(history, row.uuid, _OWNER, screen.language).encode())
+        for name, data in archive.image_files(history, row.uuid, _OWNER).items():
+            if not (target.parent / name).exists():  # its name says what is in it
+                _write(target.parent / name, data)
+    else:
+        _write(target, archive.export_zip(history, row.uuid, _OWNER))
+    screen.note("history.exported", path=target)
+    return 0
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Make a new file. Raises SettingsError "file.exists" or "file.unwritable"."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise SettingsError("file.unwritable", path=path.parent, detail=exc.strerror or exc) from exc
+    try:
+        with path.open("xb") as out:
+            try:
+                out.write(data)
+                out.flush()
+            except OSError:
+                path.unlink()  # half of it is of no use, and would be in the way
+                raise
+    except FileExistsError as exc:
+        raise SettingsError("file.exists", path=path) from exc
+    except OSError as exc:
+        raise SettingsError("file.unwritable", path=path, detail=exc.strerror or exc) from exc
+
+
+def _import(history: History, screen: Screen, args: argparse.Namespace) -> int:
+    row = archive.import_zip(history, read_file(args.file), _OWNER)
+    screen.note("history.imported")
+    _line(screen, row)
+    return 0
+
+
+def _delete(history: History, screen: Screen, args: argparse.Namespace) -> int:
+    row = find(history, args.conversation, deleted=False)
+    if not args.yes:
+        if not sys.stdin.isatty():
+            raise SettingsError("delete.unconfirmed")
+        if not screen.confirm("history.confirm_delete", title=printable(presentation.title_of(row, screen.language))):
+            screen.note("history.kept")
+            return 1
+    history.delete_conversation(row.uuid, _OWNER)
+    screen.note("history.deleted", conversation=row.uuid[:SHORT])
+    return 0
+
+
+def _restore(history: History, screen: Screen, args: argparse.Namespace) -> int:
+    row = find(history, args.conversation)
+    if row.deleted_utc:
+        history.restore_conversation(row.uuid, _OWNER)
+    else:
+        screen.note("history.not_deleted")
+    _line(screen, row)
+    return 0

@@ -1,0 +1,73 @@
+"""A bundle on this machine: llama.cpp and onnxruntime, several conversations at once, nothing read twice.
+
+In: a bundle; prompts, from any thread. Out: their events. This file loads the model and checks what it is asked to
+load; `scheduler` does the work.
+"""
+
+from __future__ import annotations
+
+from impchat import settings
+from impchat.bundle import Bundle
+from impchat.engines import EngineInfo
+from impchat.engines.local.backend import Vision
+from impchat.engines.local.base import ScheduledEngine, check_sizes
+from impchat.engines.local.llama import Context, Model, default_threads
+from impchat.engines.local.scheduler import Scheduler
+from impchat.engines.local.vision import OnnxVision
+from impchat.errors import ImpChatError, ModelError
+
+
+def threads_for(bundle: Bundle) -> int:
+    """How many threads a LocalEngine of `bundle` takes: all that it may use, one for a model too small for more."""
+    return default_threads() if bundle.size_bytes >= settings.SMALL_MODEL_BYTES else 1
+
+
+class LocalEngine(ScheduledEngine):
+    """The Engine of a bundle. Takes `slots` conversations at a time, others wait; each keeps its KV cache until its
+    slot is needed for another one."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        slots: int = settings.SLOTS,
+        context_tokens: int | None = None,
+        threads: int | None = None,
+        packed: bool = True,
+    ) -> None:
+        """`context_tokens`: of each conversation; None: the bundle's. `threads`: None: as many as processors, one for
+        a model below `settings.SMALL_MODEL_BYTES`. `packed`: see `OnnxVision`.
+
+        Loads the model. Raises ModelError "model.load_failed" or "model.parts_disagree", EngineError
+        "engine.out_of_memory", "engine.not_installed" or "engine.no_mtmd", SettingsError "option.out_of_range"."""
+        context_tokens = bundle.context_tokens if context_tokens is None else context_tokens
+        if threads is None:
+            threads = threads_for(bundle)
+        check_sizes(slots, context_tokens, threads)
+        info = EngineInfo("local", bundle.id, context_tokens, True, bundle.image.tokens, bundle.sampling)
+        super().__init__(info, _load(bundle, slots, context_tokens, threads, packed))
+
+
+def _load(bundle: Bundle, slots: int, context_tokens: int, threads: int, packed: bool) -> Scheduler:
+    model = Model(bundle.language)
+    vision: Vision | None = None
+    try:
+        vision = open_eyes(bundle, model, threads, packed)
+        if vision.hidden != model.hidden:
+            raise ModelError("model.parts_disagree", path=str(bundle.path))
+        context = Context(model, slots, context_tokens, settings.BATCH_TOKENS, threads)
+    except ImpChatError:
+        if vision:
+            vision.free()
+        model.free()
+        raise
+    return Scheduler(bundle, model, context, vision, slots, context_tokens)
+
+
+def open_eyes(bundle: Bundle, model: Model, threads: int, packed: bool = True) -> Vision:
+    """What looks at the pictures for `bundle`, whose language model is `model`. Raises as LocalEngine."""
+    if bundle.mmproj is None:
+        return OnnxVision(bundle, threads, packed)
+    from impchat.engines.local.mtmd import MtmdVision  # no phone has it
+
+    return MtmdVision(bundle, model, threads)

@@ -1,0 +1,451 @@
+"""The thread that owns the model: prompts in, events out, several at once.
+
+In: requests, from any thread. Out: their events. In each step it decodes one batch: the latest token of every answer
+that runs, and a chunk of the prompts that are being read; pictures are encoded on another thread meanwhile. So answers
+go on while a long prompt is read, new ones join at any time, and what the KV cache holds is not read again. Each
+prompt is tokenised on a thread of its own. A fault in the work for one request ends that request alone.
+This file does not know conversations beyond their key, nor who reads the events.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+from impchat import prompts, settings
+from impchat.bundle import Bundle
+from impchat.engines import check_sampling
+from impchat.engines.detokenizer import Words
+from impchat.engines.local import kv_cache, spelling
+from impchat.engines.local.backend import Context, Model, Outcome, Row, Sampler, Vision
+from impchat.engines.local.request import LocalHandle, Request
+from impchat.engines.local.vision import Eyes, Seen
+from impchat.errors import EngineError, ImpChatError
+from impchat.messages import (
+    Encoding,
+    Event,
+    Failed,
+    Finished,
+    FinishReason,
+    Picture,
+    Reading,
+    Ready,
+    Sampling,
+)
+
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
+
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one request adds to a batch: cells that follow those in its slot, all tokens or all of pictures."""
+
+    request: Request
+    slot: kv_cache.Slot
+    cells: list[kv_cache.Cell]
+    logits: bool  # a token is sampled behind the last of them
+
+
+class Scheduler:
+    """The thread that owns model and context. `submit`, `stop` and `close` may be called from any thread."""
+
+    def __init__(
+        self, bundle: Bundle, model: Model, context: Context, vision: Vision, slots: int, context_tokens: int
+    ) -> None:
+        self._bundle = bundle
+        self._model = model
+        self._context = context
+        self._vision = vision
+        self._context_tokens = context_tokens
+        self._slots = kv_cache.Slots(context, slots)
+        self._commands: queue.SimpleQueue[Request | Seen | None] = queue.SimpleQueue()  # None: look around
+        self._eyes = Eyes(vision, self._is_wanted, self._commands.put)
+        # The scheduler's own: requests that wait for a slot, those that have one, and who first asked for a picture.
+        self._waiting: list[Request] = []
+        self._active: list[Request] = []
+        self._looking: dict[str, Request] = {}
+        # Under the lock: what a stop from another thread needs to know.
+        self._lock = threading.Lock()
+        self._open: set[Request] = set()  # without their last event
+        self._in_flight: set[Request] = set()  # in the batch that is being decoded
+        self._preparing: set[threading.Thread] = set()
+        self._closing = False
+        self._broken = False
+        self._thread = threading.Thread(target=self._run, name="impchat-scheduler", daemon=True)
+        self._thread.start()
+
+    # For other threads
+
+    def submit(self, request: Request) -> LocalHandle:
+        work = threading.Thread(target=self._prepare, args=(request,), name="impchat-prompt", daemon=True)
+        with self._lock:
+            self._open.add(request)
+            if self._closing:
+                self._end(request, _failed(EngineError("engine.closed")))
+            else:
+                self._preparing.add(work)
+                work.start()
+        return LocalHandle(request, self.stop)
+
+    @property
+    def broken(self) -> bool:
+        """Whether a fault has ended the thread: nothing is answered any more."""
+        return self._broken
+
+    def stop(self, request: Request) -> None:
+        with self._lock:
+            if request.ended:
+                return
+            self._finish(request, "stopped")
+            if request in self._in_flight:
+                self._context.abort()
+        self._commands.put(None)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closing = True
+            for request in [*self._open]:
+                self._finish(request, "stopped")
+            self._context.abort()
+        self._commands.put(None)
+        self._thread.join()
+
+    def abandon(self) -> None:
+        """Close without waiting. Takes no lock, for the garbage collector may call it in the middle of anything."""
+        self._closing = True
+        self._commands.put(None)
+
+    # Events; the lock is held
+
+    def _end(self, request: Request, event: Ready | Finished | Failed) -> None:
+        request.ended = True
+        request.events.put(event)
+        self._open.remove(request)
+
+    def _finish(self, request: Request, reason: FinishReason) -> None:
+        request.tell(request.words.end())
+        self._end(request, Finished(reason, request.stats(), request.answer_tokens()))
+
+    # Events; the lock is not held
+
+    def _tell(self, request: Request, event: Event) -> None:
+        with self._lock:
+            if request.ended:
+                return
+            if isinstance(event, Ready | Finished | Failed):
+                self._end(request, event)
+            else:
+                request.events.put(event)
+
+    # The thread
+
+    def _run(self) -> None:
+        progress = False
+        try:
+            while not self._closing:
+                self._collect(wait=not progress)
+                self._release()
+                progress = self._admit()
+                progress = self._step() or progress
+        finally:
+            with self._lock:
+                self._broken, self._closing = not self._closing, True
+                for request in [*self._open]:
+                    if self._broken:  # a fault ended the loop: nobody may wait for ever
+                        self._end(request, _failed(EngineError("engine.broken")))
+                    else:
+                        self._finish(request, "stopped")
+                preparing = [*self._preparing]
+            for work in preparing:  # they use the model
+                work.join()
+            self._release()
+            self._eyes.close()
+            self._vision.free()
+            self._context.free()
+            self._model.free()
+
+    def _collect(self, wait: bool) -> None:
+        """Take what came in; with `wait`, at least one command."""
+        while True:
+            try:
+                command = self._commands.get(block=wait)
+            except queue.Empty:
+                return
+            wait = False
+            if isinstance(command, Seen):
+                self._seen(command)
+            elif command is not None:
+                self._waiting.append(command)
+
+    def _prepare(self, request: Request) -> None:
+        """Render a new request, then let it wait for a slot; the body of a thread of its own, because text of many
+        megabytes takes seconds to tokenise."""
+        try:
+            with self._faults_of(request):
+                if not request.ended:
+                    self._render(request)
+        finally:
+            with self._lock:
+                self._preparing.discard(threading.current_thread())
+            self._commands.put(request)  # also one that ended: it is let go of there
+
+    def _render(self, request: Request) -> None:
+        bundle, tokens = self._bundle, self._bundle.image.tokens
+        bos = self._model.bos if bundle.text.add_bos else None
+        tokenize = prompts.in_nfc(self._model.tokenize) if bundle.text.nfc else self._model.tokenize
+        writing = (bundle.writing, cache(tokenize), bundle.text.eos[0], bos)
+        if request.sampling is not None:
+            check_sampling(request.sampling)
+        asked = spelling.plainly_spelt(request.prompt) if bundle.text.plain else request.prompt
+        prompt, dropped = prompts.fit(asked, *writing, picture_tokens=tokens, context_tokens=self._context_tokens)
+        pieces = [*prompts.render(prompt, *writing), prompts.Tokens(prompt.begun)]
+        request.cells = kv_cache.cells(pieces, tokens)
+        request.pictures = {piece.sha256: piece for piece in pieces if isinstance(piece, Picture)}
+        if dropped:
+            self._tell(request, dropped)
+
+    @contextmanager
+    def _faults_of(self, request: Request) -> Iterator[None]:
+        """Around the work for one request: an exception ends that request."""
+        try:
+            yield
+        except ImpChatError as exc:
+            self._tell(request, _failed(exc))
+        except Exception:  # noqa: BLE001 - a fault of ours or of a library must not end the work for everybody else
+            _log.exception("a request ended by a fault")
+            self._tell(request, _failed(EngineError("engine.fault")))
+
+    def _is_wanted(self, sha256: str) -> bool:
+        """Whether any request still waits for this picture; called on the thread of the eyes."""
+        with self._lock:
+            return any(sha256 in request.pictures for request in self._open)
+
+    def _seen(self, seen: Seen) -> None:
+        """Give a picture's embeddings, or why there are none, to all who wait for them."""
+        self._looking.pop(seen.sha256).vision_s += seen.seconds
+        for request in self._active:
+            if request.ended or seen.sha256 not in request.pictures:
+                continue
+            if seen.embeddings is not None:
+                request.embeddings[seen.sha256] = seen.embeddings
+            elif seen.error is not None:
+                self._tell(request, _failed(seen.error))
+            elif seen.sha256 not in request.embeddings:  # it came when the picture had just been passed over
+                self._look(request, seen.sha256)
+
+    def _look(self, request: Request, sha256: str) -> None:
+        """Have a picture of `request` encoded, once for all who wait for it."""
+        if sha256 not in self._looking:
+            self._looking[sha256] = request
+            self._eyes.look(request.pictures[sha256])
+
+    def _release(self) -> None:
+        """Let go of requests that ended."""
+        for request in [*self._active, *self._waiting]:
+            if request.ended:
+                request.forget()
+        self._active = [r for r in self._active if not r.ended]
+        self._waiting = [r for r in self._waiting if not r.ended]
+
+    def _admit(self) -> bool:
+        """Give slots to those that wait, answers before prefills; whether anything changed."""
+        changed = False
+        for request in sorted(self._waiting, key=lambda r: r.sampling is None):
+            if any(_is_ahead(other, request) for other in self._active):
+                continue
+            if request.sampling is None and self._slots.holds(request.cells):
+                request.cached = len(request.cells)
+                self._tell(request, Ready(request.stats()))
+                changed = True
+                continue
+            # The last token of an answer's prompt is always read, for its logits.
+            slot = self._slots.take(request.prompt.key, request.cells[: -1 if request.sampling else None])
+            if slot is None:
+                break
+            request.slot = slot
+            self._waiting.remove(request)
+            self._active.append(request)
+            with self._faults_of(request):
+                self._begin(request, slot)
+            changed = True
+        return changed
+
+    def _begin(self, request: Request, slot: kv_cache.Slot) -> None:
+        """A request has its slot: have its pictures looked at, as far as they are not in the KV cache."""
+        request.cached = len(slot.cells)
+        if request.sampling:
+            request.words = Words((*self._bundle.text.stop, *request.sampling.stop), request.prompt.is_continued)
+            seed = request.sampling.seed
+            request.sampler = self._model.sampler(request.sampling, random.getrandbits(31) if seed is None else seed)
+            if request.prompt.begun and not self._resume(request, request.sampling, request.sampler):
+                return
+        new = request.cells[request.cached :]
+        for sha256 in dict.fromkeys(cell[0] for cell in new if not isinstance(cell, int)):
+            known = self._vision.cached(sha256)
+            if known is not None:
+                request.embeddings[sha256] = known
+                continue
+            self._tell(request, Encoding(sha256))
+            self._look(request, sha256)
+        self._tell(request, Reading(0, len(new)))
+
+    def _resume(self, request: Request, sampling: Sampling, sampler: Sampler) -> bool:
+        """Bring the answer to where it was cut off; whether there is room for it to go on."""
+        for token in request.prompt.begun:
+            sampler.accept(token)
+            request.add(token, self._model.piece(token))
+        request.told = len(request.tokens)
+        full = len(request.tokens) >= sampling.max_tokens or len(request.cells) > self._context_tokens
+        if full:
+            with self._lock:
+                if not request.ended:
+                    self._finish(request, "length")
+        return not full
+
+    def _step(self) -> bool:
+        """Decode one token of every answer and a chunk of the prompts; whether there was anything to decode."""
+        texts: list[_Part] = []
+        pictures: list[_Part] = []
+        for request in self._active:
+            if request.slot and request.next is not None:
+                texts.append(_Part(request, request.slot, [request.next], logits=True))
+        chunk = settings.PREFILL_SHARED_TOKENS if texts else settings.PREFILL_CHUNK_TOKENS
+        budget = min(chunk, self._context.batch_tokens - len(texts))
+        readers = [r for r in self._active if r.reading]
+        for request in readers:
+            part = _next_part(request, budget)
+            if part is not None:
+                budget -= len(part.cells)
+                (texts if isinstance(part.cells[0], int) else pictures).append(part)
+        if readers:  # who was first this time is last next time
+            self._active.remove(readers[0])
+            self._active.append(readers[0])
+        for parts in (texts, pictures):  # a batch holds either tokens or embeddings
+            if parts:
+                self._decode(parts)
+        return bool(texts or pictures)
+
+    def _decode(self, parts: list[_Part]) -> None:
+        """Decode `parts` in one batch. Aborted, for someone in it was stopped: the others come again in the next
+        step. Failed: each is tried alone, and who fails then is told so."""
+        with self._lock:
+            parts = [part for part in parts if not part.request.ended]
+            if not parts:
+                return
+            self._in_flight = {part.request for part in parts}
+            self._context.rearm()
+        begun = time.perf_counter()
+        try:
+            outcome = self._context.decode(*_batch(parts))
+        except Exception:  # noqa: BLE001 - as in _faults_of
+            _log.exception("a decode failed")
+            outcome = Outcome.FAILED
+        seconds = time.perf_counter() - begun
+        with self._lock:
+            self._in_flight = set()
+        if outcome is not Outcome.DONE:
+            for part in parts:
+                self._context.remove(part.slot.sequence, len(part.slot.cells))
+            if outcome is Outcome.FAILED and len(parts) == 1:
+                self._tell(parts[0].request, _failed(EngineError("engine.decode_failed")))
+            elif outcome is Outcome.FAILED:
+                for part in parts:
+                    self._decode([part])
+            return
+        row = -1
+        for part in parts:
+            row += len(part.cells)
+            part.slot.cells += part.cells
+            with self._faults_of(part.request):
+                self._advance(part, row, seconds)
+
+    def _advance(self, part: _Part, row: int, seconds: float) -> None:
+        """`part`, whose last row in the batch was `row`, is in the KV cache: what follows from that."""
+        request = part.request
+        if request.reading:
+            request.read += len(part.cells)
+            request.prefill_s += seconds
+            total = len(request.cells) - request.cached
+            self._tell(request, Reading(request.read, total))
+            if request.sampling is None and request.read == total:
+                self._tell(request, Ready(request.stats()))
+        if part.logits and request.sampler:
+            self._accept(request, part.slot, request.sampler.pick(self._context, row))
+
+    def _accept(self, request: Request, slot: kv_cache.Slot, token: int) -> None:
+        """`token` continues the answer, or ends it."""
+        assert request.sampling
+        piece = self._model.piece(token)
+        with self._lock:
+            if request.ended:
+                return
+            request.last_at = time.perf_counter()
+            request.first_at = request.first_at or request.last_at
+            if token in self._bundle.text.eos:
+                self._finish(request, "stop")
+                return
+            request.tell(request.add(token, piece))
+            if request.words.stopped:
+                self._finish(request, "stop")
+            elif len(request.tokens) >= request.sampling.max_tokens or len(slot.cells) >= self._context_tokens:
+                self._finish(request, "length")
+            else:
+                request.next = token
+
+
+def _is_ahead(other: Request, request: Request) -> bool:
+    """Whether `other` is just reading what `request` begins with too: better to wait and share than to read it twice.
+    So a question joins the prefill of its picture, and two people who ask about one picture read it once."""
+    if other.ended or other.slot is None or not other.reading:
+        return False
+    return kv_cache.common(other.cells, request.cells) > len(other.slot.cells)
+
+
+def _next_part(request: Request, budget: int) -> _Part | None:
+    """The next cells of a prompt, at most `budget`, all tokens or all of pictures; None where the
+    embeddings are not there yet."""
+    slot = request.slot
+    assert slot is not None
+    at = len(slot.cells)
+    part: list[kv_cache.Cell] = []
+    for cell in request.cells[at : at + budget]:
+        if not isinstance(cell, int) and cell[0] not in request.embeddings:
+            break
+        if part and isinstance(cell, int) is not isinstance(part[0], int):
+            break
+        part.append(cell)
+    if not part:
+        return None
+    return _Part(request, slot, part, logits=request.sampling is not None and at + len(part) == len(request.cells))
+
+
+def _batch(parts: list[_Part]) -> tuple[list[Row], NDArray[numpy.float32] | None]:
+    """The rows of `parts`, and their embeddings where they are of pictures."""
+    import numpy as np
+
+    rows, seen = [], []
+    for part in parts:
+        start, last = len(part.slot.cells), len(part.cells) - 1
+        for n, cell in enumerate(part.cells):
+            token = cell if isinstance(cell, int) else 0
+            rows.append(Row(part.slot.sequence, start + n, token, part.logits and n == last))
+            if not isinstance(cell, int):
+                seen.append(part.request.embeddings[cell[0]][cell[1]])
+    return rows, np.stack(seen) if seen else None
+
+
+def _failed(error: ImpChatError) -> Failed:
+    return Failed(error.code, error.values)

@@ -1,0 +1,182 @@
+"""Pictures -> embeddings for the language model, each picture once.
+
+In: a picture's stored bytes. Out: float32 embeddings, (tokens, hidden), from the bundle's vision file by onnxruntime;
+the latest are kept by the picture's hash. `Eyes` encodes on a thread of its own, so that answers go on meanwhile.
+This file does not know prompts or the language model.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from impchat import images, settings
+from impchat.bundle import Bundle
+from impchat.engines.local.backend import Vision
+from impchat.errors import EngineError, ImpChatError, ModelError
+from impchat.messages import Picture
+
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
+
+_log = logging.getLogger(__name__)
+_SILENT = 4  # onnxruntime's log: fatal errors only
+
+
+class CachedVision(ABC):
+    """Eyes that remember the latest pictures. All methods may be called from any thread; pictures are encoded one at a
+    time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # of the cache
+        self._encoding = threading.Lock()
+        self._cache: OrderedDict[str, NDArray[numpy.float32]] = OrderedDict()  # oldest use first
+
+    def cached(self, sha256: str) -> NDArray[numpy.float32] | None:
+        """The embeddings of the picture with this hash, where it was encoded lately."""
+        with self._lock:
+            if sha256 in self._cache:
+                self._cache.move_to_end(sha256)
+            return self._cache.get(sha256)
+
+    def encode(self, picture: Picture) -> NDArray[numpy.float32]:
+        """float32 (tokens, hidden), not to be written to. Raises ImageError for bytes that are no picture,
+        EngineError "engine.vision_failed"."""
+        with self._encoding:
+            known = self.cached(picture.sha256)
+            if known is not None:
+                return known
+            embeddings = self._encode(picture)
+            embeddings.setflags(write=False)
+            with self._lock:
+                self._cache[picture.sha256] = embeddings
+                while len(self._cache) > settings.EMBEDDING_CACHE:
+                    self._cache.popitem(last=False)
+            return embeddings
+
+    @abstractmethod
+    def _encode(self, picture: Picture) -> NDArray[numpy.float32]:
+        """As `encode`, for a picture that is not remembered; an array of its own."""
+
+
+class OnnxVision(CachedVision):
+    """The eyes of a bundle."""
+
+    def __init__(self, bundle: Bundle, threads: int, packed: bool = True) -> None:
+        """`packed`: copy the weights into the order in which the processor wants them. A picture then takes half the
+        time, the eyes a second more to open, and memory of their own for the copy (docs/benchmarks.md).
+
+        Raises ModelError "model.load_failed" or "model.parts_disagree", EngineError "engine.not_installed"."""
+        super().__init__()
+        try:
+            import onnxruntime
+            from onnxruntime.capi import onnxruntime_pybind11_state as state
+        except (ImportError, OSError) as exc:
+            raise EngineError("engine.not_installed", package="onnxruntime", detail=str(exc)) from exc
+        # The classes that onnxruntime raises have no base of their own.
+        raised = [k for k in vars(state).values() if isinstance(k, type) and issubclass(k, Exception)]
+        self._failures: tuple[type[Exception], ...] = (*raised, MemoryError)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _SILENT
+        if not packed:
+            options.add_session_config_entry("session.disable_prepacking", "1")
+        # Threads that wait for the next picture by spinning would take the processors from the language model.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session: Any = onnxruntime.InferenceSession(bundle.vision, options, ["CPUExecutionProvider"])
+        except self._failures as exc:
+            raise ModelError("model.load_failed", path=str(bundle.vision), detail=_short(exc)) from exc
+        shape = self._session.get_outputs()[0].shape
+        if len(shape) != 3 or shape[1] != bundle.image.tokens:
+            raise ModelError("model.parts_disagree", path=str(bundle.path))
+        self.hidden: int = shape[2]
+        self._input: str = self._session.get_inputs()[0].name
+        self._rule = bundle.image
+        self._run_options = onnxruntime.RunOptions()
+        self._run_options.log_severity_level = _SILENT
+
+    def _encode(self, picture: Picture) -> NDArray[numpy.float32]:
+        import numpy as np
+
+        rule = self._rule
+        try:
+            pixels = images.model_input(picture.data, rule.size, rule.aspect, rule.mean, rule.std)
+            output = self._session.run(None, {self._input: pixels}, self._run_options)[0][0]
+        except self._failures as exc:
+            raise EngineError("engine.vision_failed", detail=_short(exc)) from exc
+        return np.ascontiguousarray(output, dtype=np.float32)
+
+    def close(self) -> None:
+        """End the picture that is being encoded, and fail every later one."""
+        self._run_options.terminate = True
+
+    def free(self) -> None:
+        """onnxruntime's memory goes with the last reference."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """What came of a picture: its embeddings or an error, or neither where nobody wanted it any more."""
+
+    sha256: str
+    embeddings: NDArray[numpy.float32] | None = None
+    error: ImpChatError | None = None
+    seconds: float = 0.0  # spent on it
+
+
+class Eyes:
+    """One thread that encodes pictures in the order in which they were asked for."""
+
+    def __init__(self, vision: Vision, wanted: Callable[[str], bool], done: Callable[[Seen], None]) -> None:
+        """Both are called on that thread: `wanted` with a picture's hash before it is encoded, `done` after that."""
+        self._vision = vision
+        self._is_wanted = wanted
+        self._done = done
+        self._wanted: queue.SimpleQueue[Picture | None] = queue.SimpleQueue()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="impchat-eyes", daemon=True)
+        self._thread.start()
+
+    def look(self, picture: Picture) -> None:
+        """Encode `picture` if it is still wanted when its turn comes; `done` follows."""
+        self._wanted.put(picture)
+
+    def close(self) -> None:
+        """End the thread, at once also where it is busy; no `done` for pictures that wait. May be called again."""
+        self._closing = True
+        self._vision.close()
+        self._wanted.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (picture := self._wanted.get()) is not None and not self._closing:
+            self._done(self._seen(picture))
+
+    def _seen(self, picture: Picture) -> Seen:
+        if not self._is_wanted(picture.sha256):
+            return Seen(picture.sha256)
+        begun = time.perf_counter()
+        embeddings, error = None, None
+        try:
+            embeddings = self._vision.encode(picture)
+        except ImpChatError as exc:
+            error = exc
+        except Exception as exc:  # noqa: BLE001 - one picture fails, not the thread that all others wait for
+            _log.exception("encoding a picture failed")
+            error = EngineError("engine.vision_failed", detail=_short(exc))
+        return Seen(picture.sha256, embeddings, error, time.perf_counter() - begun)
+
+
+def _short(exc: Exception) -> str:
+    """The first line of a foreign error; onnxruntime adds its sources and a stack."""
+    return (str(exc).splitlines() or [type(exc).__name__])[0]

@@ -1,0 +1,1 @@
+"""The engine over a server of OpenAI's API."""

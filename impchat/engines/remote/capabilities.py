@@ -1,0 +1,114 @@
+"""What a server tells of itself before it is asked anything.
+
+In: a connection, an address, the name of a model. Out: `Facts`, true of that address alone. A server that tells
+nothing, or nonsense, is no error: many answer well and list nothing.
+This file does not know how answers are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from impchat import settings
+from impchat.engines import check_sampling
+from impchat.engines.remote import protocol
+from impchat.engines.remote.connection import Connection
+from impchat.errors import EngineError, SettingsError
+from impchat.messages import Sampling
+
+# Where servers write how much a model can read: ImpChat and OpenRouter, vLLM, Mistral, LM Studio
+_CONTEXT = ("context_length", "max_model_len", "max_context_length", "loaded_context_length")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of the server at `url`."""
+
+    url: str
+    listed: bool = False  # it lists its models
+    models: tuple[str, ...] = ()
+    own: bool = False  # ImpChat serves there
+    context_tokens: int = 0  # 0: unknown
+    image_tokens: int = 0
+    vision: bool = True  # unless it says otherwise
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+def probe(connection: Connection, url: str, model: str) -> Facts:
+    """Ask the server whose API is at `url` what it is, and what `model` is ("": its only one).
+
+    Raises EngineError where nothing answers there (`connection.NOT_REACHED`) or
+    the key is not taken ("remote.key_wrong", "remote.key_missing")."""
+    entries = _entries(_get(connection, url, "/models"))
+    if entries is None:
+        return Facts(url)
+    names = tuple(str(entry["id"]) for entry in entries)
+    entry = next((e for e in entries if e["id"] == model), entries[0] if entries and not model else {})
+    owner = entry.get("owned_by")
+    context = next((n for name in _CONTEXT if (n := _count(entry.get(name)))), 0)
+    vision = _sees(entry)
+    if owner == "llamacpp":
+        props = _get(connection, url.removesuffix("/v1"), "/props")
+        context = _count(_dict(_dict(props).get("default_generation_settings")).get("n_ctx")) or context
+        vision = _dict(_dict(props).get("modalities")).get("vision") is not False
+    sampling = _sampling(_dict(entry.get("sampling")))
+    own = owner == "impchat"
+    return Facts(url, True, names, own, context, _count(entry.get("image_tokens")), vision, sampling)
+
+
+def _get(connection: Connection, url: str, path: str) -> Any:
+    """The JSON at `path` under `url`, None where there is none."""
+    try:
+        with connection.send("GET", url, path, silence_s=settings.REMOTE_PROBE_S) as reply:
+            if reply.status == 200:
+                return reply.json()
+            refused = protocol.refusal(reply.status, reply.headers, reply.body())
+    except EngineError as exc:
+        if exc.code in ("remote.not_openai", "remote.silent", "remote.hung_up"):
+            return None
+        raise
+    if refused.status in (401, 403):
+        raise protocol.failure(refused, url, "", (), keyed=connection.keyed, pictures=False)
+    return None
+
+
+def _entries(listing: Any) -> list[dict[str, Any]] | None:
+    data = listing.get("data") if isinstance(listing, dict) else None
+    if not isinstance(data, list):
+        return None
+    return [entry for entry in data if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+
+
+def _sees(entry: Mapping[str, Any]) -> bool:
+    """Whether the model takes pictures; servers that say so do it in several ways."""
+    modalities = entry.get("input_modalities", _dict(entry.get("architecture")).get("input_modalities"))
+    if isinstance(modalities, Iterable) and not isinstance(modalities, str):
+        return "image" in modalities
+    capabilities = entry.get("capabilities")
+    said = entry.get("vision", _dict(capabilities).get("vision"))
+    return said is not False
+
+
+def _sampling(said: Mapping[str, Any]) -> Sampling:
+    """What is recommended for the model; ours, where that is not told or makes no sense."""
+    numbers: dict[str, Any] = {
+        name: value
+        for name, value in said.items()
+        if name in settings.SAMPLING_RANGES and isinstance(value, int | float)
+    }
+    sampling = Sampling(**numbers)
+    try:
+        check_sampling(sampling)
+    except SettingsError:
+        return Sampling()
+    return sampling
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31 else 0

@@ -1,0 +1,1 @@
+"""The history in SQLite: conversations, messages, pictures, search, import and export."""

@@ -1,0 +1,301 @@
+"""Taking a conversation along: a zip that another ImpChat reads back, or Markdown that a person reads.
+
+In: a history, a conversation and its owner; or the bytes of such a zip, from wherever it comes. Out: bytes or text; or
+the conversation, back in the history. The zip holds `conversation.json` and `images/<sha256>.<jpg|png>`, nothing else,
+and equal conversations give equal bytes. Reading trusts nothing: a zip is taken whole or not at all.
+This file does not know SQL, nor where files are saved.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
+from typing import Any, get_args
+from uuid import UUID
+
+from impchat import images, settings
+from impchat.errors import HistoryError, ImageError, ImpChatError
+from impchat.history.store import History
+from impchat.images import Prepared
+from impchat.messages import Conversation, Failed, FinishReason, Image, Message, Role, State, Stats
+from impchat.texts import say
+
+FORMAT = 1  # of the zip; a newer one is refused
+
+_INDEX = "conversation.json"
+_KEPT_APART = {"owner", "deleted_utc"}  # of a conversation: they belong to one history and stay there
+_READABLE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_SUFFIX = {"image/jpeg": "jpg", "image/png": "png"}
+
+
+def export_zip(history: History, conversation: str, owner: str) -> bytes:
+    """The whole conversation, all branches and pictures included, as a zip.
+
+    An answer that is being written is in it as far as it got, as "interrupted".
+    Raises HistoryError "history.no_conversation" or "history.image_missing"."""
+    whole, messages = history.tree(conversation, owner)
+    pictures = _pictures(history, whole, messages)
+    index = {
+        "format": FORMAT,
+        "conversation": {name: value for name, value in asdict(whole).items() if name not in _KEPT_APART},
+        "messages": [_message_to_dict(message) for message in messages],
+        "images": [asdict(image) for image in pictures],
+    }
+    files = {_INDEX: json.dumps(index, ensure_ascii=False, indent=1, sort_keys=True).encode()}
+    files |= {image_name(image): history.image_bytes(image.sha256) for image in pictures}
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:  # zlib's versions compress to different bytes
+        for name, data in sorted(files.items()):
+            entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            entry.create_system, entry.external_attr = 3, 0o600 << 16
+            archive.writestr(entry, data)
+    return out.getvalue()
+
+
+def import_zip(history: History, data: bytes, owner: str) -> Conversation:
+    """The conversation of an exported zip, now `owner`'s, under its own UUIDs where they are free.
+
+    Where `owner` has it already, messages that are missing come along; of a message that both have, the end wins over
+    a beginning, and two different ends are both kept. Title, folder, tags, pin, draft and shown branch are those of the
+    side with the latest message; a deleted one comes back. Importing again changes nothing more.
+    Raises HistoryError "portability.broken", "portability.newer" or "portability.too_large", and changes nothing."""
+    return history.merge(*read_zip(data, owner))
+
+
+def read_zip(data: bytes, owner: str) -> tuple[Conversation, list[Message], list[Prepared]]:
+    """What is in an exported zip, as `owner`'s. Raises as `import_zip`."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > settings.IMPORT_BYTES:
+                raise HistoryError("portability.too_large", limit=settings.IMPORT_BYTES // 2**20)
+            files = _files(archive)
+            _require(files[_INDEX].file_size <= settings.IMPORT_INDEX_BYTES)
+            index = json.loads(archive.read(files[_INDEX]))
+            if isinstance(index, dict) and type(index.get("format")) is int and index["format"] > FORMAT:
+                raise HistoryError("portability.newer")
+            conversation, messages, described = _read_index(index, owner)
+            _require(sorted(files) == sorted([_INDEX, *map(image_name, described)]))
+            pictures = [_read_picture(archive.read(files[image_name(image)]), image) for image in described]
+    except (
+        ImageError, zipfile.BadZipFile, zlib.error, LookupError, TypeError, ValueError, EOFError, OSError, RuntimeError,
+    ) as exc:  # fmt: skip  # RuntimeError: an encrypted entry, or JSON nested too deeply
+        raise HistoryError("portability.broken") from exc
+    return conversation, messages, pictures
+
+
+def export_markdown(history: History, conversation: str, owner: str, language: str = "en") -> str:
+    """The shown branch as Markdown. Pictures are named as in the zip: put `image_files` beside it to see them.
+
+    Raises HistoryError "history.no_conversation"."""
+    whole = history.conversation(conversation, owner)
+    lines = [f"# {whole.title or say('portability.untitled', language)}", ""]
+    for message in history.branch(conversation, owner):
+        speaker = say(f"portability.{message.role}", language, model=message.model or "")
+        lines += [f"## {speaker}", f"<small>{message.created_utc}</small>", ""]
+        lines += [f"![]({image_name(history.image(sha256))})\n" for sha256 in message.images]
+        lines += [message.text, ""] if message.text else []
+        if message.state != "done":
+            lines += [f"*{say(f'portability.{message.state}', language)}*", ""]
+    return "\n".join(lines)
+
+
+def image_files(history: History, conversation: str, owner: str) -> dict[str, bytes]:
+    """The pictures of a conversation under the names that `export_markdown` and the zip give them."""
+    pictures = _pictures(history, *history.tree(conversation, owner))
+    return {image_name(image): history.image_bytes(image.sha256) for image in pictures}
+
+
+def image_name(image: Image) -> str:
+    """The name of a picture within an export."""
+    return f"images/{image.sha256}.{_SUFFIX[image.mime]}"
+
+
+def _pictures(history: History, conversation: Conversation, messages: list[Message]) -> list[Image]:
+    used = {sha256 for message in messages for sha256 in message.images} | set(conversation.draft_images)
+    return [history.image(sha256) for sha256 in sorted(used)]
+
+
+def _message_to_dict(message: Message) -> dict[str, Any]:
+    data = asdict(message)
+    del data["conversation"]
+    if message.state == "streaming":
+        data["state"] = "interrupted"
+    return data
+
+
+# What file managers add to a folder: macOS, Windows and Linux.
+_ADDED = re.compile(r"(^|/)(__macosx/.*|\._[^/]*|\.ds_store|thumbs\.db|desktop\.ini|\.directory)$")
+
+
+def _files(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """The files of an export by the names it gave them, also if it was unpacked and packed again: with its folders, in
+    another one, with other slashes or in other case, or with what a file manager added."""
+    found: dict[str, zipfile.ZipInfo] = {}
+    for entry in archive.infolist():
+        name = entry.filename.replace("\\", "/").removeprefix("./").casefold()
+        if _ADDED.search(name) or (name.endswith("/") and entry.file_size == 0):
+            continue
+        _require(name not in found and entry.compress_type in _READABLE)
+        found[name] = entry
+    (index,) = (name for name in found if name.rpartition("/")[2] == _INDEX)
+    top = index.removesuffix(_INDEX)
+    _require(all(name.startswith(top) for name in found))
+    return {name.removeprefix(top): entry for name, entry in found.items()}
+
+
+def _read_picture(data: bytes, image: Image) -> Prepared:
+    """A picture of the zip, if it is just what we would have stored: its hash and size, and no metadata in it."""
+    prepared = images.prepare(data)
+    _require(prepared.data == data and prepared.image == image)
+    return prepared
+
+
+def _read_index(index: Any, owner: str) -> tuple[Conversation, list[Message], list[Image]]:
+    """The values in `conversation.json`. Raises ValueError for whatever ImpChat would not have written."""
+    _match(index, {"format": lambda value: value == FORMAT, "conversation": _is_any, "messages": _is_list(_is_any),
+                   "images": _is_list(_is_any)})  # fmt: skip
+    whole = _match(index["conversation"], _CONVERSATION)
+    conversation = Conversation(
+        **whole | {"owner": owner, "tags": tuple(whole["tags"]), "draft_images": tuple(whole["draft_images"])}
+    )
+    described = [Image(**_match(image, _IMAGE)) for image in index["images"]]
+    messages = [_read_message(_match(message, _MESSAGE), conversation.uuid) for message in index["messages"]]
+
+    roles: dict[str | None, str] = {None: "assistant"}  # below nothing and below answers come questions
+    for message in messages:
+        _require(message.uuid not in roles and roles.get(message.parent, message.role) != message.role)
+        roles[message.uuid] = message.role
+    _require(conversation.leaf in roles)
+    used = {sha256 for message in messages for sha256 in message.images} | set(conversation.draft_images)
+    _require(sorted(used) == [image.sha256 for image in described])
+    return conversation, messages, described
+
+
+def _read_message(data: Mapping[str, Any], conversation: str) -> Message:
+    return Message(
+        **dict(data)
+        | {
+            "conversation": conversation,
+            "images": tuple(data["images"]),
+            "tokens": None if data["tokens"] is None else tuple(data["tokens"]),
+            "stats": None if data["stats"] is None else Stats(**data["stats"]),
+            "error": None if data["error"] is None else Failed(**data["error"]),
+        }
+    )
+
+
+# What the values of the JSON must be.
+
+_Check = Callable[[Any], bool]
+
+
+def _require(fact: bool) -> None:
+    if not fact:
+        raise ValueError("not a file that ImpChat exported")
+
+
+def _match(data: Any, checks: Mapping[str, _Check]) -> dict[str, Any]:
+    """`data`, if it is an object with just these fields and each passes its check."""
+    _require(isinstance(data, dict) and data.keys() == checks.keys())
+    _require(all(check(data[name]) for name, check in checks.items()))
+    result: dict[str, Any] = data
+    return result
+
+
+def _is_any(value: Any) -> bool:
+    return True
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.encode() or True)  # raises for half characters, which none are stored
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**31
+
+
+def _is_number(value: Any) -> bool:
+    return _is_count(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _is_uuid(value: Any) -> bool:
+    return isinstance(value, str) and str(UUID(value)) == value
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, str) and bool(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", value, re.ASCII))
+
+
+def _is_hash(value: Any) -> bool:
+    return isinstance(value, str) and bool(re.fullmatch(r"[0-9a-f]{64}", value))
+
+
+def _is_stats(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() <= {f.name for f in fields(Stats)} and all(
+        map(_is_number, value.values())
+    )  # fmt: skip
+
+
+def _is_error(value: Any) -> bool:
+    """An error whose sentence can be told: front ends will."""
+    if not (isinstance(value, dict) and value.keys() == {"code", "values"} and isinstance(value["values"], dict)):
+        return False
+    return isinstance(value["code"], str) and bool(ImpChatError(value["code"], **value["values"]).sentence())
+
+
+def _is_list(check: _Check) -> _Check:
+    return lambda value: isinstance(value, list) and all(map(check, value))
+
+
+def _is_one_of(literal: Any) -> _Check:
+    return lambda value: value in get_args(literal)
+
+
+def _or_none(check: _Check) -> _Check:
+    return lambda value: value is None or check(value)
+
+
+_CONVERSATION: dict[str, _Check] = {
+    "uuid": _is_uuid,
+    "title": _is_text,
+    "created_utc": _is_time,
+    "updated_utc": _is_time,
+    "folder": _is_text,
+    "tags": _is_list(_is_text),
+    "pinned": _is_bool,
+    "draft": _is_text,
+    "draft_images": _is_list(_is_hash),
+    "leaf": _or_none(_is_uuid),
+}
+_MESSAGE: dict[str, _Check] = {
+    "uuid": _is_uuid,
+    "parent": _or_none(_is_uuid),
+    "role": _is_one_of(Role),
+    "text": _is_text,
+    "images": _is_list(_is_hash),
+    "state": lambda value: value != "streaming" and _is_one_of(State)(value),
+    "created_utc": _is_time,
+    "finish_reason": _or_none(_is_one_of(FinishReason)),
+    "model": _or_none(_is_text),
+    "tokens": _or_none(_is_list(_is_count)),
+    "stats": _or_none(_is_stats),
+    "dropped_turns": _is_count,
+    "error": _or_none(_is_error),
+}
+_IMAGE: dict[str, _Check] = {
+    "sha256": _is_hash,
+    "width": _is_count,
+    "height": _is_count,
+    "mime": lambda value: value in list(_SUFFIX),
+    "size_bytes": _is_count,
+}

@@ -1,0 +1,63 @@
+"""The files of stored pictures: `images/ab/abcd….jpg` beside the database, each named by the hash of its bytes.
+
+In: prepared bytes and their `Image`. Out: files, whole or not there at all. Whoever writes here holds the database's
+write lock, so that there is one writer at a time. This file does not know who may see the pictures.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from impchat.errors import HistoryError
+from impchat.history.database import disk_code
+from impchat.messages import Image
+
+
+class ImageFiles:
+    """The pictures under `folder`, which is made with the first one."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def write(self, image: Image, data: bytes) -> bool:
+        """Keep `data`; False where it is there already.
+
+        Raises HistoryError "history.disk_full" or "data.unwritable", and leaves nothing behind."""
+        file = self._path(image)
+        try:
+            if file.is_file() and file.stat().st_size == image.size_bytes:
+                return False
+            file.parent.mkdir(parents=True, exist_ok=True)
+            beside = self._folder / f"{file.name}.part"
+            try:
+                with open(beside, "wb") as out:
+                    out.write(data)
+                    out.flush()
+                    os.fsync(out.fileno())
+                os.replace(beside, file)
+            finally:
+                beside.unlink(missing_ok=True)
+        except OSError as exc:
+            raise HistoryError(disk_code(exc), path=str(self._folder)) from exc
+        return True
+
+    def read(self, image: Image) -> bytes:
+        """The stored bytes. Raises HistoryError "history.image_missing" where the file is gone or unreadable."""
+        try:
+            return self._path(image).read_bytes()
+        except OSError as exc:
+            raise HistoryError("history.image_missing", file=str(self._path(image))) from exc
+
+    def remove(self, image: Image) -> None:
+        """Forget the file; nothing where it is gone already."""
+        self._path(image).unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Remove what writers left behind that were killed in mid-write."""
+        for half in self._folder.glob("*.part"):
+            half.unlink(missing_ok=True)
+
+    def _path(self, image: Image) -> Path:
+        suffix = {"image/png": "png", "image/jpeg": "jpg"}[image.mime]
+        return self._folder / image.sha256[:2] / f"{image.sha256}.{suffix}"

@@ -1,0 +1,158 @@
+"""The schema of the history, one function for each change; a shipped one is never edited.
+
+In: an open connection. Out: the same file with every step applied, each step and its record in one transaction.
+This file does not know what the tables are used for; `history` does.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from impchat.errors import HistoryError
+from impchat.history.search import index_text
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+
+def m001_conversations(db: Database) -> None:
+    db.execute("""
+        create table conversations (
+            id integer primary key,
+            uuid text not null unique,
+            owner text not null,
+            title text not null,
+            folder text not null default '',
+            pinned integer not null default 0,
+            draft text not null default '',
+            leaf integer references messages(id) on delete set null,
+            created_utc text not null,
+            updated_utc text not null,
+            deleted_utc text
+        )""")
+    # The list of one person's conversations, pinned ones on top, newest first.
+    db.execute("create index conversations_of_owner on conversations (owner, pinned desc, updated_utc desc)")
+    db.execute("""
+        create table conversation_tags (
+            conversation integer not null references conversations(id) on delete cascade,
+            place integer not null,
+            tag text not null,
+            primary key (conversation, place)
+        ) without rowid""")
+    db.execute("create index conversations_of_tag on conversation_tags (tag, conversation)")
+    db.execute("""
+        create table messages (
+            id integer primary key,
+            uuid text not null unique,
+            conversation integer not null references conversations(id) on delete cascade,
+            parent integer references messages(id) on delete cascade,
+            role text not null check (role in ('user', 'assistant')),
+            text text not null,
+            state text not null check (state in ('done', 'streaming', 'stopped', 'failed', 'interrupted')),
+            created_utc text not null,
+            finish_reason text,
+            model text,
+            tokens text,  -- a JSON list of token ids in `model`
+            stats text,  -- a JSON object, the fields of messages.Stats
+            dropped_turns integer not null default 0,
+            error text  -- a JSON object, the fields of messages.Failed
+        )""")
+    db.execute("create index messages_of_conversation on messages (conversation)")
+    db.execute("create index messages_of_parent on messages (parent)")
+    # On opening, the few streaming messages are looked up among all.
+    db.execute("create index messages_streaming on messages (id) where state = 'streaming'")
+
+
+def m002_images(db: Database) -> None:
+    db.execute("""
+        create table images (
+            sha256 text primary key,
+            width integer not null,
+            height integer not null,
+            mime text not null,
+            size_bytes integer not null
+        ) without rowid""")
+    # Who may see a picture. A picture without an owner is removed, with its file.
+    db.execute("""
+        create table image_owners (
+            owner text not null,
+            image text not null references images(sha256) on delete cascade,
+            primary key (owner, image)
+        ) without rowid""")
+    db.execute("create index owners_of_image on image_owners (image)")
+    for table, of in (("message_images", "message"), ("draft_images", "conversation")):
+        db.execute(f"""
+            create table {table} (
+                {of} integer not null references {of}s(id) on delete cascade,
+                place integer not null,
+                image text not null references images(sha256),
+                primary key ({of}, place)
+            ) without rowid""")
+        db.execute(f"create index {table}_of_image on {table} (image)")
+
+
+def m003_search(db: Database) -> None:
+    # Texts with words set apart as search.index_text does; rowid is that of the row found.
+    for table, found, column in (("message_search", "messages", "text"), ("title_search", "conversations", "title")):
+        db.execute(f"create virtual table {table} using fts5(text, tokenize='unicode61 remove_diacritics 2')")
+        db.execute(f"""
+            create trigger {table}_delete after delete on {found} begin
+                delete from {table} where rowid = old.id;
+            end""")
+        for key, text in db.execute(f"select id, {column} from {found}").fetchall():
+            db.execute(f"insert into {table} (rowid, text) values (?, ?)", (key, index_text(text)))
+
+
+def m004_writers(db: Database) -> None:
+    # Which process adds to a streaming message. `lock` names a file in `writers` that it keeps locked while it lives.
+    db.execute("""
+        create table writers (
+            message integer primary key references messages(id) on delete cascade,
+            lock text not null,
+            host text not null,
+            pid integer not null,
+            heartbeat_utc text not null
+        )""")
+
+
+def m005_symbols(db: Database) -> None:
+    # search.index_text keeps symbols now, emoji among them, and sets the characters of more scripts apart.
+    for table, found, column in (("message_search", "messages", "text"), ("title_search", "conversations", "title")):
+        db.execute(f"delete from {table}")
+        for key, text in db.execute(f"select id, {column} from {found}").fetchall():
+            db.execute(f"insert into {table} (rowid, text) values (?, ?)", (key, index_text(text)))
+
+
+Step = Callable[["Database"], None]
+STEPS: Sequence[Step] = (m001_conversations, m002_images, m003_search, m004_writers, m005_symbols)
+
+
+def migrate(
+    connection: sqlite3.Connection, path: str, stop_before: str | None = None, steps: Sequence[Step] = STEPS
+) -> None:
+    """Apply those of `steps` that the file lacks, in order, up to but without `stop_before`.
+
+    Raises HistoryError "history.newer" where the file has steps that this version does not know."""
+    applied = _applied(connection)
+    names = [step.__name__ for step in steps]
+    if not applied <= set(names):
+        raise HistoryError("history.newer", path=path)
+    if applied == set(names):  # as nearly always: sqlite_utils takes longer to import than the file to open
+        return
+    from sqlite_utils import Database
+    from sqlite_utils.migrations import Migrations
+
+    migrations = Migrations("impchat")
+    for step in steps:
+        migrations()(step)
+    migrations.apply(Database(connection), stop_before=stop_before)
+
+
+def _applied(connection: sqlite3.Connection) -> set[str]:
+    """The names of the steps that sqlite_utils has recorded in the file."""
+    if not connection.execute("select 1 from sqlite_master where name = '_sqlite_migrations'").fetchone():
+        return set()
+    found = connection.execute("select name from _sqlite_migrations where migration_set = 'impchat'")
+    return {row[0] for row in found}

@@ -1,0 +1,348 @@
+"""Bytes of a picture file -> a checked, upright RGB picture, and what front ends and models need of it.
+
+In: the bytes of a PNG, JPEG, WebP, GIF (first frame), AVIF or, where pillow-heif is installed, HEIC file.
+Out: the bytes as they are stored (plain RGB, upright, without metadata, of limited size) with their hash,
+thumbnails, and the array a vision encoder reads. Every unusable file raises ImageError.
+This file does not know where pictures are kept, nor which model reads them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import io
+import struct
+import warnings
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from impchat import settings
+from impchat.errors import ImageError
+from impchat.images import parts
+from impchat.messages import Image
+
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
+    from PIL import ImageFile
+    from PIL.Image import Image as Pixels
+
+Aspect = Literal["square", "pad"]
+"""square: resized to a square, the aspect is not kept. pad: padded to a square with the mean colour first."""
+
+_LOSSLESS = ("PNG", "GIF")  # drawings and screenshots: kept without loss; all others become JPEG
+_OTHER_FORMATS = (  # how files begin that people take for usable pictures, so that the sentence can name them
+    (b"BM", "BMP"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"8BPS", "PSD"),
+    (b"%PDF", "PDF"),
+    (b"<svg", "SVG"),
+    (b"\0\0\1\0", "ICO"),
+    (b"\xff\x0a", "JPEG XL"),
+    (b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
+)
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+# What Pillow's readers raise on broken files: OSError and SyntaxError on purpose, the others by stumbling.
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, RuntimeError, struct.error, zlib.error)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A picture ready to be stored: `image.sha256` is the hash of `data`."""
+
+    data: bytes = field(repr=False)
+    image: Image
+
+
+def prepare(data: bytes, side: int = settings.IMAGE_STORED_SIDE) -> Prepared:
+    """The picture in `data` as it is stored or sent; preparing that again changes nothing.
+
+    A plain upright RGB PNG or JPEG that is small enough is kept byte for byte; all else is decoded, turned
+    upright, laid on white where it is transparent (or on dark gray, see `_paper`), scaled so that its longest side
+    is at most `side` pixels, and encoded once: PNG and GIF as PNG, the others as JPEG.
+    Raises ImageError "image.empty", "image.too_large_bytes", "image.too_many_pixels", "image.truncated",
+    "image.not_an_image" or "image.format_unsupported"."""
+    kind = _format(data)
+    pixels, size = _read(data, kind, side)
+    plain = max(size) <= side and _is_plain(data, kind)
+    stored_kind = "PNG" if kind in _LOSSLESS else "JPEG"
+    stored = data if plain else encode(pixels, stored_kind)
+    mime = f"image/{stored_kind.lower()}"
+    sha256 = hashlib.sha256(stored).hexdigest()
+    return Prepared(stored, Image(sha256, pixels.width, pixels.height, mime, len(stored)))
+
+
+def decode(data: bytes) -> Pixels:
+    """The picture in `data`, upright and RGB, at its full size. Raises ImageError as `prepare` does."""
+    return _read(data, _format(data))[0]
+
+
+def thumbnail(data: bytes, side: int = settings.THUMBNAIL_SIDE) -> bytes:
+    """A JPEG of the picture in `data`, its longest side at most `side` pixels. Raises ImageError as `prepare`."""
+    return encode(_read(data, _format(data), side)[0], "JPEG")
+
+
+def model_input(
+    data: bytes, size: int, aspect: Aspect, mean: Sequence[float], std: Sequence[float]
+) -> NDArray[numpy.float32]:
+    """What a vision encoder reads of stored bytes: float32 (1, 3, size, size), (value / 255 - mean) / std.
+
+    `aspect` "pad" centres the picture on a square of the mean colour first. Raises ImageError as `prepare`."""
+    import numpy as np
+    import PIL.Image
+
+    pixels = decode(data)
+    if aspect == "pad" and pixels.width != pixels.height:
+        longest = max(pixels.size)
+        square = PIL.Image.new("RGB", (longest, longest), tuple(int(255 * m) for m in mean))
+        square.paste(pixels, ((longest - pixels.width) // 2, (longest - pixels.height) // 2))
+        pixels = square
+    pixels = pixels.resize((size, size), PIL.Image.Resampling.BICUBIC)
+    levels = np.asarray(pixels, dtype=np.float32) / np.float32(255)
+    values = (levels - np.asarray(mean, dtype=np.float32)) / np.asarray(std, dtype=np.float32)
+    return np.ascontiguousarray(values.transpose(2, 0, 1)[None], dtype=np.float32)
+
+
+def _format(data: bytes) -> str:
+    """One of "PNG", "JPEG", "GIF", "WEBP", "AVIF", "HEIC", by the first bytes; names of files are not trusted."""
+    if not data:
+        raise ImageError("image.empty")
+    if len(data) > settings.IMAGE_BYTES:
+        raise ImageError("image.too_large_bytes", megabytes=-(-len(data) // 2**20), limit=settings.IMAGE_BYTES // 2**20)
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if data.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        return "GIF"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    if data[4:8] == b"ftyp":
+        brands = data[8 : int.from_bytes(data[:4], "big")][:256]
+        if b"avif" in brands or b"avis" in brands:
+            return "AVIF"
+        if any(brand in brands for brand in _HEIC_BRANDS):
+            return "HEIC"
+    start = data.removeprefix(b"\xef\xbb\xbf").lstrip()[:512]
+    for magic, name in _OTHER_FORMATS:
+        if data.startswith(magic) or start.startswith(magic):
+            raise ImageError("image.format_unsupported", format=name)
+    if start.startswith(b"<?xml") and b"<svg" in start:
+        raise ImageError("image.format_unsupported", format="SVG")
+    raise ImageError("image.not_an_image")
+
+
+def _reader(kind: str) -> Any:
+    """Pillow's reader of one format. Going past PIL.Image.open, only the format the bytes begin with is tried,
+    and our limit of pixels stands instead of Pillow's process-wide one."""
+    from PIL import AvifImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin, features
+
+    if kind == "HEIC":
+        try:
+            return importlib.import_module("pillow_heif").HeifImageFile
+        except ImportError as exc:
+            raise ImageError("image.format_unsupported", format=kind) from exc
+    if kind in ("AVIF", "WEBP") and not features.check(kind.lower()):
+        raise ImageError("image.format_unsupported", format=kind)
+    return {
+        "PNG": PngImagePlugin.PngImageFile,
+        "JPEG": JpegImagePlugin.JpegImageFile,
+        "GIF": GifImagePlugin.GifImageFile,
+        "WEBP": WebPImagePlugin.WebPImageFile,
+        "AVIF": AvifImagePlugin.AvifImageFile,
+    }[kind]
+
+
+def _read(data: bytes, kind: str, side: int | None = None) -> tuple[Pixels, tuple[int, int]]:
+    """The picture, scaled down if its longest side is above `side`; and its size in the file."""
+    from PIL import ImageChops
+
+    try:
+        found = parts.parts(data, kind)
+    except _BROKEN as exc:
+        raise ImageError("image.truncated", format=kind) from exc
+    # A large JPEG is scaled down while it is decoded; if it was written in several scans, it is held as a whole.
+    limit = settings.JPEG_PIXELS if found.one_scan and side is not None else settings.IMAGE_PIXELS
+    file = _open(found, kind, limit)
+    size = file.size
+    pixels = _decode(file, kind, limit, side)
+    if found.probe is not None:
+        other = _decode(_open(parts.Parts(found.probe), kind, limit), kind, limit, side)
+        if ImageChops.difference(pixels, other).getbbox():
+            raise ImageError("image.truncated", format=kind)
+    return pixels, size
+
+
+def _open(found: parts.Parts, kind: str, limit: int) -> ImageFile.ImageFile:
+    """The file with its header read and nothing decoded; it has at most `limit` pixels."""
+    import PIL.Image
+
+    reader = _reader(kind)
+    # Remarks on odd metadata, which are dropped anyway, would come out in a person's terminal.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    try:
+        file: ImageFile.ImageFile = reader(io.BytesIO(found.data))
+    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as exc:
+        raise ImageError("image.too_many_pixels", limit=limit // 10**6) from exc
+    except _BROKEN as exc:
+        raise ImageError("image.truncated", format=kind) from exc
+    if file.width * file.height > limit:
+        raise ImageError("image.too_many_pixels", limit=limit // 10**6)
+    if found.profile is not None:
+        file.info["icc_profile"] = found.profile
+    return file
+
+
+def _decode(file: ImageFile.ImageFile, kind: str, limit: int, side: int | None = None) -> Pixels:
+    """The whole first frame, upright RGB; scaled down where its longest side is above `side`."""
+    import PIL.Image
+
+    try:
+        if side is not None:  # a large JPEG is decoded at 1/2, 1/4 or 1/8, its longest side never below `side`
+            longest = max(file.size)
+            file.draft(None, (-(-file.width * side // longest), -(-file.height * side // longest)))
+        file.load()
+        orientation = _orientation(file)
+        pixels = _rgb(file)
+    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as exc:
+        raise ImageError("image.too_many_pixels", limit=limit // 10**6) from exc
+    except _BROKEN as exc:
+        raise ImageError("image.truncated", format=kind) from exc
+    if side is not None and max(pixels.size) > side:
+        scale = side / max(pixels.size)
+        smaller = (max(1, round(pixels.width * scale)), max(1, round(pixels.height * scale)))
+        pixels = pixels.resize(smaller, PIL.Image.Resampling.LANCZOS)
+    turn = PIL.Image.Transpose
+    turns = {  # EXIF orientation -> what puts it upright
+        2: turn.FLIP_LEFT_RIGHT,
+        3: turn.ROTATE_180,
+        4: turn.FLIP_TOP_BOTTOM,
+        5: turn.TRANSPOSE,
+        6: turn.ROTATE_270,
+        7: turn.TRANSVERSE,
+        8: turn.ROTATE_90,
+    }
+    return pixels.transpose(turns[orientation]) if orientation in turns else pixels
+
+
+def _orientation(file: ImageFile.ImageFile) -> int:
+    """The EXIF orientation; 1, upright, where the metadata are missing or broken: the picture itself is whole."""
+    try:
+        return int(file.getexif().get(0x0112, 1))
+    except _BROKEN:
+        return 1
+
+
+def _rgb(file: ImageFile.ImageFile) -> Pixels:
+    """The decoded pixels as 8-bit sRGB, on paper where they are transparent."""
+    import numpy as np
+    import PIL.Image
+
+    profile = file.info.get("icc_profile")
+    if file.mode.startswith("I"):  # 16-bit gray, which Pillow's own conversion would clip to white
+        return _srgb(PIL.Image.fromarray((np.asarray(file) >> 8).astype(np.uint8)), profile)
+    if not file.has_transparency_data:
+        return _srgb(file, profile)
+    layer = file.convert("RGBA")
+    colours = _srgb(file.convert("L") if file.mode == "LA" else layer.convert("RGB"), profile)
+    layer = PIL.Image.merge("RGBA", (*colours.split(), layer.getchannel("A")))
+    pixels = PIL.Image.new("RGB", layer.size, _paper(layer))
+    pixels.paste(layer, mask=layer.getchannel("A"))
+    return pixels
+
+
+def _paper(layer: Pixels) -> tuple[int, int, int]:
+    """What a transparent picture is laid on: white, or dark gray if more than half of what can be seen in it is nearly
+    white and would be lost on white."""
+    import numpy as np
+    import PIL.Image
+
+    small = layer.resize([min(n, 256) for n in layer.size], PIL.Image.Resampling.BOX)  # thin lines stay, fainter
+    levels = np.asarray(small).astype(np.float64)
+    seen = levels[..., 3]
+    nearly_white = levels[..., :3].min(axis=2) >= 224
+    return (64, 64, 64) if seen[nearly_white].sum() > seen.sum() / 2 else (255, 255, 255)
+
+
+def _srgb(pixels: Pixels, profile: bytes | None) -> Pixels:
+    """Colours as sRGB, because the file's profile is not kept: wide-gamut RGB (every newer phone's photo), gray and
+    CMYK. Converted plainly if the profile is unusable or of another kind, or Pillow was built without colour
+    management."""
+    plain = pixels if pixels.mode == "RGB" else pixels.convert("RGB")
+    if not profile:
+        return plain
+    from PIL import ImageCms
+
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        space = source.profile.xcolor_space.strip()
+        if space == "GRAY" and pixels.mode in ("1", "L"):
+            plain = pixels.convert("L")
+        elif space == "CMYK" and pixels.mode == "CMYK":
+            plain = pixels
+        elif space != "RGB" or pixels.mode == "CMYK":
+            return plain
+        target = ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(plain, source, target, outputMode="RGB") or plain.convert("RGB")
+    except (ImageCms.PyCMSError, ImportError, *_BROKEN):
+        return plain.convert("RGB")
+
+
+def encode(pixels: Pixels, kind: str) -> bytes:
+    """The bytes of `pixels` as a "PNG" or "JPEG", without metadata."""
+    out = io.BytesIO()
+    bare = pixels.copy()
+    bare.info = {}  # Pillow would write some of it back into the file
+    if kind == "PNG":
+        bare.save(out, "PNG")
+    else:  # full colour resolution: coloured letters and thin lines stay readable
+        bare.save(out, "JPEG", quality=settings.IMAGE_JPEG_QUALITY, subsampling=0)
+    return out.getvalue()
+
+
+def _is_plain(data: bytes, kind: str) -> bool:
+    """Whether the file is upright RGB and holds nothing but pixels: no metadata, profile, preview or trailer."""
+    if kind == "PNG":
+        return _is_plain_png(data)
+    return kind == "JPEG" and _is_plain_jpeg(data)
+
+
+def _is_plain_png(data: bytes) -> bool:
+    place, names = 8, set()
+    while place + 12 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, place)
+        if name == b"IHDR" and data[place + 16 : place + 18] != b"\x08\x02":  # 8 bits, RGB
+            return False
+        names.add(name)
+        place += 12 + length
+        if name == b"IEND":
+            break
+    return place == len(data) and names == {b"IHDR", b"IDAT", b"IEND"}
+
+
+def _is_plain_jpeg(data: bytes) -> bool:
+    place = 2
+    while place + 4 <= len(data) and data[place] == 0xFF:
+        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
+        if marker == 0xE0:
+            if length != 16 or data[place + 4 : place + 9] != b"JFIF\0":
+                return False
+        elif marker in (0xC0, 0xC1, 0xC2):
+            if data[place + 9] != 3:  # colour components; JFIF's three are YCbCr
+                return False
+        elif marker not in (0xC4, 0xDB, 0xDD, 0xDA):  # Huffman and quantisation tables, restarts, scan
+            return False
+        place += 2 + length
+        if marker == 0xDA:  # then coded pixels, in which FF is followed by 00 or a restart mark
+            while place + 1 < len(data) and (data[place] != 0xFF or data[place + 1] in (0, *range(0xD0, 0xD8))):
+                place = data.find(b"\xff", place + 1)
+                if place < 0:
+                    return False
+            if data[place : place + 2] == b"\xff\xd9":
+                return place + 2 == len(data)
+    return False

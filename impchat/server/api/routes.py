@@ -1,0 +1,334 @@
+"""The API: OpenAI's routes and our few beside them, as one ASGI application.
+
+In: an open App. Out: a FastAPI application for `impchat serve`, for `impchat web` and for a replica of a cluster.
+This file does not know sockets, certificates or who may come; `gate` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Collection, Coroutine
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic.json_schema import models_json_schema
+from sse_starlette import EventSourceResponse
+from sse_starlette.sse import SendTimeoutError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from impchat import settings
+from impchat.app import App
+from impchat.chat import Run
+from impchat.engines import Handle
+from impchat.errors import EngineError, ImpChatError, RequestError
+from impchat.messages import Dropped, Encoding, Failed, Finished, Reading, Ready, Text
+from impchat.server import devices, phone_app
+from impchat.server.api import schemas
+from impchat.server.api.admission import Desk, Job
+from impchat.server.api.schemas import ChatRequest, Fetch, Question, Spoken
+from impchat.server.http import body, errors, responses
+from impchat.server.http.errors import refusal
+from impchat.server.http.middleware import SHORT, Gate
+from impchat.server.tokens import Access
+
+T = TypeVar("T")
+
+PATHS = ("/v1/", *SHORT, "/health", "/metrics", "/openapi.json", phone_app.PATH, *devices.PATHS)
+"""The beginnings of the paths that the API answers."""
+
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": errors.ErrorBody} for status in (400, 401, 403, 404, 405, 408, 413, 415, 429, 500, 502, 503, 504)
+}
+_STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"model": responses.Completion, "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+}
+
+_BODIES = (ChatRequest, Question, devices.Pairing)
+_ASKING = body.reads(ChatRequest, schemas.check_lengths)
+_READING = body.reads(Question, schemas.check_lengths)
+
+
+def build_api(
+    app: App,
+    *,
+    desk: Desk | None = None,
+    hosts: Collection[str] = (),
+    origins: Collection[str] = (),
+    access: Access | None = None,
+    token_needed: bool = False,
+    fetch: Fetch | None = None,
+) -> FastAPI:
+    """The API of `app`.
+
+    `desk`: shared by several APIs of one engine. `hosts`: names of this server beside its own addresses. `origins`:
+    sites whose pages may use it from a browser, "*" for all. `access`: who holds a token; with it come the routes of
+    devices. `token_needed`: nobody else gets answers. `fetch`: gets pictures from http(s) addresses; without it those
+    are refused."""
+    told = [Depends(HTTPBearer(auto_error=False))] if token_needed else []  # for the OpenAPI document; `gate` looks
+    api = FastAPI(title="ImpChat", docs_url=None, redoc_url=None, responses=_REFUSALS, dependencies=told)
+    _add_errors(api)
+    _add_models(api, app)
+    _add_answers(api, app, desk := desk or Desk(settings.QUEUE_REQUESTS), fetch)
+    _add_state(api, app, desk)
+    if access:
+        devices.add_to(api, app, access)
+        phone_app.add_to(api, app.data)
+    _add_heads(api)
+    _describe_bodies(api)
+    api.add_middleware(Gate, hosts=hosts, origins=origins, access=access, token_needed=token_needed)
+    if origins:  # outside of the gate: a page must be able to read its refusals
+        api.add_middleware(
+            CORSMiddleware,
+            allow_origins=[*origins],
+            allow_credentials="*" not in origins,
+            allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=["retry-after"],
+        )
+    return api
+
+
+def _add_heads(api: FastAPI) -> None:
+    """HEAD for every GET."""
+    for route in [*api.routes]:
+        if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
+            api.add_api_route(
+                route.path,
+                route.endpoint,
+                methods=["HEAD"],
+                include_in_schema=False,
+                response_model=route.response_model,
+                response_class=route.response_class,
+            )
+
+
+def _describe_bodies(api: FastAPI) -> None:
+    """Add the models of bodies that are read by `body.reads` to the OpenAPI document."""
+    described = api.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = described()
+        template = "#/components/schemas/{model}"
+        _, found = models_json_schema([(model, "validation") for model in _BODIES], ref_template=template)
+        document["components"]["schemas"] |= found["$defs"]
+        return document
+
+    api.openapi = openapi  # type: ignore[method-assign]
+
+
+def _add_errors(api: FastAPI) -> None:
+    @api.exception_handler(ImpChatError)
+    async def told(_: Request, error: ImpChatError) -> JSONResponse:
+        return refusal(error)
+
+    @api.exception_handler(ClientDisconnect)
+    async def left(_: Request, error: ClientDisconnect) -> Response:
+        return _nobody()
+
+    @api.exception_handler(Exception)
+    async def broken(_: Request, error: Exception) -> JSONResponse:
+        """A mistake of ours; it goes to the log as well."""
+        return refusal(EngineError("answer.no_end"))
+
+    @api.exception_handler(HTTPException)
+    async def plain(_: Request, error: HTTPException) -> JSONResponse:
+        kind = "server_error" if error.status_code >= 500 else "invalid_request_error"
+        content = errors.body(str(error.detail), kind, None, None)
+        return JSONResponse(content, error.status_code, dict(error.headers or {}))
+
+
+def _add_models(api: FastAPI, app: App) -> None:
+    @api.get("/v1/models", response_model=responses.Models)
+    def models() -> Any:
+        return {"object": "list", "data": [_model(app)]}
+
+    @api.get("/v1/models/{model:path}", response_model=responses.Model)
+    def model(model: str) -> Any:
+        _check_model(app, model)
+        return _model(app)
+
+
+def _model(app: App) -> dict[str, Any]:
+    """What is said of the model without opening it."""
+    bundle = app.bundle
+    context = bundle.context_tokens if bundle else app.engine.info.context_tokens
+    takes = ["text", "image"] if bundle or app.engine.info.vision else ["text"]
+    return {
+        "id": app.model, "object": "model", "created": 0, "owned_by": "impchat", "context_length": context,
+        "image_tokens": bundle.image.tokens if bundle else app.engine.info.image_tokens,
+        "input_modalities": takes, "sampling": asdict(app.sampling), "demo": app.demo,
+    }  # fmt: skip
+
+
+def _check_model(app: App, model: str) -> None:
+    if model != app.model:
+        raise RequestError("request.model_unknown", model=model, known=app.model)
+
+
+def _add_answers(api: FastAPI, app: App, desk: Desk, fetch: Fetch | None) -> None:
+    spoken = Spoken()
+
+    @api.post(
+        "/v1/chat/completions", responses=_STREAMED, response_model=None, openapi_extra=body.described(ChatRequest)
+    )
+    async def complete(asked: Annotated[ChatRequest, Depends(_ASKING)], request: Request) -> Response:
+        _check_model(app, asked.model)
+
+        def start(engine: Any, prompt: Any) -> Handle:
+            handle: Handle = engine.start(prompt, schemas.sampling_of(asked, engine.info.sampling))
+            return handle
+
+        gone = threading.Event()
+        run = Run(app.opened, lambda: schemas.prompt_of(asked, app.system, spoken, fetch, gone=gone.is_set), start)
+        job = desk.take(run, gone)
+        reply = schemas.Reply(app.model)
+        try:
+            if asked.stream:
+                # As long as it can, the status says whether there is an answer.
+                passed = () if asked.return_progress else (Reading,)
+                first = await _unless_gone(request, job.first((Encoding, Dropped, *passed), settings.SSE_PING_S))
+                if not isinstance(first, Failed):
+                    usage = bool(asked.stream_options and asked.stream_options.include_usage)
+                    pieces = _pieces(job, reply, spoken, usage, bool(asked.return_progress))
+                    streamed, job = _Streamed(job, pieces), None  # type: ignore[assignment]
+                    return streamed
+            return await _unless_gone(request, _whole(job, reply, spoken)) or _nobody()
+        finally:
+            if job:
+                job.close()
+
+    @api.post(
+        "/v1/images/prefill",
+        response_model=None,
+        responses={200: {"model": responses.Prefilled}},
+        openapi_extra=body.described(Question),
+    )
+    async def prefill(asked: Annotated[Question, Depends(_READING)], request: Request) -> Response:
+        """Read the pictures of a question that is still being typed; its text is not read. The question then costs
+        only its own tokens."""
+        _check_model(app, asked.model)
+        gone = threading.Event()
+        run = Run(
+            app.opened,
+            lambda: schemas.prompt_of(asked, app.system, spoken, fetch, prefill=True, gone=gone.is_set),
+            lambda engine, prompt: engine.prefill(prompt),
+        )
+        job = desk.take(run, gone)
+        try:
+            return await _unless_gone(request, _ready(job, app.model)) or _nobody()
+        finally:
+            job.close()
+
+
+async def _whole(job: Job, reply: schemas.Reply, spoken: Spoken) -> Response:
+    text, dropped = "", None
+    async for event in job.events():
+        match event:
+            case Text(piece):
+                text += piece
+            case Dropped():
+                dropped = event
+            case Failed():
+                return refusal(event)
+            case Finished(reason) if reason != "stopped":
+                spoken.keep(text, event.tokens)
+                return JSONResponse(reply.whole(text, event, dropped))
+    return refusal(EngineError("engine.closed"))
+
+
+async def _pieces(
+    job: Job, reply: schemas.Reply, spoken: Spoken, usage: bool, progress: bool
+) -> AsyncIterator[dict[str, str]]:
+    """The answer as server-sent events."""
+    text, dropped = "", None
+    yield _event(reply.begin())
+    async for event in job.events():
+        match event:
+            case Text(piece):
+                text += piece
+                yield _event(reply.piece(piece))
+            case Reading() if progress:
+                yield _event(reply.progress(event))
+            case Dropped():
+                dropped = event
+            case Finished(reason) if reason != "stopped":
+                spoken.keep(text, event.tokens)
+                for chunk in reply.ends(event, dropped, usage):
+                    yield _event(chunk)
+            case Failed(code, values):
+                yield _event(errors.status_and_body(code, values)[1])
+            case Finished():
+                yield _event(errors.status_and_body("engine.closed", {})[1])
+    yield {"data": "[DONE]"}
+
+
+def _event(chunk: dict[str, Any]) -> dict[str, str]:
+    # ASCII: clients that split lines as Python does would cut an event at U+2028 or U+0085.
+    return {"data": json.dumps(chunk, separators=(",", ":"))}
+
+
+async def _ready(job: Job, model: str) -> Response:
+    async for event in job.events():
+        match event:
+            case Ready(stats):
+                content = {"object": "image.prefill", "model": model, "usage": schemas.usage(stats)}
+                return JSONResponse(content | {"impchat": schemas.receipt(stats, None)})
+            case Failed():
+                return refusal(event)
+    return refusal(EngineError("engine.closed"))
+
+
+class _Streamed(EventSourceResponse):
+    """Frees the request's place however sending ends, also before it begins."""
+
+    def __init__(self, job: Job, content: AsyncIterator[dict[str, str]]) -> None:
+        super().__init__(content, ping=settings.SSE_PING_S, sep="\n", send_timeout=settings.SEND_S)
+        self._job = job
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            with suppress(SendTimeoutError):
+                await super().__call__(scope, receive, send)
+        finally:
+            self._job.close()
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
+    """The result of `work`; None as soon as whoever asked has gone."""
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    working, waiting = asyncio.ensure_future(work), asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        working.cancel()
+        waiting.cancel()
+
+
+def _nobody() -> Response:
+    return Response(status_code=499)  # for the log; nobody reads it
+
+
+def _add_state(api: FastAPI, app: App, desk: Desk) -> None:
+    @api.get("/health", response_model=responses.Health, openapi_extra={"security": []})
+    async def health() -> Any:
+        return {"status": "ok", "model": app.model}
+
+    @api.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    def metrics() -> Response:
+        return Response(generate_latest(desk.figures.registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,1 @@
+"""One engine over many replicas on Ray Serve."""

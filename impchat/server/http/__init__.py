@@ -1,0 +1,1 @@
+"""What every request and response of the server passes: bodies, errors, who may ask."""

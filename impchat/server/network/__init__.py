@@ -1,0 +1,1 @@
+"""Where the server listens, how it is found, and TLS."""

@@ -1,0 +1,43 @@
+"""The server's name in the local network, so that a phone can list the servers around it (mDNS, DNS-SD).
+
+In: a name, addresses, a port. Out: an announcement that lasts until it is closed. It says nothing that a device need
+believe: which server it is, the pairing link proves.
+This file does not know what is served.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from impchat.peers import discovery
+
+
+class Announcement:
+    """Sent on the cards with `addresses` alone."""
+
+    def __init__(self, id: str, name: str, addresses: Iterable[str], port: int, properties: Mapping[str, str]) -> None:
+        """Raises OSError where the network takes no announcement."""
+        from zeroconf import Error, IPVersion, ServiceInfo, Zeroconf
+
+        listed: list[Any] = [address for address in addresses if ":" not in address]
+        self._zeroconf = Zeroconf(interfaces=listed, ip_version=IPVersion.V4Only)
+        # The id keeps two servers of one name apart, the port those of one data folder.
+        info = ServiceInfo(
+            discovery.SERVICE,
+            f"ImpChat {id[:8]} {port}.{discovery.SERVICE}",
+            addresses=[socket.inet_aton(address) for address in listed],
+            port=port,
+            properties={"id": id, "name": name} | dict(properties),
+            server=f"impchat-{id[:8]}.local.",
+        )
+        try:
+            self._zeroconf.register_service(info)
+        except (Error, OSError) as exc:
+            self._zeroconf.close()
+            raise OSError(f"{type(exc).__name__} {exc}".strip()) from exc
+
+    def close(self) -> None:
+        """Say goodbye."""
+        self._zeroconf.close()

@@ -1,0 +1,72 @@
+"""Where the servers of a data folder listen for devices, for whoever makes a pairing link: a page, another process.
+
+In: the socket of a server that runs. Out: a note on disk that counts as long as the server lives, and links.
+This file does not know what is served, nor how a link is shown.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from impchat import locks, paths
+from impchat.errors import HistoryError, SettingsError
+from impchat.peers.pairing import Link
+from impchat.server.network import interfaces
+from impchat.server.tokens import Access
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """A server that devices may reach."""
+
+    host: str  # an address of this machine, or that of all
+    port: int
+    fingerprint: str  # of its certificate; "": plain HTTP
+
+    def places(self) -> list[str]:
+        """Where devices reach it now, the likeliest first."""
+        found = interfaces.addresses(self.host, interfaces.cards())
+        return [f"[{address}]:{self.port}" if ":" in address else f"{address}:{self.port}" for address in found]
+
+
+@contextmanager
+def told(data: Path, server: Listening) -> Iterator[None]:
+    """Inside the block `find` knows of `server`. Raises HistoryError "data.unwritable"."""
+    folder = paths.ensure_data_dir(paths.server_dir(data))
+    note = folder / f"listening-{server.port}.json"
+    lock = locks.FileLock(note.with_suffix(".lock"))
+    try:
+        if not lock.acquire(1.0):
+            raise HistoryError("data.unwritable", path=str(note))
+        note.write_text(json.dumps(asdict(server)), encoding="utf-8")
+    except OSError as exc:
+        lock.release()
+        raise HistoryError("data.unwritable", path=str(note)) from exc
+    try:
+        yield
+    finally:
+        note.unlink(missing_ok=True)
+        lock.release()
+
+
+def find(data: Path) -> Listening:
+    """A server of this data folder that devices may reach.
+
+    Raises SettingsError "pair.loopback" where there is none: a link to this machine alone is of no use to them."""
+    for note in sorted(paths.server_dir(data).glob("listening-*.json")):
+        with suppress(OSError, ValueError, TypeError):  # just gone, or half written
+            if locks.is_held(note.with_suffix(".lock")):
+                server = Listening(**json.loads(note.read_text(encoding="utf-8")))
+                if server.places():
+                    return server
+    raise SettingsError("pair.loopback")
+
+
+def offer(data: Path, access: Access) -> Link:
+    """A link with a new one-time code. Raises SettingsError "pair.loopback"."""
+    server = find(data)
+    return Link(tuple(server.places()), access.offer(), server.fingerprint)

@@ -1,0 +1,80 @@
+"""What a person can do with a message: look closer, share, hear, follow a link, ask again.
+
+In: a message of the open talk. Out: calls to the talk, the system or another screen.
+This file does not know how a message is drawn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import flet as ft
+
+from impchat import presentation
+from impchat.messages import Message
+from impchat_mobile.app_shell import Shell
+from impchat_mobile.conversation import Talk
+
+
+class Doing:
+    """`go` opens the other screens; `edit` and `again` change what the chat screen shows, `part` takes a picture of
+    which a part is asked about."""
+
+    def __init__(
+        self,
+        shell: Shell,
+        talk: Talk,
+        go: Any,
+        edit: Callable[[Message], Any],
+        again: Callable[[Message], Any],
+        part: Callable[[bytes], Any],
+    ) -> None:
+        self._shell = shell
+        self._talk = talk
+        self._go = go
+        self.edit = edit
+        self.regenerate = again
+        self._part = part
+
+    async def choose(self, message: Message, step: int) -> None:
+        await self._talk.choose(message.uuid, step)
+
+    async def share(self, message: Message) -> None:
+        try:
+            await self._shell.share.share_text(message.text)
+        except Exception:  # noqa: BLE001 - this platform shares nothing: the clipboard does
+            await self._shell.copy(message.text)
+
+    async def listen(self, message: Message) -> None:
+        await self._shell.read_aloud(message.text)
+
+    async def look(self, message: Message, name: str) -> None:
+        """At one of its pictures."""
+        data = [await asyncio.to_thread(self._shell.app.history.image_bytes, sha) for sha in message.images]
+        await self._go.viewer(data, message.images.index(name), self._part)
+
+    async def look_boxes(self, message: Message) -> None:
+        """At the picture with the answer's boxes."""
+        data = await asyncio.to_thread(self._talk.boxed, message)
+        if data:
+            await self._go.viewer([data], 0, None)
+
+    def link(self, address: str) -> None:
+        shell = self._shell
+
+        async def follow() -> None:
+            await shell.links.launch_url(address)
+
+        if address.lower().startswith(("http://", "https://", "mailto:")):
+            shell.ask(shell.say("mobile.link"), ft.Text(address, selectable=True), shell.say("mobile.open"), follow)
+
+    def explain(self, message: Message) -> None:
+        """Its receipt."""
+        shell, stats = self._shell, message.stats
+        if stats:
+            lines = [ft.Text(line) for line in presentation.receipt_details(stats, shell.language)]
+            heading = ft.Text(shell.say("mobile.receipt"), size=18, weight=ft.FontWeight.W_600)
+            body = ft.Column([heading, *lines], spacing=8, tight=True)
+            shell.sheet(ft.Container(body, padding=ft.Padding.only(left=20, right=20, bottom=8)))
