@@ -245,7 +245,7 @@ def test_a_build_without_mtmd_is_told_in_a_sentence(llava: Bundle, tmp_path: Pat
     """As on phones, whose llama-cpp-python lacks the library."""
     code = (
         "import sys; from pathlib import Path; from impchat.engines.local.engine import LocalEngine\n"
-        "from impchat.errors import EngineError; from impchat.models import bundle\n"
+        "from impchat.errors import EngineError; from impchat import bundle\n"
         "try: LocalEngine(bundle.load(Path(sys.argv[1])), threads=1)\n"
         "except EngineError as exc: print(exc.code, exc)\n"
     )

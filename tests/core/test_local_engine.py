@@ -561,7 +561,7 @@ def test_eyes_of_another_model_are_refused(demo: Bundle) -> None:
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
     """Run `code` in a process of its own; `demo` is the demo bundle there."""
-    begin = "from impchat import paths\nfrom impchat.models import bundle\ndemo = bundle.load(paths.demo_bundle())\n"
+    begin = "from impchat import paths\nfrom impchat import bundle\ndemo = bundle.load(paths.demo_bundle())\n"
     return subprocess.run([sys.executable, "-c", begin + code], capture_output=True, text=True, timeout=120)
 
 

@@ -1,4 +1,4 @@
-"""README's file tree is the map of the repository: it names what is there, and all of it."""
+"""The file tree of docs/architecture.md is the map of the repository: it names what is there, and all of it."""
 
 import re
 from pathlib import Path
@@ -7,9 +7,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def tree() -> list[str]:
-    """The paths of the fenced block under "## Architecture": one a line, two spaces deeper for each folder, a phrase
-    behind it."""
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## Architecture\n", 1)[1]
+    """The paths of the fenced block under "## Files": one a line, two spaces deeper for each folder, a phrase after
+    it."""
+    section = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("\n## Files\n", 1)[1]
     block = section.split("```", 2)[1].split("\n", 1)[1]
     paths, folders = [], []
     for indent, name in re.findall(r"^( *)(\S+)", block, re.MULTILINE):
