@@ -321,6 +321,10 @@ class Chat:
             ended_here = (ours := self._core.answers.find(leaf)) and ours.state != "streaming"  # a full disk hides it
             if not ended_here and self._history.message(leaf, self._owner).state == "streaming":
                 raise ChatError("chat.busy")
+        if leaf and self._history.message(leaf, self._owner).role == "user":
+            # Its process died before the answer had a row.
+            lost = self._history.start_answer(conversation, self._owner, parent=leaf, model=self._core.model)
+            leaf = self._history.finish_answer(lost.uuid, text="", state="interrupted").uuid
         return leaf
 
     def _answer(

@@ -570,3 +570,17 @@ def test_a_server_does_not_wait_for_what_this_machine_reads(app: App, engine: Sc
     assert isinstance(events(attachment)[-1], Finished)
     script.finish("A square")
     assert answer.wait(SECONDS).text == "A square"
+
+
+def test_a_chat_whose_process_died_before_the_answer_goes_on(app: App, engine: ScriptedEngine) -> None:
+    row = app.history.create_conversation(ME)
+    app.history.add_question(row.uuid, ME, parent=None, text="What is it?")
+    chat = app.chat(row.uuid)
+    answer = chat.send("Are you there?")
+    script = engine.next()
+    assert script.prompt.turns == (user("What is it?\nAre you there?"),)
+    script.finish("Yes")
+    answer.wait(SECONDS)
+    assert [(m.role, m.state) for m in chat.branch()] == [
+        ("user", "done"), ("assistant", "interrupted"), ("user", "done"), ("assistant", "done"),
+    ]  # fmt: skip
