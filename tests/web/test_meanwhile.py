@@ -6,15 +6,17 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from playwright.sync_api import Page, Route, expect
 
 from impchat import settings
 from impchat.app import App
+from impchat.messages import Failed
 from tests.core.scripted import ScriptedEngine
 from tests.core.slow import SlowEngine
-from tests.web.conftest import Serve, Visit, drawing
+from tests.web.conftest import SECONDS, Serve, Visit, drawing
 from tests.web.hands import LEAVING, QUESTION, add_by_click, add_by_drop, answer, conversation, send
 
 ME = settings.OWNER
@@ -322,3 +324,52 @@ def test_chats_are_deleted_with_the_keyboard_one_after_the_other(serve: Serve, v
     expect(page.get_by_role("link", name="One")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator("#title")).to_have_text("One")
+
+
+def test_a_picture_added_while_an_answer_is_written_goes_with_the_next_question(serve: Serve, visit: Visit) -> None:
+    engine = ScriptedEngine()
+    site = serve(engine)
+    page = visit(site.url)
+    send(page, "One")
+    first = engine.next()
+    first.say("Words")
+    expect(page.locator("#live .words")).to_have_text("Words")
+    add_by_drop(page, drawing())
+    expect(page.locator("#chips .chip")).to_have_attribute("data-image", re.compile("."))
+    page.fill(QUESTION, "What is it?")
+    page.press(QUESTION, "Enter")  # one at a time
+    expect(page.get_by_role("alert")).to_contain_text("still being written")
+    expect(page.locator(QUESTION)).to_have_value("What is it?")
+    first.finish(".")
+    answer(page, 1)
+    engine.next().finish()  # the picture is read
+    page.press(QUESTION, "Enter")
+    expect(page.locator("#thread .question").nth(1).locator("img")).to_be_visible()
+    engine.next().say(Failed("engine.decode_failed", {}))  # before its first word
+    expect(page.locator("#thread .note.error")).to_be_visible()
+    expect(page.locator("#send")).to_be_visible()
+    send(page, "Again?")
+    engine.next().finish("Yes.")
+    expect(answer(page, 3)).to_have_text("Yes.")
+
+
+def test_a_chat_that_is_deleted_while_the_model_loads_for_it_comes_back_with_its_answer(
+    serve: Serve, visit: Visit
+) -> None:
+    loaded = Event()
+    engine = ScriptedEngine(on_start=lambda prompt: loaded.wait(SECONDS) and None)
+    page = visit(serve(engine).url, may_log=LEAVING)
+    send(page, "Tell me")
+    expect(page.locator("#thread .waiting")).to_be_visible()
+    page.fill(QUESTION, "half a question")
+    page.locator("#history li").hover()
+    page.get_by_role("button", name="Delete: Tell me").click()
+    expect(page.locator(".welcome")).to_be_visible()
+    expect(page.locator(QUESTION)).to_have_value("")
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator("#thread .waiting")).to_be_visible()
+    expect(page.locator(QUESTION)).to_have_value("half a question")
+    loaded.set()
+    engine.next().finish("At last.")
+    expect(answer(page, 1)).to_have_text("At last.")
+    expect(page.locator(QUESTION)).to_have_value("half a question")

@@ -665,7 +665,10 @@ window.impchat = (() => {
       pasted = [];
       question().focus();
     },
-    skip: () => question().focus(),
+    skip: () => {
+      if (document.body.classList.contains("menu")) menu(false);
+      question().focus();
+    },
     undo: (button) => {
       page.reopen = page.gone === button.dataset.conversation ? page.gone : "";
       manage({ do: "restore", conversation: button.dataset.conversation });
