@@ -139,7 +139,7 @@ class View:
             chat = self.app.chat(conversation or None, owner_of(request))
             answer = chat.send(text)
             if conversation != here:
-                drawn = {"list": self._list(here, state.get("listed", _LISTED), request)}
+                drawn: State = {"list": self._list(here, state.get("listed", _LISTED), request)}
                 return self._state(here, "elsewhere", request) | drawn
             thread = self._thread(answer.conversation, request, state.get("have", ""))
             chats = self._list(answer.conversation, state.get("listed", _LISTED), request)
@@ -197,8 +197,14 @@ def build(app: App, language: str | None, pairs: bool = False) -> gr.Blocks:
     """The page for `app`, in `language` or, where None, in each browser's own. `pairs`: with a way to pair phones."""
     view = View(app, language, pairs)
     # Plain requests, without Gradio's queue: it loses an event that comes while it closes the stream of another.
-    events = {"show_progress": "hidden", "api_visibility": "private", "queue": False, "trigger_mode": "multiple"}
-    with gr.Blocks(title="ImpChat", analytics_enabled=False, fill_width=True) as page:
+    events: dict[str, Any] = {
+        "show_progress": "hidden",
+        "api_visibility": "private",
+        "queue": False,
+        "trigger_mode": "multiple",
+    }
+    page = gr.Blocks(title="ImpChat", analytics_enabled=False, fill_width=True)
+    with page:
         state = gr.JSON({}, visible=False)
         with gr.Row(elem_id="shell"):
             with gr.Column(elem_id="side", min_width=0):

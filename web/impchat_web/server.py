@@ -109,7 +109,7 @@ def build_app(app: App, language: str | None = None, access: Access | None = Non
             mcp_server=False,
             theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         )
-    others = {routes.PATHS: build_api(app, desk=desk, access=access)}
+    others: dict[tuple[str, ...], ASGIApp] = {routes.PATHS: build_api(app, desk=desk, access=access)}
     others |= {(f"{path}/",): other for path, other in beside.items()}
     web.add_middleware(_Crossing, others=others)
     web.add_middleware(guard.Guard, ours=_OURS, beside=tuple(beside), dress=_dress(language))
@@ -122,7 +122,7 @@ def _no_folders(data: Path) -> Iterator[None]:
     """Keep Gradio from leaving folders behind, and from failing where it cannot make them: `gradio` among the shared
     temporary files, for a mode that we do not use, and those of matplotlib, which it starts at every event if that is
     installed. In the block the application is made."""
-    gradio.utils.MatplotlibBackendMananger = nullcontext  # as it is spelled there
+    gradio.utils.MatplotlibBackendMananger = nullcontext  # type: ignore[assignment, misc]  # as it is spelled there
     with tempfile.TemporaryDirectory(dir=data) as folder:
         gradio.routes.DEFAULT_TEMP_DIR = folder
         yield
