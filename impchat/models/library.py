@@ -42,9 +42,7 @@ class Model:
     entry: Entry | None  # None: not in the catalogue
     bundle: Bundle | None  # None: not on disk, or broken
     problem: ImpChatError | None  # what is wrong with the bundle on disk
-    unfinished: (
-        str  # argument of `impchat models pull` that resumes an unfinished download; "": none
-    )
+    unfinished: str  # argument of `impchat models pull` that resumes an unfinished download; "": none
     disk_bytes: int  # bundle, unfinished work and kept checkpoint together
 
     @property
