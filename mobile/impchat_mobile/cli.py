@@ -23,7 +23,7 @@ from impchat.texts import say
 
 def run(argv: list[str]) -> int:
     """Serve until Ctrl-C. Raises SettingsError for a wrong option or a port that cannot be had, and what `App.open`,
-    `cli_servers.chosen` and, where it is to say which model it has, `RemoteEngine.connect` raise."""
+    `servers.chosen` and, where it is to say which model it has, `RemoteEngine.connect` raise."""
     language = choose_language(argv, os.environ)
     options = _parser(language).read(argv)
     return _serve(options, language) if options else 0

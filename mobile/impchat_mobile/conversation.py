@@ -67,14 +67,14 @@ class Listener(Protocol):
         """Another conversation is open, or its messages are others than before."""
 
     def grew(self) -> None:
-        """`Talk.growing` has more to show."""
+        """`OpenConversation.growing` has more to show."""
 
     def drafted(self) -> None:
-        """`Talk.asked_about` has changed."""
+        """`OpenConversation.asked_about` has changed."""
 
 
 @dataclass(slots=True)
-class Talk:
+class OpenConversation:
     """One person's open conversation. Its methods are called on the event loop and return when done."""
 
     app: App

@@ -1,6 +1,6 @@
 """The history as a list: groups by age, what a search finds, and the picture that stands for each conversation.
 
-In: the App and what is typed into the search. Out: `Entry`s in groups. This file does not know Flet.
+In: the App and what is typed into the search. Out: `HistoryEntry` values in groups. This file does not know Flet.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from impchat_mobile.thumbnails import Thumbnails
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class HistoryEntry:
     """A conversation in the list."""
 
     uuid: str
@@ -30,7 +30,7 @@ class Group:
     """Entries below one heading, a key of the catalogue; "": none."""
 
     heading: str
-    entries: tuple[Entry, ...]
+    entries: tuple[HistoryEntry, ...]
 
 
 def groups(app: App, thumbnails: Thumbnails, query: str, language: str, today: date, limit: int) -> list[Group]:
@@ -42,18 +42,20 @@ def groups(app: App, thumbnails: Thumbnails, query: str, language: str, today: d
         return thumbnails.get(covers[uuid]) if uuid in covers else None
 
     if query.strip():
-        found: dict[str, Entry] = {}
+        found: dict[str, HistoryEntry] = {}
         for hit in history.search(owner, query, limit):
             if hit.conversation not in found:
                 title = hit.title or presentation.title_of(history.conversation(hit.conversation, owner), language)
                 snippet = hit.snippet if hit.message else ""
-                found[hit.conversation] = Entry(hit.conversation, title, snippet, cover(hit.conversation))
+                found[hit.conversation] = HistoryEntry(hit.conversation, title, snippet, cover(hit.conversation))
         return [Group("", tuple(found.values()))] if found else []
     conversations = history.conversations(owner, limit=limit)
     return [
         Group(
             f"chat.history_{name}",
-            tuple(Entry(c.uuid, presentation.title_of(c, language), "", cover(c.uuid), c.pinned) for c in members),
+            tuple(
+                HistoryEntry(c.uuid, presentation.title_of(c, language), "", cover(c.uuid), c.pinned) for c in members
+            ),
         )
         for name, members in groupby(conversations, key=lambda c: presentation.group_of(c, today))
     ]

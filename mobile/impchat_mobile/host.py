@@ -75,7 +75,7 @@ def build_app(main: Callable[[ft.Page], Awaitable[None]], prefix: str = "") -> F
         return Response(status_code=404)
 
     site.mount(f"{prefix}/", flet_web.app(main, no_cdn=True, assets_dir=str(ASSETS), app_name="ImpChat"))
-    site.add_middleware(Guard)
+    site.add_middleware(LoopbackGuard)
     return site
 
 
@@ -89,7 +89,7 @@ def beside(app: App, language: str | None, prefix: str) -> FastAPI:
     return build_app(main, prefix)
 
 
-class Guard:
+class LoopbackGuard:
     """ASGI middleware: this machine's own pages only, and a policy that keeps them to it."""
 
     def __init__(self, app: ASGIApp) -> None:

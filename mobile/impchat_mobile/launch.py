@@ -24,7 +24,7 @@ from impchat.peers.servers import Server
 from impchat.texts import say
 from impchat_mobile import theme
 from impchat_mobile.app_shell import Shell, language_of
-from impchat_mobile.conversation import Talk
+from impchat_mobile.conversation import OpenConversation
 from impchat_mobile.guard import Handler, guarded, note
 from impchat_mobile.links import opened_by
 from impchat_mobile.navigator import Navigator
@@ -89,7 +89,9 @@ async def start(
     try:
         app = await asyncio.to_thread(opened)
         shell = Shell(page, app, language, shares)
-        talk = Talk(app, lambda: shell.preferences.sampling_of(app.sampling) if shell.preferences.sampling else None)
+        talk = OpenConversation(
+            app, lambda: shell.preferences.sampling_of(app.sampling) if shell.preferences.sampling else None
+        )
         go = Navigator(shell, talk, server)
         await go.load()
         screen = ChatScreen(shell, talk, go)

@@ -17,22 +17,22 @@ from impchat.peers.pairing import Link
 from impchat.peers.servers import Server
 from impchat_mobile import theme
 from impchat_mobile.app_shell import Shell
-from impchat_mobile.conversation import Talk
+from impchat_mobile.conversation import OpenConversation
 from impchat_mobile.copies import Copies
 from impchat_mobile.keys import Keys
 from impchat_mobile.links import Links
 
 
 class Navigator:
-    def __init__(self, shell: Shell, talk: Talk, server: Server | None = None) -> None:
+    def __init__(self, shell: Shell, talk: OpenConversation, server: Server | None = None) -> None:
         """`server`: answers where nothing else was chosen; None: the model here."""
-        from impchat_mobile.views.drawer import History
+        from impchat_mobile.views.drawer import HistoryDrawer
 
         self._shell = shell
         self._talk = talk
         self.links = Links(shell.app, Keys(), server)
         self.copies = Copies(shell.app)
-        self.history = History(shell, talk, self)
+        self.history = HistoryDrawer(shell, talk, self)
 
     async def load(self) -> None:
         """Find the connected computers and the models that were on their way. What cannot be read is told."""

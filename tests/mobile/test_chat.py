@@ -13,7 +13,7 @@ from impchat.app import App
 from impchat.messages import Message
 from impchat.preferences import Preferences
 from impchat_mobile import launch
-from impchat_mobile.conversation import Talk
+from impchat_mobile.conversation import OpenConversation
 from tests.core.scripted import ScriptedEngine
 from tests.core.slow import ANSWER, SlowEngine
 from tests.mobile.conftest import Play, drawing, picked
@@ -81,7 +81,7 @@ def test_boxes_are_drawn_while_the_answer_goes_on(tmp_path: Path) -> None:
         chat = app.chat()
         chat.attach(drawing("red"))
         answer = chat.send("Give the bounding box of the circle.").wait()
-        talk = Talk(app, lambda: None)
+        talk = OpenConversation(app, lambda: None)
         talk.messages = chat.branch()
         assert talk.boxed(replace(answer, state="streaming")), "as it was before the branch was read again"
 

@@ -10,22 +10,22 @@ import pytest
 
 from impchat import settings
 from impchat.app import App
-from impchat_mobile.conversation import Talk
+from impchat_mobile.conversation import OpenConversation
 from tests.core.slow import SlowEngine
 from tests.mobile.conftest import drawing
 
 ME = settings.OWNER
-Converse = Callable[[Callable[[Talk, App], Awaitable[None]]], None]
+Converse = Callable[[Callable[[OpenConversation, App], Awaitable[None]]], None]
 
 
 @pytest.fixture
 def converse(tmp_path: Path) -> Converse:
-    """Runs a scene with a Talk that nobody listens to."""
+    """Runs a scene with an OpenConversation that nobody listens to."""
 
-    def run(scene: Callable[[Talk, App], Awaitable[None]]) -> None:
+    def run(scene: Callable[[OpenConversation, App], Awaitable[None]]) -> None:
         async def whole() -> None:
             app = App.open(tmp_path, engine=SlowEngine(words_per_s=100.0))
-            talk = Talk(app, lambda: None)
+            talk = OpenConversation(app, lambda: None)
             try:
                 await scene(talk, app)
                 await talk.settled()
@@ -39,7 +39,7 @@ def converse(tmp_path: Path) -> Converse:
 
 
 def test_the_draft_of_a_chat_that_is_opened_while_a_question_is_sent_stays(converse: Converse) -> None:
-    async def scene(talk: Talk, app: App) -> None:
+    async def scene(talk: OpenConversation, app: App) -> None:
         await talk.open(None)
         await talk.attach(drawing("red"))
         talk.text = "Same words"
@@ -58,7 +58,7 @@ def test_the_draft_of_a_chat_that_is_opened_while_a_question_is_sent_stays(conve
 
 
 def test_what_is_typed_while_a_question_is_sent_is_the_next_draft(converse: Converse) -> None:
-    async def scene(talk: Talk, app: App) -> None:
+    async def scene(talk: OpenConversation, app: App) -> None:
         await talk.open(None)
         talk.text = "Hello"
         sending = asyncio.ensure_future(talk.send("Hello"))
@@ -74,7 +74,7 @@ def test_what_is_typed_while_a_question_is_sent_is_the_next_draft(converse: Conv
 
 
 def test_a_picture_goes_into_the_chat_in_which_it_was_chosen(converse: Converse) -> None:
-    async def scene(talk: Talk, app: App) -> None:
+    async def scene(talk: OpenConversation, app: App) -> None:
         await talk.open(None)
         chosen_in = talk.chat
         await asyncio.gather(talk.open(None), talk.attach(drawing("red"), chosen_in))
@@ -87,7 +87,7 @@ def test_a_picture_goes_into_the_chat_in_which_it_was_chosen(converse: Converse)
 
 
 def test_a_chat_that_was_removed_for_good_can_be_left(converse: Converse) -> None:
-    async def scene(talk: Talk, app: App) -> None:
+    async def scene(talk: OpenConversation, app: App) -> None:
         await talk.open(None)
         talk.text = "Half a quest"
         await talk.keep()

@@ -16,7 +16,7 @@ from impchat import paths
 from impchat.errors import ImpChatError
 from impchat_mobile import theme
 from impchat_mobile.app_shell import Shell
-from impchat_mobile.conversation import Talk
+from impchat_mobile.conversation import OpenConversation
 from impchat_mobile.guard import Handler
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ class Notice(Protocol):
     def __call__(self, text: str, undo: Handler | None = None, error: bool = False) -> None: ...
 
 
-class Bring:
+class AttachActions:
     """`go` opens the other screens; `notice` says a sentence beside the question, with a way back."""
 
-    def __init__(self, shell: Shell, talk: Talk, go: Navigator, notice: Notice) -> None:
+    def __init__(self, shell: Shell, talk: OpenConversation, go: Navigator, notice: Notice) -> None:
         self._shell = shell
         self._talk = talk
         self._go = go

@@ -16,7 +16,7 @@ from impchat.messages import Message
 from impchat_mobile import markdown, theme
 from impchat_mobile.app_shell import Shell
 from impchat_mobile.conversation import Growing
-from impchat_mobile.views.message_actions import Doing
+from impchat_mobile.views.message_actions import MessageActions
 
 _ALONE, _OF_SEVERAL = (240, 240), (160, 112)  # most pixels of a picture in a question, across and down
 _MONO: dict[str, Any] = {"font_family": "monospace", "font_family_fallback": ["Menlo", "Courier", "Roboto Mono"]}
@@ -50,7 +50,7 @@ _STYLES: dict[str, Any] = {
 _CODE = {True: "#2b2b2b", False: "#fefefe"}  # behind the two themes of code
 
 
-class Words:
+class MarkdownText:
     """Markdown that may grow: only what has changed is drawn again."""
 
     def __init__(self, shell: Shell, link: Callable[[str], object], text: str = "") -> None:
@@ -137,7 +137,7 @@ def _source(part: markdown.Part) -> str:
 
 
 def question(
-    shell: Shell, message: Message, pictures: Mapping[str, bytes], versions: tuple[int, int], do: Doing
+    shell: Shell, message: Message, pictures: Mapping[str, bytes], versions: tuple[int, int], do: MessageActions
 ) -> ft.Control:
     """`pictures`: thumbnails by name. `versions`: which one this is, from 1, of how many."""
     rows: list[ft.Control] = []
@@ -169,7 +169,9 @@ def question(
 ROUND = 20
 
 
-def _picture(shell: Shell, message: Message, number: int, pictures: Mapping[str, bytes], do: Doing) -> ft.Control:
+def _picture(
+    shell: Shell, message: Message, number: int, pictures: Mapping[str, bytes], do: MessageActions
+) -> ft.Control:
     name = message.images[number]
     label = shell.say("mobile.picture_of", number=number + 1, count=len(message.images))
     width, height = _ALONE if len(message.images) == 1 else _OF_SEVERAL
@@ -189,7 +191,7 @@ def _picture(shell: Shell, message: Message, number: int, pictures: Mapping[str,
     )
 
 
-def _pager(shell: Shell, message: Message, versions: tuple[int, int], do: Doing) -> list[ft.Control]:
+def _pager(shell: Shell, message: Message, versions: tuple[int, int], do: MessageActions) -> list[ft.Control]:
     place, count = versions
     if count < 2:
         return []
@@ -206,11 +208,17 @@ class Answered:
     """An answer. While it is being written, `grow` adds to it."""
 
     def __init__(
-        self, shell: Shell, message: Message, boxes: bytes | None, versions: tuple[int, int], last: bool, do: Doing
+        self,
+        shell: Shell,
+        message: Message,
+        boxes: bytes | None,
+        versions: tuple[int, int],
+        last: bool,
+        do: MessageActions,
     ) -> None:
         """`boxes`: the picture with the boxes that the answer names. `last`: no question follows."""
         self._shell = shell
-        self._words = Words(shell, do.link, message.text)
+        self._words = MarkdownText(shell, do.link, message.text)
         self._progress = theme.faint(presentation.progress(None, shell.language), size=14)
         ring = ft.ProgressRing(width=16, height=16, stroke_width=2)
         # Hidden as a whole: Flet draws an error in the place of a Semantics without a visible content.
@@ -242,7 +250,7 @@ class Answered:
             self._shell.draw(self._wait)
 
     def _below(
-        self, message: Message, boxes: bytes | None, versions: tuple[int, int], last: bool, do: Doing
+        self, message: Message, boxes: bytes | None, versions: tuple[int, int], last: bool, do: MessageActions
     ) -> list[ft.Control]:
         shell = self._shell
         rows: list[ft.Control] = []

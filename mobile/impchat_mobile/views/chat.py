@@ -1,8 +1,8 @@
 """The chat screen: the conversation and the composer below it.
 
-In: a `Talk`, whose listener it is. Out: its messages on the screen, each control made once and kept as long as its
-message stays the same. This file does not know how answers are made, where pictures come from (bring.py), nor what else
-is done with a message (doing.py) or with the whole conversation (menu.py).
+In: an `OpenConversation`, whose listener it is. Out: its messages on the screen, each control made once and kept as
+long as its message stays the same. This file does not know how answers are made, where pictures come from
+(attach_actions.py), nor what else is done with a message (message_actions.py) or with the whole conversation (menu.py).
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from impchat.messages import Message
 from impchat.peers.servers import Server
 from impchat_mobile import theme
 from impchat_mobile.app_shell import Screen, Shell
-from impchat_mobile.conversation import Talk
+from impchat_mobile.conversation import OpenConversation
 from impchat_mobile.guard import Handler
 from impchat_mobile.views import bubbles, menu
-from impchat_mobile.views.attach_actions import Bring
+from impchat_mobile.views.attach_actions import AttachActions
 from impchat_mobile.views.bubbles import Answered
 from impchat_mobile.views.composer import Composer
-from impchat_mobile.views.message_actions import Doing
-from impchat_mobile.views.message_list import Tail
+from impchat_mobile.views.message_actions import MessageActions
+from impchat_mobile.views.message_list import MessageList
 from impchat_mobile.views.welcome import Welcome
 
 if TYPE_CHECKING:
@@ -41,12 +41,12 @@ _BAR = 56  # pixels of the title's height
 class ChatScreen(Screen):
     """`go` opens the other screens; it is given by whoever knows them."""
 
-    def __init__(self, shell: Shell, talk: Talk, go: Navigator) -> None:
+    def __init__(self, shell: Shell, talk: OpenConversation, go: Navigator) -> None:
         self._shell = shell
         self.talk = talk
         self._go = go
-        self._bring = Bring(shell, talk, go, self._notice)
-        self._doing = Doing(shell, talk, go, self._edit, self._again, self._bring.part)
+        self._attach_actions = AttachActions(shell, talk, go, self._notice)
+        self._message_actions = MessageActions(shell, talk, go, self._edit, self._again, self._attach_actions.part)
         self._kept: dict[str, tuple[object, ft.Control]] = {}  # message -> what its control is made of, and it
         self._grows: Answered | None = None
         self._all = False  # whether earlier messages were asked for
@@ -64,9 +64,9 @@ class ChatScreen(Screen):
         self._kept.clear()
         self._title = ft.Text("", size=17, weight=ft.FontWeight.W_600, max_lines=1, overflow=ft.TextOverflow.ELLIPSIS)
         self._where = ft.Text("", size=12, color=theme.FAINT, max_lines=1, overflow=ft.TextOverflow.ELLIPSIS)
-        self._tail = Tail(shell, self._to_end)
-        bring = self._bring
-        self._welcome = Welcome(shell, bring.sample, self._take_ask, self._go.models)
+        self._message_list = MessageList(shell, self._to_end)
+        attach = self._attach_actions
+        self._welcome = Welcome(shell, attach.sample, self._take_ask, self._go.models)
         self._welcome.control.visible = False  # until it is known that the conversation is empty
         self._chips = ft.Row(spacing=8, scroll=ft.ScrollMode.HIDDEN)
         self._chips_line = ft.Container(
@@ -88,12 +88,12 @@ class ChatScreen(Screen):
             send=self._send,
             stop=self.talk.stop,
             typed=self._typed,
-            camera=self._once_open(bring.camera),
-            gallery=self._once_open(bring.gallery),
-            more=self._once_open(bring.more_ways),
-            pasted=bring.attach_all,
-            open_picture=bring.retouch,
-            detach=bring.detach,
+            camera=self._once_open(attach.camera),
+            gallery=self._once_open(attach.gallery),
+            more=self._once_open(attach.more_ways),
+            pasted=attach.attach_all,
+            open_picture=attach.retouch,
+            detach=attach.detach,
             gauge=lambda: menu.context(shell, self.talk, self._go, self.new),
         )
         self.composer.write(self.talk.text)
@@ -103,7 +103,7 @@ class ChatScreen(Screen):
             tight=True,
             on_size_change=shell.on(self._below_grew),
         )
-        page = ft.Column([self._welcome.control, self._tail.control, below], spacing=0, expand=True)
+        page = ft.Column([self._welcome.control, self._message_list.control, below], spacing=0, expand=True)
         self._side = ft.Container(width=theme.SIDE, bgcolor=ft.Colors.SURFACE_CONTAINER)
         self._chats = theme.button(ft.Icons.MENU_ROUNDED, say("mobile.chats"), shell.on(self._open_drawer))
         more = shell.on(lambda: menu.conversation(shell, self.talk, self._go))
@@ -162,11 +162,11 @@ class ChatScreen(Screen):
             self._shell.page.update()
         self._show_chips()
         self._shell.draw(self._chips_line)
-        self._tail.grew()
+        self._message_list.grew()
 
     def _below_grew(self, event: ft.LayoutSizeChangeEvent[ft.Column]) -> None:
         self._shell.above = event.height
-        self._tail.grew()
+        self._message_list.grew()
 
     async def shown(self) -> None:
         self.composer.write(self.talk.text)  # another conversation may be open by now
@@ -185,7 +185,7 @@ class ChatScreen(Screen):
             self._lay_out()
             self._shell.page.update()
             self._shell.start(self._go.history.refresh())
-        self._tail.grew()
+        self._message_list.grew()
 
     # What the talk tells
 
@@ -195,7 +195,7 @@ class ChatScreen(Screen):
     def grew(self) -> None:
         if self._grows and self.talk.growing:
             self._grows.grow(self.talk.growing)
-            self._tail.grew()
+            self._message_list.grew()
 
     def drafted(self) -> None:
         self._shell.start(self._draw_draft())
@@ -229,8 +229,8 @@ class ChatScreen(Screen):
                     shell.say("mobile.earlier", count=hidden), on_click=shell.on(self._show_earlier)
                 )
                 controls.insert(0, ft.Row([earlier], alignment=ft.MainAxisAlignment.CENTER))
-            self._tail.list.controls = controls
-            self._tail.control.visible = bool(messages)
+            self._message_list.list.controls = controls
+            self._message_list.control.visible = bool(messages)
             self._welcome.show(
                 not messages and self._opened.is_set(), shell.app.demo and not talk.server, self._go.server_name()
             )
@@ -248,8 +248,8 @@ class ChatScreen(Screen):
         versions = self.talk.versions.get(message.uuid, (message.uuid,))
         which = versions.index(message.uuid) + 1, len(versions)
         if message.role == "user":
-            return bubbles.question(self._shell, message, small, which, self._doing)
-        answered = Answered(self._shell, message, boxes, which, last, self._doing)
+            return bubbles.question(self._shell, message, small, which, self._message_actions)
+        answered = Answered(self._shell, message, boxes, which, last, self._message_actions)
         if message.state == "streaming":
             self._grows = answered
         return answered.control
@@ -304,7 +304,7 @@ class ChatScreen(Screen):
     async def _to_end(self) -> None:
         """Show the latest words."""
         await self._draw()
-        self._tail.go()
+        self._message_list.go()
 
     async def _show_earlier(self) -> None:
         self._all = True

@@ -1,6 +1,6 @@
 """The list of conversations, in a drawer or beside the conversation on a wide screen.
 
-In: what the shelf holds. Out: one list for both places; open, search, pin, rename, delete with a way back.
+In: the groups of `history_model`. Out: one list for both places; open, search, pin, rename, delete with a way back.
 This file does not know how conversations are kept.
 """
 
@@ -17,8 +17,8 @@ import flet as ft
 from impchat import presentation, settings
 from impchat_mobile import history_model, theme
 from impchat_mobile.app_shell import Shell
-from impchat_mobile.conversation import Talk
-from impchat_mobile.history_model import Entry
+from impchat_mobile.conversation import OpenConversation
+from impchat_mobile.history_model import HistoryEntry
 
 if TYPE_CHECKING:
     from impchat_mobile.navigator import Navigator
@@ -28,8 +28,8 @@ _FIRST = 60  # entries; as many more whenever the list is scrolled to its end
 _SEARCH_WAIT_S = 0.2  # after the last letter
 
 
-class History:
-    def __init__(self, shell: Shell, talk: Talk, go: Navigator) -> None:
+class HistoryDrawer:
+    def __init__(self, shell: Shell, talk: OpenConversation, go: Navigator) -> None:
         self._shell = shell
         self._talk = talk
         self._go = go
@@ -158,7 +158,7 @@ class History:
             self._none.value = shell.say("history.nothing_found" if query else "chat.history_empty")
             shell.draw(self._nothing, self._entries)
 
-    def choices(self, entry: Entry) -> None:
+    def choices(self, entry: HistoryEntry) -> None:
         """What can be done with a conversation of the list."""
         shell, say = self._shell, self._shell.say
         pin = ft.Icons.PUSH_PIN_OUTLINED
@@ -208,7 +208,7 @@ class History:
         await self._close()
         await self.open(uuid)
 
-    async def _pin(self, entry: Entry) -> None:
+    async def _pin(self, entry: HistoryEntry) -> None:
         await self._change(entry.uuid, pinned=not entry.pinned)
         await self.refresh()
 
@@ -268,9 +268,9 @@ class History:
 class ConversationRow:
     """A conversation in the list: one tile, which stays the same while the conversation is shown."""
 
-    def __init__(self, shell: Shell, history: History) -> None:
+    def __init__(self, shell: Shell, history: HistoryDrawer) -> None:
         self._shell = shell
-        self._entry = Entry("", "")
+        self._entry = HistoryEntry("", "")
         self._cover = ft.Container(width=40, height=40, border_radius=10, bgcolor=ft.Colors.SURFACE_CONTAINER_HIGH)
         self._title = ft.Text("", max_lines=1, overflow=ft.TextOverflow.ELLIPSIS, size=15)
         self._snippet = theme.faint("", max_lines=2, overflow=ft.TextOverflow.ELLIPSIS)
@@ -288,7 +288,7 @@ class ConversationRow:
             on_long_press=choices,
         )
 
-    def show(self, entry: Entry, here: bool) -> ft.Control:
+    def show(self, entry: HistoryEntry, here: bool) -> ft.Control:
         """`here`: it is the open one."""
         before, self._entry = self._entry, entry
         if self._cover.content is None or entry.cover != before.cover:

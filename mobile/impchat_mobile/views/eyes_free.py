@@ -13,12 +13,12 @@ import flet as ft
 from impchat.errors import ImpChatError
 from impchat_mobile import theme
 from impchat_mobile.app_shell import Screen, Shell
-from impchat_mobile.conversation import Talk
+from impchat_mobile.conversation import OpenConversation
 from impchat_mobile.views.camera import Lens
 
 
 class EyesFreeScreen(Screen):
-    def __init__(self, shell: Shell, talk: Talk) -> None:
+    def __init__(self, shell: Shell, talk: OpenConversation) -> None:
         self._shell = shell
         self._talk = talk
         self._busy = False

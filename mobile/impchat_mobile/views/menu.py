@@ -11,14 +11,14 @@ import flet as ft
 
 from impchat_mobile import theme
 from impchat_mobile.app_shell import Shell
-from impchat_mobile.conversation import Talk
+from impchat_mobile.conversation import OpenConversation
 from impchat_mobile.guard import Handler
 
 if TYPE_CHECKING:
     from impchat_mobile.navigator import Navigator
 
 
-def conversation(shell: Shell, talk: Talk, go: Navigator) -> None:
+def conversation(shell: Shell, talk: OpenConversation, go: Navigator) -> None:
     """Rename, export, delete, and the ways that no button leads to."""
     say = shell.say
     actions = []
@@ -38,7 +38,7 @@ def conversation(shell: Shell, talk: Talk, go: Navigator) -> None:
     )
 
 
-def context(shell: Shell, talk: Talk, go: Navigator, new: Handler) -> None:
+def context(shell: Shell, talk: OpenConversation, go: Navigator, new: Handler) -> None:
     """How full the context is, and what helps. `new`: opens a new conversation."""
     say = shell.say
     left = max(0, round((1 - talk.context_used) * talk.context_tokens))

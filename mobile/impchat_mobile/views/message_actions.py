@@ -15,20 +15,20 @@ import flet as ft
 from impchat import presentation
 from impchat.messages import Message
 from impchat_mobile.app_shell import Shell
-from impchat_mobile.conversation import Talk
+from impchat_mobile.conversation import OpenConversation
 
 if TYPE_CHECKING:
     from impchat_mobile.navigator import Navigator
 
 
-class Doing:
+class MessageActions:
     """`go` opens the other screens; `edit` and `again` change what the chat screen shows, `part` takes a picture of
     which a part is asked about."""
 
     def __init__(
         self,
         shell: Shell,
-        talk: Talk,
+        talk: OpenConversation,
         go: Navigator,
         edit: Callable[[Message], Awaitable[None]],
         again: Callable[[Message], Awaitable[None]],

@@ -19,7 +19,7 @@ _FRAMES_S = 0.1  # in which what was sent to the screen is on it
 _NEAR = 120  # pixels from the end that count as being there
 
 
-class Tail:
+class MessageList:
     def __init__(self, shell: Shell, to_end: Handler) -> None:
         """`to_end`: what the button does."""
         self._shell = shell
