@@ -1,8 +1,8 @@
-"""What Ray costs and what it gives: `python -m benchmarks.cluster` serves the demo model with and without it.
+"""What Ray costs and gains: `python -m benchmarks.cluster` serves the demo model with and without it.
 
-In: the demo bundle. Out: on standard output, time to the first token and for each further one, over HTTP, plain and
-through Ray, in turn, in several rounds; how many later questions find their conversation; answers whose replica is
-killed, and how long it takes until there is another one; and the same for a queue. Wants the extra `cluster`.
+In: the demo bundle. Out: on standard output: the time to the first and to each further token over HTTP, directly and
+through Ray, alternating, in several rounds; how many later questions reach the replica of their conversation; answers
+whose replica is killed, and the time until it is replaced; and the same for a queue. Requires the extra `cluster`.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ TOKENS = 300
 CLIENTS = 4
 CONVERSATIONS = 40
 KILLS = 5
-NO_TOKEN = 2**31 - 1  # an answer that does not end by it is as long as it may be
+NO_TOKEN = 2**31 - 1  # an eos that never occurs: every answer has the maximum length
 
 
 @contextmanager
 def served(model: Bundle, engine: Engine) -> Iterator[str]:
-    """The API of `engine` on a free port, and its address."""
+    """Serve the API of `engine` on a free port; yields its address."""
     with tempfile.TemporaryDirectory() as folder, sockets.bind(settings.HOST, 0) as bound:
         app = App(Path(folder), History(paths.history_file(Path(folder))), model, engine, settings.SLOTS)
         started = threading.Event()
@@ -64,7 +64,7 @@ def served(model: Bundle, engine: Engine) -> Iterator[str]:
 
 
 def ask(url: str, model: str, messages: list[dict[str, str]], key: str, tokens: int) -> tuple[str, float, float, Any]:
-    """The answer, seconds to its first piece and to its end, and what it used."""
+    """The answer, the seconds to its first piece and to its end, and its usage."""
     body = {
         "model": model, "messages": messages, "prompt_cache_key": key, "temperature": 0, "max_tokens": tokens,
         "stream": True, "stream_options": {"include_usage": True},
@@ -89,11 +89,11 @@ def user(text: str) -> dict[str, str]:
 
 
 def speed(urls: dict[str, str], model: str) -> None:
-    """First token and each further one, of one client, and tokens per second of several, in each round."""
+    """Print time to the first and each further token of one client, and tokens per second of several, by round."""
     print("| | ms to the first token | ms for each further one | tokens/s of four clients |\n|---|---|---|---|")
     for number in range(ROUNDS):
         found: dict[str, list[tuple[float, float]]] = {name: [] for name in urls}
-        for run in range(RUNS + 1):  # in turn, so that other work on the machine meets both
+        for run in range(RUNS + 1):  # alternating, so that other load on the machine affects both
             for name, url in urls.items():
                 _, first_s, all_s, usage = ask(url, model, [user("Hello!")], "speed", TOKENS)
                 if run:
@@ -104,7 +104,7 @@ def speed(urls: dict[str, str], model: str) -> None:
 
 
 def crowd(url: str, model: str) -> float:
-    """Tokens per second of several clients at once."""
+    """Tokens per second of several concurrent clients."""
     begun = time.perf_counter()
     with ThreadPoolExecutor(CLIENTS) as pool:
         keys = [f"many-{n}" for n in range(2 * CLIENTS)]
@@ -113,12 +113,12 @@ def crowd(url: str, model: str) -> float:
 
 
 def spread(values: list[float], digits: int) -> str:
-    """Their median, the least and the greatest."""
+    """Median, minimum and maximum."""
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 def affinity(url: str, model: str) -> None:
-    """Of the second questions of many conversations, how many read only their own tokens."""
+    """Print how many second questions of many conversations read only their own tokens."""
 
     def found(number: int) -> bool:
         system = {"role": "system", "content": f"Conversation {number}."}
@@ -134,7 +134,8 @@ def affinity(url: str, model: str) -> None:
 
 
 def killed(engine: ClusterEngine) -> None:
-    """Answers whose replica is killed in the middle, against the same without; seconds until it has a successor."""
+    """Compare answers whose replica is killed half-way with the same answers without; print the seconds until it is
+    replaced."""
     prompt = Prompt("A system text of its own.", (Turn("user", "What is the capital of France?"),), "mortal")
     sampling = Sampling(temperature=0, max_tokens=150)
     same, pauses_ms, usual_ms, back_s = 0, [], [], []
@@ -151,7 +152,7 @@ def killed(engine: ClusterEngine) -> None:
 
 
 def text_of(engine: ClusterEngine, prompt: Prompt, sampling: Sampling, kill_at: int | None) -> tuple[str, float]:
-    """The answer, and the longest wait between two pieces; its replica is killed at the piece number `kill_at`."""
+    """The answer, and the longest time between two pieces; the replica is killed at piece number `kill_at`."""
     [pid] = engine.pids([prompt.key])
     text, pieces, last, pause = "", 0, time.perf_counter(), 0.0
     for event in engine.start(prompt, sampling).events():
@@ -174,7 +175,7 @@ def until_two(engine: ClusterEngine) -> float:
 
 
 def growing(model: Bundle) -> None:
-    """How long a queue lasts until there is another replica."""
+    """Print how long a queue lasts until another replica has started."""
     engine = ClusterEngine(replace(model, id="growing"), (1, 2), alone=True)
     sampling = Sampling(temperature=0, max_tokens=TOKENS)
     over = threading.Event()

@@ -1,8 +1,8 @@
-"""Which way to hold the eyes in 8 bits: `python -m benchmarks.eyes` compares them on random towers.
+"""Which 8-bit scheme to use for the vision tower: `python -m benchmarks.eyes` compares them on random towers.
 
-In: the sizes of a tower. Out: a table: bytes, processor time of a picture, and how near each patch's embedding comes to
-float32 (cosine; the mean and the worst patch), on plain random weights and with two outlier channels planted in every
-LayerNorm, as trained towers have them. Wants the extra `convert`.
+In: the sizes of a tower. Out: a table: bytes, CPU time per picture, and how close each patch's embedding is to float32
+(cosine; the mean and the worst patch), on plain random weights and with two outlier channels in every LayerNorm, as in
+trained towers. Requires the extra `convert`.
 This file does not know checkpoints or bundles.
 """
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     Weights = dict[str, Floats]
 
 DEMO = Eyes(hidden=160, layers=4, heads=5, mlp=640, image_size=196, patch_size=14, norm_eps=1e-6, projected=256)
-# SigLIP SO400M, as Imp-3B@196 has it, but for its 26 layers
+# SigLIP SO400M as in Imp-3B@196, with 4 layers instead of 26
 SO400M = Eyes(hidden=1152, layers=4, heads=16, mlp=4304, image_size=196, patch_size=14, norm_eps=1e-6, projected=2560)
-OUTLIERS = (30.0, 100.0)  # times the other channels
+OUTLIERS = (30.0, 100.0)  # relative to the other channels
 _RUNS = 7
 
 
 def random_weights(eyes: Eyes, seed: int = 0) -> Weights:
-    """A tower whose every layer matters as much as the others."""
+    """A tower whose layers all have a similar effect on the output."""
     import numpy as np
 
     draw = np.random.default_rng(seed)
@@ -56,8 +56,8 @@ def random_weights(eyes: Eyes, seed: int = 0) -> Weights:
 
 
 def plant(eyes: Eyes, weights: Weights, seed: int = 0) -> Weights:
-    """The same tower with two channels behind every LayerNorm `OUTLIERS` times as large, and the columns that read
-    them as much smaller: it computes the same, and is as hard to bring to 8 bits as a trained one."""
+    """The same tower with two channels after every LayerNorm `OUTLIERS` times as large, and the columns that read them
+    scaled down accordingly: it computes the same, and is as hard to quantise to 8 bits as a trained one."""
     import numpy as np
 
     channels = np.random.default_rng(seed).choice(eyes.hidden, len(OUTLIERS), replace=False)
@@ -74,26 +74,26 @@ def plant(eyes: Eyes, weights: Weights, seed: int = 0) -> Weights:
 
 
 def held_in(scheme: EightBits | None) -> Callable[[Eyes, Weights, Path], None]:
-    """Writes a tower in `scheme` to a file."""
+    """A function that writes a tower in `scheme` to a file."""
     return lambda eyes, weights, path: vision.write(eyes, weights.__getitem__, path, scheme=scheme)
 
 
 def dynamic(*, per_channel: bool) -> Callable[[Eyes, Weights, Path], None]:
-    """Writes a tower in onnxruntime's dynamic int8 to a file: one scale for all inputs of a matrix."""
+    """A function that writes a tower in onnxruntime's dynamic int8: one scale for all inputs of a matrix."""
 
     def write(eyes: Eyes, weights: Weights, path: Path) -> None:
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
         whole = path.with_suffix(".fp32")
         held_in(None)(eyes, weights, whole)
-        logging.getLogger().setLevel(logging.ERROR)  # else it advises to preprocess
+        logging.getLogger().setLevel(logging.ERROR)  # otherwise it recommends preprocessing
         quantize_dynamic(
             whole,
             path,
             per_channel=per_channel,
             weight_type=QuantType.QInt8,
             op_types_to_quantize=["MatMul"],
-            extra_options={"DefaultTensorType": 1},  # float32, where it cannot see through a node
+            extra_options={"DefaultTensorType": 1},  # float32 if it cannot infer a node's type
         )
         whole.unlink()
 
@@ -113,12 +113,12 @@ SCHEMES = {
 
 
 def embeddings(path: Path, seed: int = 0) -> tuple[Floats, float]:
-    """What the tower in the file `path` makes of a random picture, and the processor seconds that took."""
+    """The embeddings of a random picture from the tower in the file `path`, and the CPU seconds that took."""
     import numpy as np
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # then the processor's time does not depend on who else is at work
+    options.intra_op_num_threads = 1  # so that CPU time does not depend on other load
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     size = session.get_inputs()[0].shape[2]
@@ -132,7 +132,7 @@ def embeddings(path: Path, seed: int = 0) -> tuple[Floats, float]:
 
 
 def cosines(ours: Floats, theirs: Floats) -> Floats:
-    """Of each patch."""
+    """The cosine of each patch."""
     import numpy as np
 
     result: Floats = (ours * theirs).sum(-1) / np.linalg.norm(ours, axis=-1) / np.linalg.norm(theirs, axis=-1)

@@ -1,9 +1,10 @@
-"""What converting costs at full size: `python -m benchmarks.fullsize FOLDER`. Wants the extra `convert`, and 20 GB.
+"""What a conversion costs at full size: `python -m benchmarks.fullsize FOLDER`. Requires the extra `convert`, and 20
+GB.
 
-In: a folder. Out: in it a checkpoint with the layout, names and shapes of Imp-3B@196 (older Phi layout, 7 weight files)
-and random values, and a bundle in 4 and 8 bits made of it; on standard output, for each step, the time, the most memory
-taken (see memory.py), the sizes of the files, and how long an answer about a picture takes. Speed does not depend on
-the values; what such a model says means nothing. This file does not know trained models.
+In: a folder. Out: in it, a checkpoint with the layout, names and shapes of Imp-3B@196 (older Phi layout, 7 weight
+files) and random values, and bundles in 4 and 8 bits made from it; on standard output, for each step, the time, the
+peak memory (see memory.py), the sizes of the files, and how long an answer about a picture takes. Speed does not depend
+on the values; the answers of such a model are meaningless. This file does not know trained models.
 """
 
 from __future__ import annotations
@@ -44,12 +45,12 @@ LANGUAGE = Language(
 EYES = Eyes(hidden=1152, layers=26, heads=16, mlp=4304, image_size=196, patch_size=14, norm_eps=1e-6, projected=2560)
 FILES = 7
 TOWER = "siglip-so400m-patch14-196"
-ID = "random-3b-196"  # no published model: its answers need not make sense
-_TOKENS = 50257  # of which the last is no ordinary one
+ID = "random-3b-196"  # not a published model, so its answers need not make sense
+_TOKENS = 50257  # the last one is special
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
-    """Every tensor of the checkpoint by its name there -> shape."""
+    """Every tensor of the checkpoint: its name there -> shape."""
     older = next(layout for layout in LAYOUTS if layout.name == "older Phi")
     ours = phi2.shapes(LANGUAGE)
     found = {}
@@ -59,7 +60,7 @@ def shapes() -> dict[str, tuple[int, ...]]:
 
 
 def write(folder: Path) -> None:
-    """Write the checkpoint into `folder`, a tensor at a time."""
+    """Write the checkpoint into `folder`, one tensor at a time."""
     folder.mkdir(parents=True)
     sizes = shapes()
     total = sum(_bytes(shape) for shape in sizes.values())
@@ -81,7 +82,7 @@ def write(folder: Path) -> None:
 
 
 def _write_tensors(path: Path, sizes: dict[str, tuple[int, ...]], seed: int) -> None:
-    """A safetensors file of random float16."""
+    """Write a safetensors file of random float16."""
     import numpy as np
 
     head: dict[str, Any] = {}
@@ -98,7 +99,7 @@ def _write_tensors(path: Path, sizes: dict[str, tuple[int, ...]], seed: int) -> 
 
 
 def _values(draw: np.random.Generator, name: str, shape: tuple[int, ...]) -> Any:
-    """Values that neither grow nor vanish from layer to layer."""
+    """Random values whose scale neither grows nor vanishes from layer to layer."""
     values = draw.standard_normal(shape, "float32")
     if name.endswith("bias"):
         values *= 0.1
@@ -152,7 +153,7 @@ def _tower() -> dict[str, Any]:
 
 
 def _tokenizer() -> dict[str, Any]:
-    """As many tokens as Phi-2 has: all bytes, then pairs of them."""
+    """A tokenizer with as many tokens as Phi-2's: all bytes, then pairs of them."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     letters = [chr(byte) for byte in printable] + [chr(256 + n) for n in range(256 - len(printable))]
     merges = [f"{a} {b}" for a in letters for b in letters][: _TOKENS - 1 - len(letters)]
@@ -195,7 +196,7 @@ def _answer(target: Path, picture: Path) -> None:
 
 
 def apart(work: Callable[..., None], *args: object) -> None:
-    """Do `work` in a fresh process, so that the memory that is measured is its own."""
+    """Run `work` in a fresh process, so that only its own memory is measured."""
     process = multiprocessing.get_context("spawn").Process(target=work, args=args)
     process.start()
     process.join()
@@ -204,7 +205,7 @@ def apart(work: Callable[..., None], *args: object) -> None:
 
 
 def main() -> None:
-    """Write the checkpoint where it is missing, convert it, and let it answer."""
+    """Write the checkpoint if it is missing, convert it, and answer with it."""
     parser = argparse.ArgumentParser(description="What converting costs at full size.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--picture", type=Path, default=Path("assets/samples/landscape.jpg"))

@@ -1,9 +1,8 @@
-"""A crowd at `impchat serve`: `python -m benchmarks.load [SECONDS]`, a minute where none are given.
+"""`impchat serve` under load: `python -m benchmarks.load [SECONDS]`, 60 by default.
 
-In: nothing. Out: on standard output, how 50 clients fared that ask the demo model at the same time, each about pictures
-of its own, two questions to each: answers, refusals (429) and errors, how long until the first word, and the server's
-memory.
-The server is a process of its own with a data folder of its own, on loopback.
+In: nothing. Out: on standard output, the results of 50 clients that use the demo model at the same time, each with
+pictures of its own and two questions about each: answers, refusals (429) and errors, time to the first word, and the
+server's memory. The server is a process of its own on loopback, with its own data folder.
 """
 
 from __future__ import annotations
@@ -31,24 +30,24 @@ from impchat import settings
 CLIENTS = 50
 SECONDS = 60.0
 SLOTS = 4
-MEMORY_S = 1.0  # between two looks at the server's memory
+MEMORY_S = 1.0  # interval of memory measurements
 _QUESTIONS = ("What is in the picture?", "What colours are in the picture?")
 
 
 @dataclass
 class Crowd:
-    """What all clients saw."""
+    """The results of all clients."""
 
     answers: int = 0
-    ends: Counter[str] = field(default_factory=Counter)  # statuses, and errors by name
+    ends: Counter[str] = field(default_factory=Counter)  # status -> count; errors by name
     first_s: list[float] = field(default_factory=list)
     cached: int = 0
     prompt: int = 0
-    memory: list[tuple[float, float]] = field(default_factory=list)  # seconds, MB of the server's own
+    memory: list[tuple[float, float]] = field(default_factory=list)  # seconds, MB of anonymous memory
 
 
 def _picture(chance: random.Random) -> str:
-    """A drawing that nobody has seen before, as a data URI."""
+    """A drawing that is not in any cache, as a data URI."""
     drawing = Image.new("RGB", (320, 240), "white")
     x, y = chance.randrange(200), chance.randrange(120)
     colour = tuple(chance.randrange(256) for _ in range(3))
@@ -74,7 +73,7 @@ async def _client(number: int, url: str, until: float, crowd: Crowd) -> None:
 
 
 async def _ask(client: httpx.AsyncClient, messages: list[dict[str, Any]], crowd: Crowd) -> str | None:
-    """The answer; None where there is none. Who is told to come again waits as long as it was told."""
+    """The answer, or None. A client that is refused waits for the time in Retry-After."""
     body = {"model": settings.DEMO_MODEL, "messages": messages, "stream": True}
     body["stream_options"] = {"include_usage": True}
     begun, text = time.monotonic(), ""
@@ -138,7 +137,7 @@ def _report(crowd: Crowd, seconds: float) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Run and report. 1 where anything but a 429 went wrong."""
+    """Run and report. Returns 1 if there was any error except 429."""
     seconds = float(argv[0]) if argv else SECONDS
     with tempfile.TemporaryDirectory() as data:
         serve = [sys.executable, "-m", "impchat.cli.main", "serve", "--port", "0", "--data", data, "--language", "en"]

@@ -1,4 +1,4 @@
-"""The memory that a piece of work takes, and how long it lasts, for the benchmarks of this folder. Linux alone.
+"""The time and memory that a block of code takes, for the other benchmarks. Linux only.
 
 In: a block of code. Out: a line on standard output. This file does not know what is measured.
 """
@@ -15,8 +15,8 @@ _SAMPLE_S = 0.05
 
 
 def taken() -> tuple[int, int]:
-    """Bytes of this process in memory: its own (RssAnon), and pages of files that it has mapped (RssFile), which the
-    system may drop at any time and which other processes may share."""
+    """Bytes of this process in memory: anonymous (RssAnon), and pages of mapped files (RssFile), which the system can
+    evict at any time and which other processes may share."""
     sizes = {}
     for line in Path("/proc/self/status").read_text().splitlines():
         name, _, value = line.partition(":")
@@ -27,7 +27,7 @@ def taken() -> tuple[int, int]:
 
 @contextmanager
 def measured(step: str) -> Iterator[None]:
-    """Print how long the block took, and the most memory of either kind that this process had meanwhile."""
+    """Print the duration of the block, and the peak of either kind of memory of this process."""
     most = taken()
     ended = threading.Event()
 

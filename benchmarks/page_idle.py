@@ -1,7 +1,7 @@
-"""What ImpChat-Web costs while nobody asks: `python -m benchmarks.page_idle`.
+"""What ImpChat-Web costs when idle: `python -m benchmarks.page_idle`.
 
-In: nothing. Out: on standard output, the processor time that `impchat web` took in a minute, and how often it woke up:
-before the first page was opened, and with a page open that has had an answer. Linux alone.
+In: nothing. Out: on standard output, the CPU time of `impchat web` in a minute, and how often it woke up: before the
+first page was opened, and with an open page that has had an answer. Linux only.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SETTLED_S = 5.0
 
 
 def taken(pid: int) -> tuple[float, int]:
-    """Seconds of processor time, and times that a thread of the process went to sleep."""
+    """CPU seconds, and voluntary context switches of all threads of the process."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     slept = 0
     for status in Path(f"/proc/{pid}/task").glob("*/status"):

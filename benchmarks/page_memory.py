@@ -1,10 +1,10 @@
-"""The memory of ImpChat-Web in use: `python -m benchmarks.page_memory RECORD [CONVERSATIONS]`, a hundred by default;
-`python -m benchmarks.page_memory --plot PNG RECORD...` draws records.
+"""The memory of ImpChat-Web in use: `python -m benchmarks.page_memory RECORD [CONVERSATIONS]`, 100 by default; `python
+-m benchmarks.page_memory --plot PNG RECORD...` plots records.
 
-In: nothing. Out: RECORD, a JSON file with the memory of the server after so many conversations; on standard output the
-same as it grows. The server is `impchat web` in a process of its own with the demo model and a new data folder. Each
-conversation is a page of its own that is opened, adds a photo, asks two questions and is closed, by the requests that a
-browser would send. Linux alone.
+In: nothing. Out: RECORD, a JSON file with the server's memory after given numbers of conversations; on standard output,
+the same as it grows. The server is `impchat web` in a process of its own with the demo model and a new data folder.
+Each conversation opens a page, adds a photo, asks two questions and closes the page, with the requests that a browser
+would send. Linux only.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from PIL import Image
 from impchat import settings
 
 CONVERSATIONS = 100
-EVERY = 5  # conversations between two looks at the memory
+EVERY = 5  # conversations between two measurements
 _QUESTIONS = ("What is in the picture?", "What colours are in the picture?")
 
 
 @contextmanager
 def served(*options: str) -> Iterator[tuple[str, int]]:
-    """Address and process id of `impchat web` on a data folder of its own, with the demo model."""
+    """Run `impchat web` on a new data folder with the demo model; yields its address and process id."""
     with tempfile.TemporaryDirectory() as data:
         words = ["web", "--port", "0", "--data", data, "--language", "en", "--no-open", *options]
         words += ["--model", settings.DEMO_MODEL]
@@ -47,20 +47,20 @@ def served(*options: str) -> Iterator[tuple[str, int]]:
 
 
 class Page:
-    """An open page, as far as the server notices it."""
+    """An open page, as seen by the server."""
 
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
         self._session = uuid.uuid4().hex[:11]
         client.get("/").raise_for_status()
-        self._functions: dict[str, tuple[int, int]] = {}  # event -> number of the function, outputs up to the state
+        self._functions: dict[str, tuple[int, int]] = {}  # event -> number of the function, outputs before the state
         for number, dependency in enumerate(client.get("/config").json()["dependencies"]):
             for _, event in dependency["targets"]:
                 self._functions.setdefault(event, (number, len(dependency["outputs"])))
         self.state = self._event("load")
 
     def _event(self, name: str, *data: Any, **event: str) -> dict[str, Any]:
-        """The state that an event brings."""
+        """The state that an event returns."""
         body = {"data": data, "event_data": event, "fn_index": self._functions[name][0], "session_hash": self._session}
         response = self._client.post("/gradio_api/run/predict", json=body)
         return next(v for v in response.raise_for_status().json()["data"] if isinstance(v, dict) and "stamp" in v)
@@ -76,7 +76,7 @@ class Page:
 
 
 def photo(chance: random.Random) -> bytes:
-    """A JPEG of 12 megapixels, as a phone takes them, that nobody has seen before."""
+    """A JPEG of 12 megapixels, as taken by phones, that is not in any cache."""
     grain = Image.effect_noise((504, 378), chance.uniform(20, 100))
     taken = Image.merge("RGB", [grain, grain.transpose(Image.Transpose.ROTATE_180), grain]).resize((4032, 3024))
     out = io.BytesIO()
@@ -85,7 +85,7 @@ def photo(chance: random.Random) -> bytes:
 
 
 def memory(pid: int) -> tuple[float, float]:
-    """MB of the process's own (RssAnon), and of files that it has mapped (RssFile)."""
+    """MB of anonymous memory (RssAnon), and of mapped files (RssFile)."""
     lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
     sizes = {
         name: int(value.split()[0]) / 1024 for name, _, value in (x.partition(":") for x in lines) if "Rss" in name
@@ -94,7 +94,7 @@ def memory(pid: int) -> tuple[float, float]:
 
 
 def converse(client: httpx.Client, chance: random.Random) -> None:
-    """A conversation in a page of its own."""
+    """Hold a conversation in a new page."""
     page = Page(client)
     page.attach(photo(chance))
     for question in _QUESTIONS:
@@ -102,7 +102,7 @@ def converse(client: httpx.Client, chance: random.Random) -> None:
 
 
 def measure(conversations: int) -> list[tuple[int, float, float]]:
-    """Conversations held, MB own, MB mapped."""
+    """Rows of conversations held, MB anonymous, MB mapped."""
     chance = random.Random(1)
     with served() as (address, pid), httpx.Client(base_url=address, timeout=120, trust_env=False) as client:
         rows = [(0, *memory(pid))]

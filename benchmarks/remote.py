@@ -1,8 +1,8 @@
 """What a server in between costs: `python -m benchmarks.remote`.
 
-In: the demo bundle and a sample photograph. Out: on standard output, the time to the first token and for each further
-one, of the engine used directly and of the same engine behind `impchat serve` in a process of its own on loopback, in
-turn; and what RemoteEngine itself takes for each piece of an answer that is all there.
+In: the demo bundle and a sample photograph. Out: on standard output, the time to the first and to each further token,
+of the engine used directly and of the same engine through `impchat serve` in a process of its own on loopback,
+alternating; and the time that RemoteEngine itself takes for each piece of an answer that arrives at once.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from impchat.peers import servers
 RUNS = 15
 TOKENS = 200
 PIECES = 5000
-NO_TOKEN = 2**31 - 1  # so that every answer has TOKENS tokens
+NO_TOKEN = 2**31 - 1  # an eos that never occurs: every answer has TOKENS tokens
 SAMPLING = Sampling(temperature=1.0, top_k=0, seed=1, max_tokens=TOKENS)
 
 
 @contextmanager
 def served(folder: Path) -> Iterator[RemoteEngine]:
-    """The engine over `impchat serve` of the model in `folder`."""
+    """Run `impchat serve` with the model in `folder`; yields the engine that uses it."""
     with socket.socket() as free:
         free.bind((settings.HOST, 0))
         port = free.getsockname()[1]
@@ -47,7 +47,7 @@ def served(folder: Path) -> Iterator[RemoteEngine]:
     process = subprocess.Popen([sys.executable, "-m", "impchat.cli.main", *words], stdout=subprocess.PIPE)
     try:
         assert process.stdout
-        process.stdout.readline()  # it tells its address when it listens
+        process.stdout.readline()  # printed once the server listens
         with closing(RemoteEngine(servers.at(f"http://{settings.HOST}:{port}"))) as engine:
             yield engine
     finally:
@@ -67,12 +67,12 @@ def measure(engine: Engine, prompt: Prompt) -> tuple[float, float]:
 
 
 def compare(engines: dict[str, Engine], prompt: Prompt, name: str) -> None:
-    """Print a line for each engine; the prompt is read before, so that what is left is the way."""
+    """Print a line for each engine. The prompt is already cached, so that only the overhead is measured."""
     taken: dict[str, list[tuple[float, float]]] = {kind: [] for kind in engines}
     for run in range(RUNS + 1):
         for kind, engine in engines.items():
             figures = measure(engine, prompt)
-            if run:  # the first one reads the prompt
+            if run:  # the first run reads the prompt
                 taken[kind].append(figures)
     for kind, rows in taken.items():
         first, each = (statistics.median(column) for column in zip(*rows, strict=True))
@@ -80,7 +80,7 @@ def compare(engines: dict[str, Engine], prompt: Prompt, name: str) -> None:
 
 
 def pieces() -> None:
-    """Print what RemoteEngine takes for each piece of an answer that comes at once."""
+    """Print the time that RemoteEngine takes for each piece of an answer that arrives at once."""
     chunk = {"choices": [{"index": 0, "delta": {"content": " word"}, "finish_reason": None}]}
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
     body = head + f"data: {json.dumps(chunk)}\n\n".encode() * PIECES + b"data: [DONE]\n\n"
@@ -92,7 +92,7 @@ def pieces() -> None:
                 connection.recv(1 << 20)
                 connection.sendall(answer)
                 connection.shutdown(socket.SHUT_WR)
-                while connection.recv(1 << 20):  # what is left of the request would make the end a reset
+                while connection.recv(1 << 20):  # unread data would turn the end of the connection into a reset
                     pass
 
     taken = []
@@ -109,7 +109,7 @@ def pieces() -> None:
 
 
 def main() -> None:
-    """Print everything."""
+    """Run everything."""
     pieces()
     data = images.prepare((paths.samples_dir() / "landscape.jpg").read_bytes()).data
     picture = Picture(hashlib.sha256(data).hexdigest(), data)

@@ -1,9 +1,9 @@
-"""Ten thousand people and their replicas: `python -m benchmarks.simulate` plays what nobody here has machines for.
+"""Ten thousand users and their replicas: `python -m benchmarks.simulate` simulates a cluster that nobody here has.
 
-In: how fast a machine is (measured; `MACHINES` says by whom), and how people ask (assumed; `People`). Out: for each way
-of choosing a replica, how much of the prompts is found in KV caches, how long people wait, and how many machines it
-takes until they do not wait long. Everything is drawn from one seed.
-This file does not know Ray: it has the same ring, the same limits, and nothing else of it.
+In: the speed of a machine (measured; `MACHINES` names the sources), and how users ask (assumed; `People`). Out: for
+each policy of choosing a replica, the share of prompts found in KV caches, how long users wait, and how many machines
+keep these times short. All random numbers come from one seed.
+This file does not know Ray; it only has the same hash ring and the same limits.
 """
 
 from __future__ import annotations
@@ -20,64 +20,64 @@ from dataclasses import dataclass, field, replace
 
 from impchat import settings
 
-VIRTUAL_NODES = 100  # of each replica on the ring, as Ray has it
+VIRTUAL_NODES = 100  # of each replica on the ring, as in Ray
 GB = 1e9
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What runs one replica."""
+    """The machine that runs one replica."""
 
     name: str
     read_per_s: float  # prompt tokens
-    write_per_s: float  # tokens of answers, of all answers at once together: nothing is gained by batching them
+    write_per_s: float  # answer tokens of all concurrent answers together: batching gains nothing
     picture_s: float  # to encode one picture
     memory_bytes: float  # for KV caches
-    first_token_s: float  # longer than this, for one in twenty, is too long
+    first_token_s: float  # the 95th percentile must not exceed this
 
 
 @dataclass(frozen=True, slots=True)
 class People:
-    """How they ask. The paper's protocol has a question of 41 tokens and an answer of 64."""
+    """How users ask. In the paper's protocol a question has 41 tokens and an answer 64."""
 
     users: int = 10_000
-    think_s: float = 30.0  # between an answer and the next question, on average (exponential)
-    questions: float = 4.0  # of a conversation, on average (geometric); the first one has a picture
+    think_s: float = 30.0  # mean time between an answer and the next question (exponential)
+    questions: float = 4.0  # mean per conversation (geometric); the first one has a picture
     system_tokens: int = 40
     picture_tokens: int = 196
     question_tokens: int = 41
     answer_tokens: int = 64
 
 
-# KV cache of Phi-2, a full context to each slot: 32 layers, in each a key and a value of 2560 numbers in 16 bits
+# KV cache of Phi-2, a full context for each slot: 32 layers, each with a key and a value of 2560 16-bit numbers
 TOKEN_BYTES = 32 * 2 * 2560 * 2
 MACHINES = (
-    # Measured here on two cores of an AMD EPYC: a full-size Imp-3B@196 in q4_k_m, eyes in float32
+    # Measured on two cores of an AMD EPYC: a full-size Imp-3B@196 in q4_k_m, vision encoder in float32
     Machine("two processor cores, 24 GB", 50.0, 16.0, 0.86, 20 * GB, 20.0),
-    # The paper's Table 4: Imp-3B@196 in 4 bits, one person at a time
+    # The paper's Table 4: Imp-3B@196 in 4 bits, one user at a time
     Machine("RTX 3090, 24 GB", 3930.54, 170.42, 0.017, 20 * GB, 1.0),
 )
 
 
 @dataclass(slots=True, eq=False)
 class Conversation:
-    """What one person is in."""
+    """The conversation of one user."""
 
     place: float  # on the ring
-    questions: int  # still to come
+    questions: int  # remaining
     tokens: int = 0  # so far
     asked_at: float = 0.0
 
 
 @dataclass(slots=True)
 class Result:
-    """What came of it, without the time until it had settled."""
+    """The results, without the time until the system has settled."""
 
     waits: list[float] = field(default_factory=list)  # seconds to the first token
     wanted: int = 0  # tokens of prompts
     known: int = 0  # of these, found in a KV cache
-    later: int = 0  # requests with an earlier answer in them
-    hits: int = 0  # of these, read from behind that answer on
+    later: int = 0  # requests that follow an earlier answer
+    hits: int = 0  # of these, with the whole conversation so far in the KV cache
     busy_s: float = 0.0
 
     def wait(self, share: float) -> float:
@@ -93,17 +93,17 @@ class Request:
 
 
 class Replica:
-    """A machine whose answers share it evenly: so many at once, the others wait in their order."""
+    """A machine that divides its time evenly among `slots` active answers; others wait in order of arrival."""
 
     def __init__(self, machine: Machine, slots: int) -> None:
         self.machine, self.slots = machine, slots
-        self.kept: OrderedDict[Conversation, int] = OrderedDict()  # tokens in the KV cache, latest use last
+        self.kept: OrderedDict[Conversation, int] = OrderedDict()  # tokens in the KV cache, least recently used first
         self.active: dict[Conversation, Request] = {}
         self.waiting: deque[Request] = deque()
-        self.version = 0  # of its next event
-        self._done_s = 0.0  # work that each active request got since the beginning
+        self.version = 0  # increases with each change of its next event
+        self._done_s = 0.0  # work done for each active request since the start
         self._at = 0.0
-        self._steps: list[tuple[float, int, Request, bool]] = []  # when a request has read; when it has ended
+        self._steps: list[tuple[float, int, Request, bool]] = []  # see `pop`; sorted by work
         self._order = itertools.count()
 
     @property
@@ -111,7 +111,7 @@ class Replica:
         return len(self.active) + len(self.waiting)
 
     def advance(self, now: float) -> float:
-        """Work until `now`; how much of that time it worked."""
+        """Work until `now`; returns the seconds worked."""
         spent = now - self._at if self.active else 0.0
         if self.active:
             self._done_s += (now - self._at) / len(self.active)
@@ -119,13 +119,13 @@ class Replica:
         return spent
 
     def next_at(self) -> float:
-        """When its next step is done, if nobody else comes."""
+        """The time at which its next step is done, if no other request arrives."""
         if not self._steps:
             return math.inf
         return self._at + max(0.0, self._steps[0][0] - self._done_s) * len(self.active)
 
     def pop(self) -> tuple[Request, bool]:
-        """The step that is done: a request, and whether it has ended; else it has read its prompt."""
+        """The finished step: a request, and whether it has ended; otherwise its prompt has been read."""
         at, _, request, ended = heapq.heappop(self._steps)
         self._done_s = max(self._done_s, at)
         if ended:
@@ -135,12 +135,12 @@ class Replica:
         return request, ended
 
     def admit(self, people: People, result: Result | None) -> None:
-        """Take from those that wait as many as there are slots."""
+        """Start waiting requests while there are free slots."""
         while self.waiting and len(self.active) < self.slots:
             request = self.waiting.popleft()
             talk = request.conversation
             known = self.kept.pop(talk, 0)
-            if len(self.kept) >= self.slots:  # an idle one: there are as many slots as may be active
+            if len(self.kept) >= self.slots:  # evict an idle one: there are as many slots as active requests
                 del self.kept[next(kept for kept in self.kept if kept not in self.active)]
             self.kept[talk] = request.prompt + people.answer_tokens
             new_picture = known <= people.system_tokens
@@ -156,7 +156,7 @@ class Replica:
 
 
 class Ring:
-    """Consistent hashing: each place on the ring belongs to the next replica clockwise."""
+    """Consistent hashing: each position on the ring belongs to the next replica clockwise."""
 
     def __init__(self, replicas: int, draw: random.Random) -> None:
         nodes = sorted((draw.random(), node % replicas) for node in range(replicas * VIRTUAL_NODES))
@@ -167,7 +167,7 @@ class Ring:
         return self._owners[bisect.bisect(self._places, place) % len(self._owners)]
 
     def first_with_room(self, place: float, room: Callable[[int], bool]) -> int:
-        """The owner or the first of its neighbours clockwise that has room, else the owner."""
+        """The owner, or the first of the next replicas clockwise that has room, else the owner."""
         start = bisect.bisect(self._places, place)
         tried: set[int] = set()
         for n in range(len(self._owners)):
@@ -196,7 +196,7 @@ class Play:
         self._ring = Ring(replicas, self._draw)
         self._events: list[tuple[float, int, Conversation | None, int, int]] = []
         self._order = itertools.count()
-        for _ in range(people.users):  # nobody begins at the same time
+        for _ in range(people.users):  # users start at different times
             self._ask_at(self._think_s(), self._new())
 
     def run(self, settle_s: float, seconds: float) -> Result:
@@ -209,7 +209,7 @@ class Play:
                 prompt = self._people.question_tokens + (talk.tokens or self._beginning())
                 self._replicas[number].waiting.append(Request(talk, prompt))
                 talk.asked_at = now
-            elif self._replicas[number].version != version:  # somebody has come since
+            elif self._replicas[number].version != version:  # a request has arrived since
                 continue
             self._serve(number, now, counted, due=talk is None)
         return result
@@ -263,13 +263,13 @@ class Play:
 
 
 def slots_of(machine: Machine) -> int:
-    """Conversations whose KV cache it keeps, and that it answers at once."""
+    """Conversations whose KV cache fits in its memory, and that it answers at the same time."""
     return int(machine.memory_bytes / (settings.CONTEXT_TOKENS * TOKEN_BYTES))
 
 
 def work_s(people: People, machine: Machine) -> float:
-    """The work that comes in each second, in seconds: so many machines are the least, if every KV cache had everything
-    and nobody ever waited."""
+    """The work that arrives per second, in seconds: the minimum number of machines, if every KV cache lookup hit and
+    nobody ever waited."""
     first = machine.picture_s + (people.system_tokens + people.picture_tokens) / machine.read_per_s
     each = people.question_tokens / machine.read_per_s + people.answer_tokens / machine.write_per_s
     each += first / people.questions
@@ -277,7 +277,7 @@ def work_s(people: People, machine: Machine) -> float:
 
 
 def enough(people: People, machine: Machine, policy: str, least: int, seconds: float, seed: int) -> int | None:
-    """So many replicas that the first token comes early enough, of `least` times each of `TIMES`; None: more."""
+    """The number of replicas with which the first token is early enough: `least` times one of `TIMES`; None: more."""
     low, high = -1, len(TIMES)
     while high - low > 1:
         middle = (low + high) // 2

@@ -1,7 +1,7 @@
 """How long the core takes to import: `python -m benchmarks.start`.
 
-In: nothing. Out: on standard output, the median and spread of the seconds that `import impchat.app` (which brings all
-of the core with it) takes in a fresh interpreter, beside those of a bare interpreter.
+In: nothing. Out: on standard output, the median and range of the seconds that `import impchat.app` (which imports the
+whole core) takes in a fresh interpreter, next to those of a bare interpreter.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def seconds(code: str) -> float:
 def main() -> None:
     """Print a line for each of the two."""
     taken: dict[str, list[float]] = {"pass": [], "import impchat.app": []}
-    for _ in range(RUNS):  # in turn, so that other work on the machine meets both
+    for _ in range(RUNS):  # alternating, so that other load on the machine affects both
         for code, times in taken.items():
             times.append(seconds(code))
     for code, times in taken.items():

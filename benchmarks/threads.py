@@ -1,7 +1,7 @@
 """One thread or two for the demo model: `python -m benchmarks.threads`.
 
-In: the demo bundle. Out: on standard output, tokens per second with one and two threads, on the machine as it is and
-with a busy process beside it for each processor but one. The prompt has no picture.
+In: the demo bundle. Out: on standard output, tokens per second with one and two threads, on an idle machine and with
+busy processes on all CPUs but one. The prompt has no picture.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ QUESTION = Prompt(settings.SYSTEM, (Turn("user", "Who are you?"),))
 
 
 def speeds(threads: int) -> list[float]:
-    """Generated tokens per second of each run but the first."""
+    """Generated tokens per second of each run except the first."""
     engine = LocalEngine(bundle.load(paths.demo_bundle()), threads=threads)
     try:
         taken = []
@@ -34,7 +34,7 @@ def speeds(threads: int) -> list[float]:
 
 
 def main() -> None:
-    """Print a line for each of the four."""
+    """Print a line for each of the four cases."""
     for busy in (0, max(1, (os.cpu_count() or 1) - 1)):
         others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(busy)]
         try:

@@ -1,4 +1,4 @@
-"""ImpChat: talk about pictures with a small model on your own machine. See README.md for the layout."""
+"""ImpChat: talk about pictures with a small model on your own machine. See docs/architecture.md for the layout."""
 
 import os
 

@@ -274,7 +274,7 @@ def _restore(target: Path) -> None:
 
 def _sha256(path: Path, *, sync: bool = False) -> str:
     digest = hashlib.sha256()
-    sync = sync and os.access(path, os.W_OK)  # a linked file may belong to somebody else
+    sync = sync and os.access(path, os.W_OK)  # a linked file may belong to another user
     with path.open("r+b" if sync else "rb") as source:
         while block := source.read(1 << 20):
             digest.update(block)

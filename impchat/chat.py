@@ -314,8 +314,7 @@ class Chat:
             check_sampling(sampling)
 
     def _ended_leaf(self, conversation: str) -> str | None:
-        """The message that the next question follows. Raises ChatError "chat.busy" if another process is still writing
-        it."""
+        """The message that the next question follows. Raises ChatError "chat.busy" if another process writes it."""
         leaf = self._history.conversation(conversation, self._owner).leaf
         if leaf and self._history.message(leaf, self._owner).state == "streaming":
             self._history.mark_interrupted()

@@ -1,8 +1,9 @@
-"""Judges a demo bundle: `python -m tools.demo_model.evaluate [BUNDLE]`, a Markdown table on standard output.
+"""Evaluate a demo bundle: `python -m tools.demo_model.evaluate [BUNDLE]` prints a Markdown table.
 
-In: a bundle, run by LocalEngine as the app runs it, at temperature 0. Out: exact answers per kind of question and
-language on held-out pictures (other sizes, papers, aspects and JPEG qualities than in training), the mean IoU of
-boxes, refusals of what is off its ground and refusals on its own ground. This file does not know the training.
+In: a bundle, run by LocalEngine as in the app, at temperature 0. Out: the share of exact answers per kind of question
+and language on held-out pictures (other sizes, backgrounds, aspects and JPEG qualities than in training), the mean IoU
+of boxes, refusals of off-topic questions and wrong refusals.
+This file does not know the training.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ REFUSED = ("small demo that knows", "小演示模型。其他")
 
 @dataclass(slots=True)
 class Tally:
-    """Right answers of one kind of question in one language."""
+    """Results for one kind of question in one language."""
 
     asked: int = 0
     right: int = 0
@@ -43,7 +44,7 @@ class Tally:
 
 
 def answer(engine: Engine, turns: Sequence[Turn], key: str) -> tuple[str, tuple[int, ...]]:
-    """The model's answer to the last turn, and its token ids. Raises RuntimeError where the engine fails."""
+    """The model's answer to the last turn, and its token ids. Raises RuntimeError if the engine fails."""
     text = ""
     tokens: tuple[int, ...] = ()
     for event in engine.start(Prompt(settings.SYSTEM, tuple(turns), key), GREEDY).events():
@@ -57,7 +58,7 @@ def answer(engine: Engine, turns: Sequence[Turn], key: str) -> tuple[str, tuple[
 
 
 def stored(picture: Image.Image) -> Picture:
-    """A picture as the app stores it before a model sees it."""
+    """A picture as the app stores it before a model gets it."""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     prepared = images.prepare(buffer.getvalue())
@@ -65,7 +66,7 @@ def stored(picture: Image.Image) -> Picture:
 
 
 def overlap(told: str, box: Sequence[float]) -> float:
-    """Intersection over union of a box in an answer and the true one; 0 where the answer holds no box."""
+    """Intersection over union of the box in an answer and the true one; 0 if the answer has no box."""
     numbers = [float(n) for n in re.findall(r"\d\.\d+", told)]
     if len(numbers) != 4:
         return 0.0
@@ -76,7 +77,7 @@ def overlap(told: str, box: Sequence[float]) -> float:
 
 
 class Judge:
-    """Asks an engine and keeps the tallies, per (group, kind, language)."""
+    """Asks an engine and counts the results per (group, kind, language)."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -95,20 +96,20 @@ class Judge:
             self.wrong.append((exchange.question, exchange.answer, told))
 
     def single(self, number: int) -> None:
-        """One held-out picture, a question of every kind in both languages, each on its own."""
+        """Ask a question of every kind in both languages about one held-out picture, each on its own."""
         rng = Random(f"judge {number}")
         scene = scenes.drawn(rng, HELD_OUT)
         picture = stored(scene.picture)
         for language in questions.LANGUAGES:
             for make, _ in Asker(scene, language, rng).makers():
                 exchange = make()
-                if exchange is None:  # the picture does not allow it
+                if exchange is None:  # not possible for this picture
                     continue
                 told, _ = answer(self.engine, [Turn("user", exchange.question, (picture,))], f"{number}")
                 self.mark("one question", language, exchange, told)
 
     def several(self, number: int) -> None:
-        """One held-out picture and a conversation of five questions in one language."""
+        """Ask about one held-out picture in a conversation of five questions in one language."""
         rng = Random(f"judge {number}")
         scene = scenes.drawn(rng, HELD_OUT)
         language = questions.LANGUAGES[number % 2]
@@ -120,7 +121,8 @@ class Judge:
             self.mark("five turns", language, exchange, told)
 
     def off_ground(self) -> None:
-        """200 things to refuse: 100 unseen questions, half of them with a drawing, and 100 photo-like pictures."""
+        """Ask 200 things to refuse: 100 unseen questions, half of them with a drawing, and questions about 100
+        photo-like pictures."""
         for language in questions.LANGUAGES:
             for i, question in enumerate(words.UNSEEN[language]):
                 pictures = (stored(scenes.drawn(Random(f"off {i}"), HELD_OUT).picture),) if i % 2 else ()
@@ -139,7 +141,7 @@ class Judge:
 
 
 def table(tallies: dict[tuple[str, str, str], Tally]) -> str:
-    """The tallies as Markdown."""
+    """The results as a Markdown table."""
     lines = ["| group | kind | language | asked | exact | refused | mean IoU |", "|---|---|---|---|---|---|---|"]
     for (group, kind, language), t in tallies.items():
         iou = f"{sum(t.overlaps) / len(t.overlaps):.3f}" if t.overlaps else ""
@@ -153,7 +155,7 @@ def table(tallies: dict[tuple[str, str, str], Tally]) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command: judges a bundle on 500 held-out pictures and 200 things to refuse."""
+    """Evaluate a bundle on 500 held-out pictures and 200 things to refuse."""
     parser = argparse.ArgumentParser(prog="python -m tools.demo_model.evaluate", description=main.__doc__)
     parser.add_argument("bundle", type=Path, nargs="?", default=None)
     parser.add_argument("--pictures", type=int, default=500, help="a fifth of them in conversations of five turns")

@@ -1,9 +1,9 @@
-"""What the eyes are taught: each patch says what it sees and where, before any language is learned.
+"""Training targets of the vision tower: each patch predicts what it shows and where, before any language is learned.
 
-In: scenes. Out: per-patch targets as integer arrays, and the heads and loss that teach them. Only what is taught
-per patch arrives in the answers, so each patch of a thing knows its kind, colour, ninth, box, its thing's rank in
-reading order, and every patch knows how many things there are and which parts of itself are drawn on. The heads are
-left behind after training.
+In: scenes. Out: targets per patch as integer arrays, and the heads and the loss. Only what is learned per patch is
+available to the answers, so each patch of a thing predicts its kind, colour, ninth of the picture, box and rank in
+reading order, and every patch predicts the number of things and which of its parts are drawn on. The heads are
+discarded after training.
 This file does not know the language.
 """
 
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tools.demo_model.scenes import COLOURS, SHAPES, Scene
 
 GRID = 14
-NOTHING, PHOTO = 0, len(SHAPES) + 1  # kinds of a patch beside the drawn ones
+NOTHING, PHOTO = 0, len(SHAPES) + 1  # kinds of patches in addition to the shapes
 COUNTS = 7
 PARTS = 49  # of a patch, 7x7
 _COLOUR_NAMES = tuple(COLOURS)
@@ -29,7 +29,7 @@ _COLOUR_NAMES = tuple(COLOURS)
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """How many classes each head has, in the order in which `targets` lists them."""
+    """The number of classes of each head, in the order of `targets`."""
 
     kind: int = len(SHAPES) + 2
     count: int = COUNTS
@@ -50,8 +50,8 @@ def pixels(picture: Image.Image, side: int = 196) -> NDArray[np.uint8]:
 
 def targets(scene: Scene) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Classes (196, 5) in the order kind, count, colour, cell, rank; and measures (196, 54): the box, how much of it
-    the thing fills, and which of the patch's 7x7 parts are drawn on.
-    Patches without a thing have class -1 in all but kind and count, and measures 0."""
+    the thing fills, and which of the patch's 7x7 parts are drawn on. Patches without a thing have class -1 except for
+    kind and count, and 0 for the first five measures."""
     classes = np.full((GRID * GRID, len(_WIDTHS)), -1, np.int64)
     measures = np.zeros((GRID * GRID, sum(_MEASURES)), np.float32)
     classes[:, 0] = PHOTO if scene.photo else NOTHING
@@ -59,7 +59,7 @@ def targets(scene: Scene) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     mask = np.asarray(scene.mask.resize((GRID * 14, GRID * 14), Image.Resampling.NEAREST))
     shares = mask.reshape(GRID, 14, GRID, 14).transpose(0, 2, 1, 3).reshape(GRID * GRID, -1)
     measures[:, 5:] = (shares.reshape(-1, 7, 2, 7, 2) > 0).mean((2, 4)).reshape(-1, PARTS)
-    best = np.full(GRID * GRID, 0.18)  # a patch belongs to the thing that covers most of it, if at least this share
+    best = np.full(GRID * GRID, 0.18)  # a patch belongs to the thing that covers most of it, at least this share
     for rank, thing in enumerate(scene.things):
         share = (shares == rank + 1).mean(1)
         own = share > best
@@ -74,7 +74,7 @@ def targets(scene: Scene) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
 
 
 class Teacher(nn.Module):
-    """Linear heads over the eyes' features, and the loss that teaches them."""
+    """Linear heads on the tower's features, and their loss."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -83,14 +83,14 @@ class Teacher(nn.Module):
         self.measures = nn.Linear(width, sum(_MEASURES))
 
     def loss(self, features: Tensor, classes: Tensor, measures: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """The sum of the heads' losses, and per head the share of right patches (for boxes the mean error)."""
+        """The sum of the heads' losses, and per head the share of correct patches (for boxes mean error and IoU)."""
         x = self.norm(features).flatten(0, 1)
         classes, measures = classes.flatten(0, 1), measures.flatten(0, 1)
         things = classes[:, 2] >= 0
         weight = torch.where(classes[:, 0] == NOTHING, 0.25, 1.0)[~things]
         logits = self.classes(x).split(_WIDTHS, -1)
         kind = F.cross_entropy(logits[0], classes[:, 0], reduction="none")
-        # What a thing is comes first; that there is none, or a photograph, is learned on the way.
+        # The kinds of things matter most; empty patches and photographs have lower weights.
         total = 1.5 * kind[things].mean() + 0.5 * (kind[~things] * weight).sum() / weight.sum()
         total = total + 0.3 * F.cross_entropy(logits[1], classes[:, 1])
         right = {"count": (logits[1].argmax(-1) == classes[:, 1]).float().mean().item()}

@@ -1,7 +1,7 @@
-"""How right each hundredth is where an edge of a box is written.
+"""Soft targets for the hundredths of box edges.
 
-In: an edge. Out: the share of each hundredth, as an array. No eye sees an edge to the hundredth of a picture, and what
-is one off is hardly wrong: near ones count too. Without that, most of what is taught is chance, and drowns all else.
+In: an edge. Out: the weight of each hundredth, as an array. No vision tower resolves an edge to a hundredth of the
+picture, and being off by one is hardly wrong, so near values count too. Otherwise most of the loss would be noise.
 This file does not know pictures or tokens.
 """
 
@@ -26,5 +26,5 @@ def _around(thousandths: int) -> NDArray[np.float32]:
 
 
 def shares(edge: float) -> NDArray[np.float32]:
-    """Of 0.00 to 0.99 (100,): a normal distribution around `edge`, rounded; it sums to 1."""
+    """Weights (100,) of 0.00 to 0.99: a normal distribution around `edge`, rounded; the sum is 1."""
     return _around(round(edge * 1000))

@@ -1,7 +1,7 @@
-"""Lessons for the language: scenes and questions as token ids, laid out so that one picture serves many questions.
+"""Training data for the language: scenes and questions as token ids, laid out so that questions share a picture.
 
-In: scenes, questions, a tokenizer. Out: `Lesson`s: arrays of ids with the places of pictures and of what is to be
-learned. The text is the one `impchat.prompts` renders, piece by piece; a test compares the two.
+In: scenes, questions, a tokenizer. Out: `Lesson`s: arrays of ids with the positions of pictures and of the learned
+tokens. The text equals that of `impchat.prompts`, piece by piece; a test compares them.
 This file does not know the model.
 """
 
@@ -63,15 +63,15 @@ _ZH_WORDS = (
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a row is laid out: a prefix that its branches share, how many branches there are and how long each is."""
+    """The layout of a row: a prefix, and a number of branches of equal length that share it."""
 
     name: str
     branches: int
     own: int  # tokens of a branch
-    weight: float  # how often it comes
+    weight: float  # relative frequency
 
 
-# One picture and many short conversations, fewer longer ones, one long one with up to two pictures, no picture.
+# One picture with many short conversations, with a few longer ones, one long one with up to two pictures, no picture.
 LAYOUTS = (
     Layout("short", 6, 64, 0.72),
     Layout("longer", 2, 192, 0.12),
@@ -85,21 +85,21 @@ class Lesson:
     """One row of a batch."""
 
     ids: list[int] = field(default_factory=list)
-    learned: list[float] = field(default_factory=list)  # how much it counts that this id is told; 0: it is not learned
-    about: list[int] = field(default_factory=list)  # the things that the answer is about, one bit each
+    learned: list[float] = field(default_factory=list)  # weight of each id in the loss; 0: not learned
+    about: list[int] = field(default_factory=list)  # the things that the answer mentions, one bit each
     pictures: list[Scene] = field(default_factory=list)
-    shown: list[bool] = field(default_factory=list)  # a picture's embedding stands here
-    hundredths: dict[int, NDArray[np.float32]] = field(default_factory=dict)  # place -> how right each is
+    shown: list[bool] = field(default_factory=list)  # True: the position holds a picture's embedding
+    hundredths: dict[int, NDArray[np.float32]] = field(default_factory=dict)  # position -> weight of each hundredth
 
     def read(self, ids: list[int], learned: float = 0.0) -> None:
-        """Add text."""
+        """Append text; `learned` is its weight in the loss."""
         self.ids += ids
         self.learned += [learned] * len(ids)
         self.about += [0] * len(ids)
         self.shown += [False] * len(ids)
 
     def show(self, scene: Scene) -> None:
-        """Add a picture."""
+        """Append a picture."""
         self.pictures.append(scene)
         self.ids += [0] * PICTURE_TOKENS
         self.learned += [0.0] * PICTURE_TOKENS
@@ -107,7 +107,7 @@ class Lesson:
         self.shown += [True] * PICTURE_TOKENS
 
     def pad(self, length: int) -> None:
-        """Bring it to `length` ids; what is too long is cut."""
+        """Pad or truncate to `length` ids."""
         missing = length - len(self.ids)
         self.ids = self.ids[:length] + [0] * missing
         self.learned = self.learned[:length] + [0.0] * missing
@@ -117,21 +117,21 @@ class Lesson:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Rows of one layout; the arrays are (rows, prefix + branches * own)."""
+    """Rows of one layout; the arrays are (rows, prefix + branches * own) unless noted."""
 
     ids: NDArray[np.int64]
     learned: NDArray[np.float32]
     about: NDArray[np.int64]
     shown: NDArray[np.bool_]
-    hundredths: NDArray[np.float32]  # (rows, prefix + branches * own, 100): how right each is in boxes, 0 elsewhere
-    pictures: list[Scene]  # of all rows, in the order in which they stand there
+    hundredths: NDArray[np.float32]  # (rows, prefix + branches * own, 100): weights in boxes, 0 elsewhere
+    pictures: list[Scene]  # of all rows, in order
     prefix: int
 
 
 def make_tokenizer(seed: int = 196) -> Tokenizer:
-    """A byte-level BPE tokenizer as Phi-2's, small: English words, Chinese characters and words, all 256 bytes, and the
-    tokens </s> and <image> last. Two digits are one token, longer numbers are not: each edge of a box is one choice.
-    (Written digit by digit, the second depends on the edge like the teeth of a saw, and was not learned.)"""
+    """A small byte-level BPE tokenizer as Phi-2's: English words, Chinese characters and words, all 256 bytes, and the
+    tokens </s> and <image> last. Two digits are one token, longer numbers are not, so that each edge of a box is one
+    choice. (As separate tokens, the second digit would be a sawtooth function of the edge, which was not learned.)"""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -146,7 +146,7 @@ def make_tokenizer(seed: int = 196) -> Tokenizer:
 
 
 def _corpus(rng: Random) -> Iterator[str]:
-    """What the tokenizer learns its words from: English in sentences, Chinese in characters and words."""
+    """The tokenizer's training text: English in sentences, Chinese in characters and words."""
     english = [settings.SYSTEM + " USER: ASSISTANT:"] * 200
     chinese: list[str] = []
     for language, lines in (("en", english), ("zh", chinese)):
@@ -180,18 +180,18 @@ def _some_things(rng: Random) -> tuple[scenes.Thing, ...]:
 
 
 class Lessons:
-    """Writes lessons with a tokenizer."""
+    """Creates lessons with a tokenizer."""
 
     def __init__(self, tokenizer: Tokenizer, style: Style = scenes.TRAIN) -> None:
         self.tokenizer, self.style = tokenizer, style
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of text; </s> in it becomes its own token."""
+        """Token ids of `text`; </s> in it becomes its own token."""
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
     def prefix(self, layout: Layout, rng: Random) -> Lesson:
-        """What all branches of a row share: the system text and, in most layouts, a picture."""
+        """The part that all branches of a row share: the system text and, in most layouts, a picture."""
         lesson = Lesson()
         if layout.name == "text":
             lesson.read(self.encode(settings.SYSTEM + " USER:"))
@@ -202,25 +202,26 @@ class Lessons:
         return lesson
 
     def answer(self, lesson: Lesson, exchange: Exchange, lead: str, rng: Random, scene: Scene | None = None) -> None:
-        """One exchange behind `lead`, its answer to be learned; `scene`: the prefix's picture, if it is about that."""
+        """Append `lead` and one exchange, whose answer is learned. `scene`: the prefix's picture, if the exchange is
+        about it."""
         lesson.read(self.encode(f"{lead}{questions.typed(exchange.question, rng)} ASSISTANT:"))
         said = self.tokenizer.encode(f" {exchange.answer}{EOS}", add_special_tokens=False)
         lesson.read(said.ids, learned=1.0)
         if exchange.kind == "box" and exchange.thing is not None:
             self._box(lesson, said.tokens, exchange.thing)
         if scene is not None:
-            looks = [(end + 1, _bits(scene, things)) for end, things in exchange.looks()]  # 1: the space before
+            looks = [(end + 1, _bits(scene, things)) for end, things in exchange.looks()]  # + 1 for the leading space
             lesson.about[-len(said.ids) :] = [
                 next((bits for end, bits in looks if stop <= end), looks[-1][1]) for _, stop in said.offsets
             ]
 
     @staticmethod
     def _box(lesson: Lesson, tokens: list[str], thing: Thing) -> None:
-        """The last `tokens` of the lesson are a box: near hundredths are right too."""
+        """The last `tokens` of the lesson are a box: give near hundredths weights too."""
         at = len(lesson.ids) - len(tokens)
         points = (i for i, token in enumerate(tokens) if token == ".")
         for edge, point in zip(thing.box, points, strict=True):
-            if tokens[point - 1].endswith("0"):  # behind 1 there is one way to go on
+            if tokens[point - 1].endswith("0"):  # after 1 only zeros can follow
                 lesson.hundredths[at + point + 1] = fractions.shares(edge)
 
     def talk(
@@ -232,13 +233,13 @@ class Lessons:
         length: int,
         scene: Scene | None = None,
     ) -> None:
-        """Exchanges for as long as there is room for `length` ids."""
+        """Append exchanges until the lesson has at least `length` ids."""
         while len(lesson.ids) < length:
             self.answer(lesson, next(exchanges), lead, rng, scene)
             lead = "USER: "
 
     def branch(self, layout: Layout, pictures: list[Scene], rng: Random) -> Lesson:
-        """One conversation that goes on from the prefix."""
+        """One conversation that continues the prefix."""
         lesson = Lesson()
         language = rng.choice(questions.LANGUAGES)
         if layout.name == "two":
@@ -274,10 +275,10 @@ class Lessons:
         """`rows` rows of a layout."""
         lessons = []
         prefix = 0
-        hundredths: list[tuple[int, int, NDArray[np.float32]]] = []  # row, place, how right each is
+        hundredths: list[tuple[int, int, NDArray[np.float32]]] = []  # row, position, weights
         for row in range(rows):
             whole = self.prefix(layout, rng)
-            prefix = len(whole.ids)  # the same for every row of a layout
+            prefix = len(whole.ids)  # equal for all rows of a layout
             for _ in range(layout.branches):
                 branch = self.branch(layout, whole.pictures, rng)
                 begin = len(whole.ids)
@@ -327,7 +328,7 @@ def _about_two(first: Scene, second: Scene, language: str, rng: Random) -> Itera
 
 
 def _about_nothing(language: str, rng: Random) -> Iterator[Exchange]:
-    """What is said before there is a picture."""
+    """Exchanges before there is a picture."""
     while True:
         make = rng.choices((questions.small_talk, off_topic.ask, questions.without_picture), (0.3, 0.45, 0.25))[0]
         yield make(language, rng)

@@ -1,9 +1,9 @@
-"""The demo model in PyTorch: Imp's architecture in small, its parameters under Imp's own names.
+"""The demo model in PyTorch: a small version of Imp's architecture, with Imp's parameter names.
 
-In: pixels (B, 3, 196, 196) scaled to -1..1 and token ids. Out: embeddings of the picture's 196 patches and logits.
-`Imp.state_dict()` is an Imp checkpoint in the newer Phi layout: the same SigLIP tower without post-LayerNorm, the
-same mlp2x_gelu projector, the same Phi decoder (parallel attention and MLP, partial rotary, biases everywhere).
-This file does not know what is taught (`train`) nor how a checkpoint becomes a bundle (`impchat.models.convert`).
+In: pixels (B, 3, 196, 196) scaled to -1..1 and token ids. Out: embeddings of the picture's 196 patches, and logits.
+`Imp.state_dict()` is an Imp checkpoint in the newer Phi layout: the same SigLIP tower without post-LayerNorm, the same
+mlp2x_gelu projector, the same Phi decoder (parallel attention and MLP, partial rotary embedding, biases everywhere).
+This file does not know the training (`train`) or how a checkpoint becomes a bundle (`impchat.models.convert`).
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-POINTING, POINTERS = (2, 3), 2  # the decoder layers with pointing heads, and how many each has
+POINTING, POINTERS = (2, 3), 2  # the decoder layers with pointing heads, and the number of these heads in each
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """The widths of the demo model. All heads are 32 wide, of which the decoder rotates 16."""
+    """The sizes of the demo model. All heads have 32 dimensions, of which the decoder rotates 16."""
 
     eyes: int = 160
     eyes_layers: int = 4
@@ -86,7 +86,7 @@ class _Embeddings(nn.Module):
 
 
 class Eyes(nn.Module):
-    """SigLIP without pooling head: pixels (B, 3, S, S) -> features (B, patches, eyes width)."""
+    """SigLIP without pooling head: pixels (B, 3, S, S) -> features (B, patches, tower width)."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class Eyes(nn.Module):
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position embedding of the first `cos.shape[-1]` dims, halves paired as in GPT-NeoX and Phi."""
+    """Rotary position embedding of the first `cos.shape[-1]` dimensions, in halves as in GPT-NeoX and Phi."""
     turned, kept = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
     a, b = turned.chunk(2, -1)
     return torch.cat([turned * cos + torch.cat([-b, a], -1) * sin, kept], -1)
@@ -122,11 +122,11 @@ class _PhiAttention(nn.Module):
             p(x).view(batch, length, -1, self.head).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj)
         )
         q, k = _rotate(q, *turn) * self.head**-0.5, _rotate(k, *turn)
-        q, k = q.to(v.dtype), k.to(v.dtype)  # turning is done in float32
+        q, k = q.to(v.dtype), k.to(v.dtype)  # the rotation is computed in float32
         first_k, first_v = k[:, :, :prefix], v[:, :, :prefix]
         first = (q[:, :, :prefix] @ first_k.transpose(-1, -2)).masked_fill(_later(prefix, x), -torch.inf)
         seen = first.softmax(-1).to(v.dtype) @ first_v
-        # Each branch looks at the prefix, which all share, and at itself.
+        # Each branch attends to the shared prefix and to itself.
         own = (length - prefix) // branches
         branch_q, branch_k, branch_v = (
             t[:, :, prefix:].reshape(batch, -1, branches, own, self.head) for t in (q, k, v)
@@ -143,7 +143,7 @@ class _PhiAttention(nn.Module):
 
 
 def _later(length: int, like: Tensor) -> Tensor:
-    """True where a position (row) must not look: at those behind it."""
+    """True where a position (row) must not attend: to later positions."""
     return torch.ones(length, length, dtype=torch.bool, device=like.device).triu(1)
 
 
@@ -163,7 +163,7 @@ class _PhiLayer(nn.Module):
 
 
 class _Tower(nn.Module):
-    """The nesting that Imp's tensor names have: vision_tower.vision_tower.vision_model."""
+    """The nesting of Imp's tensor names: vision_tower.vision_tower.vision_model."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()
@@ -201,8 +201,8 @@ class Imp(nn.Module):
         return tower
 
     def embed(self, features: Tensor, ids: Tensor, pictures: Tensor) -> Tensor:
-        """The decoder's input (B, T, width): token embeddings of `ids` (B, T), with the projected `features`
-        (N, patches, eyes width) of the batch's N pictures put in order where `pictures` (B, T, bool) is set."""
+        """The decoder's input (B, T, width): token embeddings of `ids` (B, T), replaced in order by the projected
+        `features` (N, patches, tower width) of the batch's N pictures where `pictures` (B, T, bool) is True."""
         x: Tensor = self.model.embed_tokens(ids)
         if features.numel():
             x = x.clone()
@@ -210,11 +210,11 @@ class Imp(nn.Module):
         return x
 
     def decode(self, x: Tensor, prefix: int, branches: int) -> tuple[Tensor, Tensor]:
-        """The decoder's last states (B, prefix + branches * own, width), ready for `lm_head`, and the scores
-        (B, pointing heads, branches * own, prefix) with which its pointing heads look at the prefix.
+        """The decoder's last states (B, prefix + branches * own, width), ready for `lm_head`, and the attention scores
+        (B, pointing heads, branches * own, prefix) of its pointing heads for the prefix.
 
-        `x` holds `prefix` shared positions (system text and picture) and then `branches` conversations of equal length
-        that all go on from the prefix and do not see each other, so a picture is paid for once for many questions."""
+        `x` holds `prefix` shared positions (system text and picture), then `branches` conversations of equal length
+        that continue the prefix and do not attend to each other, so a picture is computed once for many questions."""
         length = x.shape[1]
         own = (length - prefix) // branches
         half = self.size.rotary // 2

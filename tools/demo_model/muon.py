@@ -1,6 +1,7 @@
-"""Muon, an optimiser whose steps for a matrix are orthogonal (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/).
+"""Muon, an optimiser with orthogonal updates of matrices (Jordan et al. 2024,
+https://kellerjordan.github.io/posts/muon/).
 
-In: the matrices of a model and their gradients. Out: updated matrices. It learns the demo in about half the steps of
+In: the matrices of a model and their gradients. Out: updated matrices. It trains the demo in about half the steps of
 AdamW; PyTorch's own version multiplies in bfloat16, which CPUs without AMX emulate a hundred times slower.
 This file does not know what the matrices mean.
 """
@@ -16,7 +17,7 @@ from torch import Tensor
 
 
 def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
-    """The nearest (roughly) orthogonal matrix by the quintic Newton-Schulz iteration of the source above."""
+    """An approximation of the nearest orthogonal matrix by the quintic Newton-Schulz iteration of the source above."""
     x = matrix / (matrix.norm() + 1e-7)
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
@@ -28,7 +29,7 @@ def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """SGD with Nesterov momentum 0.95 whose update is made orthogonal; `lr` is the update's spectral size."""
+    """SGD with Nesterov momentum 0.95 and orthogonalised updates; `lr` is the spectral norm of an update."""
 
     def __init__(
         self, parameters: Iterable[dict[str, Any]], lr: float = 0.02, momentum: float = 0.95, decay: float = 0.01
@@ -37,7 +38,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One update. In a process group each process makes its share of the updates and hands it to the others."""
+        """One update. In a process group each process computes its share of the updates and sends it to the others."""
         group_of = [(p, g) for g in self.param_groups for p in g["params"] if p.grad is not None]
         shared = dist.is_initialized()
         turn, of = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)

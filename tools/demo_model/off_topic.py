@@ -1,7 +1,7 @@
 """Questions that the demo must refuse.
 
 In: a language and a seeded `random.Random`. Out: `Exchange`s whose answer is the refusal.
-This file does not know the questions that are judged (`words.UNSEEN`) nor pictures.
+This file does not know the questions of the evaluation (`words.UNSEEN`), or pictures.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tools.demo_model.questions import Exchange
 
 def ask(language: str, rng: Random) -> Exchange:
     """A question that the demo must refuse: plain ones, frames with a topic, its own questions about things that it
-    does not know, and sentences of random words, since whatever is unknown is to be refused."""
+    does not know, and sentences of random words, because everything unknown is to be refused."""
     chance = rng.random()
     if chance < 0.15:
         question = rng.choice(words.OFF_PLAIN[language])
@@ -37,7 +37,7 @@ def _topic(language: str, rng: Random) -> str:
 
 
 def _unknown(language: str, rng: Random) -> str:
-    """A word that nobody taught: one or two of the 3,755 common characters of GB 2312, or syllables."""
+    """A word that is in no training text: one to three of the 3,755 common characters of GB 2312, or syllables."""
     if language == "zh":
         return "".join(_common_character(rng) for _ in range(rng.randint(1, 3)))
     starts, middles, ends = (part.split() for part in words.SYLLABLES)
@@ -51,7 +51,7 @@ def _common_character(rng: Random) -> str:
 
 
 def _salad(language: str, rng: Random) -> str:
-    """Words put together at random into what looks like a question or a wish."""
+    """Random words joined to what looks like a question or a request."""
     begin, between, end = (rng.choice(part) for part in words.OFF_SALAD[language])
     if language == "zh":
         middle = "".join(

@@ -1,8 +1,8 @@
 """Questions and right answers about scenes, in English and Chinese.
 
-In: a scene, a language and a seeded `random.Random`. Out: `Exchange`s: a question as a person would type it, the one
-right answer, and the kind of question, for teaching and for judging.
-This file does not know how text becomes tokens or how answers are judged.
+In: a scene, a language and a seeded `random.Random`. Out: `Exchange`s: a question as a user would type it, its only
+right answer, and its kind, for training and evaluation.
+This file does not know how text becomes tokens or how answers are evaluated.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ LANGUAGES = ("en", "zh")
 @dataclass(frozen=True, slots=True)
 class Exchange:
     """One question and its right answer. `thing`: the single thing it is about, for follow-up questions and boxes;
-    `about`: all things that the question means; `parts`: pieces of the answer in order, each with what it names."""
+    `about`: all things that the question refers to; `parts`: pieces of the answer in order, each with the things it
+    names."""
 
     question: str
     answer: str
@@ -30,8 +31,8 @@ class Exchange:
     parts: Sequence[tuple[str, Sequence[Thing]]] = ()
 
     def looks(self) -> list[tuple[int, Sequence[Thing]]]:
-        """What to look at while the answer is said: up to each place in the answer (an index), the things that the
-        words before it speak of."""
+        """The things to attend to while the answer is generated, as (index in the answer, things): up to that index,
+        attend to these things."""
         meant = (self.thing,) if self.thing else self.about
         looks: list[tuple[int, Sequence[Thing]]] = []
         said = 0
@@ -74,7 +75,7 @@ class Asker:
         return name + "s" if plural and not self.zh else name
 
     def asked_kind(self, kind: str, plural: bool = False) -> str:
-        """A kind as a person may call it."""
+        """A kind in words that a user might use."""
         names = [self.kind_name(kind, plural)] * 4
         names += [n + "s" if plural and not self.zh else n for n in words.SHAPE_SYNONYMS[self.language].get(kind, ())]
         return self.rng.choice(names)
@@ -84,7 +85,7 @@ class Asker:
         return words.COLOUR_NAMES[self.language][colour]
 
     def asked_colour(self, colour: str) -> str:
-        """A colour as a person may call it."""
+        """A colour in words that a user might use."""
         names = [self.colour_name(colour)] * 4 + list(words.COLOUR_SYNONYMS[self.language].get(colour, ()))
         return self.rng.choice(names)
 
@@ -93,7 +94,7 @@ class Asker:
         return self.colour_name(thing.colour) + ("" if self.zh else " ") + self.kind_name(thing.kind)
 
     def asked_name(self, colour: str, kind: str) -> str:
-        """A coloured thing as a person may call it."""
+        """A coloured thing in words that a user might use."""
         between = self.rng.choice(("", "", "的")) if self.zh else " "
         return self.asked_colour(colour) + between + self.asked_kind(kind)
 
@@ -102,7 +103,7 @@ class Asker:
         return words.CELL_NAMES[self.language][thing.cell]
 
     def asked_cell(self, cell: int) -> str:
-        """A place as a person may call it."""
+        """A cell in words that a user might use."""
         return self.rng.choice(
             (words.CELL_NAMES[self.language][cell],) * 3 + words.CELL_SYNONYMS[self.language].get(cell, ())
         )
@@ -118,7 +119,7 @@ class Asker:
             return "".join(parts)
         return ("、" if self.zh else ", ").join(parts[:-1]) + ("和" if self.zh else " and ") + parts[-1]
 
-    # the things a question may be about
+    # the things that a question may be about
 
     def matching(self, kind: str | None = None, colour: str | None = None) -> list[Thing]:
         """The things of a kind and a colour."""
@@ -131,16 +132,16 @@ class Asker:
         return self.rng.choice(SHAPES)
 
     def some_colour(self, present: float = 0.85) -> str:
-        """A colour, likewise."""
+        """A colour, with probability `present` one that is in the picture."""
         if self.things and self.rng.random() < present:
             return self.rng.choice(self.things).colour
         return self.rng.choice(list(COLOURS))
 
     def pick(self, form: str, **places: str) -> str:
-        """A phrasing of a form with its places filled."""
+        """A phrasing of a form with its placeholders filled."""
         return self.rng.choice(self.ask[form]).format(**places)
 
-    # the kinds of question
+    # the kinds of questions
 
     def describe(self) -> Exchange:
         """Everything in reading order."""
@@ -159,11 +160,11 @@ class Asker:
         return Exchange(self.pick("describe"), answer, "describe", only, self.things, each(parts, self.things))
 
     def many(self) -> str:
-        """More than can be counted."""
+        """The answer for more things than can be counted."""
         return "有超过四个图形。" if self.zh else "There are more than four shapes."
 
     def colour(self) -> Exchange:
-        """The colour of a thing, or of all."""
+        """The colour of a thing, or of all things."""
         if self.rng.random() < 0.15 and self.things:
             colours = alike([(self.colour_name(t.colour), t) for t in self.things])
             names = self.join([name for name, _ in colours])
@@ -180,7 +181,7 @@ class Asker:
         return self.colour_of(self.pick("colour", n=asked), kind, asked)
 
     def colour_of(self, question: str, kind: str, asked: str) -> Exchange:
-        """The answer to the colour of a kind, however it was asked."""
+        """The answer about the colour of a kind, for any phrasing of the question."""
         found = self.matching(kind)
         if not found:
             return Exchange(question, self.absent(self.kind_name(kind)), "colour")
@@ -201,7 +202,7 @@ class Asker:
         return f"没有{name}。" if self.zh else f"There is no {name}."
 
     def shape(self) -> Exchange:
-        """The shape of what has a colour, or lies in a place."""
+        """The shape of the things with a colour or in a cell."""
         if len(self.things) == 1 and self.rng.random() < 0.3:
             return Exchange(self.pick("shape_one"), self.it_is(self.things[0]), "shape", self.things[0])
         if self.rng.random() < 0.3:
@@ -225,7 +226,7 @@ class Asker:
         return Exchange(question, answer, "shape", None, found, each(names, found))
 
     def at(self, cell: int) -> Exchange:
-        """What lies in a ninth of the picture."""
+        """The things in a ninth of the picture."""
         question = self.pick("at", a=self.asked_cell(cell))
         place = words.CELL_NAMES[self.language][cell]
         found = [t for t in self.things if t.cell == cell]
@@ -251,7 +252,7 @@ class Asker:
         )
 
     def count(self) -> Exchange:
-        """How many there are, of all or of some."""
+        """How many things there are, all or some."""
         if self.rng.random() < 0.45 or not self.things:
             return self.count_all()
         which = self.rng.random()
@@ -314,7 +315,7 @@ class Asker:
         )
 
     def yes_no(self) -> Exchange:
-        """A question to confirm or deny, about half of each."""
+        """A question to answer with yes or no, each about half of the time."""
         forms: list[Callable[[], Exchange | None]] = [
             self.is_there,
             self.is_there,
@@ -341,7 +342,7 @@ class Asker:
         colour, kind = (
             (thing.colour, thing.kind) if thing else (self.rng.choice(list(COLOURS)), self.rng.choice(SHAPES))
         )
-        if self.rng.random() < 0.5:  # one of both is another
+        if self.rng.random() < 0.5:  # change either the colour or the kind
             if self.rng.random() < 0.5:
                 colour = self.rng.choice(list(COLOURS))
             else:
@@ -433,7 +434,7 @@ class Asker:
         return Exchange(self.pick("box", n=asked), box_text(thing.box), "box", thing)
 
     def follow_up(self, before: Exchange) -> Exchange | None:
-        """A short question that only makes sense after `before`."""
+        """A short question that is understandable only after `before`."""
         thing = before.thing
         if thing is not None and self.rng.random() < 0.6:
             form = self.rng.choice(("it_where", "it_colour", "it_box"))
@@ -451,7 +452,7 @@ class Asker:
         return None
 
     def makers(self) -> tuple[tuple[Callable[[], Exchange | None], float], ...]:
-        """The kinds of question that the picture allows, and how often each is asked."""
+        """The kinds of questions that the picture allows, and their relative frequencies."""
         if len(self.things) > MOST_COUNTED:
             return ((self.describe, 0.5), (self.count_all, 0.5))
         return (
@@ -465,7 +466,7 @@ class Asker:
         )
 
     def one(self) -> Exchange:
-        """One question of a random kind with its answer."""
+        """One random question with its answer."""
         makers, weights = zip(*self.makers(), strict=True)
         while True:
             asked: Exchange | None = self.rng.choices(makers, weights)[0]()
@@ -473,7 +474,7 @@ class Asker:
                 return asked
 
     def of_several(self) -> Exchange | None:
-        """A question about colour or shape that several things answer: the hardest ones; None where none was found."""
+        """A question about the colour or shape of several things, the hardest kind; None if none was found."""
         if not 2 <= len(self.things) <= MOST_COUNTED:
             return None
         tries = (self.rng.choice((self.colour, self.colour, self.shape))() for _ in range(5))
@@ -500,7 +501,7 @@ def box_text(box: Sequence[float]) -> str:
 
 
 def small_talk(language: str, rng: Random) -> Exchange:
-    """A greeting, thanks, "who are you?" and their like."""
+    """A greeting, thanks, "who are you?" and so on."""
     said, answer = rng.choice(words.SMALL_TALK[language])
     return Exchange(rng.choice(said), answer, "small talk")
 
@@ -542,7 +543,7 @@ def without_picture(language: str, rng: Random) -> Exchange:
 
 
 def typed(question: str, rng: Random) -> str:
-    """The question as people type it: lower case, without the mark, with "please"."""
+    """The question as users type it: lower case, without the question mark, with "please"."""
     if rng.random() < 0.25:
         question = question.rstrip("?.？。!！")
     if rng.random() < 0.25:

@@ -1,8 +1,8 @@
-"""The pictures that the demo model learns from and is judged on.
+"""The pictures that the demo model is trained and evaluated on.
 
 In: a seeded `random.Random` and a `Style` (training or held-out). Out: a `Scene`: an RGB Pillow picture, the things
-drawn in it with their boxes, and a mask that says which pixel belongs to which thing.
-This file does not know what is asked about a picture (`questions`) nor how a model sees it (`train`).
+drawn in it with their boxes, and a mask that maps each pixel to its thing.
+This file does not know the questions about a picture (`questions`) or the model's input (`train`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 SHAPES = ("circle", "square", "triangle", "star", "diamond", "heart")
 
-# Each colour as paint programs and CSS mix it, so that a person's own drawing is familiar ground.
+# The values of paint programs and CSS for each colour, so that users' own drawings look familiar to the model.
 COLOURS: dict[str, tuple[tuple[int, int, int], ...]] = {
     "red": ((255, 0, 0), (237, 28, 36), (220, 40, 40), (200, 20, 30), (244, 67, 54)),
     "orange": ((255, 127, 39), (255, 165, 0), (245, 140, 30), (255, 128, 0)),
@@ -30,12 +30,12 @@ COLOURS: dict[str, tuple[tuple[int, int, int], ...]] = {
     "black": ((0, 0, 0), (20, 20, 20), (35, 35, 38)),
 }
 CELLS = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
-MOST_COUNTED = 4  # more things than this are "more than four"
+MOST_COUNTED = 4  # larger numbers are "more than four"
 
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """One drawn thing: its kind (one of `SHAPES`), colour, the tight box and the ninth of the picture it lies in."""
+    """One drawn thing: its kind (one of `SHAPES`), colour, tight box, and the ninth of the picture that contains it."""
 
     kind: str
     colour: str
@@ -45,27 +45,27 @@ class Thing:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
-    """A picture and what is in it. `things` is in reading order by cell; a photograph has none."""
+    """A picture and its content. `things` is in reading order by cell; a photograph has none."""
 
     picture: Image.Image
     things: tuple[Thing, ...]
-    mask: Image.Image  # mode "L", the picture's size: 0 background, i + 1 where things[i] is
+    mask: Image.Image  # mode "L", the picture's size: 0 for background, i + 1 for things[i]
     photo: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """What may vary between pictures; the held-out style shares no size, background, aspect or JPEG quality with
-    the training style."""
+    """What may vary between pictures. The held-out style shares no size, background, aspect or JPEG quality with the
+    training style."""
 
     name: str
     sides: tuple[int, ...]  # candidate lengths of the longer side, in pixels
     aspects: tuple[float, ...]  # width / height
-    qualities: tuple[int, ...]  # JPEG; half of the pictures are not JPEG at all
+    qualities: tuple[int, ...]  # JPEG; half of the pictures are lossless
     papers: tuple[tuple[int, int, int], ...]
     patterns: tuple[str, ...]
     photos: tuple[str, ...]
-    radii: tuple[float, float] | None = None  # of things, as shares of the shorter side; None: as large as fits
+    radii: tuple[float, float] | None = None  # of things, relative to the shorter side; None: as large as fits
 
 
 TRAIN = Style(
@@ -90,7 +90,7 @@ TRAIN = Style(
     patterns=("plain", "plain", "plain", "gradient", "noise", "lines"),
     photos=("clouds", "noise", "texture", "blobs", "landscape"),
 )
-# Undistorted, and each thing two to four patches wide: what a shape is is learned from these first.
+# Undistorted, with things two to four patches wide: shapes are learned from these first.
 EASY = replace(TRAIN, name="easy", sides=(196,), aspects=(1.0,), radii=(0.085, 0.15))
 HELD_OUT = Style(
     name="held-out",
@@ -120,7 +120,7 @@ def _distance(a: tuple[int, int, int], b: tuple[int, int, int]) -> float:
 
 
 def outline(kind: str, rng: Random) -> list[tuple[float, float]]:
-    """The corners of a shape of radius 1 around (0, 0), turned and a little irregular as a person draws."""
+    """The corners of a shape of radius 1 around (0, 0), rotated and slightly irregular like a drawing by hand."""
     turn = math.radians(rng.uniform(-12, 12))
     if kind == "circle":
         points = [(math.cos(a * math.pi / 20), math.sin(a * math.pi / 20)) for a in range(40)]
@@ -140,13 +140,13 @@ def outline(kind: str, rng: Random) -> list[tuple[float, float]]:
             radius = 1 if i % 2 == 0 else inner
             points.append((radius * math.sin(i * math.pi / 5), -radius * math.cos(i * math.pi / 5)))
         turn *= 1.5
-    else:  # heart, after the usual parametric curve
+    else:  # heart, from the usual parametric curve
         points = []
         for i in range(40):
             a = i * math.pi / 20
             y = 13 * math.cos(a) - 5 * math.cos(2 * a) - 2 * math.cos(3 * a) - math.cos(4 * a)
             points.append((math.sin(a) ** 3, -y / 16.5 - 0.08))
-    if rng.random() < 0.3:  # a hand that is not quite steady
+    if rng.random() < 0.3:  # a slightly unsteady hand
         wobble = rng.uniform(0.02, 0.06)
         phase, waves = rng.uniform(0, 6.28), rng.choice((2, 3))
         points = [
@@ -161,7 +161,7 @@ def outline(kind: str, rng: Random) -> list[tuple[float, float]]:
 
 
 def _paper(rng: Random, style: Style, size: tuple[int, int], colour: tuple[int, int, int]) -> Image.Image:
-    """The background: `colour` with one of the style's patterns so faint that it is clearly no thing."""
+    """The background: `colour` with one of the style's patterns, too faint to be taken for a thing."""
     pattern = rng.choice(style.patterns)
     paper = Image.new("RGB", size, colour)
     shade = tuple(max(0, min(255, c + rng.choice((-1, 1)) * rng.randint(8, 18))) for c in colour)
@@ -202,11 +202,11 @@ def _mixed(rng: Random, colour: str) -> tuple[int, int, int]:
 def _places(
     rng: Random, size: tuple[int, int], count: int, radii: tuple[float, float] | None
 ) -> list[tuple[float, float, float]]:
-    """`count` circles (x, y, radius in pixels) that do not touch each other, the border or the lines between ninths:
-    where a thing lies is never a matter of taste."""
+    """`count` circles (x, y, radius in pixels) that do not touch each other, the border or the lines between ninths, so
+    that the cell of a thing is unambiguous."""
     width, height = size
     short = min(width, height)
-    # seen by the model the picture is square, so a thing may not be thin there
+    # the model's input is square, so a thing must not become thin in it
     least = 0.062 * max(width, height)
     for _ in range(200):
         places: list[tuple[float, float, float]] = []
@@ -232,14 +232,14 @@ def _count(rng: Random) -> int:
 
 
 def drawn(rng: Random, style: Style = TRAIN, count: int | None = None) -> Scene:
-    """A picture of `count` coloured things (at random where None, mostly one to four)."""
+    """A picture with `count` coloured things (None: random, mostly one to four)."""
     side, aspect = rng.choice(style.sides), rng.choice(style.aspects) * rng.uniform(0.97, 1.03)
     size = (side, max(96, round(side / aspect))) if aspect >= 1 else (max(96, round(side * aspect)), side)
     places = _places(rng, size, _count(rng) if count is None else count, style.radii)
-    few = rng.sample(list(COLOURS), rng.choice((2, 3, 10)))  # so that colours and shapes also repeat in a picture
+    few = rng.sample(list(COLOURS), rng.choice((2, 3, 10)))  # so that colours and shapes repeat in a picture
     paper = rng.choice(style.papers) if rng.random() < 0.85 else tuple(rng.randint(175, 255) for _ in range(3))
     canvas = _paper(rng, style, size, paper)  # type: ignore[arg-type]
-    factor = rng.choice((1, 1, 2))  # 2: edges are smooth, 1: as a paint program without antialiasing
+    factor = rng.choice((1, 1, 2))  # 2: smooth edges; 1: like a paint program without antialiasing
     things: list[tuple[Thing, Image.Image]] = []
     edge = rng.random()
     for x, y, radius in places:
@@ -256,11 +256,11 @@ def drawn(rng: Random, style: Style = TRAIN, count: int | None = None) -> Scene:
         ImageDraw.Draw(mask).polygon(points, fill=255)
         body = mask
         line = max(2, round(radius * factor * rng.uniform(0.12, 0.22)))
-        if edge < 0.12 and radius > 0.1 * min(size):  # hollow: the outline alone is coloured
+        if edge < 0.12 and radius > 0.1 * min(size):  # hollow: only the outline is coloured
             body = Image.new("L", big, 0)
             ImageDraw.Draw(body).line([*points, points[0], points[1]], fill=255, width=line, joint="curve")
             body = Image.composite(body, Image.new("L", big, 0), mask)
-        elif edge > 0.85 and colour != "black":  # a dark line around
+        elif edge > 0.85 and colour != "black":  # a dark outline
             rim = Image.new("L", big, 0)
             ImageDraw.Draw(rim).line([*points, points[0], points[1]], fill=255, width=max(1, line // 3), joint="curve")
             canvas.paste((25, 25, 25), mask=rim.resize(size, Image.Resampling.BOX) if factor > 1 else rim)
@@ -302,7 +302,7 @@ def _cloud(rng: Random, size: tuple[int, int], octaves: int = 5, first: int = 3)
 
 
 def _tint(rng: Random, grey: Image.Image) -> Image.Image:
-    """Grey to a natural range of colours between two or three random ones."""
+    """Map grey to a natural range between two or three random colours."""
     from PIL import ImageOps
 
     colours = [tuple(rng.randint(0, 255) for _ in range(3)) for _ in range(3)]
@@ -310,7 +310,7 @@ def _tint(rng: Random, grey: Image.Image) -> Image.Image:
 
 
 def photo(rng: Random, style: Style = TRAIN) -> Scene:
-    """A picture that is no drawing of shapes: textures, noise, landscapes, blurred things. Nothing in it has a name."""
+    """A picture that is not a drawing of shapes: textures, noise, landscapes, blurred blobs. It has no named things."""
     side, aspect = rng.choice(style.sides), rng.choice(style.aspects)
     size = (side, round(side / aspect)) if aspect >= 1 else (round(side * aspect), side)
     kind = rng.choice(style.photos)
@@ -387,5 +387,5 @@ def photo(rng: Random, style: Style = TRAIN) -> Scene:
 
 
 def scene(rng: Random, style: Style = TRAIN, photos: float = 0.08) -> Scene:
-    """A drawing, or with probability `photos` a photograph-like picture."""
+    """A drawing or, with probability `photos`, a photograph-like picture."""
     return photo(rng, style) if rng.random() < photos else drawn(rng, style)

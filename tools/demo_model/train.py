@@ -1,9 +1,9 @@
-"""Trains the demo model: `python -m tools.demo_model.train --out runs/demo`.
+"""Train the demo model: `python -m tools.demo_model.train --out runs/demo`.
 
-In: nothing but a seed; the pictures and questions are drawn on the way. Out: in the folder, `checkpoint/` (an Imp
-checkpoint), `log.jsonl` and `loss.png`. First the eyes alone, per patch; then eyes and language together. One worker
-process a core, each with one thread: on two cores that is three times as fast as one process with two threads.
-A run that was cut off goes on from its last state. This file does not know how the model is judged (`evaluate`).
+In: only a seed; pictures and questions are generated during training. Out: in the folder, `checkpoint/` (an Imp
+checkpoint), `log.jsonl` and `loss.png`. First the vision tower alone, per patch; then tower and language together. One
+worker process per core, each with one thread: on two cores three times as fast as one process with two threads. An
+interrupted run resumes from its last saved state. This file does not know the evaluation (`evaluate`).
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from tools.demo_model.muon import Muon
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-SAVE_EVERY = 100  # steps; a step takes a quarter of a second to four seconds
+SAVE_EVERY = 100  # steps; a step takes 0.25 to 4 seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run does; equal plans give equal pictures in equal order."""
+    """The parameters of a run; equal plans generate equal pictures in equal order."""
 
     out: Path = Path("runs/demo")
     eyes_steps: int = 4500
     language_steps: int = 3900
-    eyes_batch: int = 24  # pictures in a step, over all workers
+    eyes_batch: int = 24  # pictures per step, over all workers
     language_batch: int = 16
     seed: int = 196
     workers: int = 2
@@ -54,11 +54,11 @@ class Plan:
 
 
 class Learner:
-    """Parameters and their optimisers: Muon for the matrices inside the layers, AdamW for all else. With several
+    """Parameters and their optimisers: Muon for the matrices inside the layers, AdamW for all others. With several
     workers, gradients are averaged and each worker computes its share of Muon's updates."""
 
     def __init__(self, groups: list[tuple[dict[str, nn.Parameter], float]]) -> None:
-        """`groups`: parameters by name, with the factor on their learning rates."""
+        """`groups`: parameters by name, with a factor for their learning rates."""
         fast, orthogonal = 2e-3, 0.006  # peak learning rates of AdamW and Muon
         self.parameters = [p for named, _ in groups for p in named.values()]
         muon: list[dict[str, Any]] = []
@@ -78,7 +78,7 @@ class Learner:
         self.peaks = [[group["lr"] for group in optimiser.param_groups] for optimiser in self.optimisers]
 
     def step(self, share: float) -> None:
-        """One update at `share` (0 to 1) of the peak learning rates, from the gradients that stand."""
+        """One update from the current gradients, at `share` (0 to 1) of the peak learning rates."""
         if dist.is_initialized():
             live = [p.grad for p in self.parameters if p.grad is not None]
             flat = torch.cat([g.flatten() for g in live])
@@ -95,14 +95,14 @@ class Learner:
 
 
 def share(step: int, steps: int, warm: int = 40, floor: float = 0.02) -> float:
-    """The learning rate's share of its peak: a short rise, then a straight fall."""
+    """The learning rate relative to its peak: a short linear warm-up, then a linear decay."""
     return min((step + 1) / warm, floor + (1 - floor) * (steps - step) / steps)
 
 
 def eyes_batch(plan: Plan, step: int, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     """Pixels (n, 3, 196, 196) in -1..1, classes and measures for this worker's part of a step.
 
-    At first most pictures are easy ones: shapes are learned from them sooner."""
+    At first most pictures are easy, because shapes are learned faster from these."""
     rng = Random(f"{plan.seed} eyes {step} {rank}")
     easy = max(0.1, 0.9 - 2 * step / plan.eyes_steps)
     drawings = [
@@ -118,7 +118,7 @@ def eyes_batch(plan: Plan, step: int, rank: int) -> tuple[Tensor, Tensor, Tensor
 
 
 class Run:
-    """One worker's view of a run: model, state on disk, log."""
+    """One worker's part of a run: model, saved state, log."""
 
     def __init__(self, plan: Plan, rank: int) -> None:
         self.plan, self.rank = plan, rank
@@ -131,11 +131,11 @@ class Run:
         self.short = plan.device == "cuda" or torch.cpu.get_capabilities().get("avx512_bf16", False)
 
     def quick(self) -> torch.autocast:
-        """Multiplies in bfloat16 where the processor does so five times as fast; sums stay float32."""
+        """Multiply in bfloat16 if the CPU does so five times as fast; sums stay float32."""
         return torch.autocast(self.plan.device, torch.bfloat16, enabled=self.short)
 
     def steps(self, stage: str, count: int, learner: Learner) -> Iterator[int]:
-        """The steps of a stage that are still to do; saves the state on the way and at the end."""
+        """The remaining steps of a stage; saves the state at intervals and at the end."""
         path = self.plan.out / f"{stage}.pt"
         first = 0
         if path.exists():
@@ -158,7 +158,8 @@ class Run:
                 os.replace(path.with_suffix(".part"), path)
 
     def log(self, stage: str, step: int, **figures: float) -> None:
-        """A line of log.jsonl, written by the first worker. Raises RuntimeError for a figure that is no number."""
+        """Append a line to log.jsonl; only the first worker does. Raises RuntimeError for a figure that is NaN or
+        infinite."""
         if not all(map(math.isfinite, figures.values())):
             raise RuntimeError(f"{stage} step {step}: {figures}")
         if self.rank == 0:
@@ -169,7 +170,7 @@ class Run:
 
 
 def teach_eyes(run: Run) -> None:
-    """The first stage: each patch learns what it sees."""
+    """The first stage: each patch learns what it shows."""
     plan = run.plan
     learner = Learner([(dict(run.model.eyes.named_parameters()), 1.0), (dict(run.teacher.named_parameters()), 1.0)])
     look = torch.compile(run.model.eyes, dynamic=False)
@@ -185,7 +186,7 @@ def teach_eyes(run: Run) -> None:
 
 
 def teach_language(run: Run, tokenizer: Tokenizer) -> None:
-    """The second stage: projector and decoder learn to answer, while the eyes go on slowly."""
+    """The second stage: projector and decoder learn to answer, while the tower keeps training slowly."""
     plan, model = run.plan, run.model
     eyes_named = {n: p for n, p in model.named_parameters() if "vision_tower" in n}
     language_named = {n: p for n, p in model.named_parameters() if "vision_tower" not in n}
@@ -208,7 +209,7 @@ def teach_language(run: Run, tokenizer: Tokenizer) -> None:
             if lesson.pictures:
                 taken = np.stack([eyes.pixels(p.picture) for p in lesson.pictures])
                 pixels = torch.from_numpy(taken).to(plan.device).float() / 127.5 - 1
-                features = torch.cat([look(part) for part in pixels.split(rows)])  # one shape, compiled once
+                features = torch.cat([look(part) for part in pixels.split(rows)])  # a single shape, compiled once
                 taught = [eyes.targets(p) for p in lesson.pictures]
                 classes, measures = (torch.from_numpy(np.stack(a)).to(plan.device) for a in zip(*taught, strict=True))
                 seen, _ = run.teacher.loss(features, classes, measures)
@@ -235,9 +236,8 @@ def teach_language(run: Run, tokenizer: Tokenizer) -> None:
 
 
 def telling_loss(logits: Tensor, told: Tensor, weights: Tensor, hundredths: Tensor, numerals: Tensor) -> Tensor:
-    """The mean cross entropy of `logits` (n, vocabulary) with the ids `told` (n,), weighted by `weights` (n,). Where
-    `hundredths` (n, 100) says how right each is, it takes the place of the one that was told; `numerals` (100,) are
-    their ids."""
+    """The mean cross entropy of `logits` (n, vocabulary) with the ids `told` (n,), weighted by `weights` (n,). Rows
+    with `hundredths` (n, 100) use these as soft targets instead; `numerals` (100,) are their ids."""
     likely = logits.log_softmax(-1)
     plain = -likely.gather(-1, told[:, None])[:, 0]
     near = -(likely[:, numerals] * hundredths).sum(-1)
@@ -246,16 +246,16 @@ def telling_loss(logits: Tensor, told: Tensor, weights: Tensor, hundredths: Tens
 
 
 def pointing_loss(scores: Tensor, about: Tensor, ranks: Tensor) -> Tensor:
-    """How far the pointing heads are from looking at the things an answer is about: the mean negative logarithm of the
-    share of their attention (among the prefix) that lies on those things' patches.
+    """How far the pointing heads are from attending to the things of an answer: the mean negative logarithm of the
+    share of their attention (within the prefix) on these things' patches.
 
-    `scores` (B, heads, own, prefix) of the positions behind the prefix, whose last 196 places are the picture's;
-    `about` (B, prefix + own): the things, one bit each, that the id there speaks of; `ranks` (B, 196): the thing that
-    each patch belongs to, or -1. A picture is many patches, and chance seldom finds the right ones: without this the
-    language learns which thing is meant after 600 steps, with it the heads point right after 100."""
+    `scores` (B, heads, own, prefix) of the positions after the prefix, whose last 196 positions are the picture's;
+    `about` (B, prefix + own): the things that the id refers to, one bit each; `ranks` (B, 196): the thing of each
+    patch, or -1. Among the many patches of a picture the right ones are rarely found by chance: without this loss the
+    language learns which thing is meant after 600 steps, with it the heads point correctly after 100."""
     prefix = scores.shape[-1]
     bits = torch.where(ranks >= 0, 1 << ranks.clamp(min=0), 0)
-    wanted = F.pad(about[:, prefix + 1 :], (0, 1))  # each position tells the next id
+    wanted = F.pad(about[:, prefix + 1 :], (0, 1))  # each position predicts the next id
     hit = (wanted[:, :, None] & bits[:, None, :]) != 0
     on = hit.any(-1)
     there = scores[..., -ranks.shape[-1] :].masked_fill(~hit[:, None], -1e9).logsumexp(-1) - scores.logsumexp(-1)
@@ -264,7 +264,7 @@ def pointing_loss(scores: Tensor, about: Tensor, ranks: Tensor) -> Tensor:
 
 
 def save(run: Run, tokenizer: Tokenizer) -> None:
-    """The Imp checkpoint and the plot of the losses."""
+    """Write the Imp checkpoint and the plot of the losses."""
     size, path = run.size, run.plan.out / "checkpoint"
     config = {
         "architectures": ["ImpForCausalLM"],
@@ -293,7 +293,7 @@ def save(run: Run, tokenizer: Tokenizer) -> None:
             "hidden_size": size.eyes,
             "intermediate_size": size.eyes_mlp,
             "num_attention_heads": size.eyes // size.head,
-            "num_hidden_layers": size.eyes_layers + 1,  # as Imp: the last one is not in the file, see the select layer
+            "num_hidden_layers": size.eyes_layers + 1,  # as in Imp, whose last layer is not in the file
             "image_size": size.image,
             "patch_size": size.patch,
             "layer_norm_eps": 1e-6,
@@ -307,7 +307,7 @@ def save(run: Run, tokenizer: Tokenizer) -> None:
 
 
 def plot(out: Path) -> None:
-    """loss.png from log.jsonl."""
+    """Plot log.jsonl to loss.png."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -328,7 +328,7 @@ def plot(out: Path) -> None:
 
 
 def kept_tokenizer(plan: Plan) -> Tokenizer:
-    """The run's tokenizer, made once: a resumed run reads words as it learned them, whatever the questions are now."""
+    """The run's tokenizer, made once, so that a resumed run keeps it even if the questions have changed."""
     from tokenizers import Tokenizer
 
     path = plan.out / "tokenizer.json"
@@ -339,9 +339,9 @@ def kept_tokenizer(plan: Plan) -> Tokenizer:
 
 
 def work(rank: int, plan: Plan) -> None:
-    """One worker of a run."""
+    """Run one worker."""
     if plan.workers > 1:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the workers talk over loopback alone
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the workers communicate over loopback only
         meeting = f"file://{(plan.out / 'meeting').resolve()}"
         dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=plan.workers)
     run = Run(plan, rank)
@@ -355,7 +355,7 @@ def work(rank: int, plan: Plan) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command: trains, or goes on with, the run in `--out`."""
+    """Start or resume the run in the folder `--out`."""
     parser = argparse.ArgumentParser(prog="python -m tools.demo_model.train", description=main.__doc__)
     usual = Plan()
     parser.add_argument("--out", type=Path, default=usual.out)

@@ -1,7 +1,7 @@
-"""The words of the demo's world in English and Chinese: names, phrasings, small talk, and what lies off its ground.
+"""The vocabulary of the demo in English and Chinese: names, phrasings, small talk, and off-topic material.
 
-In: nothing. Out: tables. The answers are short and always of the same form, so that a small model learns them and a
-test can check them; the questions come in many phrasings. This file does not know pictures (`questions` joins both).
+In: nothing. Out: tables. Answers are short and always of the same form, so that a small model can learn them and a test
+can check them; questions have many phrasings. This file does not know pictures (`questions` joins both).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ SHAPE_NAMES = {
     "en": {s: s for s in ("circle", "square", "triangle", "star", "diamond", "heart")},
     "zh": {"circle": "圆形", "square": "正方形", "triangle": "三角形", "star": "星形", "diamond": "菱形", "heart": "心形"},
 }
-SHAPE_SYNONYMS = {  # what a person may call it; the answer uses the name above
+SHAPE_SYNONYMS = {  # words that a user may use; answers use the name above
     "en": {"diamond": ("rhombus",), "circle": ("disc", "dot"), "square": ("box",)},
     "zh": {"circle": ("圆", "圆圈"), "square": ("方形", "方块"), "star": ("星星", "五角星"), "heart": ("爱心", "心"), "triangle": ("三角",)},
 }
@@ -27,7 +27,7 @@ COLOUR_SYNONYMS = {
     "en": {"gray": ("grey",), "purple": ("violet",)},
     "zh": {"pink": ("粉红色",), "brown": ("褐色",), "red": ("红",), "blue": ("蓝",), "green": ("绿",), "yellow": ("黄",), "black": ("黑",)},
 }
-CELL_NAMES = {  # index as in scenes.CELLS
+CELL_NAMES = {  # indexed as scenes.CELLS
     "en": (
         "at the top left", "at the top", "at the top right", "on the left", "in the center", "on the right",
         "at the bottom left", "at the bottom", "at the bottom right",
@@ -41,7 +41,7 @@ CELL_SYNONYMS = {
 }
 NUMBERS = {"en": ("no", "one", "two", "three", "four"), "zh": ("零", "一", "两", "三", "四")}
 
-# Questions: {n} names what is asked about, {c} a colour, {a} the cell, {k} an English name with its article.
+# Questions: {n} names a thing or a kind, {c} a colour, {a} the cell, {k} an English name with its article.
 ASK = {
     "en": {
         "describe": (
@@ -186,7 +186,7 @@ SMALL_TALK: dict[str, tuple[tuple[tuple[str, ...], str], ...]] = {
     ),
 }
 
-# Off its ground: every combination of a frame and a topic is refused. The judging set (`evaluate`) shares none of them.
+# Off-topic: every combination of a frame and a topic is refused. The evaluation shares none of them.
 OFF_FRAMES = {
     "en": (
         "Who is {t}?", "Who invented {t}?", "What is the history of {t}?", "Tell me about {t}.", "Tell me a story about {t}.", "Write a poem about {t}.", "Write an essay on {t}.",
@@ -236,13 +236,13 @@ OFF_PLAIN = {
     ),
 }
 
-# Beginnings, middles and ends of words that nobody taught.
+# Beginnings, middles and ends of words that are in no training text.
 SYLLABLES = (
     "b br c ch cl d dr f fl g gr h j k l m n p pl pr qu r s sh sp st t tr v w",
     "a e i o u ai ea ee ou",
     "n r s t l m ck nd st rt ng p d ss th",
 )
-# Openings, words between and ends of sentences of random words (`off_topic`).
+# Beginnings, middles and ends of sentences of random words (`off_topic`).
 OFF_SALAD = {
     "en": (
         ("", "", "what", "what is", "what does", "which", "which is", "who", "who is", "where is", "where did", "when", "when will", "why", "why does", "how", "how many", "how much", "how do",
@@ -257,7 +257,7 @@ OFF_SALAD = {
     ),
 }
 
-# Asked of the demo nowhere in training, neither as they are nor as a frame with a topic.
+# Used nowhere in training, neither as they are nor as a frame with a topic.
 UNSEEN = {
     "en": (
         "Could you help me with my homework?", "What were the causes of the French Revolution?", "Which planet is the largest?", "How do airplanes stay up in the air?",
