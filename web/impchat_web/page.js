@@ -383,7 +383,8 @@ window.impchat = (() => {
   // After a removal the next chat or picture moves to the same place: a second click there is not meant for it.
   const DOUBLE_MS = 1500;
   let deletion = { x: 0, y: 0, at: -DOUBLE_MS };
-  const again = ({ clientX: x, clientY: y }) => {
+  const again = ({ clientX: x, clientY: y, detail }) => {
+    if (!detail) return false; // by a key
     const at = performance.now();
     const near = Math.hypot(x - deletion.x, y - deletion.y) < 10 && at - deletion.at < DOUBLE_MS;
     if (!near) deletion = { x, y, at };
