@@ -180,7 +180,7 @@ class Ring:
         return self.owner(place)
 
 
-LIMITS = {f"its own, unless {most} are there": most for most in (2, 4, 8)}
+LIMITS = {f"its own replica, unless it has {most}": most for most in (2, 4, 8)}
 POLICIES = ("any replica", "the shorter of two queues", "its own replica, always", *LIMITS)
 TIMES = (1.05, 1.1, 1.15, 1.2, 1.25, 1.3, 1.4, 1.5, 1.6, 1.8, 2.0, 2.25, 2.5, 2.75, 3.0)
 
@@ -301,7 +301,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"\n{machine.name}: {slots_of(machine)} conversations kept on each; {people.users} people, "
             f"{replicas} machines\n\n"
             "| a request goes to | later questions found whole in a KV cache | tokens read of each prompt | "
-            "wait for the first token: half | 19 of 20 | at work | machines for 1,000 people of whom 19 in 20 wait "
+            "wait for the first token: median | 95th percentile | busy | machines for 1,000 people of whom 95 % wait "
             f"at most {machine.first_token_s:g} s |",
             "|---" * 7 + "|",
             sep="\n",

@@ -2,8 +2,8 @@
 
 import os
 
-# When onnxruntime (1.32) is imported without this, it sends reports about its use to Microsoft, and keeps an id of the
-# device in the cache folder; its own `disable_telemetry_events()` stops neither. It is set here, though importing does
-# nothing else, because every way into ImpChat imports this package first, and child processes inherit it. A value that
-# was there before is replaced: that nothing is sent is promised without conditions (docs/privacy.md).
+# When onnxruntime (1.32) is imported without this, it sends usage reports to Microsoft and stores a device id in the
+# cache folder; its `disable_telemetry_events()` prevents neither. It is set here, although importing does nothing else,
+# because every entry point imports this package first and child processes inherit it. An existing value is replaced:
+# docs/privacy.md promises without conditions that nothing is sent.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"

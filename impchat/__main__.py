@@ -1,4 +1,4 @@
-"""`python -m impchat` is the command `impchat`."""
+"""`python -m impchat` runs the command `impchat`."""
 
 import sys
 

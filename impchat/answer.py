@@ -1,7 +1,7 @@
-"""A running or finished reply, owned by the core: readers come and go, it ends by itself or by `stop()`.
+"""A running or finished answer. The core owns it, so it does not depend on readers: it ends by itself or by `stop()`.
 
-In: an engine's handle, and the row that the history keeps for the answer. Out: numbered events for any number of
-readers, and a row that is complete on disk before the last event comes.
+In: an engine's handle, and the row of the answer in the history. Out: numbered events for any number of readers, and a
+row that is complete on disk before the last event arrives.
 This file does not know prompts, engines or front ends.
 """
 
@@ -32,7 +32,7 @@ class EventLog:
         self._changed = threading.Condition()
 
     def add(self, event: Event) -> None:
-        """Give `event` the next number, from 1. An event behind the end is not taken."""
+        """Append `event` under the next number (the first is 1). Ignored after the log has ended."""
         with self._changed:
             if self._end() is None:
                 self._events.append(event)
@@ -55,9 +55,9 @@ class EventLog:
             return tuple(self._events)
 
     def read(self, after: int = 0, timeout_s: float | None = None) -> Iterator[tuple[int, Event]]:
-        """The events with numbers above `after`, as they come, to the end. Where nothing new comes for `timeout_s`
-        seconds the iteration stops short of the end; go on with the last number seen.
-        Where the log ended before it came to `after`, that number is from another log: all events are given."""
+        """Yield the events with numbers above `after` as they arrive, up to the last. If no event arrives within
+        `timeout_s` seconds, the iteration ends early; continue with the last number seen. If the log ended with fewer
+        than `after` events, the number belongs to another log, so all events are yielded."""
         while True:
             with self._changed:
                 self._changed.wait_for(partial(self._has_news, after), timeout_s)
@@ -65,20 +65,20 @@ class EventLog:
                 if ended and after > len(self._events):
                     after = 0
                 new = self._events[after:]
-            for event in new:  # outside the lock: a reader may keep an event for hours
+            for event in new:  # not under the lock: a reader may hold an event for hours
                 after += 1
                 yield after, event
             if ended or not new:
                 return
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Whether the end came within `timeout_s` seconds."""
+        """Wait up to `timeout_s` seconds for the end; return whether it came."""
         with self._changed:
             return self._changed.wait_for(lambda: self._end() is not None, timeout_s)
 
 
 def drain(handle: Handle, add: Callable[[Event], None]) -> End:
-    """Give every event of `handle` but the last to `add`, and return the last; an ImpChatError becomes a Failed."""
+    """Pass every event of `handle` except the last to `add`, and return the last. An ImpChatError becomes a Failed."""
     try:
         for event in handle.events():
             if isinstance(event, Ready | Finished | Failed):
@@ -90,14 +90,14 @@ def drain(handle: Handle, add: Callable[[Event], None]) -> End:
 
 
 class Answer:
-    """One reply. It lives in the core, not in its readers, and may be read while it runs and after.
+    """One answer. It does not depend on its readers, and can be read while it runs and afterwards.
 
-    All methods may be called from any thread. `App.answer` and `Chat` make these."""
+    All methods may be called from any thread. `App.answer` and `Chat` create answers."""
 
     def __init__(self, row: Message, stop: Callable[[], None]) -> None:
         self._row = row
         self._stop = stop
-        self.log = EventLog()  # written by the core alone
+        self.log = EventLog()  # only the core writes to it
 
     @property
     def message(self) -> str:
@@ -109,11 +109,12 @@ class Answer:
         return self._row.conversation
 
     def events(self, after: int = 0, timeout_s: float | None = None) -> Iterator[tuple[int, Event]]:
-        """The events numbered from 1, as they come: from behind number `after` to the last, Finished or Failed.
+        """Yield numbered events (the first is 1) as they arrive, starting after number `after`. The last one is
+        Finished or Failed.
 
-        Where nothing new comes for `timeout_s` seconds the iteration stops short of the end; go on with the last
-        number seen. An answer rebuilt from the history (after a restart) has fewer events than when it ran, and gives
-        all of them to a reader whose `after` lies behind them: number 1 always means "begin the text anew"."""
+        If no event arrives within `timeout_s` seconds, the iteration ends early; continue with the last number seen. An
+        answer rebuilt from the history (after a restart) has fewer events than when it ran. A reader whose `after` is
+        beyond them gets all of them: number 1 always means "start the text again"."""
         return self.log.read(after, timeout_s)
 
     @property
@@ -126,28 +127,28 @@ class Answer:
         return self.snapshot().state
 
     def stop(self) -> None:
-        """End it and keep what there is; its last event follows soon. Does nothing where it has ended.
+        """Stop the answer and keep its text; the last event follows soon. Does nothing if it has ended.
 
-        Raises ChatError "answer.elsewhere" for an answer that another process writes."""
+        Raises ChatError "answer.elsewhere" if another process writes it."""
         self._stop()
 
     def wait(self, timeout_s: float | None = None) -> Message:
-        """The message when the answer has ended, or as it stands after `timeout_s` seconds."""
+        """Wait for the end, at most `timeout_s` seconds, and return the message as it is then."""
         self.log.wait(timeout_s)
         return self.snapshot()
 
     def end(self, event: End) -> None:
-        """Add the last event, and let go of the engine's handle with the pictures it holds; for the core alone."""
+        """Add the last event, and release the engine's handle and the pictures it holds. Only the core calls this."""
         self._stop = _nothing
         self.log.add(event)
 
     def snapshot(self) -> Message:
-        """The message as it stands now."""
+        """The message as it is now."""
         return _with_events(self._row, self.log.so_far())
 
 
 def _with_events(row: Message, events: tuple[Event, ...]) -> Message:
-    """`row` with what an answer's events say of it; a row that has ended is left as it is."""
+    """`row` updated from the events of its answer; a row that has ended is returned unchanged."""
     if row.state != "streaming":
         return row
     text = "".join(e.text for e in events if isinstance(e, Text))
@@ -164,11 +165,11 @@ def _with_events(row: Message, events: tuple[Event, ...]) -> Message:
 
 
 def _nothing() -> None:
-    """What there is to stop in an answer that has ended."""
+    """The `stop` of an answer that has ended."""
 
 
 def rebuilt(row: Message) -> Answer:
-    """The answer of a row that has ended: its whole text in one event, and how it ended."""
+    """The answer of a row that has ended: its text as one event, then the end."""
     answer = Answer(row, stop=_nothing)
     if row.text:
         answer.log.add(Text(row.text))
@@ -188,20 +189,20 @@ def _end_of(row: Message) -> Finished | Failed:
 
 
 class _Writer:
-    """The two threads of a running answer: one takes the engine's events, so that readers never wait for the disk;
-    the other brings the text to the history, also while the engine is silent."""
+    """The two threads of a running answer. One receives the engine's events, so that readers never wait for the disk;
+    the other saves the text to the history, even while the engine yields nothing."""
 
     def __init__(self, history: History, answer: Answer, handle: Handle, leave: Callable[[_Writer], None]) -> None:
         self.answer = answer
-        self.saved = False  # nothing is left to be saved
+        self.saved = False  # True: nothing is left to save
         self._history = history
         self._handle = handle
         self._leave = leave
-        self._end: End = Failed("answer.no_end", {})  # stands where a mistake of ours ends the first thread
+        self._end: End = Failed("answer.no_end", {})  # kept if a bug ends the first thread
         self._drained = threading.Event()
 
     def start(self) -> None:
-        # Daemons: a process that ends without App.close() must not hang; its answer becomes "interrupted".
+        # Daemon threads: a process that ends without App.close() must not hang. Its answer becomes "interrupted".
         for work in (self._take, self._keep):
             threading.Thread(target=work, name=f"answer-{work.__name__}", daemon=True).start()
 
@@ -216,25 +217,25 @@ class _Writer:
             self._flush_until_drained()
             self.save()
         finally:
-            self._leave(self)  # before the last event: whoever sees that may ask the next question
+            self._leave(self)  # before the last event: its readers may ask the next question
             self.answer.end(self._end)
 
     def _flush_until_drained(self) -> None:
         flushed, at = "", time.monotonic()
-        while not self._drained.wait(settings.FLUSH_S * 0.8):  # the rest is for the write itself
+        while not self._drained.wait(settings.FLUSH_S * 0.8):  # the rest of FLUSH_S is for the write
             text = self.answer.text
             if text == flushed and time.monotonic() - at < settings.HEARTBEAT_S:
                 continue
             try:
                 self._history.flush_answer(self.answer.message, text)
             except HistoryError as exc:
-                if exc.code == "history.no_message":  # its conversation was removed for good
+                if exc.code == "history.no_message":  # the conversation was deleted permanently
                     self._handle.stop()
-                continue  # the disk may have room again by the end; if not, save() tells
+                continue  # the disk may have space by the end; if not, save() reports it
             flushed, at = text, time.monotonic()
 
     def save(self) -> None:
-        """Write the whole answer to the history. Where that fails the answer ends with that error."""
+        """Write the whole answer to the history. If that fails, the answer ends with that error."""
         row = _with_events(self.answer.snapshot(), (*self.answer.log.so_far(), self._end))
         try:
             self._history.finish_answer(
@@ -249,28 +250,28 @@ class _Writer:
             )
             self.saved = True
         except HistoryError as exc:
-            self.saved = exc.code == "history.no_message"  # there is no place for it any more
+            self.saved = exc.code == "history.no_message"  # there is no row left to write to
             self._end = Failed(exc.code, exc.values)
 
 
 class Answers:
-    """The answers of one App: those that run, and the latest that ended, whose readers find the same numbers.
+    """The answers of one App: the running ones, and the most recent ended ones with their numbered events.
 
     All methods may be called from any thread."""
 
     def __init__(self, history: History) -> None:
         self._history = history
         self._changed = threading.Condition()
-        self._busy: dict[str, object] = {}  # conversation -> its running answer, or the claim of who is to start one
+        self._busy: dict[str, object] = {}  # conversation -> its running answer, or a claim made by `turn`
         self._known: OrderedDict[str, Answer] = OrderedDict()  # message -> answer, oldest first
         self._unsaved: list[_Writer] = []
         self._closing = threading.Event()
 
     @contextmanager
     def turn(self, conversation: str) -> Iterator[None]:
-        """One answer at a time: inside the block no other answer can begin in `conversation`.
+        """Claim `conversation`: no other answer can start in it inside the block.
 
-        Raises ChatError "chat.busy" where one runs or is about to, "chat.closing" behind close()."""
+        Raises ChatError "chat.busy" if an answer is running or about to start, "chat.closing" after close()."""
         claim = object()
         with self._changed:
             if self._closing.is_set():
@@ -288,7 +289,7 @@ class Answers:
                     self._changed.notify_all()
 
     def start(self, row: Message, handle: Handle) -> Answer:
-        """Run the answer of `row` on `handle`; to be called inside `turn`."""
+        """Run the answer of `row` on `handle`. Call it inside `turn`."""
         answer = Answer(row, handle.stop)
         writer = _Writer(self._history, answer, handle, self._leave)
         with self._changed:
@@ -312,25 +313,25 @@ class Answers:
             self._changed.notify_all()
 
     def running(self, conversation: str) -> Answer | None:
-        """The answer that runs in `conversation` in this process."""
+        """The answer that is running in `conversation` in this process, if any."""
         with self._changed:
             answer = self._busy.get(conversation)
         return answer if isinstance(answer, Answer) else None
 
     @property
     def busy(self) -> bool:
-        """Whether any answer runs here, or is about to."""
+        """Whether an answer is running in this process, or about to start."""
         with self._changed:
             return bool(self._busy)
 
     def find(self, message: str) -> Answer | None:
-        """The answer with this message uuid, where this process still holds it."""
+        """The answer with this message uuid, if this process still has it in memory."""
         with self._changed:
             unsaved = (w.answer for w in self._unsaved if w.answer.message == message)
             return self._known.get(message) or next(unsaved, None)
 
     def follow(self, row: Message, owner: str) -> Answer:
-        """An answer that another process is writing: its text as it comes to the history."""
+        """An answer that another process is writing: its text is read from the history as it is saved."""
 
         def elsewhere() -> None:
             raise ChatError("answer.elsewhere")
@@ -354,7 +355,7 @@ class Answers:
                 if row.state != "streaming":
                     end = _end_of(row)
                     return
-                if self._closing.wait(settings.FLUSH_S):  # another process's write has no event to wait for
+                if self._closing.wait(settings.FLUSH_S):  # polling: another process sends no signal
                     return
         except HistoryError as exc:
             end = Failed(exc.code, exc.values)
@@ -362,7 +363,7 @@ class Answers:
             answer.end(end)
 
     def save_again(self) -> None:
-        """Bring answers to the history that a full disk or a lock kept out of it."""
+        """Retry saving answers that could not be saved because of a full disk or a locked file."""
         with self._changed:
             waiting, self._unsaved = self._unsaved, []
         for writer in waiting:
@@ -371,7 +372,7 @@ class Answers:
             self._unsaved += [w for w in waiting if not w.saved]
 
     def close(self) -> None:
-        """Stop every answer, wait until each is saved as stopped, and take no more."""
+        """Stop every answer, wait until each is saved as stopped, and accept no more."""
         self._closing.set()
         while True:
             with self._changed:

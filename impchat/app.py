@@ -1,7 +1,7 @@
-"""The door to ImpChat: opens the data folder, the history and the engine once, and hands out conversations.
+"""The entry point to ImpChat: opens the data folder, the history and the engine once, and creates conversations.
 
-In: a data folder and the name or place of a model. Out: `Chat`s, running and finished `Answer`s, the history.
-This file does not know what is said in a conversation, nor who shows it.
+In: a data folder, and a model's name or path. Out: `Chat`s, running and finished `Answer`s, the history.
+This file does not know the content of a conversation, or who shows it.
 """
 
 from __future__ import annotations
@@ -30,38 +30,38 @@ if TYPE_CHECKING:
 
 
 def choose_bundle(data: Path, model: str | Path | None = None) -> Bundle:
-    """The bundle to run: `model`, else the environment variable IMPCHAT_MODEL, else the one that was chosen in the data
-    folder `data`, else the bundled demo model.
+    """The bundle to run: `model`, else that of the environment variable IMPCHAT_MODEL, else the one chosen in the data
+    folder `data`, else the included demo model.
 
-    Raises ModelError as `library.resolve` and `library.default` do."""
+    Raises ModelError as `library.resolve` and `library.default`."""
     wanted = model or os.environ.get("IMPCHAT_MODEL")
     return library.resolve(data, wanted) if wanted else library.default(data)
 
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """How a bundle is run on this machine."""
+    """How a bundle runs on this machine."""
 
-    slots: int = settings.SLOTS  # conversations at a time
-    threads: int | None = None  # None: as many as suit the model
-    context_tokens: int | None = None  # None: the bundle's, which is also the most
+    slots: int = settings.SLOTS  # conversations at the same time
+    threads: int | None = None  # None: chosen to suit the model
+    context_tokens: int | None = None  # None: the bundle's, which is also the maximum
     packed: bool = True  # see `OnnxVision`
 
 
 class App:
-    """One running ImpChat. Close it, or use it in a `with` block: answers that run are then kept as stopped."""
+    """A running ImpChat. Call `close`, or use it in a `with` block; running answers are then saved as stopped."""
 
     def __init__(
         self, data: Path, history: History, bundle: Bundle | None, engine: Engine | None, slots: int = settings.SLOTS
     ) -> None:
-        """`bundle` is opened at the first use of `engine` where no `engine` is given. Use `App.open`."""
+        """Use `App.open` instead. If `engine` is None, the engine of `bundle` is loaded at its first use."""
         self.data = data
         self.history = history
         self.bundle = bundle
         self.tuning = Tuning(slots)
         self._given = _done(engine) if engine else None
-        self._loading: Future[LocalEngine] | None = None  # the bundle's engine, open or being opened
-        self._lock = threading.Lock()  # never held while anything is opened or closed
+        self._loading: Future[LocalEngine] | None = None  # the bundle's engine, loaded or loading
+        self._lock = threading.Lock()  # never held while an engine loads or closes
         self._closed = False
         if bundle:
             self.model, self.system = bundle.id, _system(bundle)
@@ -70,7 +70,7 @@ class App:
             self.model, self.system = engine.info.model, settings.SYSTEM
         self._answers = Answers(history)
         self._core = Core(history, self._answers, self.opened, self.model, self.system)
-        self._remote: dict[Server, Core] = {}  # server -> what answers conversations that it was chosen for
+        self._remote: dict[Server, Core] = {}  # server -> the Core of the conversations that use it
 
     @classmethod
     def open(
@@ -80,9 +80,9 @@ class App:
         engine: Engine | None = None,
         slots: int = settings.SLOTS,
     ) -> App:
-        """Open the data folder (`paths.data_dir()` where None) and its history; the engine opens when it is first
-        needed, for `slots` conversations at once. An `engine` given here is used in place of a `model`, or runs it
-        where both are given, and is closed with the App.
+        """Open the data folder (`paths.data_dir()` if None) and its history. The engine is loaded when it is first
+        needed, for `slots` conversations at the same time. An `engine` given here replaces the model, or runs `model`
+        if both are given; it is closed with the App.
 
         Raises HistoryError ("data.unwritable", those of `paths.data_dir` and of `History`) and ModelError (those of
         `choose_bundle`)."""
@@ -92,23 +92,23 @@ class App:
 
     @property
     def demo(self) -> bool:
-        """Whether the small demo model answers; every front end tells a person so."""
+        """Whether the small demo model answers. Every front end must show this."""
         return self.bundle.demo if self.bundle else bool(self.server) and self.model == settings.DEMO_MODEL
 
     @property
     def server(self) -> str:
-        """The name of the server that answers, to which pictures and questions go; "": this machine. Every front end
-        tells a person so."""
+        """The name of the server that answers and receives pictures and questions; "" for this machine. Every front end
+        must show this."""
         return "" if self.bundle else self.engine.info.server
 
     @property
     def sampling(self) -> Sampling:
-        """What the model recommends; known before the engine is open."""
+        """The values that the model recommends; for a bundle known before the engine is loaded."""
         return self.bundle.sampling if self.bundle else self.engine.info.sampling
 
     def opened(self) -> Future[Engine]:
-        """The engine, once it is open. The first call verifies and loads the model on a thread of its own, others get
-        the same future. After a load that failed, or an engine that broke, the next call tries again.
+        """The engine, once it is loaded. The first call verifies and loads the model on a new thread; later calls
+        return the same future. After a failed load, or if the engine has broken, the next call loads again.
 
         Raises EngineError "engine.closed"; the future raises ModelError "model.checksum", EngineError."""
         with self._lock:
@@ -121,12 +121,12 @@ class App:
                 assert self.bundle
                 loading = self._loading = Future()
                 work = (loading, self.bundle, self.tuning, self.context_tokens)
-                # No daemon: Python must not end in the middle of native code that loads a model.
+                # Not a daemon: Python must not exit while native code loads a model.
                 threading.Thread(target=self._load, args=work, name="impchat-load").start()
             return cast("Future[Engine]", loading)
 
     def _load(self, loading: Future[LocalEngine], bundle: Bundle, tuning: Tuning, context_tokens: int) -> None:
-        """Open the bundle's engine for `loading`; the body of its thread."""
+        """Load the bundle's engine and complete `loading`. Runs on a thread of its own."""
         from impchat.engines.local.engine import LocalEngine
 
         try:
@@ -138,48 +138,48 @@ class App:
                 context_tokens=context_tokens,
                 packed=tuning.packed,
             )
-        except Exception as exc:  # noqa: BLE001 - whoever waits for the engine raises it
+        except Exception as exc:  # noqa: BLE001 - raised to callers that wait for the engine
             loading.set_exception(exc)
             return
         with self._lock:
             if wanted := self._loading is loading:
                 loading.set_result(engine)
-        if not wanted:  # unloaded or closed meanwhile
+        if not wanted:  # unloaded or closed in the meantime
             engine.close()
             loading.set_exception(EngineError("engine.closed"))
 
     @property
     def engine(self) -> Engine:
-        """The engine, open: waits for it. Raises what `opened` raises."""
+        """The loaded engine; blocks until then. Raises as `opened`."""
         return self.opened().result()
 
     @property
     def loaded(self) -> bool:
-        """Whether the engine is open."""
+        """Whether the engine is loaded."""
         loading = self._given or self._loading
         return loading is not None and loading.done() and loading.exception() is None
 
     @property
     def idle(self) -> bool:
-        """Whether no answer is being written and no picture read."""
+        """Whether no answer is running and no picture is being read."""
         return not (self._answers.busy or self._core.prefills)
 
     @property
     def context_tokens(self) -> int:
-        """Of each conversation; known before the engine is open."""
+        """The maximum for each conversation; for a bundle known before the engine is loaded."""
         if self.bundle is None:
             return self.engine.info.context_tokens
         return min(self.tuning.context_tokens or self.bundle.context_tokens, self.bundle.context_tokens)
 
     def unload(self) -> None:
-        """Free the model until its next use, which loads it again; answers that run end as stopped. An engine that was
-        given to `open` stays."""
+        """Free the model; its next use loads it again. Running answers end as stopped. An engine given to `open` stays
+        loaded."""
         with self._lock:
             loading, self._loading = self._loading, None
         _close(loading)
 
     def run_with(self, bundle: Bundle, tuning: Tuning) -> None:
-        """Let `bundle` answer from now on, run so. What is loaded is freed: see `unload`."""
+        """Use `bundle` with `tuning` from now on. A loaded engine is freed, see `unload`."""
         assert self.bundle, "an engine that was given stays"
         if (bundle, tuning) == (self.bundle, self.tuning):
             return
@@ -191,14 +191,14 @@ class App:
         _close(loading)
 
     def chat(self, conversation: str | None = None, owner: str = settings.OWNER, server: Server | None = None) -> Chat:
-        """The conversation with this uuid, or a new one, whose row is made at the first send or attach. Where a
-        `server` is given, that answers in it in place of what answers else.
+        """The conversation with this uuid, or a new one, whose row is created at the first send, attach or draft. If
+        `server` is given, that server answers instead of this App's engine.
 
-        Raises HistoryError "history.no_conversation" where there is none that is this owner's."""
+        Raises HistoryError "history.no_conversation" if it does not exist or belongs to another owner."""
         return Chat(self._remote_core(server) if server else self._core, conversation, owner)
 
     def remote(self, server: Server) -> RemoteEngine:
-        """The engine over `server`, opened at the first call. It has asked nothing of it yet."""
+        """The engine that uses `server`, created at the first call. Creating it sends no request."""
         engine = self._remote_core(server).opened().result()
         from impchat.engines.remote.engine import RemoteEngine
 
@@ -228,7 +228,8 @@ class App:
     def answer(self, message: str, owner: str = settings.OWNER) -> Answer:
         """The answer with this message uuid: running here, running in another process, or rebuilt from the history.
 
-        Raises HistoryError "history.no_message" where there is none that is this owner's."""
+        Raises HistoryError "history.no_message" if it does not exist or belongs to another owner, ChatError
+        "chat.not_an_answer" if it is a question."""
         row = self.history.message(message, owner)
         if row.role != "assistant":
             raise ChatError("chat.not_an_answer")
@@ -237,14 +238,14 @@ class App:
         return self._answers.follow(row, owner) if row.state == "streaming" else rebuilt(row)
 
     def running(self, conversation: str, owner: str = settings.OWNER) -> Answer | None:
-        """The answer that runs here in this conversation, if one does.
+        """The answer that is running in this conversation in this process, if any.
 
         Raises HistoryError "history.no_conversation"."""
         self.history.conversation(conversation, owner)
         return self._answers.running(conversation)
 
     def close(self) -> None:
-        """Stop what runs, keep it as stopped, free the model, close the history. May be called more than once."""
+        """Stop running answers and save them as stopped, free the model, close the history. Idempotent."""
         with self._core.drafts:
             prefills = list(self._core.prefills.values())
         for prefill in prefills:
@@ -279,11 +280,11 @@ def _done(engine: Engine) -> Future[Engine]:
 
 
 def _has_broken(loading: Future[LocalEngine]) -> bool:
-    """Whether the load failed, or the engine did later."""
+    """Whether the load failed, or the engine broke later."""
     return loading.done() and (loading.exception() is not None or loading.result().broken)
 
 
 def _close(loading: Future[LocalEngine] | None) -> None:
-    """Close an engine that is no longer `App._loading`; one that is still being opened is closed by its thread."""
+    """Close an engine that is no longer `App._loading`. One that is still loading is closed by its own thread."""
     if loading and loading.done() and loading.exception() is None:
         loading.result().close()

@@ -1,8 +1,8 @@
-"""The app lock: a PIN, kept as a slow hash, with few tries.
+"""The app lock: a PIN, stored as a slow hash, with a limited number of attempts.
 
-In: the data folder and digits that a person types. Out: whether they are the PIN; how long to wait after wrong ones.
-Each try is written down before it is judged, so that ending the program gives none back.
-This file keeps other people out of the app, not out of the disk: what is stored is not encrypted by it.
+In: the data folder and the digits that a user types. Out: whether they are the PIN; how long to wait after wrong ones.
+Each attempt is recorded before it is checked, so that ending the program does not give it back. The lock keeps others
+out of the app only: stored data are not encrypted.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ _FILE = "lock.json"
 
 
 def is_set(data: Path) -> bool:
-    """Whether the data folder `data` is locked by a PIN. A lock file that cannot be read locks too."""
+    """Whether the data folder `data` is locked by a PIN. An unreadable lock file counts as locked."""
     return (data / _FILE).exists()
 
 
 def examine(pin: str) -> None:
-    """Whether `pin` may be one. Raises SettingsError "lock.pin" if it is not 4 to 12 digits."""
+    """Check that `pin` is allowed. Raises SettingsError "lock.pin" unless it is 4 to 12 digits."""
     if not (settings.PIN_DIGITS[0] <= len(pin) <= settings.PIN_DIGITS[1] and pin.isascii() and pin.isdigit()):
         raise SettingsError("lock.pin", least=settings.PIN_DIGITS[0], most=settings.PIN_DIGITS[1])
 
 
 def set_pin(data: Path, pin: str) -> None:
-    """Lock with `pin` from now on. Raises as `examine`, and HistoryError "data.unwritable"."""
+    """Set `pin`. Raises as `examine`, and HistoryError "data.unwritable"."""
     examine(pin)
     salt = secrets.token_hex(16)
     _write(data, {"salt": salt, "rounds": settings.PIN_ROUNDS, "hash": _hash(pin, salt, settings.PIN_ROUNDS)})
 
 
 def check(data: Path, pin: str, now: Callable[[], float] = time.time) -> None:
-    """Return where `pin` is right. `now`: seconds on the clock.
+    """Return if `pin` is right. `now`: the current time in seconds since the epoch.
 
-    Raises SettingsError "lock.wrong" or, for the rest of the pause after too many wrong ones, "lock.wait"."""
+    Raises SettingsError "lock.wrong", or "lock.wait" during the pause after too many wrong attempts."""
     kept = _read(data)
     wait_s = waiting_s(data, now)
     if wait_s:
@@ -60,18 +60,18 @@ def check(data: Path, pin: str, now: Callable[[], float] = time.time) -> None:
 
 
 def waiting_s(data: Path, now: Callable[[], float] = time.time) -> int:
-    """Seconds until the next try is allowed; 0: it is. Each wrong PIN behind the allowed ones doubles the pause."""
+    """Seconds until the next attempt is allowed; 0: now. Each wrong PIN beyond the allowed number doubles the pause."""
     kept = _read(data)
     over = int(kept.get("wrong", 0)) - settings.PIN_TRIES
     if over < 0:
         return 0
     pause: int = min(settings.PIN_PAUSE_S << min(over, 20), settings.PIN_PAUSE_MOST_S)
     passed = now() - float(kept.get("last", 0))
-    return max(0, round(pause - passed)) if passed >= 0 else pause  # a clock set back gains nothing
+    return max(0, round(pause - passed)) if passed >= 0 else pause  # setting the clock back does not shorten it
 
 
 def remove(data: Path) -> None:
-    """No PIN any more. Ask for it first: `check`."""
+    """Remove the PIN. Call `check` first."""
     (data / _FILE).unlink(missing_ok=True)
 
 
@@ -80,7 +80,7 @@ def _hash(pin: str, salt: str, rounds: int) -> str:
 
 
 def _read(data: Path) -> dict[str, Any]:
-    """What is kept. A file that is damaged locks for good: nobody gets in by damaging it."""
+    """The stored values. A damaged file stays locked, so that damaging it is no way in."""
     try:
         kept = json.loads((data / _FILE).read_text(encoding="utf-8"))
         if isinstance(kept, dict) and {"salt", "rounds", "hash"} <= kept.keys():

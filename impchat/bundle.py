@@ -1,8 +1,8 @@
-"""A model on disk: a folder with `impchat.json` (the manifest), a language file, a vision file and what that names.
+"""A model on disk: a folder with `impchat.json` (the manifest), a language file, a vision file and its data.
 
-In: a folder. Out: a `Bundle`, whose fields say everything there is to know about running the model; or, when one is
-being made, a folder that appears at its place only when it is whole.
-This file does not know how the files were made, what is in them, or who runs them.
+In: a folder. Out: a `Bundle`, whose fields define how to run the model; or, when a bundle is made, a folder that
+appears at its place only when it is complete.
+This file does not know how the files were made, what they contain, or who runs them.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from impchat.messages import Sampling
 from impchat.prompts import Template as Turns
 
 MANIFEST = "impchat.json"
-FORMAT = 1  # raised when an older ImpChat could no longer run what a manifest describes
+FORMAT = 1  # increased when older versions of ImpChat can no longer run what a manifest describes
 
-VISION_DATA = "vision_data"  # in `Bundle.files`: the weights of a large vision file, which names them
+VISION_DATA = "vision_data"  # in `Bundle.files`: the external weights of a large vision file
 
-Family = str  # llama.cpp's name of the architecture
-Template = Literal["phi2", "qwen", "phi3", "phi3-tight", "own"]  # own: what `Bundle.turns` says
+Family = str  # the architecture's name in llama.cpp
+Template = Literal["phi2", "qwen", "phi3", "phi3-tight", "own"]  # own: defined by `Bundle.turns`
 Aspect = Literal["square", "pad"]
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRule:
-    """How a picture becomes the input of the vision file (`images.model_input`), and what comes out."""
+    """How a picture becomes the input of the vision file (`images.model_input`), and how many tokens it takes."""
 
     size: int  # pixels, both sides
-    aspect: Aspect  # "square": resized without keeping the aspect; "pad": padded to a square first
+    aspect: Aspect  # "square": resized without keeping the aspect ratio; "pad": padded to a square first
     mean: tuple[float, float, float]  # of values in 0..1
     std: tuple[float, float, float]
     resampling: str  # "bicubic"
@@ -49,18 +49,18 @@ class TextRule:
     """How a prompt begins and how an answer ends."""
 
     add_bos: bool
-    eos: tuple[int, ...]  # token ids, any of which ends an answer; the first one ends earlier answers in a prompt
-    stop: tuple[str, ...] = ()  # strings that end an answer and do not belong to it
+    eos: tuple[int, ...]  # token ids, each of which ends an answer; the first also ends earlier answers in a prompt
+    stop: tuple[str, ...] = ()  # strings that end an answer and are not part of it
     system: str | None = None  # None: settings.SYSTEM
-    nfc: bool = False  # text is brought to Unicode's form NFC before it is tokenised
-    plain: bool = False  # questions are brought to plain spelling first: the model was taught no other (`spelling`)
+    nfc: bool = False  # text is normalised to Unicode NFC before it is tokenised
+    plain: bool = False  # questions are changed to plain spelling, all that the model was trained on (`spelling`)
 
 
 @dataclass(frozen=True, slots=True)
 class File:
     """A file of the bundle."""
 
-    name: str  # inside the bundle's folder
+    name: str  # in the bundle's folder
     bytes: int
     sha256: str
     type: str  # "f16", "q8_0", "q4_0", ... or "fp32", "int8"
@@ -68,11 +68,11 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A manifest and the folder it was found in. Nothing but these fields says how to run the model."""
+    """A manifest and its folder. These fields alone define how to run the model."""
 
     path: Path
     id: str  # see `is_id`
-    name: str  # for people
+    name: str  # for display
     family: Family  # of the language model
     template: Template  # of the prompt
     image: ImageRule
@@ -81,29 +81,29 @@ class Bundle:
     context_tokens: int
     licence: str
     source: str  # where the checkpoint came from
-    revision: str  # which version of it
+    revision: str  # of the checkpoint
     demo: bool
-    files: Mapping[str, File]  # "language"; "mmproj", or "vision" and, where that is large, VISION_DATA
-    # What was measured when it was made; nothing runs by them. "verify": the fields of `convert.verify.Figures`, what
-    # cannot be known beforehand among them: how likely right answers are with each way to write a prompt ("templates")
-    # and to fit a wide picture into a square ("aspects").
+    files: Mapping[str, File]  # "language"; "mmproj", or "vision" and, if that is large, VISION_DATA
+    # Measured when the bundle was made; not used to run it. "verify": the fields of `convert.verify.Figures`, including
+    # how likely the right answers are with each prompt template ("templates") and with each way to fit a wide picture
+    # into a square ("aspects").
     figures: Mapping[str, Any] = field(default_factory=dict)
-    unverified: str = ""  # the figures that miss their bounds; such a bundle runs only where a person asks for that
-    turns: Turns | None = None  # the chat template of another family
+    unverified: str = ""  # figures out of bounds; such a bundle runs only if the user asks for it
+    turns: Turns | None = None  # the chat template of a family that `Template` does not name
 
     @property
     def language(self) -> Path:
-        """The GGUF of the language model."""
+        """The GGUF file of the language model."""
         return self.path / self.files["language"].name
 
     @property
     def vision(self) -> Path:
-        """The ONNX of the eyes: pixel_values (n, 3, size, size) float32 -> embeddings (n, tokens, hidden) float32."""
+        """The ONNX vision encoder: pixel_values (n, 3, size, size) -> embeddings (n, tokens, hidden), all float32."""
         return self.path / self.files["vision"].name
 
     @property
     def mmproj(self) -> Path | None:
-        """The GGUF of the eyes of a model that is not Imp, for llama.cpp's mtmd; None: `vision` is there."""
+        """The vision encoder (GGUF) for llama.cpp's mtmd, for models other than Imp; None if `vision` exists."""
         return self.path / self.files["mmproj"].name if "mmproj" in self.files else None
 
     @property
@@ -116,7 +116,7 @@ class Bundle:
         return sum(f.bytes for f in self.files.values())
 
     def verify(self) -> None:
-        """Read every file again. Raises ModelError "model.checksum" for the first one that is not what was written."""
+        """Read every file again and check its hash. Raises ModelError "model.checksum" for the first that differs."""
         for file in self.files.values():
             if _sha256(self.path / file.name) != file.sha256:
                 raise ModelError("model.checksum", path=str(self.path), file=file.name)
@@ -128,10 +128,10 @@ def is_id(text: str) -> bool:
 
 
 def load(path: Path) -> Bundle:
-    """The bundle in the folder `path`. The files' sizes are checked, their content is not (see `Bundle.verify`).
+    """The bundle in the folder `path`. Checks the sizes of its files, not their content (see `Bundle.verify`).
 
     Raises ModelError: "model.missing" (no folder or no manifest), "model.manifest_broken", "model.format_newer",
-    "model.file_missing" (a file is not there), "model.checksum" (a file has another size)."""
+    "model.file_missing" (a file does not exist), "model.checksum" (a file has another size)."""
     try:
         text = (path / MANIFEST).read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError) as exc:
@@ -152,10 +152,10 @@ def load(path: Path) -> Bundle:
 
 
 def to_manifest(bundle: Bundle) -> dict[str, Any]:
-    """The JSON-ready content of `impchat.json`."""
+    """The values of `impchat.json`."""
     values = asdict(bundle)
     del values["path"]
-    for unused in ("seed", "stop"):  # a manifest recommends neither; stop strings stand under "text"
+    for unused in ("seed", "stop"):  # never recommended by a manifest; stop strings are under "text"
         del values["sampling"][unused]
     if bundle.text.system is None:
         del values["text"]["system"]
@@ -171,11 +171,11 @@ def to_manifest(bundle: Bundle) -> dict[str, Any]:
 
 @contextmanager
 def place(target: Path) -> Iterator[Path]:
-    """An empty folder beside `target`, in which a bundle is made; with its manifest (`seal`) it is moved to `target`.
+    """Yield an empty folder next to `target` in which to make a bundle; once sealed (`seal`), it is moved to `target`.
 
-    Where an error ends the block the folder is removed and `target` is as it was. A killed process leaves the folder
-    `.<name>.part`, never a half `target`; the next try removes it. An older bundle at `target` is replaced.
-    Raises ModelError "model.target_occupied" where `target` is something else, "model.target_unwritable"."""
+    If the block raises, the folder is removed and `target` is unchanged. A killed process leaves the folder
+    `.<name>.part`, never an incomplete `target`; the next attempt removes it. An older bundle at `target` is replaced.
+    Raises ModelError "model.target_occupied" if `target` is something else, "model.target_unwritable"."""
     part = work_folder(target)
     make_way(target)
     with writing(target):
@@ -189,24 +189,23 @@ def place(target: Path) -> Iterator[Path]:
 
 
 def work_folder(target: Path) -> Path:
-    """Where a bundle that will lie at `target` is made: beside it, under a name that no model has."""
+    """The folder in which a bundle for `target` is made: next to it, with a name that is not a valid id."""
     target = target.absolute()
     return target.with_name(f".{target.name}.part")
 
 
 def make_way(target: Path) -> None:
-    """See that a bundle may be put at `target`, and bring back an older one that was just being replaced.
+    """Check that a bundle may be placed at `target`, and recover from an interrupted replacement.
 
-    Raises ModelError "model.target_occupied" where `target` is neither a bundle nor empty,
-    "model.target_unwritable"."""
+    Raises ModelError "model.target_occupied" if `target` is neither a bundle nor empty, "model.target_unwritable"."""
     with writing(target):
         _refuse_foreign(target.absolute())
         _restore(target.absolute())
 
 
 def move_in(folder: Path, target: Path) -> None:
-    """Move the sealed bundle `folder` to `target`, in place of an older one. However this ends, `target` is one of the
-    two as a whole; at worst `make_way` is needed to bring the older one back."""
+    """Move the sealed bundle `folder` to `target`, replacing an older one. Even if this fails, `target` is one of the
+    two, complete; at worst `make_way` has to restore the older one."""
     target = target.absolute()
     assert (folder / MANIFEST).is_file(), "a bundle is sealed before it is placed"
     old = _old(target)
@@ -220,7 +219,7 @@ def move_in(folder: Path, target: Path) -> None:
 
 @contextmanager
 def writing(target: Path) -> Iterator[None]:
-    """Errors of the disk become ModelError "model.target_unwritable"."""
+    """Turn an OSError into ModelError "model.target_unwritable"."""
     try:
         yield
     except OSError as exc:
@@ -231,8 +230,7 @@ def writing(target: Path) -> Iterator[None]:
 def seal(folder: Path, bundle: Bundle, files: Mapping[str, tuple[str, str]]) -> Bundle:
     """Write the manifest of `folder`: `bundle` with `path` = `folder` and its `files` measured.
 
-    `files`: as in `Bundle.files` -> (file name in `folder`, type). Everything is on disk when this
-    returns."""
+    `files`: key as in `Bundle.files` -> (file name in `folder`, type). All files are on disk when this returns."""
     measured = {}
     for key, (name, kind) in files.items():
         file = folder / name
@@ -243,7 +241,7 @@ def seal(folder: Path, bundle: Bundle, files: Mapping[str, tuple[str, str]]) -> 
 
 
 def write_manifest(bundle: Bundle) -> None:
-    """Put the manifest of `bundle` at its place, whole, in place of an older one."""
+    """Write the manifest of `bundle` atomically, replacing an older one."""
     beside = bundle.path / f"{MANIFEST}.new"
     with beside.open("w", encoding="utf-8") as out:
         out.write(json.dumps(to_manifest(bundle), ensure_ascii=False, indent=1) + "\n")
@@ -253,7 +251,7 @@ def write_manifest(bundle: Bundle) -> None:
 
 
 def _refuse_foreign(target: Path) -> None:
-    """`target` may be nothing, an empty folder or an older bundle: never throw away something else."""
+    """Raise unless `target` does not exist, is an empty folder or a bundle: nothing else may be overwritten."""
     if target.is_dir() and ((target / MANIFEST).is_file() or not any(target.iterdir())):
         return
     if target.exists() or target.is_symlink():
@@ -265,7 +263,7 @@ def _old(target: Path) -> Path:
 
 
 def _restore(target: Path) -> None:
-    """Bring the older bundle back where a replacement ended between its two renames, or remove it behind the second."""
+    """If a replacement stopped between its two renames, restore the older bundle; if it stopped later, remove it."""
     old = _old(target)
     if old.exists():
         if target.exists():
@@ -276,7 +274,7 @@ def _restore(target: Path) -> None:
 
 def _sha256(path: Path, *, sync: bool = False) -> str:
     digest = hashlib.sha256()
-    sync = sync and os.access(path, os.W_OK)  # a linked file may be somebody else's
+    sync = sync and os.access(path, os.W_OK)  # a linked file may belong to somebody else
     with path.open("r+b" if sync else "rb") as source:
         while block := source.read(1 << 20):
             digest.update(block)
@@ -286,7 +284,7 @@ def _sha256(path: Path, *, sync: bool = False) -> str:
 
 
 class _Fields:
-    """A JSON object whose fields are taken with their type. Raises ValueError that names the field."""
+    """A JSON object whose fields are read with their type. Raises ValueError that names the field."""
 
     def __init__(self, values: dict[str, Any], where: str = "") -> None:
         self.values = values
@@ -413,6 +411,6 @@ def _not_empty(fields: _Fields, key: str, kind: type) -> tuple[Any, ...]:
 
 def _file(fields: _Fields) -> File:
     name = fields.text("name")
-    if name in {"", ".", ".."} or Path(name).name != name or "\\" in name:  # a manifest never reaches out of its folder
+    if name in {"", ".", ".."} or Path(name).name != name or "\\" in name:  # never a path out of the folder
         raise ValueError(f"{fields.where}name is not a plain file name")
     return File(name, fields.count("bytes"), fields.text("sha256"), fields.text("type"))

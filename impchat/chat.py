@@ -1,8 +1,8 @@
 """One conversation: attach pictures, send, regenerate, edit, choose a branch.
 
-In: a person's words and picture files. Out: answers that the core owns (`impchat.answer`), and their prompts to the
-engine. Pictures are encoded and read by the engine as soon as they are attached, while the person types.
-This file does not know which engine runs, how the history stores, or who shows the answer.
+In: the user's text and picture files. Out: answers that the core owns (`impchat.answer`), and prompts for the engine.
+The engine encodes and reads pictures as soon as they are attached, while the user types.
+This file does not know which engine runs, how the history stores data, or who shows the answer.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ from impchat.messages import (
 
 @dataclass(slots=True)
 class Core:
-    """What all Chats of one App share."""
+    """State that all Chats of one App share."""
 
     history: History
     answers: Answers
-    opened: Callable[[], Future[Engine]]  # opens the engine at the first call; returns at once
-    model: str  # the id under which answers are kept
+    opened: Callable[[], Future[Engine]]  # starts loading the engine at the first call; returns at once
+    model: str  # the id stored with each answer
     system: str
     drafts: threading.Lock = field(default_factory=threading.Lock)  # held while a draft or `prefills` changes
-    prefills: dict[str, Attachment] = field(default_factory=dict)  # conversation -> what is read ahead in it
+    prefills: dict[str, Attachment] = field(default_factory=dict)  # conversation uuid -> its running prefill
 
 
 class Run:
-    """A Handle that starts later: when earlier work in the conversation has ended and the engine is open. A stop
-    ends it at once, also while the model loads."""
+    """A Handle that starts later: once earlier work in the conversation has ended and the engine is loaded. `stop` ends
+    it at once, even while the model is loading."""
 
     def __init__(
         self,
@@ -60,8 +60,8 @@ class Run:
         behind: Sequence[Callable[[], object]] = (),
         joined: Attachment | None = None,
     ) -> None:
-        """`behind`: calls that return when what ran before has ended. `joined`: a prefill that this run needs; its
-        events become events of this run."""
+        """`behind`: calls that return once the work before this run has ended. `joined`: a prefill that this run needs;
+        its events become events of this run."""
         self._opened = opened
         self._prompt = prompt
         self._start = start
@@ -69,7 +69,7 @@ class Run:
         self._joined = joined
         self._lock = threading.Lock()
         self._stopped = threading.Event()
-        self._go = threading.Event()  # the engine is open, or the run is stopped
+        self._go = threading.Event()  # set once the engine is loaded or the run is stopped
         self._handle: Handle | None = None
 
     def events(self) -> Iterator[Event]:
@@ -77,7 +77,7 @@ class Run:
         if self._joined:
             began = time.monotonic()
             for _, event in self._joined.events():
-                if not isinstance(event, Ready | Finished | Failed):  # its end is not ours
+                if not isinstance(event, Ready | Finished | Failed):  # the prefill's end is not this run's
                     yield event
             self._joined.settled.wait()
             waited_s = time.monotonic() - began
@@ -87,13 +87,13 @@ class Run:
             yield Finished("stopped", Stats())
             return
         for event in handle.events():
-            if isinstance(event, Finished) and event.stats.generated_tokens:  # the person waited that long too
+            if isinstance(event, Finished) and event.stats.generated_tokens:  # the user waited for the prefill too
                 stats = replace(event.stats, first_token_s=event.stats.first_token_s + waited_s)
                 event = replace(event, stats=stats)
             yield event
 
     def _begin(self) -> Handle | None:
-        if self._stopped.is_set():  # not worth opening an engine for
+        if self._stopped.is_set():  # do not load a model for a stopped run
             return None
         opened = self._opened()
         opened.add_done_callback(lambda _: self._go.set())
@@ -118,30 +118,30 @@ class Run:
 
 
 class Attachment:
-    """A picture just attached: stored, and on its way into the engine. It can be sent at any time."""
+    """A picture of the draft: stored, and being read by the engine. It can be sent at any time."""
 
     def __init__(self, core: Core, image: Image, pictures: tuple[str, ...], leaf: str | None, run: Handle) -> None:
-        self.core = core  # whose engine reads it
+        self.core = core  # the Core whose engine reads it
         self.image = image
-        self.pictures = pictures  # all of the draft, in order; `image` is one of them
-        self.leaf = leaf  # the message that they follow
-        self.settled = threading.Event()  # the engine has left this prefill
+        self.pictures = pictures  # sha256 of every picture of the draft, in order; includes `image`
+        self.leaf = leaf  # the message that the draft follows
+        self.settled = threading.Event()  # set once the engine has finished this prefill
         self._run = run
         self._log = EventLog()
 
     def events(self, after: int = 0, timeout_s: float | None = None) -> Iterator[tuple[int, Event]]:
-        """The events numbered from 1, as they come: from behind number `after` to the last, which is Ready,
-        Failed (the picture can be sent all the same) or Finished("stopped") where another picture took its place.
-        Where nothing new comes for `timeout_s` seconds the iteration stops short of the end."""
+        """Yield numbered events (the first is 1) as they arrive, starting after number `after`. The last one is Ready,
+        Failed (the picture can still be sent) or Finished("stopped") if a newer prefill replaced this one. If no event
+        arrives within `timeout_s` seconds, the iteration ends early."""
         return self._log.read(after, timeout_s)
 
     def cancel(self) -> None:
-        """Read no further; what the engine has read stays in its cache. The picture stays attached."""
+        """Stop reading. What the engine has read stays in its cache, and the picture stays attached."""
         self._run.stop()
         self._log.add(Finished("stopped", Stats()))
 
     def work(self, done: Callable[[Attachment], None]) -> None:
-        """Run the prefill to its end, then call `done`; the body of its thread."""
+        """Run the prefill to its end, then call `done`. Runs on a thread of its own."""
         end: Ready | Finished | Failed = Failed("answer.no_end", {})
         try:
             end = drain(self._run, self._log.add)
@@ -152,10 +152,10 @@ class Attachment:
 
 
 class Chat:
-    """One person's view of one conversation. Cheap to make: every request of a front end may make its own, they
-    share the running answer and the draft. All methods may be called from any thread.
+    """An owner's view of one conversation. Cheap to create, so a front end may create one per request: all share the
+    running answer and the draft. All methods may be called from any thread.
 
-    Raises HistoryError "history.no_conversation" where the conversation is not this owner's."""
+    Raises HistoryError "history.no_conversation" if the conversation does not exist or belongs to another owner."""
 
     def __init__(self, core: Core, conversation: str | None, owner: str) -> None:
         if conversation is not None:
@@ -168,7 +168,7 @@ class Chat:
 
     @property
     def conversation(self) -> str | None:
-        """The uuid; None until the first send, attach or draft makes the row."""
+        """The uuid; None until the first send, attach or draft creates the row."""
         return self._conversation
 
     def _row(self) -> Conversation:
@@ -180,11 +180,11 @@ class Chat:
         return self._history.conversation(self._conversation, self._owner)
 
     def branch(self) -> list[Message]:
-        """The shown branch, first message first."""
+        """The messages of the shown branch, oldest first."""
         return self._history.branch(self._conversation, self._owner) if self._conversation else []
 
     def show(self, message: str) -> None:
-        """Show the branch that goes through `message`, down to its latest end."""
+        """Show the branch through `message`, following the newest reply at each step to its end."""
         at = self._message(message)
         latest_child = {m.parent: m for m in self._history.messages(at.conversation, self._owner)}
         while at.uuid in latest_child:
@@ -200,14 +200,14 @@ class Chat:
     # The draft
 
     def save_draft(self, text: str) -> None:
-        """Keep what is typed and not yet sent, so that it is there after a restart."""
+        """Save text that is typed but not yet sent, so that it survives a restart."""
         self._history.update_conversation(self._row().uuid, self._owner, draft=text)
 
     def attach(self, data: bytes) -> Attachment:
-        """Check and store a picture, add it to the draft, and let the engine read it in the background.
+        """Check and store a picture, add it to the draft, and start a background prefill of the draft.
 
-        What the engine was reading of this draft is cancelled, and goes on from where it stood with both pictures.
-        Raises ImageError for a file that is no usable picture, ChatError "question.too_many_images"."""
+        A running prefill of this draft is cancelled; the new one covers all pictures and reuses what is in the cache.
+        Raises ImageError for an unusable file, ChatError "question.too_many_images"."""
         prepared = images.prepare(data)
         with self._core.drafts:
             row = self._row()
@@ -220,7 +220,7 @@ class Chat:
             return self._read_ahead(row, image)
 
     def detach(self, sha256: str) -> Attachment | None:
-        """Take a picture out of the draft; where others stay, the engine reads on with those."""
+        """Remove a picture from the draft. Returns the new prefill if other pictures remain, else None."""
         with self._core.drafts:
             row = self._row()
             rest = tuple(sha for sha in row.draft_images if sha != sha256)
@@ -234,7 +234,7 @@ class Chat:
     def _read_ahead(self, row: Conversation, image: Image) -> Attachment:
         core = self._core
         behind: list[Callable[[], object]] = []
-        if running := core.answers.running(row.uuid):  # its text comes before the picture
+        if running := core.answers.running(row.uuid):  # its text precedes the picture in the prompt
             behind.append(running.wait)
         if earlier := core.prefills.get(row.uuid):
             earlier.cancel()
@@ -258,12 +258,13 @@ class Chat:
     # Questions and answers
 
     def send(self, text: str, images: Sequence[str] | None = None, sampling: Sampling | None = None) -> Answer:
-        """Ask. `images`: sha256 of stored pictures, None for those of the draft; `sampling` None: the model's own.
+        """Send a question and return its answer. `images`: sha256 of stored pictures; None: those of the draft.
+        `sampling` None: the model's recommended values.
 
-        The question is in the history when this returns, and so is the row of its answer, which may not have begun.
-        A conversation in the bin comes back with it.
-        Raises ChatError "question.empty", "question.too_long", "question.too_many_images", "chat.busy" (an answer
-        runs in this conversation), SettingsError for a sampling value out of range, HistoryError."""
+        On return the question and the row of its answer are in the history; the answer may not have started yet. A
+        deleted conversation is restored.
+        Raises ChatError "question.empty", "question.too_long", "question.too_many_images", "chat.busy" (an answer is
+        running in this conversation), SettingsError for a sampling value out of range, HistoryError."""
         row = self._row() if images is None and self._conversation else None
         pictures = tuple(images) if images is not None else row.draft_images if row else ()
         self._check(text, pictures, sampling)
@@ -276,8 +277,8 @@ class Chat:
     def edit(
         self, message: str, text: str, images: Sequence[str] | None = None, sampling: Sampling | None = None
     ) -> Answer:
-        """Ask an earlier question in other words: a sibling of `message`, and its answer. `images` None: those of
-        `message`. The old branch stays; so does the draft. Raises what `send` raises."""
+        """Ask an earlier question in other words: adds a sibling of `message` and answers it. `images` None: those of
+        `message`. The old branch and the draft are kept. Raises as `send`."""
         old = self._message(message)
         if old.role != "user":
             raise ChatError("chat.not_a_question")
@@ -290,7 +291,7 @@ class Chat:
             return self._answer(question, sampling)
 
     def regenerate(self, message: str, sampling: Sampling | None = None) -> Answer:
-        """Another answer beside the answer `message`, or one for the question `message`. Raises what `send` raises."""
+        """Generate another answer to a question. `message` is the question or one of its answers. Raises as `send`."""
         question = self._message(message)
         if question.role == "assistant":
             assert question.parent, "an answer follows a question"
@@ -313,8 +314,8 @@ class Chat:
             check_sampling(sampling)
 
     def _ended_leaf(self, conversation: str) -> str | None:
-        """The message that the next question follows. Raises ChatError "chat.busy" where another process still
-        writes it."""
+        """The message that the next question follows. Raises ChatError "chat.busy" if another process is still writing
+        it."""
         leaf = self._history.conversation(conversation, self._owner).leaf
         if leaf and self._history.message(leaf, self._owner).state == "streaming":
             self._history.mark_interrupted()
@@ -330,8 +331,8 @@ class Chat:
     def _answer(
         self, question: Message, sampling: Sampling | None, draft: tuple[tuple[str, ...], str | None] | None = None
     ) -> Answer:
-        """Start the answer of `question`. `draft`: the pictures and the parent with which it was attached. This
-        engine's prefill of just those is joined, any other is cancelled."""
+        """Start the answer to `question`. `draft`: the pictures and the parent that the question had as a draft. A
+        prefill of exactly these on this engine is joined; any other is cancelled."""
         core, joined, behind = self._core, None, []
         with core.drafts:
             if prefill := core.prefills.get(question.conversation):
@@ -354,13 +355,14 @@ class Chat:
     # Prompts
 
     def _prompt(self, conversation: str, leaf: str | None, attached: tuple[str, ...] | None = None) -> Prompt:
-        """The branch that ends with `leaf`, and behind it a turn still being typed where pictures are `attached`."""
+        """The prompt for the branch that ends with `leaf`. If `attached` is given, an open user turn with these
+        pictures follows."""
         branch = self._history.branch(conversation, self._owner, leaf) if leaf else []
         turns: list[Turn] = []
         for m in branch:
             if m.role == "user":
                 add_question(turns, m.text, self._pictures(m.images))
-            elif m.text:  # an answer that failed before its first word is no turn
+            elif m.text:  # an answer that failed before its first word adds no turn
                 turns.append(Turn("assistant", m.text, tokens=m.tokens if m.model == self._core.model else None))
         if attached is not None:
             add_question(turns, "", self._pictures(attached))
@@ -371,7 +373,7 @@ class Chat:
 
 
 def add_question(turns: list[Turn], text: str, pictures: tuple[Picture, ...]) -> None:
-    """Add a user turn; to the last one where that was never answered, because sides must alternate in a prompt."""
+    """Add a user turn. It is merged into an unanswered last question, because roles must alternate in a prompt."""
     if turns and turns[-1].role == "user":
         last = turns.pop()
         text = "\n".join(t for t in (last.text, text) if t)

@@ -1,7 +1,8 @@
-"""Small files, written in one step.
+"""Write small files atomically.
 
-In: a path and bytes. Out: the file, readable by its owner alone; readers and other writers see the old content or the
-new one, never a part. This file does not know what the bytes mean.
+In: a path and bytes. Out: the file, readable by its owner only. Readers and other writers see either the old or the new
+content, never a part.
+This file does not know what the bytes mean.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Replace the content of `path`, whose folder exists. Raises OSError, and leaves nothing behind."""
+    """Replace the content of `path`, whose folder must exist. Raises OSError and then leaves no temporary file."""
     handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".new", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as out:

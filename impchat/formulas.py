@@ -1,6 +1,6 @@
-r"""Formulas in an answer: `\( \)`, `\[ \]`, `$ $` and `$$ $$` around TeX, which Markdown must leave as it is.
+r"""Find formulas in an answer: `\( \)`, `\[ \]`, `$ $` and `$$ $$` around TeX, which Markdown must not interpret.
 
-In: the text of an answer. Out: where a formula stands. This file does not know how one is shown.
+In: the text of an answer. Out: the positions of formulas. This file does not know how they are shown.
 """
 
 from __future__ import annotations
@@ -9,6 +9,6 @@ import re
 
 FORMULA = re.compile(
     r"\\\(.+?\\\)|\\\[.+?\\\]|\$\$.+?\$\$"
-    r"|(?<![\\$])\$(?![\s$])(?:\\.|[^\\$\n])+(?<!\s)\$(?!\d)",  # prices are none: "$5 and $6"
+    r"|(?<![\\$])\$(?![\s$])(?:\\.|[^\\$\n])+(?<!\s)\$(?!\d)",  # not prices: "$5 and $6"
     re.DOTALL,
 )

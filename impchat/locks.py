@@ -1,7 +1,8 @@
-"""A lock on a file that the system releases by itself when its holder dies, however it dies.
+"""A file lock that the operating system releases when its holder exits, for whatever reason.
 
-In: a path. Out: whether this process holds it, or whether somebody else does. Two holders in one process exclude each
-other as well. This file does not know what the locks protect.
+In: a path. Out: whether this process holds the lock, or whether another holder does. Two holders in one process exclude
+each other too.
+This file does not know what the locks protect.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ _POLL_S = 0.02
 
 
 class FileLock:
-    """An exclusive lock on the file `path`, which is made if it is missing. Not for several threads at once."""
+    """An exclusive lock on the file `path`, which is created if missing. Not thread-safe."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: int | None = None
 
     def acquire(self, timeout_s: float = 0.0) -> bool:
-        """Take the lock; False where another holder keeps it for `timeout_s`. Raises OSError for a bad path."""
+        """Acquire the lock; False if another holder keeps it for `timeout_s` seconds. Raises OSError for an unusable
+        path."""
         give_up = time.monotonic() + timeout_s
         file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -43,14 +45,14 @@ class FileLock:
                 os.close(file)
 
     def release(self) -> None:
-        """Give the lock back; nothing where it is not held."""
+        """Release the lock; does nothing if it is not held."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
 
 
 def is_held(path: Path) -> bool:
-    """Whether a living process holds the lock on `path`; False where there is no such file."""
+    """Whether a running process holds the lock on `path`; False if the file does not exist."""
     if not path.exists():
         return False
     lock = FileLock(path)

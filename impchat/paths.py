@@ -1,8 +1,8 @@
-"""Where ImpChat's data, models and shipped files lie on this machine.
+"""The locations of ImpChat's data, models and included files on this machine.
 
-In: the environment variable IMPCHAT_DATA, or the platform's own place for an application's data. Out: paths; only
-`ensure_data_dir` writes to the disk, and shipped files do where they lie in a zip. This file does not know what the
-files in them hold.
+In: the environment variable IMPCHAT_DATA, or the platform's folder for application data. Out: paths. Only
+`ensure_data_dir` writes to the disk; if the package is in a zip, the included files are unpacked as well.
+This file does not know what the files contain.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from impchat.errors import HistoryError
 
 
 def data_dir() -> Path:
-    """The folder that holds the history, the pictures and downloaded models. It need not exist yet.
+    """The folder of the history, the pictures and downloaded models. It need not exist yet.
 
     Raises HistoryError "data.no_home" and "data.no_user"."""
     from platformdirs import user_data_dir
@@ -27,9 +27,9 @@ def data_dir() -> Path:
 
 
 def typed(path: str) -> Path:
-    """A data folder as a person writes it: `~` and `~user` are home folders.
+    """A data folder as typed by a user: `~` and `~user` are expanded.
 
-    Raises HistoryError "data.no_user" where that has none."""
+    Raises HistoryError "data.no_user" if there is no such home folder."""
     try:
         return Path(path).expanduser()
     except RuntimeError as exc:
@@ -37,17 +37,17 @@ def typed(path: str) -> Path:
 
 
 def _of_platform(place: Callable[..., str]) -> Path:
-    """The platform's own folder for ImpChat. Raises HistoryError "data.no_home"."""
+    """The platform's folder for ImpChat. Raises HistoryError "data.no_home"."""
     try:
-        return Path(place("impchat", appauthor=False)).expanduser()  # older ones of platformdirs leave `~` as it is
+        return Path(place("impchat", appauthor=False)).expanduser()  # older versions of platformdirs do not expand `~`
     except RuntimeError as exc:
         raise HistoryError("data.no_home") from exc
 
 
 def ensure_data_dir(path: Path) -> Path:
-    """Make the folder `path`, readable by its owner alone, if it is missing; give it back.
+    """Create the folder `path` if it is missing, readable by its owner only, and return it.
 
-    Raises HistoryError "data.unwritable" where it cannot be made or nothing can be written into it."""
+    Raises HistoryError "data.unwritable" if it cannot be created or written to."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as exc:
@@ -58,7 +58,7 @@ def ensure_data_dir(path: Path) -> Path:
 
 
 def history_file(data: Path) -> Path:
-    """The database of the data folder `data`; its pictures lie beside it in `images`."""
+    """The database in the data folder `data`; the folder `images` next to it has its pictures."""
     return data / "history.db"
 
 
@@ -68,22 +68,22 @@ def models_dir(data: Path) -> Path:
 
 
 def checkpoints_dir(data: Path) -> Path:
-    """The folder of the checkpoints that models in the data folder `data` are made from, while they are needed."""
+    """The folder of checkpoints from which models in the data folder `data` are made, while they are needed."""
     return data / "checkpoints"
 
 
 def server_dir(data: Path) -> Path:
-    """The folder of what the server keeps in the data folder `data`: who may use it, and its certificate."""
+    """The server's folder in the data folder `data`: access tokens, paired devices and its certificate."""
     return data / "server"
 
 
 def apps_dir(data: Path) -> Path:
-    """The folder in the data folder `data` from which phones are given the app itself."""
+    """The folder in the data folder `data` with the app files that phones can download."""
     return data / "apps"
 
 
 def cache_dir() -> Path:
-    """The folder for what can be made again: `cache` in a chosen data folder, else the platform's cache."""
+    """The folder for files that can be recreated: `cache` in a chosen data folder, else the platform's cache."""
     from platformdirs import user_cache_dir
 
     chosen = os.environ.get("IMPCHAT_DATA")
@@ -91,25 +91,25 @@ def cache_dir() -> Path:
 
 
 def demo_bundle() -> Path:
-    """The bundled demo model."""
+    """The demo model included with ImpChat."""
     return _assets() / settings.DEMO_MODEL
 
 
 def samples_dir() -> Path:
-    """The bundled sample pictures."""
+    """The folder of the included sample pictures."""
     return _assets() / "samples"
 
 
 def samples() -> list[Path]:
-    """The files of the bundled sample pictures, drawings before photographs."""
+    """The files of the included sample pictures, drawings before photographs."""
     files = [path for path in samples_dir().glob("*") if path.suffix in (".png", ".jpg")]
     return sorted(files, key=lambda path: (path.suffix != ".png", path.name))
 
 
 @lru_cache
 def _assets() -> Path:
-    """What ships with ImpChat: inside the package in an installed wheel, beside it in a checkout; on an Android phone
-    the package lies in a zip, and they are copied out of it."""
+    """The files included with ImpChat: inside the package in an installed wheel, next to it in a checkout. On an
+    Android phone the package is in a zip, and they are unpacked from it."""
     package = Path(__file__).parent
     for folder in (package / "assets", package.parent / "assets"):
         if folder.is_dir():

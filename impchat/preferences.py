@@ -1,7 +1,7 @@
-"""What a person has chosen for this installation: language, looks, sampling, how the model is run.
+"""The settings of this installation: language, theme, sampling, how the model runs.
 
-In: the data folder. Out: `Preferences`, and the same written back, whole, for the owner alone to read.
-This file does not know who asks nor what follows from a choice.
+In: the data folder. Out: `Preferences`, and the file written atomically, readable by its owner only.
+This file does not know who uses them, or what follows from a choice.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ Theme = Literal["system", "light", "dark"]
 
 @dataclass(frozen=True, slots=True)
 class Preferences:
-    """Every field has a default that suits a new installation."""
+    """Every field has a default for a new installation."""
 
-    language: str = ""  # of `texts.LANGUAGES`; "": that of the system
+    language: str = ""  # one of `texts.LANGUAGES`; "": the system's
     theme: Theme = "system"
-    sampling: Mapping[str, float] = field(default_factory=dict)  # name of a field of Sampling -> value, where chosen
-    threads: int | None = None  # None: as many as suit the model
-    context_tokens: int | None = None  # None: the model's own
-    conversation: str = ""  # the one open last
+    sampling: Mapping[str, float] = field(default_factory=dict)  # field of Sampling -> chosen value; only changed ones
+    threads: int | None = None  # None: chosen to suit the model
+    context_tokens: int | None = None  # None: the model's
+    conversation: str = ""  # the one opened last
     servers: Mapping[str, str] = field(
         default_factory=dict
-    )  # conversation ("": new ones) -> id of the server chosen; "": the model here
+    )  # conversation ("": new ones) -> id of the chosen server; "": the local model
 
     def sampling_of(self, recommended: Sampling) -> Sampling:
-        """What the model recommends, with what was chosen in its place."""
+        """The recommended values, with the chosen ones replaced."""
         whole = ("top_k", "max_tokens", "seed")
         chosen: dict[str, Any] = {n: int(v) if n in whole else float(v) for n, v in self.sampling.items()}
         return replace(recommended, **chosen)
 
 
 def load(data: Path) -> Preferences:
-    """What is kept in the data folder `data`; a value that cannot be used counts as never chosen."""
+    """The preferences in the data folder `data`; unusable values get their defaults."""
     try:
         values = json.loads((data / _FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -54,12 +54,12 @@ def load(data: Path) -> Preferences:
 
 
 def save(data: Path, preferences: Preferences) -> None:
-    """Keep `preferences`. Raises HistoryError "data.unwritable"."""
+    """Save `preferences`. Raises HistoryError "data.unwritable"."""
     write_private(data / _FILE, json.dumps(asdict(preferences), ensure_ascii=False, indent=1))
 
 
 def write_private(path: Path, text: str) -> None:
-    """Put a small file at its place, whole, readable by its owner alone. Raises HistoryError "data.unwritable"."""
+    """Write a small file atomically, readable by its owner only. Raises HistoryError "data.unwritable"."""
     try:
         paths.ensure_data_dir(path.parent)
         write_atomic(path, f"{text}\n".encode())
@@ -84,6 +84,6 @@ def _usable(name: str, value: Any) -> bool:
 
 
 def in_range(name: str, value: Any) -> bool:
-    """Whether `value` may be chosen for the field `name` of Sampling."""
+    """Whether `value` is allowed for the field `name` of Sampling."""
     low, high = settings.SAMPLING_RANGES.get(name, (1, 0))
     return type(value) in (int, float) and low <= value <= high

@@ -1,6 +1,7 @@
-"""What every front end says beside a conversation: an answer's receipt and notes, titles, the groups of the list.
+"""The text that every front end shows around a conversation: an answer's statistics and notes, titles, groups of the
+list.
 
-In: values of the history and a language. Out: sentences of the catalogue, ready to be shown.
+In: values of the history, and a language. Out: sentences of the catalogue, ready to show.
 This file does not know how or where they are shown.
 """
 
@@ -18,12 +19,12 @@ Kind = Literal["error", "hint"]
 
 
 def sentence(error: Failed, language: str) -> str:
-    """The one sentence of an error that came as an event."""
+    """The sentence for an error that arrived as an event."""
     return ImpChatError(error.code, **error.values).sentence(language)
 
 
 def notes(message: Message, language: str) -> Iterator[tuple[Kind, str]]:
-    """What a person should know of an answer beside its text."""
+    """What to show with an answer besides its text, such as an error or a limit that was reached."""
     if message.error is not None:
         yield "error", sentence(message.error, language)
     elif message.state == "interrupted":
@@ -37,7 +38,7 @@ def notes(message: Message, language: str) -> Iterator[tuple[Kind, str]]:
 
 
 def receipt(stats: Stats, language: str) -> Iterator[str]:
-    """The figures of an answer, each a short phrase."""
+    """The statistics of an answer as short phrases."""
     if stats.generated_tokens:
         yield say("chat.first_token", language, seconds=f"{stats.first_token_s:.2f}")
     if stats.generated_tokens_per_s:
@@ -47,7 +48,7 @@ def receipt(stats: Stats, language: str) -> Iterator[str]:
 
 
 def receipt_details(stats: Stats, language: str) -> Iterator[str]:
-    """All that is known of what an answer cost, each in a sentence of its own."""
+    """All statistics of an answer, one sentence each."""
     if stats.vision_s:
         yield say("receipt.vision", language, seconds=f"{stats.vision_s:.2f}")
     if stats.cached_tokens:
@@ -62,14 +63,14 @@ def receipt_details(stats: Stats, language: str) -> Iterator[str]:
 
 
 def progress(reading: Reading | None, language: str) -> str:
-    """How far the reading before an answer is."""
+    """How far the prompt before an answer has been read."""
     if reading is None or reading.total == 0:
         return say("chat.thinking", language)
     return say("chat.reading_percent", language, percent=100 * reading.done // reading.total)
 
 
 def context_used(branch: Sequence[Message]) -> int:
-    """The tokens that a branch takes of the context, as its latest answer with a receipt says; 0: none says so."""
+    """The context tokens that a branch takes, from its latest answer with statistics; 0 if no answer has them."""
     for message in reversed(branch):
         if message.stats and message.stats.prompt_tokens:
             return message.stats.prompt_tokens + message.stats.generated_tokens
@@ -77,7 +78,7 @@ def context_used(branch: Sequence[Message]) -> int:
 
 
 def title_of(conversation: Conversation, language: str) -> str:
-    """The conversation's title, or words for one that has none yet: it is new, or began with a picture alone."""
+    """The conversation's title, or a text for an untitled one (new, or begun with a picture without words)."""
     if conversation.title or not conversation.leaf:
         return conversation.title or say("chat.untitled", language)
     day = _local(conversation.created_utc)
@@ -86,7 +87,7 @@ def title_of(conversation: Conversation, language: str) -> str:
 
 
 def group_of(conversation: Conversation, today: date) -> str:
-    """The group of the list that it belongs to, of `say("chat.history_" + group)`; `today` on the reader's clock."""
+    """The list's group for this conversation: the end of a key "chat.history_...". `today`: in local time."""
     if conversation.pinned:
         return "pinned"
     day = _local(conversation.updated_utc)
@@ -98,5 +99,5 @@ def group_of(conversation: Conversation, today: date) -> str:
 
 
 def _local(utc: str) -> date:
-    """The day on the reader's clock."""
+    """The day in the local time zone."""
     return datetime.fromisoformat(utc).replace(tzinfo=UTC).astimezone().date()

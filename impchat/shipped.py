@@ -1,7 +1,7 @@
-"""What ships with ImpChat, as files: on a phone the package lies inside a zip, and a model is mapped from a real file.
+"""Unpack the files included with ImpChat: on a phone the package is in a zip, but a model must be mapped from a file.
 
-In: a zip and a folder. Out: the folder, with the zip's files in it, each one whole. A file that is missing, was cut
-short or has been damaged since is copied again.
+In: a zip and a folder. Out: the folder with complete files. A file that is missing, truncated or damaged is copied
+again.
 This file does not know what the files are.
 """
 
@@ -17,10 +17,11 @@ from impchat.errors import ModelError
 
 
 def unpack(archive: Path, inside: str, target: Path) -> Path:
-    """Put the files below `inside` ("impchat/assets/") of the zip `archive` into the folder `target`; give that back.
+    """Unpack the files under `inside` ("impchat/assets/") of the zip `archive` into the folder `target`; return
+    `target`.
 
-    Files that are there already are read through once. Several processes may do this at the same time.
-    Raises ModelError "model.target_unwritable" where the disk is full or read-only."""
+    The checksums of existing files are verified. Several processes may do this at the same time.
+    Raises ModelError "model.target_unwritable" if the disk is full or read-only."""
     try:
         with zipfile.ZipFile(archive) as packed:
             for item in packed.infolist():
@@ -47,7 +48,7 @@ def _is_whole(place: Path, item: zipfile.ZipInfo) -> bool:
 
 
 def _copy(packed: zipfile.ZipFile, item: zipfile.ZipInfo, place: Path) -> None:
-    """Beside its place first: a copy that is interrupted leaves nothing that looks like the file."""
+    """Copy to a temporary name first, so that an interrupted copy leaves nothing that looks like the file."""
     place.parent.mkdir(parents=True, exist_ok=True)
     part = place.with_name(f".{place.name}.{os.getpid()}.part")
     try:

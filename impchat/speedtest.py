@@ -1,7 +1,7 @@
-"""A short speed test: the four figures of the paper's latency table, of the engine in use.
+"""A short speed test that measures the figures of the paper's latency table (Table 4) with the engine in use.
 
-In: an engine. Out: `Figures`, after one picture never seen before, a prompt of about 41 tokens and 64 tokens of answer,
-in several answers if the model ends them earlier.
+In: an engine. Out: `Figures`, from one picture that is not in any cache, a prompt of about 41 tokens and 64 generated
+tokens, in several answers if the model ends them earlier.
 This file does not know which engine it is.
 """
 
@@ -17,7 +17,7 @@ from impchat.engines import Engine
 from impchat.errors import ImpChatError
 from impchat.messages import Failed, Finished, Picture, Prompt, Sampling, Stats, Turn
 
-# With the template around it about 41 tokens in Phi-2's vocabulary, the default model's.
+# About 41 tokens with the template, in the vocabulary of Phi-2, the default model.
 _QUESTION = "Describe everything that you can see in this picture in as much detail as you can, from left to right."
 
 
@@ -29,11 +29,11 @@ class Figures:
     prompt_tokens_per_s: float  # S_prompt
     generated_tokens_per_s: float  # S_gen
     prompt_tokens: int
-    generated_tokens: int  # as many as the table has, 64; fewer of a model that answers nothing
+    generated_tokens: int  # 64, as in the table; fewer if the model generates nothing
 
     @property
     def total_s(self) -> float:
-        """T_total of the table: one picture, the prompt, 64 tokens."""
+        """T_total of the table: one picture, the prompt and 64 tokens."""
         prompt = self.prompt_tokens / self.prompt_tokens_per_s if self.prompt_tokens_per_s else 0.0
         speed = self.generated_tokens_per_s
         return self.vision_s + prompt + (settings.SPEED_ANSWER_TOKENS / speed if speed else 0.0)
@@ -54,7 +54,7 @@ def run(engine: Engine, system: str = settings.SYSTEM) -> Figures:
 
 
 def _answer(engine: Engine, prompt: Prompt, max_tokens: int) -> Stats:
-    """What one answer of at most `max_tokens` cost."""
+    """The statistics of one answer of at most `max_tokens` tokens."""
     stats = Stats()
     for event in engine.start(prompt, Sampling(temperature=0.0, max_tokens=max_tokens)).events():
         match event:
@@ -66,7 +66,7 @@ def _answer(engine: Engine, prompt: Prompt, max_tokens: int) -> Stats:
 
 
 def _picture() -> Picture:
-    """Random stripes: no cache has its embeddings."""
+    """Random stripes, which are not in any cache."""
     from PIL import Image
 
     stripes = Image.frombytes("RGB", (8, 6), secrets.token_bytes(8 * 6 * 3)).resize(

@@ -1,7 +1,7 @@
-"""What ImpChat keeps on this machine, in bytes, and making room.
+"""The disk space that ImpChat uses on this machine, and freeing it.
 
-In: an open App. Out: sizes by kind; what was deleted is removed for good when asked.
-This file does not know who asks.
+In: an open App. Out: sizes by kind; conversations deleted permanently.
+This file does not know who calls it.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from impchat.models.library import disk_bytes
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """Bytes on the disk."""
+    """Bytes on disk."""
 
-    conversations: int  # the database with its journal
+    conversations: int  # the database and its journal
     pictures: int
     models: int  # downloaded ones, unfinished downloads, kept checkpoints
-    deleted: int  # conversations that can still be restored: a number, not bytes
+    deleted: int  # number of conversations that can still be restored, not bytes
 
 
 def used(app: App, owner: str = settings.OWNER) -> Used:
-    """What lies in the data folder of `app`."""
+    """The space used in the data folder of `app`."""
     database = paths.history_file(app.data)
     return Used(
         conversations=sum(path.stat().st_size for path in database.parent.glob(f"{database.name}*")),
@@ -35,7 +35,7 @@ def used(app: App, owner: str = settings.OWNER) -> Used:
 
 
 def empty_deleted(app: App, owner: str = settings.OWNER) -> int:
-    """Remove for good what was deleted, with the pictures that nothing else shows; how many conversations."""
+    """Permanently remove deleted conversations, with pictures used nowhere else; return how many."""
     gone = app.history.conversations(owner, deleted=True, limit=100_000)
     for conversation in gone:
         app.history.purge_conversation(conversation.uuid, owner)
@@ -43,7 +43,7 @@ def empty_deleted(app: App, owner: str = settings.OWNER) -> int:
 
 
 def clear_conversations(app: App, owner: str = settings.OWNER) -> int:
-    """Remove every conversation for good, deleted ones too; how many."""
+    """Permanently remove all conversations, including deleted ones; return how many."""
     for conversation in app.history.conversations(owner, limit=100_000):
         app.history.delete_conversation(conversation.uuid, owner)
     return empty_deleted(app, owner)

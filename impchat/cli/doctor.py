@@ -1,8 +1,8 @@
-"""What runs here and what does not: Python, packages, the data folder, disk, memory, the model.
+"""Diagnose this installation: Python, packages, the data folder, disk, memory, the model.
 
-In: a data folder and the name or place of a model. Out: findings in order, each with a level; nothing is changed but
-that a missing data folder is made.
-This file does not know how findings are shown, nor how anything else of ImpChat works.
+In: a data folder, and a model's name or path. Out: findings in order, each with a level. Changes nothing, except that
+it creates a missing data folder.
+This file does not know how findings are shown.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from impchat.peers import servers
 from impchat.peers.servers import Server
 from impchat.texts import say, size
 
-_CORE = (  # distribution -> the module whose import proves that it works here
+_CORE = (  # distribution -> module whose import proves that it works on this machine
     ("numpy", "numpy"),
     ("pillow", "PIL.Image"),
     ("sqlite-utils", "sqlite_utils"),
@@ -53,21 +53,21 @@ _EXTRAS = (
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`level` "bad": ImpChat cannot answer until this is mended; "warn": it works, with a limit; "note": nothing is
-    wrong, but good to know; "ok"."""
+    """`level`: "bad" (ImpChat cannot answer until this is fixed), "warn" (it works, with a limit), "note" (nothing is
+    wrong, but worth knowing), or "ok"."""
 
     level: Literal["ok", "note", "warn", "bad"]
-    key: str  # of the catalogue
+    key: str  # in the catalogue of texts
     values: dict[str, Any]
 
     def sentence(self, language: str) -> str:
-        """What was found and what to do about it. An error among the values is told in the same language."""
+        """What was found and what to do about it. Errors among the values are rendered in the same language."""
         values = {k: v.sentence(language) if isinstance(v, ImpChatError) else v for k, v in self.values.items()}
         return say(self.key, language, **values)
 
 
 def examine(data: Path, model: str | Path | None, server: Server | None = None) -> Iterator[Finding]:
-    """The findings, as they are made. `server`: who answers in place of a model here."""
+    """Yield the findings as they are made. `server`: the server that answers instead of a local model."""
     yield _python()
     for distribution, module in _CORE:
         yield _package(distribution, module)
@@ -89,7 +89,7 @@ def _package(distribution: str, module: str) -> Finding:
         return Finding("bad", "doctor.package_missing", {"package": distribution})
     try:
         importlib.import_module(module)
-    except (ImportError, OSError, RuntimeError) as exc:  # a library of its own may not load here
+    except (ImportError, OSError, RuntimeError) as exc:  # a library that it loads may be missing
         return Finding("bad", "doctor.package_broken", {"package": distribution, "version": version, "detail": exc})
     return Finding("ok", "doctor.package", {"package": distribution, "version": version})
 

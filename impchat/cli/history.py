@@ -1,7 +1,7 @@
 """`impchat history`: list, show, search, export, import, delete and restore conversations.
 
-In: an open history and the parsed words of the command. Out: text on stdout, files, and exit codes.
-This file does not know models: old conversations can be read where none runs.
+In: an open history and parsed arguments. Out: text on stdout, files, exit codes.
+This file does not know models: conversations can be read without one.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from impchat.history import archive
 from impchat.history.store import History
 from impchat.messages import Conversation, Message
 
-SHORT = 8  # characters of a uuid that are shown; any beginning that only one conversation has is taken
+SHORT = 8  # characters of a uuid to show; any unambiguous prefix is accepted
 _OWNER = settings.OWNER
 
 
 def run(history: History, screen: Screen, args: argparse.Namespace) -> int:
-    """Do what `args.action` says; the exit code."""
+    """Run the action `args.action` and return the exit code."""
     return {
         "list": _list,
         "show": _show,
@@ -36,7 +36,7 @@ def run(history: History, screen: Screen, args: argparse.Namespace) -> int:
 
 
 def find(history: History, beginning: str, deleted: bool | None = None) -> Conversation:
-    """The conversation whose uuid begins so; `deleted` says which kind, None: both.
+    """The conversation whose uuid starts with `beginning`. `deleted`: only deleted or only existing ones; None: both.
 
     Raises HistoryError "history.no_conversation" or "history.ambiguous"."""
     kinds = (False, True) if deleted is None else (deleted,)
@@ -102,7 +102,7 @@ def _export(history: History, screen: Screen, args: argparse.Namespace) -> int:
     if args.markdown:
         _write(target, archive.export_markdown(history, row.uuid, _OWNER, screen.language).encode())
         for name, data in archive.image_files(history, row.uuid, _OWNER).items():
-            if not (target.parent / name).exists():  # its name says what is in it
+            if not (target.parent / name).exists():  # its name identifies its content
                 _write(target.parent / name, data)
     else:
         _write(target, archive.export_zip(history, row.uuid, _OWNER))
@@ -111,7 +111,7 @@ def _export(history: History, screen: Screen, args: argparse.Namespace) -> int:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Make a new file. Raises SettingsError "file.exists" or "file.unwritable"."""
+    """Create a new file. Raises SettingsError "file.exists" or "file.unwritable"."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
@@ -122,7 +122,7 @@ def _write(path: Path, data: bytes) -> None:
                 out.write(data)
                 out.flush()
             except OSError:
-                path.unlink()  # half of it is of no use, and would be in the way
+                path.unlink()  # an incomplete file is useless and would block the next export
                 raise
     except FileExistsError as exc:
         raise SettingsError("file.exists", path=path) from exc

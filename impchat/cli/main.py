@@ -1,7 +1,7 @@
-"""The command `impchat`: words of a command line -> what they ask for.
+"""The command `impchat`: runs the command that the arguments name.
 
-In: argv. Out: an exit code: 0 done, 2 an error told in one line on stderr, 130 stopped by Ctrl-C.
-This file does not know how anything is done; commands of other packages (web) are found by entry point.
+In: argv. Out: an exit code: 0 success, 2 an error, reported in one line on stderr, 130 stopped by Ctrl-C.
+This file does not know how commands work; those of other packages (web) are found by entry point.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from impchat.history.store import History
 from impchat.messages import Sampling
 from impchat.models import measured
 
-EXIT_BAD = 1  # doctor found what prevents running
-EXIT_PIPE = 141  # what shells report of a command whose reader left
+EXIT_BAD = 1  # doctor found a problem that prevents running
+EXIT_PIPE = 141  # reported by shells if the reader of a pipe has exited
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; the exit code. Never raises ImpChatError."""
+    """Run one command and return its exit code. Never raises ImpChatError."""
     argv = sys.argv[1:] if argv is None else argv
     terminal.open_streams()
     language = choose_language(argv, os.environ)
     screen = Screen(language)
     try:
         code = _run(argv, screen)
-        sys.stdout.flush()  # a reader that left is noticed here, not while Python ends
+        sys.stdout.flush()  # detect a closed pipe here, not when Python exits
         return code
     except ImpChatError as exc:
         screen.error(exc)
@@ -59,11 +59,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def choose_language(argv: Sequence[str], environ: Mapping[str, str]) -> str:
-    """en or zh: what `--language` says, else the locale of the environment."""
+    """The language, "en" or "zh": the value of `--language`, else from the locale in the environment."""
     for at, word in enumerate(argv):
         if word == "--language" or word.startswith("--language="):
             chosen = word.partition("=")[2] or "".join(argv[at + 1 : at + 2])
-            if chosen in texts.LANGUAGES:  # behind `convert` it is something else
+            if chosen in texts.LANGUAGES:  # after `convert`, --language is a number type
                 return chosen
     locale = environ.get("LC_ALL") or environ.get("LC_MESSAGES") or environ.get("LANG") or ""
     return "zh" if locale.lower().startswith("zh") else "en"
@@ -109,8 +109,8 @@ def _run(argv: list[str], screen: Screen) -> int:
 
 
 def chosen_data(args: argparse.Namespace) -> Path:
-    """The data folder of `--data`, else that of `paths.data_dir`. Raises as that and as `paths.typed`, SettingsError
-    "option.no_value"."""
+    """The data folder: that of `--data`, else `paths.data_dir()`. Raises as that and as `paths.typed`, and
+    SettingsError "option.no_value"."""
     if "data" not in args:
         return paths.data_dir()
     if not args.data:
@@ -120,7 +120,7 @@ def chosen_data(args: argparse.Namespace) -> Path:
 
 def _ask(data: Path, screen: Screen, args: argparse.Namespace) -> int:
     *files, question = args.words
-    if os.path.isfile(question):  # Path.is_file() fails on a question longer than a file name may be
+    if os.path.isfile(question):  # Path.is_file() raises if the question is too long for a file name
         raise SettingsError("ask.no_question", path=question)
     if not question.strip():
         raise SettingsError("ask.empty")
@@ -136,7 +136,7 @@ def _chat(data: Path, screen: Screen, args: argparse.Namespace) -> int:
 
 
 def _sampling(app: App, args: argparse.Namespace) -> Sampling | None:
-    """The model's own with what was given on the command line; None where nothing was."""
+    """The model's recommended values with those of the command line applied; None if there are none."""
     given = {name: getattr(args, name) for name in settings.SAMPLING_RANGES if getattr(args, name) is not None}
     if not given:
         return None
@@ -189,7 +189,7 @@ def _doctor(data: Path, model: str | None, screen: Screen, args: argparse.Namesp
 
 
 def _elsewhere(command: str, argv: list[str]) -> int:
-    """Run a command of another package: a function of the entry-point group "impchat.commands", argv -> exit code."""
+    """Run a command of another package: a function in the entry-point group "impchat.commands", argv -> exit code."""
     try:
         for entry in metadata.entry_points(group="impchat.commands", name=command):
             run: Callable[[list[str]], int] = entry.load()
@@ -200,7 +200,7 @@ def _elsewhere(command: str, argv: list[str]) -> int:
 
 
 def _missing(command: str, error: ModuleNotFoundError, extra: str) -> SettingsError:
-    """The error that names the extra to install. Raises `error` where a module of the core is missing: our mistake."""
+    """The error that names the extra to install. Raises `error` if a module of the core is missing: that is a bug."""
     package = (error.name or "").partition(".")[0]
     if package == "impchat":
         raise error
@@ -208,7 +208,7 @@ def _missing(command: str, error: ModuleNotFoundError, extra: str) -> SettingsEr
 
 
 def _command_at(argv: list[str]) -> int | None:
-    """Where the command stands, behind common options and their values."""
+    """The index of the command in `argv`, after common options and their values."""
     at = 0
     while at < len(argv) and argv[at].startswith("-"):
         at += 2 if argv[at] in ("--data", "--model", "--language") else 1

@@ -1,8 +1,8 @@
 """`impchat models`: list, get, add, choose, check, describe and remove models.
 
-In: the data folder and the parsed words of the command. Out: a table or lines on stdout, progress on stderr where that
-is a terminal, and exit codes.
-This file does not know how a model is fetched, converted or run.
+In: the data folder and parsed arguments. Out: a table or lines on stdout, progress on stderr if that is a terminal,
+exit codes.
+This file does not know how a model is downloaded, converted or run.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 
 def run(data: Path, model: str | None, screen: Screen, args: argparse.Namespace) -> int:
-    """Do what `args.action` says; the exit code. `model`: what --model says. Raises ModuleNotFoundError where an action
-    needs packages of the extra `convert` that are missing."""
+    """Run the action `args.action` and return the exit code. `model`: the value of --model. Raises ModuleNotFoundError
+    if packages of the extra `convert` are missing."""
     match args.action:
         case "list":
             return _list(data, model, screen)
@@ -74,7 +74,7 @@ def _list(data: Path, model: str | None, screen: Screen) -> int:
         table.add_row(
             f"{'▶' if runs else ' '} {row.id}", printable(row.name), _size(row), memory, _state(row, runs, screen)
         )
-    screen.table(table, width=None if sys.stdout.isatty() else 200)  # a pipe gets whole lines, however long
+    screen.table(table, width=None if sys.stdout.isatty() else 200)  # in a pipe, lines are not wrapped
     if running and all(row.bundle is None or row.bundle.path != running.path for row in rows):
         screen.note("models.elsewhere", name=running.name, path=running.path)
     if problem:
@@ -166,7 +166,7 @@ def _pull(data: Path, screen: Screen, args: argparse.Namespace) -> int:
 
 
 def _offer(data: Path, bundle: Bundle, screen: Screen) -> None:
-    """Where nobody has chosen a model yet, a new one that is verified is the choice; else say how to choose it."""
+    """Choose a new verified model if no model has been chosen yet; otherwise print how to choose it."""
     _warn(bundle, screen)
     if bundle.unverified and not library.is_permitted(data, bundle):
         screen.note("models.choose_unverified", model=bundle.id)
@@ -178,7 +178,7 @@ def _offer(data: Path, bundle: Bundle, screen: Screen) -> None:
 
 
 def _ask_licence(entry: Entry, screen: Screen, accepted: bool) -> None:
-    """Show the terms. Raises SettingsError unless they are accepted, by option or by typing."""
+    """Show the licence. Raises SettingsError unless it is accepted, by option or by typing."""
     screen.note("models.terms", name=entry.name, source=entry.source, licence=entry.licence)
     if accepted:
         return
@@ -190,7 +190,7 @@ def _ask_licence(entry: Entry, screen: Screen, accepted: bool) -> None:
 
 @contextmanager
 def _watching(screen: Screen) -> Iterator[Watch]:
-    """Shows the progress on stderr where that is a terminal; else a line for each file that is converted."""
+    """Show progress on stderr if that is a terminal; otherwise print a line for each file that is converted."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
     from rich.progress import Progress as Bar
@@ -210,7 +210,7 @@ def _watching(screen: Screen) -> Iterator[Watch]:
 
         def draw(step: Progress) -> None:
             said = screen.text(f"models.step_{step.stage}", file=printable(step.file))
-            if not bar.tasks:  # what was here before is no speed
+            if not bar.tasks:  # bytes from earlier runs would distort the speed
                 bar.add_task(said, total=step.total, completed=step.done)
             bar.update(bar.tasks[0].id, completed=step.done, description=said)
 
@@ -264,7 +264,7 @@ def _verify(data: Path, screen: Screen, args: argparse.Namespace) -> int:
     except ModuleNotFoundError:
         if args.source:
             raise
-        return 0  # files can be checked anywhere, answers where models are made
+        return 0  # only the files can be checked without the packages of `convert`
     if found.unverified != bundle.unverified:
         with bundles.writing(bundle.path):
             bundles.write_manifest(found)

@@ -1,6 +1,6 @@
-"""The words of the command line: commands, options, and their help in the reader's language.
+"""The command-line parser: commands, options, and their help in the user's language.
 
-In: argv. Out: argparse's values, or the SettingsError that says what is wrong with them.
+In: argv. Out: parsed arguments, or the SettingsError that explains what is wrong.
 This file does not know what a command does.
 """
 
@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 from impchat import settings, texts
 from impchat.errors import SettingsError
 
-ELSEWHERE = ("web", "mobile")  # commands that live outside the core; each needs the extra of its name
+ELSEWHERE = ("web", "mobile")  # commands of other packages; each needs the extra of the same name
 
-_MISTAKES = (  # what argparse says -> an error whose sentence is ours, in both languages
+_MISTAKES = (  # argparse's message -> our error, which has a sentence in each language
     (r"the following arguments are required: (.+)", "option.missing"),
     (r"argument (?:COMMAND|ACTION|DEED): invalid choice: '(.*)' \(choose", "option.no_command"),
     (r"argument (.+): expected .*argument", "option.no_value"),
@@ -27,21 +27,21 @@ _MISTAKES = (  # what argparse says -> an error whose sentence is ours, in both 
 
 
 class Parser(argparse.ArgumentParser):
-    """Tells a mistake by SettingsError, and everything in one language."""
+    """An ArgumentParser that raises SettingsError on errors and prints in one language."""
 
     def __init__(self, language: str, **how: Any) -> None:
         super().__init__(allow_abbrev=False, add_help=False, **how)
         self._language = language
 
     def option(self, *names: str, help: str, **how: Any) -> None:
-        """An option or argument with the help of the key `help`."""
+        """Add an option or argument with the help text of the key `help`."""
         self.add_argument(*names, help=self.say(help), **how)
 
     def say(self, key: str) -> str:
         return texts.say(f"help.{key}", self._language, model=settings.DEMO_MODEL)
 
     def read(self, argv: list[str]) -> argparse.Namespace | None:
-        """The values of all of `argv`; None: --help or --version has printed what it says."""
+        """Parse all of `argv`; None if --help or --version was given and has been printed."""
         try:
             values, unknown = self.parse_known_args(argv)
         except SystemExit:
@@ -57,7 +57,7 @@ class Parser(argparse.ArgumentParser):
         raise SettingsError("option.wrong", problem=message, command=self.prog)
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        print(message, end="", file=file)  # argparse's own hides that nothing could be written
+        print(message, end="", file=file)  # argparse's own version hides write errors
 
     def format_help(self) -> str:
         text = super().format_help()
@@ -67,8 +67,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def common_options(language: str) -> Parser:
-    """The options of every command: data, model, language; also those of commands in other packages."""
-    # SUPPRESS: given before the command or behind it, neither hides the other.
+    """The options of every command, including those of other packages: data, model, language."""
+    # SUPPRESS: an option may come before or after the command, and neither parser's default overrides it.
     common = Parser(language, argument_default=argparse.SUPPRESS)
     common.option("--data", metavar="DIR", help="data")
     common.option("--model", metavar="ID|DIR", help="model")
@@ -77,7 +77,7 @@ def common_options(language: str) -> Parser:
 
 
 def server_options(language: str) -> Parser:
-    """The options of every command that answers: who does it, where it is not this machine."""
+    """The options of commands that answer: which server to use instead of this machine."""
     server = Parser(language)
     server.option("--server", metavar="URL|NAME", help="server")
     server.option("--key-file", metavar="FILE", help="key_file")
@@ -85,7 +85,7 @@ def server_options(language: str) -> Parser:
 
 
 def build_parser(language: str) -> Parser:
-    """The parser of all commands of the core. Mistakes on the command line raise SettingsError."""
+    """The parser of all commands of the core. Errors on the command line raise SettingsError."""
     common = common_options(language)
     sampling = Parser(language)
     for name in settings.SAMPLING_RANGES:
@@ -105,7 +105,7 @@ def build_parser(language: str) -> Parser:
     chat.option("--conversation", metavar="UUID", help="chat.conversation")
     _history(command("history", common), common, language)
     _models(command("models", common), common, language)
-    convert = command("convert")  # its --language is a number type, so the common options would be misread
+    convert = command("convert")  # its --language is a number type and conflicts with the common option
     convert.option("source", metavar="CHECKPOINT_DIR", help="convert.source")
     convert.option("target", metavar="OUT_DIR", help="convert.target")
     words, eyes = "|".join(settings.LANGUAGE_TYPES), "|".join(settings.VISION_TYPES)
@@ -141,7 +141,7 @@ def build_parser(language: str) -> Parser:
 
 
 def listen_options(parser: Parser) -> None:
-    """Where devices and programs of other machines may reach ImpChat."""
+    """The options that let devices and programs on other machines reach ImpChat."""
     parser.option("--listen", metavar="ADDRESS", nargs="?", const=settings.LISTEN, help="listen.address")
     parser.option("--http", action="store_true", help="listen.http")
     parser.option("--name", metavar="HOST", action="append", default=[], help="listen.name")
@@ -209,7 +209,7 @@ def _servers(parser: Parser, common: Parser, language: str) -> None:
 
 
 def _commands(parser: Parser, language: str, dest: str, key: str, **how: Any) -> Callable[..., Parser]:
-    """A function that adds a command to `parser`: its name, the parsers whose options it shares, argparse's own."""
+    """A function that adds a subcommand to `parser`. It takes the name, the parent parsers, argparse's arguments."""
     made = parser.add_subparsers(dest=dest, metavar=dest.upper(), **how)
 
     def add(name: str, *parents: Parser, **how: Any) -> Parser:
@@ -237,7 +237,7 @@ def port(value: str) -> int:
 
 
 def _origin(value: str) -> str:
-    """The value of --allow-origin as browsers write it. Raises SettingsError "serve.origin"."""
+    """The value of --allow-origin, as browsers send it. Raises SettingsError "serve.origin"."""
     try:
         url = urlsplit(value.lower())
         default = {"http": 80, "https": 443}.get(url.scheme) == url.port
@@ -256,7 +256,7 @@ def _count(flag: str, value: str) -> int:
 
 
 def _replicas(value: str) -> tuple[int, int]:
-    """At least and at most: "2" or "2-8"."""
+    """Minimum and maximum: "2" or "2-8"."""
     ends = [int(end) if end.isdecimal() else 0 for end in value.split("-")]
     if len(ends) > 2 or not 0 < ends[0] <= ends[-1]:
         raise SettingsError("option.choice", option="--replicas", value=value, allowed="N, N-M")
@@ -272,5 +272,5 @@ def _one_of(flag: str, allowed: Collection[str], value: str) -> str:
 def _version() -> str:
     try:
         return metadata.version("impchat")
-    except metadata.PackageNotFoundError:  # run from a checkout that was never installed
+    except metadata.PackageNotFoundError:  # run from a checkout that is not installed
         return "0"

@@ -1,7 +1,8 @@
 """`impchat serve`, its tokens, and `impchat pair`: the API for other programs, and who may use it.
 
-In: the data folder and the parsed words of the command. Out: a server until Ctrl-C or `kill`, tokens and pairing links
-on stdout, exit codes. This file does not know what the API says.
+In: the data folder and parsed arguments. Out: a server until Ctrl-C or `kill`, tokens and pairing links on stdout, exit
+codes.
+This file does not know the API.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
     from impchat.peers.pairing import Link
     from impchat.server.tokens import Access
 
-_POLL_S = 0.5  # another process takes the code
+_POLL_S = 0.5  # polling, because another process redeems the code
 
 
 def run(data: Path, model: str | None, screen: Screen, args: argparse.Namespace) -> int:
-    """Do what the words say; the exit code. Raises ModuleNotFoundError where packages of the extra `serve` are
+    """Run the command and return its exit code. Raises ModuleNotFoundError if packages of the extra `serve` are
     missing."""
     from impchat.server.tokens import Access
 
@@ -47,8 +48,8 @@ def run(data: Path, model: str | None, screen: Screen, args: argparse.Namespace)
 
 
 def _serve(data: Path, model: str | None, access: Access, screen: Screen, args: argparse.Namespace) -> None:
-    """Serve until Ctrl-C or `kill`. Raises SettingsError "serve.no_token" and for a port that cannot be had, and what
-    `App.open` and `App.engine` raise."""
+    """Serve until Ctrl-C or `kill`. Raises SettingsError "serve.no_token" and for a port that cannot be used, and as
+    `App.open` and `App.engine`."""
     from impchat.server.api.admission import Desk
     from impchat.server.api.routes import build_api
     from impchat.server.fetch import Fetcher
@@ -66,7 +67,7 @@ def _serve(data: Path, model: str | None, access: Access, screen: Screen, args: 
             bound = stack.enter_context(sockets.bind(settings.HOST, args.port))
             address = sockets.address(bound)
         app = stack.enter_context(_open(data, model, args, stack))
-        app.engine  # noqa: B018  # whoever finds the port open gets answers, and a broken model is told here
+        app.engine  # noqa: B018  # an open port must mean that answers work; report a broken model now
         api = build_api(
             app,
             desk=Desk(args.queue),
@@ -88,7 +89,7 @@ def _serve(data: Path, model: str | None, access: Access, screen: Screen, args: 
 
 
 def _open(data: Path, model: str | None, args: argparse.Namespace, stack: ExitStack) -> App:
-    """The App to serve, over an engine in this process or over a cluster that ends with `stack`."""
+    """The App to serve: with an engine in this process, or on a cluster that is shut down when `stack` exits."""
     if args.cluster is None:
         return App.open(data, model, slots=args.slots)
     from impchat.server.cluster.engine import open_cluster

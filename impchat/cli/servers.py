@@ -1,8 +1,9 @@
-"""`impchat servers`, and which server an option `--server` means.
+"""`impchat servers`, and which server the option `--server` names.
 
-In: the data folder and the parsed words of a command. Out: an App whose answers come from there; printed lines and exit
-codes. Keys come from files, the environment or `servers.json`, never from the command line, which other people of the
-machine can see. This file does not know how a server is spoken to.
+In: the data folder and parsed arguments. Out: an App that answers through that server; printed lines and exit codes.
+Keys come from files, the environment or `servers.json`, never from the command line, which other users of the machine
+can see.
+This file does not know the protocol.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ KEY = "IMPCHAT_SERVER_KEY"
 
 
 def open_app(data: Path | None, options: argparse.Namespace) -> App:
-    """The App of the model, or of the server, that `options` name. Raises what `App.open` and `chosen` raise, and
-    EngineError where a server is to say which model it has and does not."""
+    """The App for the model or server that `options` name. Raises as `App.open` and `chosen`, and EngineError if the
+    server must report which model it runs and does not."""
     server = chosen(data or paths.data_dir(), options, os.environ)
     if server is None:
         return App.open(data, getattr(options, "model", None))
@@ -36,7 +37,7 @@ def open_app(data: Path | None, options: argparse.Namespace) -> App:
     try:
         try:
             engine.connect()
-        except EngineError:  # its model's name is known: what was said before can be read, and may be asked again
+        except EngineError:  # the model is known: old conversations can be read, and the server may be back later
             if not server.model:
                 raise
         return App.open(data, engine=engine)
@@ -46,9 +47,10 @@ def open_app(data: Path | None, options: argparse.Namespace) -> App:
 
 
 def chosen(data: Path, options: argparse.Namespace, environ: Mapping[str, str]) -> Server | None:
-    """The server that `--server` means: an address, or one that is kept; None where nothing was said.
+    """The server of `--server`: an address or the name of a saved server; None without the option.
 
-    The key: that of `--key-file`, else the one that is kept, else that of the environment. `--model` names its model.
+    The key is that of `--key-file`, else the saved one, else that of the environment. `--model` names the server's
+    model.
     Raises SettingsError as `servers.find`, `servers.normal` and `servers.key_in`, "file.unreadable"."""
     word = getattr(options, "server", None)
     if word is None:
@@ -70,7 +72,7 @@ def _key(path: str) -> str:
 
 
 def run(data: Path, screen: Screen, args: argparse.Namespace) -> int:
-    """`impchat servers list|add|rm`; the exit code. Raises as `servers` does."""
+    """Run `impchat servers list|add|rm` and return the exit code. Raises as `servers`."""
     match args.action:
         case "add":
             server = _paired(args) if pairing.is_link(args.url) else _typed(args)
@@ -92,8 +94,8 @@ def run(data: Path, screen: Screen, args: argparse.Namespace) -> int:
 
 
 def _paired(args: argparse.Namespace) -> Server:
-    """The server of a link that `impchat pair` shows there, with a token of this machine's own. Raises RequestError as
-    `pairing`, SettingsError "option.unknown" for what a link has with it already."""
+    """Redeem a link shown by `impchat pair`: the server, with a token for this machine. Raises RequestError as
+    `pairing`, and SettingsError "option.unknown" for options that the link already determines."""
     for given, name in ((args.key_file, "--key-file"), (args.certificate, "--certificate")):
         if given is not None:
             raise SettingsError("option.unknown", option=name)
@@ -105,7 +107,7 @@ def _typed(args: argparse.Namespace) -> Server:
     key = _key(args.key_file) if args.key_file else ""
     certificate = read_file(args.certificate).decode("utf-8", "replace") if args.certificate else None
     if certificate is not None:
-        servers.trust(certificate)  # whether it is one
+        servers.trust(certificate)  # check that it is a certificate
     server = servers.at(args.url, key, getattr(args, "model", ""), certificate)
     if args.name is not None and not args.name.strip():
         raise SettingsError("option.no_value", name="--name", command="impchat servers add")

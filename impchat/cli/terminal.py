@@ -1,7 +1,7 @@
-"""Asking and talking in a terminal: the answer goes to stdout, everything about it to stderr.
+"""`impchat ask` and `impchat chat`: the answer goes to stdout, everything else to stderr.
 
 In: an App, questions and picture files. Out: printed text and exit codes.
-This file does not know options, how an answer is made or kept.
+This file does not know options, or how an answer is made or saved.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 EXIT_ERROR = 2
-EXIT_STOPPED = 130  # what shells report of a command that Ctrl-C ended
+EXIT_STOPPED = 130  # reported by shells for a command that Ctrl-C ended
 
-# What a terminal takes as orders, but for line feed and tab: words of a model or of an imported conversation must
-# not move the cursor, rename the window or worse.
+# Control characters except line feed and tab: text of a model or of an imported conversation must not move the cursor,
+# rename the window or worse.
 _ORDERS = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
 def printable(text: str) -> str:
-    """`text` without anything that a terminal would obey."""
+    """`text` with control characters, which a terminal would interpret, replaced by U+FFFD."""
     return text.translate(_ORDERS)
 
 
@@ -44,16 +44,16 @@ def read_file(path: str) -> bytes:
     """The bytes of a file. Raises SettingsError "file.unreadable"."""
     try:
         return Path(os.path.expanduser(path)).read_bytes()
-    except (OSError, ValueError) as exc:  # ValueError: a null byte
+    except (OSError, ValueError) as exc:  # ValueError: a null byte in the path
         raise SettingsError("file.unreadable", path=path, detail=getattr(exc, "strerror", None) or exc) from exc
 
 
 def open_streams() -> None:
-    """Make something of the standard streams, whatever this process was started with.
+    """Make the standard streams usable, however this process was started.
 
-    No character that a terminal or a pipe cannot carry ends a command. Use of a closed stdin or stdout raises OSError,
-    what goes to a closed stderr is lost; their numbers must not go to files that are opened later, the history among
-    them, because C libraries write to 1 and 2."""
+    Characters that the terminal or pipe cannot encode are replaced. A closed stdin or stdout raises OSError when used;
+    output to a closed stderr is discarded. Their file descriptors stay taken: C libraries write to 1 and 2, which must
+    never be the history or another file opened later."""
     closed = {"stdin": ("r", os.O_WRONLY), "stdout": ("w", os.O_RDONLY), "stderr": ("w", os.O_WRONLY)}
     for name, (mode, useless) in closed.items():
         if getattr(sys, name) is None:
@@ -64,12 +64,12 @@ def open_streams() -> None:
 
 
 def give_up(stream: TextIO) -> None:
-    """Let all that `stream` still gets go nowhere. Python would try to write it when it ends, and complain."""
+    """Discard all further output to `stream`. Otherwise Python would try to flush it at exit and print an error."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def announce(line: str) -> None:
-    """Print what is good to know of a server that runs. It runs all the same where nobody can be told."""
+    """Print information about a running server. Ignores a closed stdout, because the server runs anyway."""
     try:
         print(line, flush=True)
     except OSError:
@@ -77,30 +77,30 @@ def announce(line: str) -> None:
 
 
 class Screen:
-    """Prints answers as they come, and what is to be said about them, in one language."""
+    """Prints answers as they arrive, and notes and errors about them, in one language."""
 
     def __init__(self, language: str) -> None:
         self.language = language
 
     @cached_property
-    def _err(self) -> Console:  # made when there is something to say: the doctor runs where rich is missing
+    def _err(self) -> Console:  # created when needed: the doctor runs even if rich is missing
         from rich.console import Console
 
         return Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 
     @cached_property
-    def _status(self) -> Status:  # moves on a terminal only
+    def _status(self) -> Status:  # animated only on a terminal
         return self._err.status("")
 
     def text(self, key: str, **values: Any) -> str:
         return texts.say(key, self.language, **values)
 
     def note(self, key: str, **values: Any) -> None:
-        """A line about the answer or the conversation."""
+        """Print a line about the answer or the conversation."""
         self._tell(self.text(key, **values), "dim")
 
     def hint(self, key: str, **values: Any) -> None:
-        """A line for a person who sits at the terminal; scripts and files never get it."""
+        """Print a line only if stderr is a terminal; scripts and files never get it."""
         if self._err.is_terminal:
             self.note(key, **values)
 
@@ -112,11 +112,11 @@ class Screen:
 
     def _tell(self, sentence: str, style: str) -> None:
         try:
-            with self._err.capture() as told:  # rich itself ends the process where stderr's reader has gone
+            with self._err.capture() as told:  # rich itself exits the process if the reader of stderr has gone
                 self._err.print(printable(sentence), style=style)
             sys.stderr.write(told.get())
             sys.stderr.flush()
-        except OSError:  # the answer is worth more than what is said about it
+        except OSError:  # the answer matters more than notes about it
             give_up(sys.stderr)
 
     def table(self, table: Table, width: int | None = None) -> None:
@@ -129,7 +129,7 @@ class Screen:
         print(drawn.get(), end="")
 
     def confirm(self, key: str, **values: Any) -> bool:
-        """Ask the person at the terminal. The end of the input, Ctrl-D, is a no."""
+        """Ask a yes/no question at the terminal. End of input (Ctrl-D) means no."""
         try:
             return input(self.text(key, **values)).strip().lower() in ("y", "yes", "是")
         except EOFError:
@@ -137,7 +137,7 @@ class Screen:
             return False
 
     def answer(self, answer: Answer) -> Message:
-        """Print `answer` as it comes. Ctrl-C stops it and keeps what there is; a second Ctrl-C goes through."""
+        """Print `answer` as it arrives. Ctrl-C stops it and keeps its text; a second one raises KeyboardInterrupt."""
         seen, stopping = 0, False
         while True:
             try:
@@ -188,7 +188,7 @@ class Screen:
 
 
 def receipt(stats: Stats) -> dict[str, str | int]:
-    """What "answer.receipt" names: counts in tokens, times in seconds, speeds in tokens per second."""
+    """The values of the text "answer.receipt": counts in tokens, times in seconds, speeds in tokens per second."""
     return {
         "prompt": stats.prompt_tokens,
         "cached": stats.cached_tokens,
@@ -203,10 +203,10 @@ def exit_code(message: Message) -> int:
 
 
 def ask(app: App, screen: Screen, pictures: list[bytes], question: str, sampling: Sampling | None) -> int:
-    """Print the answer to one question about the pictures, in a conversation of its own; the exit code."""
+    """Answer one question about the pictures in a new conversation, print the answer, and return the exit code."""
     if app.server:
         screen.hint("remote.label", server=app.server)
-    if app.demo and not app.history.conversations(settings.OWNER, limit=1):  # at the first time only
+    if app.demo and not app.history.conversations(settings.OWNER, limit=1):  # only the first time
         screen.hint("demo.label")
     _warn_unverified(app, screen)
     chat = app.chat()
@@ -221,7 +221,7 @@ def _warn_unverified(app: App, screen: Screen) -> None:
 
 
 class Talk:
-    """A conversation at the terminal: a line is a question, or a command where it begins with a slash."""
+    """An interactive conversation: each line is a question, or a command if it begins with a slash."""
 
     def __init__(self, app: App, screen: Screen, conversation: str | None, sampling: Sampling | None) -> None:
         self._app = app
@@ -237,14 +237,14 @@ class Talk:
         }
 
     def run(self, pictures: list[str]) -> int:
-        """Talk until /quit, Ctrl-C or Ctrl-D at the prompt, or the end of what is piped in. `pictures` are files for
-        the first question. The exit code is an error's where something piped in failed."""
+        """Run until /quit, Ctrl-C or Ctrl-D at the prompt, or the end of piped input. `pictures`: files for the first
+        question. Returns the exit code: that of an error if something piped in failed."""
         interactive = sys.stdin.isatty()
         self._greet(interactive)
         for path in pictures:
             self._attach(path)
         for line in _lines(self._screen.text("terminal.prompt"), interactive):
-            line = line.removeprefix("\ufeff").strip()  # editors of Windows begin a file with that
+            line = line.removeprefix("\ufeff").strip()  # Windows editors write a byte order mark
             if line in ("/quit", "/exit"):
                 break
             try:
@@ -272,9 +272,9 @@ class Talk:
         word, _, rest = line.partition(" ")
         if word in self._commands:
             self._commands[word](rest.strip())
-        elif word.startswith("/") and "/" not in word[1:]:  # more slashes: a question that begins with a path
+        elif word.startswith("/") and "/" not in word[1:]:  # a further slash means a question that begins with a path
             raise ChatError("chat.unknown_command", command=word)
-        elif line or interactive:  # a picture alone is a question too; blank lines of a file are none
+        elif line or interactive:  # a picture alone is a question too; blank lines in a file are not
             self._answer(self._chat.send(line, sampling=self._sampling))
 
     def _answer(self, answer: Answer) -> None:
@@ -299,7 +299,7 @@ class Talk:
 
 
 def _dropped(words: str) -> str:
-    """The path that was typed, or that a terminal wrote when a file was dropped on it: quoted or escaped."""
+    """The path that was typed, or that a terminal inserted for a dropped file, without quotes or escapes."""
     with suppress(ValueError):
         if os.name != "nt" and len(parts := shlex.split(words)) == 1:
             return parts[0]
@@ -307,10 +307,10 @@ def _dropped(words: str) -> str:
 
 
 def _lines(prompt: str, interactive: bool) -> Iterator[str]:
-    """Lines of stdin to its end or Ctrl-C at the prompt. Raises SettingsError "input.unreadable"."""
+    """Lines of stdin until its end or Ctrl-C at the prompt. Raises SettingsError "input.unreadable"."""
     if interactive:
         with suppress(ImportError):
-            import readline  # noqa: F401  # gives input() its history and its arrow keys
+            import readline  # noqa: F401  # gives input() a history and arrow keys
     while True:
         try:
             line = input(prompt) if interactive else sys.stdin.readline()

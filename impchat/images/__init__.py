@@ -1,9 +1,9 @@
-"""Bytes of a picture file -> a checked, upright RGB picture, and what front ends and models need of it.
+"""Picture files: check them, and make what the store, front ends and models need of them.
 
-In: the bytes of a PNG, JPEG, WebP, GIF (first frame), AVIF or, where pillow-heif is installed, HEIC file.
-Out: the bytes as they are stored (plain RGB, upright, without metadata, of limited size) with their hash,
-thumbnails, and the array a vision encoder reads. Every unusable file raises ImageError.
-This file does not know where pictures are kept, nor which model reads them.
+In: the bytes of a PNG, JPEG, WebP, GIF (first frame), AVIF or, if pillow-heif is installed, HEIC file. Out: the bytes
+to store (plain RGB, upright, without metadata, of limited size) with their hash, thumbnails, and the input array of a
+vision encoder. Every unusable file raises ImageError.
+This file does not know where pictures are kept, or which model reads them.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 Aspect = Literal["square", "pad"]
 """square: resized to a square, the aspect is not kept. pad: padded to a square with the mean colour first."""
 
-_LOSSLESS = ("PNG", "GIF")  # drawings and screenshots: kept without loss; all others become JPEG
-_OTHER_FORMATS = (  # how files begin that people take for usable pictures, so that the sentence can name them
+_LOSSLESS = ("PNG", "GIF")  # drawings and screenshots: stored losslessly; all others become JPEG
+_OTHER_FORMATS = (  # first bytes of unsupported formats, so that the error can name them
     (b"BM", "BMP"),
     (b"II*\0", "TIFF"),
     (b"MM\0*", "TIFF"),
@@ -47,24 +47,24 @@ _OTHER_FORMATS = (  # how files begin that people take for usable pictures, so t
 )
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
-# What Pillow's readers raise on broken files: OSError and SyntaxError on purpose, the others by stumbling.
+# What Pillow raises for broken files: OSError and SyntaxError by design, the others by accident.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, RuntimeError, struct.error, zlib.error)
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A picture ready to be stored: `image.sha256` is the hash of `data`."""
+    """A picture ready to store: `image.sha256` is the hash of `data`."""
 
     data: bytes = field(repr=False)
     image: Image
 
 
 def prepare(data: bytes, side: int = settings.IMAGE_STORED_SIDE) -> Prepared:
-    """The picture in `data` as it is stored or sent; preparing that again changes nothing.
+    """The picture in `data` in the form that is stored or sent. Idempotent.
 
-    A plain upright RGB PNG or JPEG that is small enough is kept byte for byte; all else is decoded, turned
-    upright, laid on white where it is transparent (or on dark gray, see `_paper`), scaled so that its longest side
-    is at most `side` pixels, and encoded once: PNG and GIF as PNG, the others as JPEG.
+    An upright plain RGB PNG or JPEG that is small enough is kept byte for byte. Anything else is decoded, turned
+    upright, composited on white if transparent (or on dark gray, see `_paper`), scaled so that its longest side is at
+    most `side` pixels, and encoded once: PNG and GIF as PNG, the others as JPEG.
     Raises ImageError "image.empty", "image.too_large_bytes", "image.too_many_pixels", "image.truncated",
     "image.not_an_image" or "image.format_unsupported"."""
     kind = _format(data)
@@ -78,7 +78,7 @@ def prepare(data: bytes, side: int = settings.IMAGE_STORED_SIDE) -> Prepared:
 
 
 def decode(data: bytes) -> Pixels:
-    """The picture in `data`, upright and RGB, at its full size. Raises ImageError as `prepare` does."""
+    """The picture in `data`, upright and RGB, at full size. Raises ImageError as `prepare`."""
     return _read(data, _format(data))[0]
 
 
@@ -90,9 +90,9 @@ def thumbnail(data: bytes, side: int = settings.THUMBNAIL_SIDE) -> bytes:
 def model_input(
     data: bytes, size: int, aspect: Aspect, mean: Sequence[float], std: Sequence[float]
 ) -> NDArray[numpy.float32]:
-    """What a vision encoder reads of stored bytes: float32 (1, 3, size, size), (value / 255 - mean) / std.
+    """The input of a vision encoder for stored bytes: float32 (1, 3, size, size), (value / 255 - mean) / std.
 
-    `aspect` "pad" centres the picture on a square of the mean colour first. Raises ImageError as `prepare`."""
+    With `aspect` "pad", the picture is first centred on a square of the mean colour. Raises ImageError as `prepare`."""
     import numpy as np
     import PIL.Image
 
@@ -109,7 +109,7 @@ def model_input(
 
 
 def _format(data: bytes) -> str:
-    """One of "PNG", "JPEG", "GIF", "WEBP", "AVIF", "HEIC", by the first bytes; names of files are not trusted."""
+    """The format, from the first bytes, not the file name: "PNG", "JPEG", "GIF", "WEBP", "AVIF" or "HEIC"."""
     if not data:
         raise ImageError("image.empty")
     if len(data) > settings.IMAGE_BYTES:
@@ -138,8 +138,8 @@ def _format(data: bytes) -> str:
 
 
 def _reader(kind: str) -> Any:
-    """Pillow's reader of one format. Going past PIL.Image.open, only the format the bytes begin with is tried,
-    and our limit of pixels stands instead of Pillow's process-wide one."""
+    """Pillow's reader class for one format. Unlike PIL.Image.open it tries only the detected format, and applies our
+    pixel limit instead of Pillow's process-wide one."""
     from PIL import AvifImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin, features
 
     if kind == "HEIC":
@@ -159,14 +159,14 @@ def _reader(kind: str) -> Any:
 
 
 def _read(data: bytes, kind: str, side: int | None = None) -> tuple[Pixels, tuple[int, int]]:
-    """The picture, scaled down if its longest side is above `side`; and its size in the file."""
+    """The picture, scaled down if its longest side exceeds `side`, and its size (width, height) in the file."""
     from PIL import ImageChops
 
     try:
         found = parts.parts(data, kind)
     except _BROKEN as exc:
         raise ImageError("image.truncated", format=kind) from exc
-    # A large JPEG is scaled down while it is decoded; if it was written in several scans, it is held as a whole.
+    # A one-scan JPEG is scaled down while it is decoded; one with several scans is held in memory at full size.
     limit = settings.JPEG_PIXELS if found.one_scan and side is not None else settings.IMAGE_PIXELS
     file = _open(found, kind, limit)
     size = file.size
@@ -179,11 +179,11 @@ def _read(data: bytes, kind: str, side: int | None = None) -> tuple[Pixels, tupl
 
 
 def _open(found: parts.Parts, kind: str, limit: int) -> ImageFile.ImageFile:
-    """The file with its header read and nothing decoded; it has at most `limit` pixels."""
+    """Open the file and read its header without decoding. Raises if it has more than `limit` pixels."""
     import PIL.Image
 
     reader = _reader(kind)
-    # Remarks on odd metadata, which are dropped anyway, would come out in a person's terminal.
+    # Warnings about odd metadata, which are dropped anyway, would appear in the user's terminal.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     try:
         file: ImageFile.ImageFile = reader(io.BytesIO(found.data))
@@ -199,11 +199,11 @@ def _open(found: parts.Parts, kind: str, limit: int) -> ImageFile.ImageFile:
 
 
 def _decode(file: ImageFile.ImageFile, kind: str, limit: int, side: int | None = None) -> Pixels:
-    """The whole first frame, upright RGB; scaled down where its longest side is above `side`."""
+    """The first frame as upright RGB; scaled down if its longest side exceeds `side`."""
     import PIL.Image
 
     try:
-        if side is not None:  # a large JPEG is decoded at 1/2, 1/4 or 1/8, its longest side never below `side`
+        if side is not None:  # draft() decodes a large JPEG at 1/2, 1/4 or 1/8, never below `side`
             longest = max(file.size)
             file.draft(None, (-(-file.width * side // longest), -(-file.height * side // longest)))
         file.load()
@@ -218,7 +218,7 @@ def _decode(file: ImageFile.ImageFile, kind: str, limit: int, side: int | None =
         smaller = (max(1, round(pixels.width * scale)), max(1, round(pixels.height * scale)))
         pixels = pixels.resize(smaller, PIL.Image.Resampling.LANCZOS)
     turn = PIL.Image.Transpose
-    turns = {  # EXIF orientation -> what puts it upright
+    turns = {  # EXIF orientation -> transposition to upright
         2: turn.FLIP_LEFT_RIGHT,
         3: turn.ROTATE_180,
         4: turn.FLIP_TOP_BOTTOM,
@@ -231,7 +231,7 @@ def _decode(file: ImageFile.ImageFile, kind: str, limit: int, side: int | None =
 
 
 def _orientation(file: ImageFile.ImageFile) -> int:
-    """The EXIF orientation; 1, upright, where the metadata are missing or broken: the picture itself is whole."""
+    """The EXIF orientation; 1 (upright) if the metadata are missing or broken, because the picture itself is usable."""
     try:
         return int(file.getexif().get(0x0112, 1))
     except _BROKEN:
@@ -239,12 +239,12 @@ def _orientation(file: ImageFile.ImageFile) -> int:
 
 
 def _rgb(file: ImageFile.ImageFile) -> Pixels:
-    """The decoded pixels as 8-bit sRGB, on paper where they are transparent."""
+    """The decoded pixels as 8-bit sRGB; transparency is composited on `_paper`."""
     import numpy as np
     import PIL.Image
 
     profile = file.info.get("icc_profile")
-    if file.mode.startswith("I"):  # 16-bit gray, which Pillow's own conversion would clip to white
+    if file.mode.startswith("I"):  # 16-bit gray: Pillow's own conversion would clip to white
         return _srgb(PIL.Image.fromarray((np.asarray(file) >> 8).astype(np.uint8)), profile)
     if not file.has_transparency_data:
         return _srgb(file, profile)
@@ -257,12 +257,12 @@ def _rgb(file: ImageFile.ImageFile) -> Pixels:
 
 
 def _paper(layer: Pixels) -> tuple[int, int, int]:
-    """What a transparent picture is laid on: white, or dark gray if more than half of what can be seen in it is nearly
-    white and would be lost on white."""
+    """The background for a transparent picture: white, or dark gray if more than half of its visible area is nearly
+    white and would disappear on white."""
     import numpy as np
     import PIL.Image
 
-    small = layer.resize([min(n, 256) for n in layer.size], PIL.Image.Resampling.BOX)  # thin lines stay, fainter
+    small = layer.resize([min(n, 256) for n in layer.size], PIL.Image.Resampling.BOX)  # thin lines stay, only fainter
     levels = np.asarray(small).astype(np.float64)
     seen = levels[..., 3]
     nearly_white = levels[..., :3].min(axis=2) >= 224
@@ -270,8 +270,8 @@ def _paper(layer: Pixels) -> tuple[int, int, int]:
 
 
 def _srgb(pixels: Pixels, profile: bytes | None) -> Pixels:
-    """Colours as sRGB, because the file's profile is not kept: wide-gamut RGB (every newer phone's photo), gray and
-    CMYK. Converted plainly if the profile is unusable or of another kind, or Pillow was built without colour
+    """Convert to sRGB, because the file's profile is not kept: wide-gamut RGB (photos of newer phones), gray and CMYK.
+    Falls back to Pillow's plain conversion if the profile is unusable or of another kind, or if Pillow has no colour
     management."""
     plain = pixels if pixels.mode == "RGB" else pixels.convert("RGB")
     if not profile:
@@ -294,19 +294,19 @@ def _srgb(pixels: Pixels, profile: bytes | None) -> Pixels:
 
 
 def encode(pixels: Pixels, kind: str) -> bytes:
-    """The bytes of `pixels` as a "PNG" or "JPEG", without metadata."""
+    """Encode `pixels` as "PNG" or "JPEG", without metadata."""
     out = io.BytesIO()
     bare = pixels.copy()
-    bare.info = {}  # Pillow would write some of it back into the file
+    bare.info = {}  # Pillow would write some of it into the file
     if kind == "PNG":
         bare.save(out, "PNG")
-    else:  # full colour resolution: coloured letters and thin lines stay readable
+    else:  # no chroma subsampling: coloured letters and thin lines stay readable
         bare.save(out, "JPEG", quality=settings.IMAGE_JPEG_QUALITY, subsampling=0)
     return out.getvalue()
 
 
 def _is_plain(data: bytes, kind: str) -> bool:
-    """Whether the file is upright RGB and holds nothing but pixels: no metadata, profile, preview or trailer."""
+    """Whether the file is upright RGB and contains only pixels: no metadata, profile, preview or trailing data."""
     if kind == "PNG":
         return _is_plain_png(data)
     return kind == "JPEG" and _is_plain_jpeg(data)
@@ -333,12 +333,12 @@ def _is_plain_jpeg(data: bytes) -> bool:
             if length != 16 or data[place + 4 : place + 9] != b"JFIF\0":
                 return False
         elif marker in (0xC0, 0xC1, 0xC2):
-            if data[place + 9] != 3:  # colour components; JFIF's three are YCbCr
+            if data[place + 9] != 3:  # colour components; three in JFIF are YCbCr
                 return False
         elif marker not in (0xC4, 0xDB, 0xDD, 0xDA):  # Huffman and quantisation tables, restarts, scan
             return False
         place += 2 + length
-        if marker == 0xDA:  # then coded pixels, in which FF is followed by 00 or a restart mark
+        if marker == 0xDA:  # coded pixels follow, in which FF is followed by 00 or a restart marker
             while place + 1 < len(data) and (data[place] != 0xFF or data[place + 1] in (0, *range(0xD0, 0xD8))):
                 place = data.find(b"\xff", place + 1)
                 if place < 0:

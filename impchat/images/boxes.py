@@ -1,7 +1,7 @@
-"""Boxes in an answer -> drawn on the picture that it is about.
+"""Boxes named in an answer, and drawing them on its picture.
 
 In: the text of an answer, in which a box is four fractions `[left, top, right, bottom]` of the picture's width and
-height, as Imp was taught to write them; the picture's stored bytes. Out: the boxes, and the picture with them.
+height, as Imp was trained to write them; the picture's stored bytes. Out: the boxes, and the picture with frames.
 This file does not know messages or front ends.
 """
 
@@ -15,10 +15,10 @@ from impchat import images
 
 _FRACTION = r"\s*([01](?:\.\d+)?|\.\d+)\s*"
 _BOX = re.compile(rf"\[{_FRACTION},{_FRACTION},{_FRACTION},{_FRACTION}\]")
-COLOURS = ("#e2592f", "#2f7de2", "#1f9d55", "#a03fd0")  # each next box in the next one
-_LINE = 1 / 120  # of the picture's longest side
-_THIN = 16  # times as long as wide
-_LEAST = 96  # pixels of the longest side
+COLOURS = ("#e2592f", "#2f7de2", "#1f9d55", "#a03fd0")  # used in turn
+_LINE = 1 / 120  # line width as a fraction of the picture's longest side
+_THIN = 16  # maximum ratio of the sides of a drawn picture
+_LEAST = 96  # minimum length of the longest side, in pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,31 +31,31 @@ class Box:
     bottom: float
 
     def pixels(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """Left, top, right and bottom in a picture of this size, at least one pixel wide and high."""
+        """Left, top, right and bottom in pixels of a picture of this size; at least one pixel wide and high."""
         left, top = min(round(self.left * width), width - 1), min(round(self.top * height), height - 1)
         return left, top, max(round(self.right * width), left + 1), max(round(self.bottom * height), top + 1)
 
 
 def boxes(text: str) -> list[Box]:
-    """The boxes that `text` names, each once, in its order; what has no area or lies outside is none."""
+    """The boxes in `text`, in order and without duplicates; boxes without area or outside the picture are ignored."""
     found = (Box(*map(float, match.groups())) for match in _BOX.finditer(text))
     return list(dict.fromkeys(b for b in found if 0 <= b.left < b.right <= 1 and 0 <= b.top < b.bottom <= 1))
 
 
 def draw(data: bytes, found: Sequence[Box]) -> bytes:
-    """The picture in `data` with a frame around each box, as JPEG; a tiny or very thin picture is enlarged or
-    stretched, so that frames leave something of it. Raises ImageError as `images.prepare` does."""
+    """The picture in `data` with a frame around each box, as JPEG. A tiny or very thin picture is enlarged or stretched
+    first, because frames would cover it. Raises ImageError as `images.prepare`."""
     from PIL import ImageDraw
 
     picture = images.decode(data)
     longest = max(_LEAST, *picture.size)
     sides = (max(round(side * longest / max(picture.size)), longest // _THIN, _LEAST // 4) for side in picture.size)
-    picture = picture.resize((next(sides), next(sides)))  # to its own size, as a rule, which changes nothing
+    picture = picture.resize((next(sides), next(sides)))  # usually its own size, which changes nothing
     pen = ImageDraw.Draw(picture)
     line = max(2, round(max(picture.size) * _LINE))
     for number, box in enumerate(found):
         left, top, right, bottom = box.pixels(*picture.size)
-        # Around the box, so that nothing in it is covered; white below the colour is seen on any ground.
+        # The frame is around the box, so that it covers nothing in it; the white rim is visible on any background.
         for far, colour in ((2 * line, "white"), (line, COLOURS[number % len(COLOURS)])):
             around = (
                 max(left - far, 0), max(top - far, 0),

@@ -1,6 +1,6 @@
-"""A picture changed by a person before it is asked about: turned, cut to a part; and the picture as the model gets it.
+"""Edit a picture before it is sent (rotate, crop), and preview it as the model sees it.
 
-In: the bytes of a picture. Out: the bytes of a new one, in the same format; `images.prepare` takes them.
+In: the bytes of a picture. Out: the bytes of a new one in the same format, as input for `images.prepare`.
 This file does not know conversations or front ends.
 """
 
@@ -12,7 +12,7 @@ from impchat.images.boxes import Box
 
 
 def turn(data: bytes, quarters: int) -> bytes:
-    """The picture turned clockwise by so many quarters. Raises ImageError as `images.prepare`."""
+    """Rotate the picture clockwise by `quarters` x 90 degrees. Raises ImageError as `images.prepare`."""
     import PIL.Image
 
     turns = PIL.Image.Transpose
@@ -22,22 +22,22 @@ def turn(data: bytes, quarters: int) -> bytes:
 
 
 def cut(data: bytes, part: Box) -> bytes:
-    """The part of the picture. Raises ImageError as `images.prepare`."""
+    """Crop the picture to `part`. Raises ImageError as `images.prepare`."""
     pixels = images.decode(data)
     return images.encode(pixels.crop(part.pixels(*pixels.size)), _kind(data))
 
 
 def seen(data: bytes, size: int, aspect: Aspect) -> bytes:
-    """What a model whose eyes take `size` pixels gets of the picture, as PNG. Raises ImageError as `images.prepare`."""
+    """The picture as a model with an input of `size` pixels sees it, as PNG. Raises ImageError as `images.prepare`."""
     import numpy as np
     import PIL.Image
 
-    half = (0.5, 0.5, 0.5)  # with it the values lie in -1 to 1
+    half = (0.5, 0.5, 0.5)  # maps values to -1..1
     values = images.model_input(data, size, aspect, half, half)[0].transpose(1, 2, 0)
     levels = np.clip((values + 1) * 127.5 + 0.5, 0, 255).astype(np.uint8)
     return images.encode(PIL.Image.fromarray(levels), "PNG")
 
 
 def _kind(data: bytes) -> str:
-    """Drawings stay without loss."""
+    """The format to encode in: drawings stay lossless."""
     return "PNG" if data.startswith(b"\x89PNG") else "JPEG"

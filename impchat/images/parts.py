@@ -1,8 +1,8 @@
-"""The parts of a picture file that make the picture; all others are left out before a decoder reads the file.
+"""The parts of a picture file that are needed to decode it; all others are removed before a decoder reads the file.
 
-In: the bytes of a PNG, JPEG or WebP file. Out: the bytes to decode. Metadata are dropped anyway, so nothing in them may
-cost memory or spoil a whole picture: a wrong checksum, a text of many megabytes, an end that was cut off. What the
-picture itself is made of is left as it is, damage included.
+In: the bytes of a PNG, JPEG or WebP file. Out: the bytes to decode. Metadata are dropped anyway, so nothing in them (a
+wrong checksum, a text of many megabytes, a truncated end) may use memory or make a complete picture unusable. The
+picture data are kept as they are, damage included.
 This file does not know how pictures are decoded.
 """
 
@@ -19,18 +19,18 @@ from impchat import settings
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What is to be decoded."""
+    """The bytes to decode, and what the decoder needs to know about them."""
 
     data: bytes = field(repr=False)
     profile: bytes | None = None  # the ICC profile of a PNG, which is not in `data`
-    one_scan: bool = False  # a JPEG that can be decoded at a fraction of its size without being held as a whole
-    # Only for a JPEG without its end mark, which decoders fill up silently: the same file with other data at its end.
-    # The picture is complete if both give the same pixels.
+    one_scan: bool = False  # a JPEG that can be decoded at reduced size, without holding all its pixels
+    # Only for a JPEG without an end marker, whose missing pixels decoders fill in silently: the same file with
+    # different data at its end. The picture is complete if both decode to the same pixels.
     probe: bytes | None = field(default=None, repr=False)
 
 
 def parts(data: bytes, kind: str) -> Parts:
-    """The parts of `data`, a file of the format `kind`. Raises ValueError if a part of a PNG's picture is damaged."""
+    """The parts of `data`, a file of the format `kind`. Raises ValueError if picture data of a PNG are damaged."""
     if kind == "PNG":
         return _png(data)
     if kind == "JPEG":
@@ -40,15 +40,15 @@ def parts(data: bytes, kind: str) -> Parts:
     return Parts(data)
 
 
-_PNG_TURNS = (b"Raw profile type exif", b"XML:com.adobe.xmp")  # texts that may say which side is up
-_PNG_TRANSPARENT = {0: 2, 2: 6, 3: 1}  # colour type in the header -> least bytes of the transparent colour
-_TEXT_BYTES = 2**20  # of such a text, unpacked; Pillow's limit
+_PNG_TURNS = (b"Raw profile type exif", b"XML:com.adobe.xmp")  # keywords of texts that may hold the orientation
+_PNG_TRANSPARENT = {0: 2, 2: 6, 3: 1}  # colour type in the header -> minimum bytes of the transparent colour
+_TEXT_BYTES = 2**20  # limit for such a text, decompressed; the same as Pillow's
 
 
 def _png(data: bytes) -> Parts:
-    """The critical chunks, the transparent colour and what says which side is up, with the ICC profile apart.
+    """Keep the critical chunks, the transparent colour and the orientation; return the ICC profile separately.
 
-    A critical chunk that is there as a whole must have its checksum; of all others, broken ones are left out."""
+    A complete critical chunk with a wrong checksum raises ValueError; other damaged chunks are dropped."""
     if len(data) < 33:  # signature and header
         raise ValueError("no header")
     view = memoryview(data)
@@ -61,7 +61,7 @@ def _png(data: bytes) -> Parts:
         whole = end <= len(data)
         intact = whole and zlib.crc32(view[place + 4 : end - 4]) == int.from_bytes(view[end - 4 : end], "big")
         body = view[place + 8 : end - 4]
-        if not name[0] & 0x20:  # a capital letter: critical
+        if not name[0] & 0x20:  # uppercase letter: critical
             if whole and not intact and name != b"IEND":
                 raise ValueError(f"wrong checksum of {name!r}")
             kept.append(view[place:end])
@@ -83,12 +83,12 @@ def _png(data: bytes) -> Parts:
 
 
 def _text(name: bytes, body: bytes) -> tuple[bytes, bytes | None]:
-    """Keyword and text of a tEXt, zTXt or iTXt chunk; None for a text that cannot be read or is too long."""
+    """Keyword and text of a tEXt, zTXt or iTXt chunk; the text is None if it is unreadable or too long."""
     key, _, rest = body.partition(b"\0")
     packed = name == b"zTXt"
     if name == b"iTXt":
         packed = rest[:1] == b"\1"
-        rest = b"\0" + rest[2:].partition(b"\0")[2].partition(b"\0")[2]  # without language and translated keyword
+        rest = b"\0" + rest[2:].partition(b"\0")[2].partition(b"\0")[2]  # skip language and translated keyword
     if name != b"tEXt":
         rest = rest[1:]
     if packed:
@@ -97,7 +97,8 @@ def _text(name: bytes, body: bytes) -> tuple[bytes, bytes | None]:
 
 
 def _unpacked(packed: bytes, limit: int) -> bytes | None:
-    """What zlib packed; None for more than `limit` bytes, of which no more are unpacked, or for broken data."""
+    """Decompress zlib data; None if they are broken or longer than `limit` bytes. Decompresses at most `limit` + 1
+    bytes."""
     try:
         unpacked = zlib.decompressobj().decompress(packed, limit + 1)
     except zlib.error:
@@ -109,25 +110,25 @@ def _chunk(name: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
-_JPEG_KEPT = (  # marker, beginning and least length of the application segments that matter
-    (0xE0, b"JFIF\0", 14),  # with the next but two: which colours the components are
+_JPEG_KEPT = (  # marker, first bytes and minimum length of the application segments that matter
+    (0xE0, b"JFIF\0", 14),  # JFIF and Adobe define the colour space of the components
     (0xE1, b"Exif\0\0", 14),
-    (0xE1, b"http://ns.adobe.com/xap/1.0/\0", 29),  # may say which side is up
+    (0xE1, b"http://ns.adobe.com/xap/1.0/\0", 29),  # may hold the orientation
     (0xE2, b"ICC_PROFILE\0", 15),
     (0xEE, b"Adobe", 12),
 )
-_NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # after a scan; FF 00 and restart marks belong to it
+_NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # ends a scan; FF 00 and restart markers do not
 _END = b"\xff\xd9"
 _PIECE = bytes(byte for byte in random.Random(1).randbytes(512) if byte != 0xFF)
-# Data for whatever a scan may lack, also for one that was cut at a restart mark, of which there are eight.
+# Fills whatever a scan lacks, even if it was truncated at one of the eight restart markers.
 _MORE_SCAN = _PIECE + b"".join(bytes((0xFF, 0xD0 + n % 8)) + _PIECE for n in range(16))
 
 
 def _jpeg(data: bytes) -> Parts:
-    """The file without the application segments and comments that nothing is read from, and with its end mark."""
+    """Keep only the application segments that are used, drop comments, and add a missing end marker."""
     kept = [data[:2]]
-    layers: list[int] = []  # the components' ids
-    seen: dict[int, set[int]] = {}  # component -> coefficients that scans have brought in full
+    layers: list[int] = []  # component ids
+    seen: dict[int, set[int]] = {}  # component -> coefficients that scans have completed
     progressive = one_scan = False
     place = first_scan = 2
     while True:
@@ -136,10 +137,10 @@ def _jpeg(data: bytes) -> Parts:
         marker, length = data[place + 1 : place + 2], int.from_bytes(data[place + 2 : place + 4], "big")
         end = place + 2 + length
         body = data[place + 4 : end]
-        lone = not marker or marker[0] in (0x00, 0x01, *range(0xD0, 0xDA))  # has no length
+        lone = not marker or marker[0] in (0x00, 0x01, *range(0xD0, 0xDA))  # marker without a length
         if data[place : place + 1] != b"\xff" or lone or length < 2 or end > len(data):
             if not seen:
-                return Parts(data)  # nothing of the picture yet: the decoder decides
+                return Parts(data)  # no picture data so far: leave it to the decoder
             break
         if marker[0] in range(0xC0, 0xD0) and marker[0] not in (0xC4, 0xC8, 0xCC):
             layers = list(body[6::3])
@@ -171,7 +172,7 @@ def _jpeg(data: bytes) -> Parts:
     if _END in data[place:]:
         return Parts(b"".join(kept) + data[first_scan:])
     scans = data[first_scan:place]
-    # Failed downloads leave zeros; the last byte or two of a whole scan may be zeros as well.
+    # Failed downloads leave zeros; the last one or two bytes of a complete scan may be zeros as well.
     bare = scans[: len(scans.rstrip(b"\0")) + 2].removesuffix(b"\xff")
     head = b"".join(kept)
     if not all(len(seen.get(layer, ())) == 64 for layer in layers):
@@ -184,13 +185,13 @@ _WEBP_METADATA = {b"ICCP": 0x20, b"EXIF": 0x08, b"XMP ": 0x04}  # and their flag
 
 
 def _webp(data: bytes) -> bytes:
-    """The file's known chunks; metadata and later frames that were cut off are left out."""
+    """Keep the file's known chunks; truncated metadata and truncated later frames are dropped."""
     kept: list[bytes] = []
     flags = 0
     place = 12
     while place + 8 <= len(data):
         name, length = struct.unpack_from("<4sI", data, place)
-        if not name.replace(b" ", b"").isalnum():  # garbage: a chunk that is damaged, or what follows the file
+        if not name.replace(b" ", b"").isalnum():  # garbage: a damaged chunk, or data after the file
             if place < 8 + int.from_bytes(data[4:8], "little"):
                 return data
             break

@@ -1,9 +1,8 @@
-"""`impchat models add`: a language model and its mmproj, both GGUF, become a bundle.
+"""`impchat models add`: make a bundle of a language model and its mmproj, both GGUF files.
 
 In: two files that llama.cpp can run, of any family. Out: a bundle, with the chat template of the language model as
-fixed strings. The files are hard-linked, because they are gigabytes that nobody changes in place; where they lie on
-another disk they are copied.
-This file does not know what is in the files beyond their heads; `trial` runs them.
+fixed strings. The files are hard-linked, because they are large and never changed in place; if they are on another
+disk, they are copied. This file reads only the files' headers; `trial` runs the models.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from impchat.models.turns import Turns
 
 LANGUAGE_FILE = "language.gguf"
 MMPROJ_FILE = "mmproj.gguf"
-# For files that carry no chat template: name -> whose strings, and the marker that ends an answer (None: eos)
+# For files without a chat template: name -> its strings, and the marker that ends an answer (None: eos)
 TEMPLATES: dict[str, tuple[str, str | None]] = {
     "vicuna": ("phi2", None),
     "qwen": ("qwen", "<|im_end|>"),
@@ -41,17 +40,17 @@ def add(
 ) -> bundle.Bundle:
     """Make a bundle of two GGUF files at `target` (see `bundle.place`) and return it.
 
-    `name`: for people; None: what the language model calls itself. `template`: one of `TEMPLATES`, None: the chat
-    template that the language model carries.
+    `name`: for display; None: the name in the language model's header. `template`: one of `TEMPLATES`; None: the chat
+    template in the language model's header.
     Raises SettingsError: "convert.id", "add.template_unknown"; ModelError: "add.not_language", "add.not_mmproj",
-    "add.architecture" (llama.cpp does not know it), "add.no_template", "add.template_unfit", and those of
-    `header.read`, `trial.run`, `turns.derive` and `bundle.place`; EngineError as `trial.run`."""
+    "add.architecture" (unknown to llama.cpp), "add.no_template", "add.template_unfit", and those of `header.read`,
+    `trial.run`, `turns.derive` and `bundle.place`; EngineError as `trial.run`."""
     if not bundle.is_id(id):
         raise SettingsError("convert.id", value=id)
     if template is not None and template not in TEMPLATES:
         raise SettingsError("add.template_unknown", value=template, allowed=", ".join(TEMPLATES))
     names = (language.name, mmproj.name)
-    language, mmproj = language.resolve(), mmproj.resolve()  # a download is often a link into a cache, to a hash
+    language, mmproj = language.resolve(), mmproj.resolve()  # a download is often a link into a cache
     said, eyes = header.read(language), header.read(mmproj)
     if said.get("general.architecture") == "clip":
         raise ModelError("add.not_language", path=str(language))
@@ -61,7 +60,7 @@ def add(
     tried = _tried(language, mmproj, size, said)
     spoken = _turns(said, tried, language, template)
     described = _describe(said, eyes, tried, spoken, size)
-    default_system = None if template == "vicuna" else ""  # theirs says what it needs; Vicuna's is ours
+    default_system = None if template == "vicuna" else ""  # Vicuna's is settings.SYSTEM; others have their own
     described = replace(
         described,
         path=target,
@@ -96,7 +95,7 @@ def _size(eyes: dict[str, Any], mmproj: Path) -> int:
 
 
 def _turns(said: dict[str, Any], tried: Trial, language: Path, template: str | None) -> Turns:
-    """The chat template, with what stands around a picture."""
+    """The chat template, with the strings and tokens around a picture."""
     specials = tried.specials
     if template is not None:
         known, end = TEMPLATES[template]
@@ -118,7 +117,7 @@ def _turns(said: dict[str, Any], tried: Trial, language: Path, template: str | N
 
 
 def _describe(said: dict[str, Any], eyes: dict[str, Any], tried: Trial, spoken: Turns, size: int) -> bundle.Bundle:
-    """The manifest, but for what the caller chooses."""
+    """The manifest, without the fields that the caller chooses."""
     bos = tried.specials.get(tried.bos, "")
     writes_bos = bool(bos) and str(spoken.template.alone).startswith(bos)
     first = next((t for t in tried.ends if tried.specials[t] == spoken.end), tried.eos)
@@ -155,7 +154,7 @@ def _describe(said: dict[str, Any], eyes: dict[str, Any], tried: Trial, spoken: 
 
 
 def _sampling(said: dict[str, Any]) -> Sampling:
-    """What the file recommends, as far as it says so and it can be followed."""
+    """The sampling values that the file recommends and that are in range; defaults for the others."""
     values: dict[str, Any] = {}
     for ours, theirs in _SAMPLING.items():
         value = said.get(f"general.sampling.{theirs}")
@@ -166,7 +165,7 @@ def _sampling(said: dict[str, Any]) -> Sampling:
 
 
 def _triple(values: Any) -> tuple[float, float, float]:
-    """For people: llama.cpp itself reads them in the file."""
+    """For display only: llama.cpp itself reads these values from the file."""
     if not isinstance(values, list) or len(values) != 3:
         return (0.5, 0.5, 0.5)
     first, second, third = (round(float(v), 6) for v in values)

@@ -1,6 +1,6 @@
-"""What is known of each model before it is on this machine: the Imp family and the demo.
+"""What is known about models before they are on this machine: the Imp family and the demo.
 
-In: a model's id. Out: an `Entry`: its name, licence, source, sizes and the defaults that go into its bundle's manifest.
+In: a model's id. Out: an `Entry`: its name, licence, source, sizes and the defaults for its bundle's manifest.
 This file does not know which models are on disk.
 """
 
@@ -16,31 +16,31 @@ from impchat.messages import Sampling
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A model by its id. The sizes are computed from the published shapes; 0: not known."""
+    """A model of the catalogue. Sizes are computed from the published shapes; 0: unknown."""
 
     id: str
-    name: str  # for people
+    name: str  # for display
     licence: str
-    source: str  # where its checkpoint comes from; a repository of the hub where `download_bytes` is above 0
+    source: str  # of its checkpoint; a repository of the hub if `download_bytes` is not 0
     sampling: Sampling = field(default_factory=Sampling)
     context_tokens: int = settings.CONTEXT_TOKENS
     demo: bool = False
     family: str = ""  # of the language model
     template: str = ""  # of the prompt
     image_size: int = 0  # pixels, both sides
-    parameters: int = 0  # language model, eyes and projector
+    parameters: int = 0  # language model, vision encoder and projector
     download_bytes: int = 0  # of the checkpoint, in 16 bits
-    bundle_bytes: int = 0  # of the bundle in the default types, about
+    bundle_bytes: int = 0  # of the bundle in the default types, approximate
     cache_bytes: int = 0  # of the KV cache for one token of context, in 16 bits
 
     @property
     def word(self) -> str:
-        """What `impchat models pull` takes for it."""
+        """The argument of `impchat models pull` for it."""
         return self.id if self.id in ENTRIES else self.source
 
 
 def _licence(language: str) -> str:
-    """The terms of a model whose language part comes from `language`. The text is what a person accepts."""
+    """The licence of a model whose language model is `language`: the text that the user accepts."""
     return f"research use only: CC BY NC 4.0 data; LLaVA, SigLIP, {language} and GPT-4 terms"
 
 
@@ -68,7 +68,7 @@ ENTRIES = {
             "Imp demo @196",
             "Apache-2.0",
             "python -m tools.demo_model.train",
-            # It has learned short answers to questions about drawn shapes: the likeliest words are the right ones.
+            # It is trained on short answers to questions about drawn shapes: the likeliest words are right.
             sampling=Sampling(temperature=0.0, max_tokens=256),
             demo=True,
         ),
@@ -80,7 +80,7 @@ ENTRIES = {
             "Imp-v1.5-2B @384",
             _licence("Qwen1.5"),
             "MILVLG/Imp-v1.5-2B-Qwen1.5",
-            context_tokens=2560,  # a picture takes 729 of them; it was trained with so many
+            context_tokens=2560,  # a picture takes 729 of them; it was trained with this many
             family="qwen2",
             template="qwen",
             image_size=384,
@@ -94,7 +94,7 @@ ENTRIES = {
             "Imp-v1.5-4B @384",
             _licence("Phi-3"),
             "MILVLG/Imp-v1.5-4B-Phi3",
-            context_tokens=2047,  # its sliding window, which llama.cpp does not know
+            context_tokens=2047,  # its sliding window, which llama.cpp does not support
             family="phi3",
             template="phi3",
             image_size=384,
@@ -114,17 +114,17 @@ def memory_bytes(
     slots: int = settings.SLOTS,
     packed: bool = True,
 ) -> int:
-    """About how much memory a bundle of this size takes while it runs: its files, the KV cache of all slots at this
-    context, and the rest of the program with its work space. `packed`: see `engines.vision.OnnxVision`."""
+    """Approximate memory that a bundle of this size takes while it runs: its files, the KV cache of all slots at this
+    context, and the rest of the program with its buffers. `packed`: see `engines.local.vision.OnnxVision`."""
     cache = entry.cache_bytes if entry else 0
     beside = settings.MEMORY_BESIDE_MODEL_BYTES if packed else settings.MEMORY_BESIDE_UNPACKED_BYTES
     return bundle_bytes + cache * context_tokens * slots + beside
 
 
 def find(text: str) -> Entry:
-    """The entry with this id; of `OWNER/NAME`, a repository of the hub, one with plain defaults.
+    """The entry with this id; for `OWNER/NAME`, a repository of the hub, an entry with plain defaults.
 
-    Raises ModelError "model.not_in_catalogue" where it is neither, or the demo, which nobody needs to get."""
+    Raises ModelError "model.not_in_catalogue" if it is neither, or the demo, which needs no download."""
     if text in ENTRIES and not ENTRIES[text].demo:
         return ENTRIES[text]
     known = next((entry for entry in ENTRIES.values() if entry.source == text), None)
@@ -132,7 +132,7 @@ def find(text: str) -> Entry:
         return known
     owner, _, name = text.partition("/")
     if is_id(owner) and is_id(name):
-        id = f"{owner}-{name}" if name in ENTRIES else name  # a copy of somebody else never takes a known name
+        id = f"{owner}-{name}" if name in ENTRIES else name  # a copy by another owner never takes a known name
         return Entry(id, name, f"the terms on the page of {text}", text)
     known_ids = ", ".join(entry.id for entry in ENTRIES.values() if not entry.demo)
     raise ModelError("model.not_in_catalogue", model=text, known=known_ids)

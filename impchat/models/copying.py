@@ -1,8 +1,8 @@
-"""A whole bundle from elsewhere: a paired computer, or any address whose manifest's hash is known.
+"""Copy a whole bundle from a paired computer, or from any address if the hash of its manifest is known.
 
-In: where its manifest lies and that file's SHA-256, which answers for all other files. Out: the bundle in the data
-folder, at its place when it is whole. What was fetched stays in the work folder beside it, whatever ends the copy, and
-the next one goes on from there, down to the part of a file.
+In: the address of its manifest and that file's SHA-256, which authenticates all other files. Out: the bundle in the
+data folder, which appears at its place when it is complete. Downloaded data stay in the work folder next to it if the
+copy is interrupted; the next copy resumes there, even within a file.
 This file does not know who offers a bundle.
 """
 
@@ -30,7 +30,7 @@ from impchat.texts import size
 if TYPE_CHECKING:
     import httpx
 
-_NOTE = "copy.json"  # in the work folder: where the copy comes from
+_NOTE = "copy.json"  # in the work folder: the source of the copy
 _PARTIAL = ".partial"
 _BLOCK_BYTES = 1 << 18
 _MANIFEST_BYTES = 1 << 20
@@ -38,16 +38,16 @@ _MANIFEST_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a bundle's files lie: `base` + "/" + their names."""
+    """The address of a bundle's files: `base` + "/" + file name."""
 
     base: str
     sha256: str  # of the manifest
-    server: str = ""  # id of the paired computer that has it; "": anybody may fetch it
+    server: str = ""  # id of the paired computer that has it; "": a public address
 
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """A copy that was begun."""
+    """A copy that was started and not finished."""
 
     id: str
     name: str
@@ -56,13 +56,13 @@ class Unfinished:
     total: int
 
 
-Watch = Callable[[int, int], None]  # bytes that are here, bytes of all
+Watch = Callable[[int, int], None]  # (bytes already here, bytes in total)
 
 
 def source(address: str, sha256: str) -> Source:
-    """The bundle whose manifest a person names by address and SHA-256.
+    """The bundle that a user names by its manifest's address and SHA-256.
 
-    Raises ModelError "copy.address" where one of them cannot be such."""
+    Raises ModelError "copy.address" if one of them is not valid."""
     address, sha256 = address.strip(), sha256.strip().lower()
     if not re.fullmatch(r"https?://[^\s/]+/\S+", address) or not re.fullmatch(r"[0-9a-f]{64}", sha256):
         raise ModelError("copy.address")
@@ -70,22 +70,22 @@ def source(address: str, sha256: str) -> Source:
 
 
 def unfinished(data: Path) -> list[Unfinished]:
-    """The copies that were begun in the data folder `data` and neither ended nor given up."""
+    """The copies in the data folder `data` that were started and neither finished nor discarded."""
     found = []
     for note in sorted(paths.models_dir(data).glob(f".*.part/{_NOTE}")):
         try:
             kept = json.loads(note.read_text(encoding="utf-8"))
             done = sum(path.stat().st_size for path in note.parent.iterdir() if path.name != _NOTE)
             found.append(Unfinished(kept["id"], kept["name"], Source(**kept["source"]), done, kept["total"]))
-        except (OSError, ValueError, KeyError, TypeError):  # half a note: the next copy begins anew
+        except (OSError, ValueError, KeyError, TypeError):  # an incomplete note: the next copy starts over
             continue
     return found
 
 
 def copy(data: Path, source: Source, http: httpx.Client, watch: Watch, stop: threading.Event) -> Bundle | None:
-    """Fetch what is not here yet; None where `stop` was set. `http`: a client that may ask for the files.
+    """Fetch what is missing and return the bundle; None if `stop` was set. `http`: a client with access to the files.
 
-    Raises ModelError "copy.unreachable" (the next copy goes on), "copy.refused" (no longer paired), "copy.corrupt",
+    Raises ModelError "copy.unreachable" (the next copy resumes), "copy.refused" (no longer paired), "copy.corrupt",
     "copy.strange", "download.no_space", "model.busy", "model.target_occupied", "model.target_unwritable", and those of
     `bundle.load`."""
     with _told(source):
@@ -128,7 +128,7 @@ def _manifest(http: httpx.Client, source: Source) -> bytes:
     try:
         values = json.loads(data)
         names = [values["id"], *(file["name"] for file in values["files"].values())]
-        if not all(bundles.is_id(name) for name in names):  # none may lead out of the folder
+        if not all(bundles.is_id(name) for name in names):  # none may name a file outside the folder
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise ModelError("copy.strange", base=source.base) from exc
@@ -136,7 +136,7 @@ def _manifest(http: httpx.Client, source: Source) -> bytes:
 
 
 def _begin(part: Path, source: Source, values: dict[str, Any], manifest_bytes: int) -> None:
-    """Go on in the work folder where it was begun with the same manifest; else empty it."""
+    """Keep the work folder if it was started with the same manifest; otherwise empty it."""
     note = {
         "id": values["id"],
         "name": values["name"],
@@ -156,7 +156,7 @@ def _begin(part: Path, source: Source, values: dict[str, Any], manifest_bytes: i
 def _fetch(
     http: httpx.Client, url: str, place: Path, length: int, watch: Callable[[int], None], stop: threading.Event
 ) -> bool:
-    """Whether the file is here in its full length; False: stopped."""
+    """Fetch the file to its full length and return True; False if stopped."""
     half = place.with_name(place.name + _PARTIAL)
     if place.is_file():
         watch(length)
@@ -195,7 +195,7 @@ def _check_room(part: Path, needed: int) -> None:
 
 @contextmanager
 def _told(source: Source) -> Iterator[None]:
-    """Errors of the connection become ModelError: what was fetched is kept."""
+    """Turn connection errors into ModelError; what was fetched is kept."""
     import httpx
 
     try:
@@ -208,7 +208,7 @@ def _told(source: Source) -> Iterator[None]:
 
 
 def forget(data: Path, id: str) -> None:
-    """Give an unfinished copy up. Raises ModelError "model.busy", "model.target_unwritable"."""
+    """Discard an unfinished copy. Raises ModelError "model.busy", "model.target_unwritable"."""
     part = bundles.work_folder(paths.models_dir(data) / id)
     with library.busy(data, id), bundles.writing(part):
         if part.exists():
@@ -216,7 +216,7 @@ def forget(data: Path, id: str) -> None:
 
 
 def connection() -> httpx.Client:
-    """For an address that anybody may ask."""
+    """A client for public addresses."""
     import httpx
 
     waits = httpx.Timeout(settings.DOWNLOAD_TIMEOUT_S)

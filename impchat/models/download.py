@@ -1,13 +1,13 @@
-"""`impchat models pull`: a model of the family from the hub, as a bundle.
+"""`impchat models pull`: download a model of the family from the hub and make it a bundle.
 
-In: an entry of the catalogue and the data folder. Out: a bundle, which appears at its place when it is whole; on the
-way there the checkpoint's files, each converted and deleted before the next one is fetched, so that checkpoint and
-bundle never need the disk together.
-A pull stays with the commit of the repository that it began with, and whatever ends it, the next pull goes on where it
-was: the checkpoint's folder holds what was fetched, down to the part of a file, and `Conversion` what was converted.
-This file does not know tensors; and of the hub's client it takes the session (proxies, HF_ENDPOINT, HF_TOKEN,
-HF_HUB_OFFLINE), the description of a repository and of a file, and the errors. The client's own downloads begin a file
-anew after a kill, and it writes to the terminal by itself.
+In: an entry of the catalogue and the data folder. Out: a bundle, which appears at its place when it is complete. Each
+file of the checkpoint is converted and deleted before the next one is fetched, so that the disk never has to hold the
+whole checkpoint and the bundle together. A pull keeps to the repository's commit that it started with. If it is
+interrupted, the next pull resumes: the checkpoint's folder has what was fetched, down to part of a file, and
+`Conversion` has what was converted.
+This file does not know tensors. From the hub's client it uses the session (proxies, HF_ENDPOINT, HF_TOKEN,
+HF_HUB_OFFLINE), the metadata of repositories and files, and the errors, but not its downloads: these restart a file
+after a kill, and print to the terminal.
 """
 
 from __future__ import annotations
@@ -35,18 +35,19 @@ from impchat.texts import size
 
 _BLOCK_BYTES = 1 << 20
 _WEIGHTS, _INDEX = ".safetensors", "model.safetensors.index.json"
-# Configuration, tokenizer, index and weights; in folders configuration alone (siglip-so400m-patch14-196 has the eyes').
+# Configuration, tokenizer, index and weights; from subfolders only configuration (siglip-so400m-patch14-196 has that of
+# the vision encoder).
 _WANTED = re.compile(r"[\w-][^/\\]*\.(json|txt|model|safetensors)|[\w-][^/\\]*/[\w-][^/\\]*\.json")
-_PARTIAL = ".partial"  # behind the name of a file that is being fetched
+_PARTIAL = ".partial"  # suffix of a file that is being fetched
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a pull is. "fetch": `done` of `total` bytes of the whole checkpoint are here or already converted;
-    "convert" and "finish" say only what is done now."""
+    """The progress of a pull. "fetch": `done` of `total` bytes of the whole checkpoint are fetched or already
+    converted; "convert" and "finish" only name the current step."""
 
     stage: Literal["fetch", "convert", "finish"]
-    file: str  # of the checkpoint; empty at "finish"
+    file: str  # of the checkpoint; empty for "finish"
     done: int
     total: int
 
@@ -60,7 +61,7 @@ class _File:
 
     name: str
     bytes: int
-    etag: str  # sha256 of the content where the hub keeps it as a large file, else git's sha1
+    etag: str  # sha256 of the content if the hub stores it as a large file, else git's sha1
 
     @property
     def is_weights(self) -> bool:
@@ -68,8 +69,8 @@ class _File:
 
     @property
     def digest(self) -> hashlib._Hash | None:
-        """What the content is to be fed to, for the etag to come out; None where the etag is no hash, or weights would
-        be checked by sha1."""
+        """The hash object that yields the etag when fed the content; None if the etag is no hash, or if weights would
+        be checked by sha1 only."""
         if re.fullmatch(r"[0-9a-f]{64}", self.etag):
             return hashlib.sha256()
         if re.fullmatch(r"[0-9a-f]{40}", self.etag) and not self.is_weights:
@@ -79,11 +80,11 @@ class _File:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What a pull began with and stays with."""
+    """The choices that a pull starts with and keeps when it resumes."""
 
     source: str
     commit: str
-    language: str  # types, exact ones
+    language: str  # resolved type
     vision: str
     files: tuple[_File, ...]
 
@@ -102,14 +103,14 @@ def pull(
     keep_source: bool = False,
     watch: Watch = lambda _: None,
 ) -> Bundle:
-    """Download `entry` into the data folder `data`, or go on with a download of it, and return its bundle.
+    """Download `entry` into the data folder `data`, or resume its download, and return its bundle.
 
-    `language` and `vision`: as `convert` takes them; None: those of the unfinished download, or the defaults. A bundle
-    that is there already, of the hub's current commit and of these types, is returned as it is. `keep_source`: leave
-    the checkpoint in `paths.checkpoints_dir`. `watch` is told the progress, from the thread of this call.
-    Raises ModelError "download.…" and "model.busy", one sentence for each thing that can go wrong on the way; as
-    `Conversion` does for a checkpoint that cannot be converted."""
-    # Read when the client is imported: what it tells the hub is its own and Python's version, no more.
+    `language` and `vision`: as in `convert`; None: those of the unfinished download, or the defaults. An existing
+    bundle of the hub's current commit and these types is returned as it is. `keep_source`: keep the checkpoint in
+    `paths.checkpoints_dir`. `watch` receives the progress on the calling thread.
+    Raises ModelError "download.…" and "model.busy", a code for each thing that can go wrong; as `Conversion` for a
+    checkpoint that cannot be converted."""
+    # Read when the client is imported. It then sends the hub only its own version and Python's.
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     with library.busy(data, entry.id):
         return _Pull(entry, data, keep_source, watch).run(language, vision)
@@ -126,12 +127,12 @@ class _Pull:
 
     def run(self, language: str | None, vision: str | None) -> Bundle:
         if begun := self._resume(language, vision):
-            # A bundle of just that plan: the process ended right behind the last step.
+            # a bundle of exactly this plan: the process ended after the last step
             made = self._there(begun) or self._convert(begun)
         else:
             plan = self._begin(language, vision)
             if there := self._there(plan):
-                with suppress(OSError):  # empty where an earlier pull ended in its very last step
+                with suppress(OSError):  # empty if an earlier pull ended in its last step
                     self._folder.rmdir()
                 return there
             self._make_folder(plan)
@@ -143,7 +144,7 @@ class _Pull:
         from impchat.models.convert import Conversion
 
         self._total = sum(file.bytes for file in plan.files)
-        # The names of tensors stand in the index, or in the one file of weights.
+        # Tensor names are in the index, or in the only weight file.
         first = [file for file in plan.files if not file.is_weights or plan.is_single]
         _check_room(self._target, sum(map(self._missing, first)))
         for file in first:
@@ -180,7 +181,7 @@ class _Pull:
     # The plan
 
     def _resume(self, language: str | None, vision: str | None) -> _Plan | None:
-        """What an unfinished download began with. Raises ModelError "download.other_types" for other types than its."""
+        """The plan of an unfinished download. Raises ModelError "download.other_types" if it has other types."""
         try:
             values = json.loads((self._folder / library.PULL).read_text(encoding="utf-8"))
             plan = _Plan(**values | {"files": tuple(_File(**file) for file in values["files"])})
@@ -193,7 +194,7 @@ class _Pull:
         return plan
 
     def _begin(self, language: str | None, vision: str | None) -> _Plan:
-        """Ask the hub for the current commit and its files."""
+        """A new plan, with the hub's current commit and its files."""
         source = self._entry.source
         with _told(source):
             commit, names = _look(source)
@@ -206,7 +207,7 @@ class _Pull:
         return _Plan(source, commit, language, vision, files)
 
     def _old(self) -> Bundle | None:
-        """A bundle that an earlier pull from the same repository made."""
+        """The bundle that an earlier pull from the same repository made."""
         try:
             old = bundles.load(self._target)
         except ModelError:
@@ -214,15 +215,15 @@ class _Pull:
         return old if old.source == self._entry.source else None
 
     def _there(self, plan: _Plan) -> Bundle | None:
-        """The bundle that `plan` would make, where it is at its place already."""
+        """The bundle that `plan` would make, if it already exists."""
         old = self._old()
         if old is None or old.revision != plan.commit or old.files["language"].type != plan.language:
             return None
-        # Eyes that lose too much in 8 bits are written in 16: those would come out again.
+        # A vision encoder that loses too much in 8 bits is written in 16; that would happen again.
         return old if old.files["vision"].type in (plan.vision, {"int8": "fp16"}.get(plan.vision)) else None
 
     def _make_folder(self, plan: _Plan) -> None:
-        """Begin: what another commit left is taken away, whole files that were kept stay; `_fetch` reads them again."""
+        """Start a download: remove files of another commit, keep complete ones; `_fetch` checks these again."""
         names = {file.name for file in plan.files}
         with _room(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -241,7 +242,7 @@ class _Pull:
             beside.replace(self._folder / library.PULL)
 
     def _clean(self) -> None:
-        """The bundle is at its place: the plan is done, and the checkpoint goes unless it is to be kept."""
+        """Remove the plan once the bundle is in place, and the checkpoint unless it is to be kept."""
         shutil.rmtree(bundles.work_folder(self._target), ignore_errors=True)
         if not self._keep:
             for path in self._folder.iterdir():
@@ -249,19 +250,19 @@ class _Pull:
                     shutil.rmtree(path)
                 elif path.name != library.PULL:
                     path.unlink()
-        (self._folder / library.PULL).unlink()  # last: a kill before this comes back here
+        (self._folder / library.PULL).unlink()  # last, so that a kill before this comes here again
         if not self._keep:
             self._folder.rmdir()
 
     def _missing(self, file: _File) -> int:
-        """How many bytes of the file are still to come."""
+        """How many bytes of the file still have to be fetched."""
         place = self._folder / file.name
         return file.bytes - max(p.stat().st_size if p.exists() else 0 for p in (place, _partial(place)))
 
     # Files
 
     def _fetch(self, plan: _Plan, file: _File) -> None:
-        """Bring the file to its place, going on with a part of it. Raises ModelError "download.…"."""
+        """Fetch the file, resuming a partial one. Raises ModelError "download.…"."""
         place = self._folder / file.name
         with _told(plan.source), _room(self._folder):
             if not (place.is_file() and _is_whole(place, file)):
@@ -277,7 +278,7 @@ class _Pull:
         self._watch(Progress("fetch", file.name, self._done, self._total))
 
     def _stream(self, plan: _Plan, file: _File, partial: Path) -> None:
-        """Fetch what `partial` lacks of the file; a connection that breaks is made again as long as bytes come."""
+        """Fetch the rest of the file into `partial`. A broken connection is retried as long as new bytes arrive."""
         import httpx2
 
         failures = 0
@@ -285,7 +286,7 @@ class _Pull:
             if out.tell() > file.bytes:
                 out.seek(0)
                 out.truncate()
-            furthest = out.tell()  # a server that knows no ranges sends again what was here
+            furthest = out.tell()  # a server without range support sends the same bytes again
             while out.tell() < file.bytes:
                 broken = None
                 try:
@@ -302,12 +303,12 @@ class _Pull:
             os.fsync(out.fileno())
 
     def _read(self, plan: _Plan, file: _File, out: BinaryIO) -> None:
-        """One request: the rest of the file, or all of it where the server knows no ranges, behind what `out` holds."""
+        """One request: append the rest of the file to `out`, or all of it if the server does not support ranges."""
         from huggingface_hub import get_session, hf_hub_url
         from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
         url = hf_hub_url(plan.source, file.name, revision=plan.commit, endpoint=_endpoint())
-        headers = build_hf_headers() | {"accept-encoding": "identity"}  # compressed parts do not join
+        headers = build_hf_headers() | {"accept-encoding": "identity"}  # compressed ranges cannot be joined
         if start := out.tell():
             headers["range"] = f"bytes={start}-"
         timeout = settings.DOWNLOAD_TIMEOUT_S
@@ -316,7 +317,7 @@ class _Pull:
             if start and response.headers.get("content-range", "").partition("-")[0] != f"bytes {start}":
                 out.seek(0)
                 out.truncate()
-            for block in response.iter_bytes():  # as they come: a kill loses nothing that was here
+            for block in response.iter_bytes():  # written as they arrive: a kill loses nothing that was received
                 out.write(block[: file.bytes - out.tell()])
                 out.flush()
                 self._watch(Progress("fetch", file.name, self._done + out.tell(), self._total))
@@ -343,13 +344,13 @@ def _look(source: str) -> tuple[str, list[str]]:
 
     try:
         info = HfApi(endpoint=_endpoint()).model_info(source, revision="main", timeout=settings.DOWNLOAD_TIMEOUT_S)
-    except (KeyError, TypeError, json.JSONDecodeError) as exc:  # some page that answers to everything
+    except (KeyError, TypeError, json.JSONDecodeError) as exc:  # some page that answers every request
         raise ModelError("download.no_hub", endpoint=_endpoint(), detail=type(exc).__name__) from exc
     return info.sha or "", [file.rfilename for file in info.siblings or ()]
 
 
 def _describe(source: str, commit: str, name: str) -> _File:
-    """Size and hash of a file. Raises ModelError "download.no_hub" where the answer has none to rely on."""
+    """Size and hash of a file. Raises ModelError "download.no_hub" if the response has none that can be used."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     url = hf_hub_url(source, name, revision=commit, endpoint=_endpoint())
@@ -361,13 +362,13 @@ def _describe(source: str, commit: str, name: str) -> _File:
 
 
 def _is_wanted(name: str) -> bool:
-    """Whether a conversion may read this file; what the repository's own code or pages need is left there."""
+    """Whether a conversion may read this file; code and documentation of the repository are not fetched."""
     return _WANTED.fullmatch(name) is not None
 
 
 @contextmanager
 def _told(source: str) -> Iterator[None]:
-    """Errors of the hub's client and of the network as ModelError "download.…"."""
+    """Turn errors of the hub's client and of the network into ModelError "download.…"."""
     import httpx2
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled
 
@@ -405,7 +406,7 @@ def _partial(place: Path) -> Path:
 
 
 def _is_whole(path: Path, file: _File) -> bool:
-    """Whether the file at `path` has the size and the hash that the hub names."""
+    """Whether the file at `path` has the size and the hash given by the hub."""
     if path.stat().st_size != file.bytes:
         return False
     digest = file.digest
@@ -417,7 +418,7 @@ def _is_whole(path: Path, file: _File) -> bool:
 
 
 def _check_room(target: Path, needed: int) -> None:
-    """Raises ModelError "download.no_space" where so many bytes do not fit beside what is already here."""
+    """Raises ModelError "download.no_space" if fewer than `needed` bytes are free on the disk."""
     place = next(path for path in (target, *target.parents) if path.exists())
     free = shutil.disk_usage(place).free
     if free < needed:
@@ -426,7 +427,7 @@ def _check_room(target: Path, needed: int) -> None:
 
 @contextmanager
 def _room(place: Path) -> Iterator[None]:
-    """A full disk, and a place that cannot be written, as ModelError."""
+    """Turn the errors of a full or unwritable disk into ModelError."""
     try:
         yield
     except OSError as exc:

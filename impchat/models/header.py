@@ -1,6 +1,6 @@
-"""The head of a GGUF file: what it says of itself before its tensors.
+"""Read the header of a GGUF file: the metadata before its tensors.
 
-In: a file. Out: its keys and values. This file does not know what they mean, nor any model.
+In: a file. Out: its keys and values. This file does not know what they mean, or any model.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from impchat.errors import ModelError
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _STRING, _ARRAY = 8, 9
-# The format's numbers of value types -> struct's letters
+# The format's numbers of value types -> letters of struct
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-_DEEPEST = 4  # arrays in arrays
+_DEEPEST = 4  # nesting of arrays
 
 
 class _NotGguf(Exception):
@@ -25,10 +25,9 @@ class _NotGguf(Exception):
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Key -> number, text, truth value or list of the GGUF file `path`.
+    """Key -> number, text, bool or list of the GGUF file `path`.
 
-    Raises ModelError "gguf.missing" (no such file) or "gguf.broken" (not GGUF, a version of it that is not known, or
-    cut short)."""
+    Raises ModelError "gguf.missing" (no such file) or "gguf.broken" (not GGUF, an unknown version, or truncated)."""
     try:
         with path.open("rb") as source:
             return _Reader(source).values()
@@ -39,7 +38,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 class _Reader:
-    """Never believes a length: nothing is read that the file does not have."""
+    """Does not trust lengths in the file: never reads beyond its end."""
 
     def __init__(self, source: BinaryIO) -> None:
         self._source = source
@@ -51,7 +50,7 @@ class _Reader:
         version = self._number("I")
         if version not in _VERSIONS:
             raise _NotGguf(f"version {version}")
-        self._number("Q")  # how many tensors
+        self._number("Q")  # number of tensors
         return {self._text(): self._value(self._number("I")) for _ in range(self._number("Q"))}
 
     def _value(self, kind: int, depth: int = 0) -> Any:

@@ -1,8 +1,8 @@
-"""The models of this machine: which are there, which one runs by default, and taking one away.
+"""The models on this machine: which exist, which one runs by default, and removing one.
 
-In: the data folder. Out: `Model`s, each with what the catalogue knows, what is on disk and what is wrong with it; the
-remembered choice, the accepted licences, and which unverified models may run.
-This file does not know how a model gets here or how it is run.
+In: the data folder. Out: `Model`s, each with its catalogue entry, what is on disk and what is wrong with it; the saved
+choice, the accepted licences, and which unverified models may run.
+This file does not know how a model gets here or how it runs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from impchat.locks import FileLock
 from impchat.models import catalog
 from impchat.models.catalog import Entry
 
-PULL = ".pull.json"  # in a checkpoint's folder: what its download began with, as long as it is not finished
+PULL = ".pull.json"  # in a checkpoint's folder: the plan of a download, until it is finished
 _CHOICE = "chosen-model"
 _LICENCES = "licences.json"
 _PERMITTED = "unverified.json"
@@ -36,15 +36,13 @@ _WORDS = Literal["fits", "tight", "too_large", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model of the catalogue or of the disk."""
+    """A model of the catalogue or on disk."""
 
     id: str
-    entry: Entry | None  # None: the catalogue does not know it
-    bundle: Bundle | None  # None: not here, or broken
+    entry: Entry | None  # None: not in the catalogue
+    bundle: Bundle | None  # None: not on disk, or broken
     problem: ImpChatError | None  # what is wrong with the bundle on disk
-    unfinished: (
-        str  # what `impchat models pull` takes to go on with a download that was not ended; empty: there is none
-    )
+    unfinished: str  # argument of `impchat models pull` that resumes an unfinished download; "": none
     disk_bytes: int  # bundle, unfinished work and kept checkpoint together
 
     @property
@@ -54,7 +52,7 @@ class Model:
 
     @property
     def memory_bytes(self) -> int:
-        """About what it takes to run; 0: not known."""
+        """Approximate memory that it takes to run; 0: unknown."""
         if self.bundle:
             return catalog.memory_bytes(self.entry, self.bundle.size_bytes, self.bundle.context_tokens)
         if self.entry and self.entry.bundle_bytes:
@@ -66,18 +64,18 @@ class Model:
 class Memory:
     """Of this machine, in bytes."""
 
-    free: int  # that programs can still take without swapping
+    free: int  # available to programs without swapping
     total: int
 
     def fits(self, needed: int) -> _WORDS:
-        """ "fits": now; "tight": once other programs are closed; "too_large" for this machine."""
+        """Whether it fits: "fits" now; "tight": after other programs are closed; "too_large" for this machine."""
         if not needed:
             return "unknown"
         return "fits" if needed <= self.free else "tight" if needed <= self.total else "too_large"
 
 
 def memory() -> Memory | None:
-    """None where the system does not tell."""
+    """None if the system does not report it."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -92,22 +90,21 @@ def memory() -> Memory | None:
 
 
 def models(data: Path) -> list[Model]:
-    """The demo, the catalogue in its order, then whatever else lies in the data folder `data`. Work in progress has no
-    bundle."""
+    """The demo, the catalogue in its order, then other models in the data folder. Unfinished work has no bundle."""
     return [_look(data, id) for id in (*catalog.ENTRIES, *sorted(_here(data) - catalog.ENTRIES.keys()))]
 
 
 def find(data: Path, id: str) -> Model:
-    """The model with this id. Raises ModelError "model.unknown" where neither catalogue nor disk has it."""
+    """The model with this id. Raises ModelError "model.unknown" if it is neither in the catalogue nor on disk."""
     if id in catalog.ENTRIES or id in _here(data):
         return _look(data, id)
     raise ModelError("model.unknown", model=id, folder=str(paths.models_dir(data)))
 
 
 def resolve(data: Path, model: str | Path) -> Bundle:
-    """The bundle that `model` names, as `locate` finds it, to be run.
+    """The bundle that `model` names, as found by `locate`, for running it.
 
-    Raises as `locate` does, and ModelError "model.unverified" where it is marked so and nobody asked for it yet (see
+    Raises as `locate`, and ModelError "model.unverified" if it is unverified and the user has not permitted it (see
     `permit`)."""
     bundle = locate(data, model)
     if bundle.unverified and not is_permitted(data, bundle):
@@ -118,8 +115,8 @@ def resolve(data: Path, model: str | Path) -> Bundle:
 def locate(data: Path, model: str | Path) -> Bundle:
     """The bundle that `model` names: the id of one in the data folder `data` or of the demo, or a bundle's folder.
 
-    Raises ModelError "model.unknown" for an id that is not there, "model.not_here" for one that could be downloaded,
-    and those of `bundle.load`."""
+    Raises ModelError "model.unknown" for an unknown id, "model.not_here" for one that could be downloaded, and those of
+    `bundle.load`."""
     if isinstance(model, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", model):
         installed = paths.models_dir(data) / model
         if installed.is_dir():
@@ -158,21 +155,21 @@ def _unfinished(checkpoint: Path, entry: Entry | None) -> str:
 
 
 def _here(data: Path) -> set[str]:
-    """The ids of all models on disk, those of unfinished downloads and kept checkpoints included."""
+    """The ids of all models on disk, including unfinished downloads and kept checkpoints."""
     parents = [folder for folder in (paths.models_dir(data), paths.checkpoints_dir(data)) if folder.is_dir()]
     return {path.name for folder in parents for path in folder.iterdir() if path.is_dir() and bundles.is_id(path.name)}
 
 
 def disk_bytes(folder: Path) -> int:
-    """Bytes that the files below `folder` take; 0 where it is missing."""
+    """Bytes that the files below `folder` occupy; 0 if it does not exist."""
     total = 0
     for where, _, names in os.walk(folder):
         for name in names:
             try:
                 found = os.stat(os.path.join(where, name), follow_symlinks=False)
-            except FileNotFoundError:  # a download is just moving it
+            except FileNotFoundError:  # moved by a running download
                 continue
-            blocks = getattr(found, "st_blocks", None)  # a file that was only reserved takes no room yet
+            blocks = getattr(found, "st_blocks", None)  # a preallocated file takes no space yet
             total += found.st_size if blocks is None else min(found.st_size, blocks * 512)
     return total
 
@@ -181,10 +178,10 @@ def disk_bytes(folder: Path) -> int:
 
 
 def choose(data: Path, model: str | Path, *, unverified: bool = False) -> Bundle:
-    """Remember `model`, as `resolve` takes it, as the one that runs by default. The bundle is opened first: what cannot
-    run is not remembered. `unverified`: a person asked to run it although it is marked as unverified.
+    """Save `model`, as `resolve` takes it, as the default. The bundle is loaded first, so that one that cannot run is
+    never saved. `unverified`: the user asked to run it even if it is unverified.
 
-    Raises as `resolve` does, and ModelError "model.choice_unwritable"."""
+    Raises as `resolve`, and ModelError "model.choice_unwritable"."""
     if unverified:
         permit(data, locate(data, model))
     bundle = resolve(data, model)
@@ -195,7 +192,7 @@ def choose(data: Path, model: str | Path, *, unverified: bool = False) -> Bundle
 
 
 def chosen(data: Path) -> str | None:
-    """What `choose` remembered: an id, or the path of a folder elsewhere; None: nothing."""
+    """What `choose` saved: an id, or the path of a folder elsewhere; None: nothing."""
     try:
         return (data / _CHOICE).read_text(encoding="utf-8", errors="surrogateescape").strip() or None
     except OSError:
@@ -203,14 +200,14 @@ def chosen(data: Path) -> str | None:
 
 
 def forget(data: Path) -> None:
-    """Remember no choice: the demo runs by default."""
+    """Remove the saved choice: the demo runs by default."""
     (data / _CHOICE).unlink(missing_ok=True)
 
 
 def default(data: Path) -> Bundle:
-    """The remembered choice, or the demo where there is none.
+    """The saved choice, or the demo without one.
 
-    Raises ModelError "model.choice_gone" where the chosen model is no longer there, and those of `bundle.load`."""
+    Raises ModelError "model.choice_gone" if the chosen model no longer exists, and those of `bundle.load`."""
     wanted = chosen(data)
     if wanted is None:
         return resolve(data, settings.DEMO_MODEL)
@@ -222,12 +219,12 @@ def default(data: Path) -> Bundle:
         raise
 
 
-# Taking away
+# Removing
 
 
 @contextmanager
 def busy(data: Path, id: str) -> Iterator[None]:
-    """Keep other processes from downloading or removing this model. Raises ModelError "model.busy" where one does."""
+    """Keep other processes from downloading or removing this model. Raises ModelError "model.busy" if one does."""
     folder = paths.models_dir(data)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -244,10 +241,10 @@ def busy(data: Path, id: str) -> Iterator[None]:
 
 
 def remove(data: Path, id: str, *, chosen_too: bool = False) -> int:
-    """Delete the model, an unfinished download of it and its kept checkpoint; how many bytes that frees.
+    """Delete the model, an unfinished download of it and its kept checkpoint; return the number of bytes freed.
 
-    `chosen_too`: also where it is the remembered choice, which is then forgotten.
-    Raises ModelError: "model.in_use" (it is the choice), "model.bundled" (the demo, which ships with ImpChat),
+    `chosen_too`: also if it is the saved choice, which is then removed.
+    Raises ModelError: "model.in_use" (it is the choice), "model.bundled" (the demo, which is part of ImpChat),
     "model.unknown" or "model.not_here" (nothing to delete), "model.busy", "model.not_removed"."""
     found = find(data, id)
     folder = paths.models_dir(data) / id
@@ -259,7 +256,7 @@ def remove(data: Path, id: str, *, chosen_too: bool = False) -> int:
         raise ModelError("model.in_use", model=id)
     with busy(data, id):
         try:
-            if folder.exists():  # first no model, then no files: a kill in between leaves no half bundle
+            if folder.exists():  # renamed first: a kill in between leaves no incomplete bundle
                 shutil.rmtree(gone, ignore_errors=True)
                 folder.rename(gone)
             if chosen(data) == id:
@@ -272,7 +269,7 @@ def remove(data: Path, id: str, *, chosen_too: bool = False) -> int:
     return found.disk_bytes
 
 
-# What a person agreed to
+# What the user agreed to
 
 
 def is_accepted(data: Path, licence: str) -> bool:
@@ -281,17 +278,17 @@ def is_accepted(data: Path, licence: str) -> bool:
 
 
 def accept(data: Path, licence: str) -> None:
-    """Remember that it was accepted, and when."""
+    """Save that the text was accepted, and when."""
     _agree(data / _LICENCES, licence)
 
 
 def is_permitted(data: Path, bundle: Bundle) -> bool:
-    """Whether the owner of the data folder asked to run just these weights although they are unverified."""
+    """Whether the owner of the data folder permitted running exactly these weights although they are unverified."""
     return bundle.files["language"].sha256 in _agreed(data / _PERMITTED)
 
 
 def permit(data: Path, bundle: Bundle) -> None:
-    """Remember that it was asked for, and when. Nothing is remembered of a verified one."""
+    """Save that running it was permitted, and when. Does nothing for a verified bundle."""
     if bundle.unverified:
         _agree(data / _PERMITTED, bundle.files["language"].sha256)
 
@@ -304,13 +301,13 @@ def _agree(path: Path, what: str) -> None:
 def _agreed(path: Path) -> dict[str, str]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # asked again is better than not asked
+    except (OSError, ValueError):  # better to ask again than not at all
         return {}
     return values if isinstance(values, dict) else {}
 
 
 def _write(path: Path, text: str) -> None:
-    """Put a small file at its place, whole. Raises ModelError "model.choice_unwritable"."""
+    """Write a small file atomically. Raises ModelError "model.choice_unwritable"."""
     try:
         paths.ensure_data_dir(path.parent)
         write_atomic(path, f"{text}\n".encode(errors="surrogateescape"))

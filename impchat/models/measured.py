@@ -1,7 +1,7 @@
-"""What was measured of a bundle when it was made, in sentences for people.
+"""The measurements made when a bundle was made, as sentences.
 
 In: a bundle. Out: keys of the catalogue of texts with their values: a line for each figure, and a warning for each
-choice that clearly loses against another.
+choice that is clearly worse than another.
 This file does not know how anything is measured; `convert.verify` does.
 """
 
@@ -13,12 +13,13 @@ from typing import Any
 from impchat import settings
 from impchat.bundle import Bundle
 
-Line = tuple[str, dict[str, Any]]  # a key of the catalogue of texts, and the values that its sentence names
+Line = tuple[str, dict[str, Any]]  # a key of the catalogue of texts, and the values of its sentence
 _CHOICES = ("templates", "aspects")
 
 
 def lines(bundle: Bundle) -> Iterator[Line]:
-    """A line for each figure of the manifest. Those that this version does not know keep the name they have there."""
+    """A line for each figure of the manifest. Figures unknown to this version are shown under their name in the
+    manifest."""
     figures = dict(bundle.figures)
     found = figures.pop("verify", {})
     verified = dict(found) if isinstance(found, Mapping) else {}
@@ -42,7 +43,7 @@ def lines(bundle: Bundle) -> Iterator[Line]:
 
 
 def warnings(bundle: Bundle) -> Iterator[Line]:
-    """What a person should know before relying on the bundle: that it is unverified, and which choices lose clearly."""
+    """Warnings before relying on the bundle: that it is unverified, and which choices are clearly worse."""
     if bundle.unverified:
         yield "measured.unverified", {"name": bundle.name, "figures": bundle.unverified}
     found = bundle.figures.get("verify")
@@ -61,7 +62,7 @@ def warnings(bundle: Bundle) -> Iterator[Line]:
 
 
 def _choice(value: Any) -> tuple[str, Mapping[str, float]] | None:
-    """The way that is used and the nats of all; None where the manifest has something else."""
+    """The option in use and the nats of all options; None if the manifest's value has another form."""
     if not isinstance(value, Mapping) or not isinstance(nats := value.get("nats"), Mapping):
         return None
     used = value.get("used")

@@ -1,7 +1,7 @@
-"""Two GGUF files are tried before they become a bundle: does llama.cpp run them, and what must a prompt know of them?
+"""Try two GGUF files before they become a bundle: whether llama.cpp runs them, and what prompts must take into account.
 
 In: a language model and its mmproj. Out: a `Trial`. It runs in a process of its own (`python -m impchat.models.trial`),
-because llama.cpp ends the process where a file makes it do what cannot be done.
+because llama.cpp aborts the process for some unusable files.
 This file does not know bundles or chat templates.
 """
 
@@ -19,21 +19,21 @@ import impchat
 from impchat import errors
 from impchat.errors import ImpChatError, ModelError
 
-_SHAPES = ((1.0, 1.0), (2.5, 1.0), (1.0, 2.5), (4.0, 4.0))  # height, width of the pictures tried, in `size`
+_SHAPES = ((1.0, 1.0), (2.5, 1.0), (1.0, 2.5), (4.0, 4.0))  # height, width of the test pictures, in units of `size`
 _READ = 32  # embeddings of one of them that the language model reads
 _CONTEXT = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What llama.cpp says of two files."""
+    """What llama.cpp reports about two files."""
 
-    context_tokens: int  # positions the language model was made for
+    context_tokens: int  # that the language model was made for
     bos: int
     eos: int
-    adds_bos: bool  # its vocabulary wants `bos` before a prompt
-    adds_space: bool  # a text that is tokenised gets a space in front
-    specials: dict[int, str]  # token id -> text of markers
+    adds_bos: bool  # the vocabulary requires `bos` before a prompt
+    adds_space: bool  # tokenising a text adds a space in front
+    specials: dict[int, str]  # token id -> text, for special tokens
     ends: tuple[int, ...]  # token ids that end an answer
     tokens: int  # embeddings of one picture, whatever its shape
     before: tuple[int, ...]  # token ids around them
@@ -41,11 +41,11 @@ class Trial:
 
 
 def run(language: Path, mmproj: Path, size: int, threads: int) -> Trial:
-    """Try the files in a process of its own; `size`: of the mmproj's pictures, in pixels.
+    """Try the files in a process of its own. `size`: the sides of the mmproj's pictures, in pixels.
 
     Raises ModelError: "model.load_failed", "add.crashed" (llama.cpp ended the process), "add.recurrent" (its state
-    cannot be cut back), "mmproj.sizes" (another number of embeddings for each shape of picture), "add.no_answer" (it
-    cannot read a picture's embeddings), and those of `mtmd.Projector`; EngineError as that does."""
+    cannot be truncated), "mmproj.sizes" (the number of embeddings depends on the picture's shape), "add.no_answer" (it
+    cannot read a picture's embeddings), and those of `mtmd.Projector`; EngineError as `mtmd.Projector`."""
     package = str(Path(impchat.__file__).parent.parent)
     known = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
@@ -109,7 +109,7 @@ def _main(language: str, mmproj: str, size: str, threads: str) -> None:
     except ImpChatError as exc:
         result = {"kind": type(exc).__name__, "code": exc.code, "values": exc.values}
     print(json.dumps(result), flush=True)
-    os._exit(0)  # the answer is out; what llama.cpp holds need not be given back piece by piece
+    os._exit(0)  # the result is printed; skip llama.cpp's cleanup
 
 
 if __name__ == "__main__":

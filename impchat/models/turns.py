@@ -1,9 +1,9 @@
-"""A chat template as GGUF files carry it, in Jinja -> the fixed strings of a conversation (`prompts.Template`).
+"""Convert a chat template of a GGUF file, in Jinja, to the fixed strings of a conversation (`prompts.Template`).
 
-In: the template's text and the model's markers. Out: what stands before, between and behind the turns, so that the
-template is run once, when a model is added, and never again: prompts are put together from the strings, earlier turns
-never change, and nothing that a person types is ever read as a template or as a marker.
-A template that does more than put strings around turns is refused. This file does not know tokens or files.
+In: the template's text and the model's markers. Out: the strings before, between and after the turns. The template runs
+only once, when a model is added: prompts are built from the strings, earlier turns never change, and nothing that a
+user types is read as a template or as a marker. A template that does more than put strings around turns is refused.
+This file does not know tokens or files.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from impchat.errors import EngineError, ModelError
 from impchat.prompts import Template
 
-# Words that no template holds or changes
+# Words that no template contains or changes
 _SYSTEM = "Qsystemtext"
 _QUESTIONS = ("Qquestionone", "Qquestiontwo", "Qquestionthree")
 _ANSWERS = ("Qanswerone", "Qanswertwo")
@@ -23,23 +23,23 @@ _ANSWERS = ("Qanswerone", "Qanswertwo")
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """What a chat template comes down to."""
+    """The fixed strings of a chat template."""
 
     template: Template
     end: str | None  # the marker that ends an answer
-    stop: tuple[str, ...]  # where no marker does: what the next question begins with
+    stop: tuple[str, ...]  # if no marker does: the text that begins the next question
 
 
 def derive(source: str, *, bos: str, eos: str, markers: Collection[str], ends: Collection[str]) -> Turns:
-    """The strings of the Jinja template `source`. `bos`, `eos`: the markers that it may ask for by these names;
-    `markers`: the texts of the model's special tokens; `ends`: those of them that end an answer.
+    """The strings of the Jinja template `source`. `bos`, `eos`: the markers that it may use by these names; `markers`:
+    the texts of the model's special tokens; `ends`: those of them that end an answer.
 
-    Raises ModelError "template.broken" (Jinja cannot run it), "template.not_fixed" (its turns depend on their place or
-    change when the conversation goes on), EngineError "engine.not_installed"."""
+    Raises ModelError "template.broken" (Jinja cannot run it), "template.not_fixed" (its turns depend on their position
+    or change when the conversation goes on), EngineError "engine.not_installed"."""
     try:
         return _derive(_Jinja(source, bos, eos), markers, ends)
     except ModelError as first:
-        try:  # some take only content that is a list of parts
+        try:  # some accept only content that is a list of parts
             return _derive(_Jinja(source, bos, eos, parts=True), markers, ends)
         except ModelError:
             raise first from None
@@ -59,7 +59,7 @@ def _derive(jinja: _Jinja, markers: Collection[str], ends: Collection[str]) -> T
         first=first,
         later=later,
         answer=ask,
-        # Some templates write an earlier answer in another way than they ask for one. It stays as it was asked for.
+        # Some templates write an earlier answer differently from the prompt for one. It stays as it was prompted.
         lead=answer.removeprefix(ask) if answer.startswith(ask) else "",
         markers=tuple(sorted(m for m in markers if m and any(m in text for text in strings))),
         alone=alone,
@@ -70,20 +70,20 @@ def _derive(jinja: _Jinja, markers: Collection[str], ends: Collection[str]) -> T
 
 
 def _system(jinja: _Jinja, alone: str, ask: str, answer: str, between: str) -> tuple[str, str]:
-    """What stands before and behind a system text. Where the template has no place of its own for one, it goes into
-    the first question, an empty line before what is asked."""
+    """The strings before and after a system text. If the template has no place for one, it becomes part of the first
+    question, separated by an empty line."""
     try:
         whole = jinja.render(_talk(1, system=True))
         before, after = _around(whole, _SYSTEM)[0], _between(whole, _SYSTEM, _QUESTIONS[0])
         if _is_written(jinja, before + _SYSTEM + after, ask, answer, between, system=True):
             return before, after
-    except ModelError:  # "System role not supported" is the usual reason
+    except ModelError:  # usually because of "System role not supported"
         pass
     return alone, "\n\n"
 
 
 def _end(between: str, ends: Collection[str]) -> tuple[str | None, str]:
-    """The marker that ends an answer and what follows, of all that stands between an answer and the next question."""
+    """The marker that ends an answer and the text after it, from the text between an answer and the next question."""
     found = min(((between.find(e), -len(e), e) for e in ends if e and e in between), default=None)
     if found is None or between[: found[0]].strip():
         return None, between
@@ -91,7 +91,7 @@ def _end(between: str, ends: Collection[str]) -> tuple[str | None, str]:
 
 
 def _picture_end(jinja: _Jinja, alone: str, ask: str) -> str:
-    """What the template puts behind a picture; a line's end, as LLaVA does, where it has no place for pictures."""
+    """The text after a picture in the template; a newline, as in LLaVA, if it has no place for pictures."""
     shown = []
     for count in (1, 2):
         content = [{"type": "image"}] * count + [{"type": "text", "text": _QUESTIONS[0]}]
@@ -110,7 +110,7 @@ def _picture_end(jinja: _Jinja, alone: str, ask: str) -> str:
 
 
 def _is_written(jinja: _Jinja, start: str, ask: str, answer: str, between: str, *, system: bool) -> bool:
-    """Whether the strings, put together, are what the template writes, turn after turn."""
+    """Whether the joined strings equal what the template writes, turn by turn."""
     for count in (1, 2, 3):
         text = start
         for n in range(count - 1):
@@ -141,21 +141,21 @@ def _between(text: str, left: str, right: str) -> str:
 
 
 class _Jinja:
-    """The template, run as transformers runs it, in a sandbox."""
+    """The template, run in a sandbox as transformers runs it."""
 
     def __init__(self, source: str, bos: str, eos: str, *, parts: bool = False) -> None:
-        """`parts`: every content is given as a list of one text."""
+        """`parts`: pass every content as a list of one text part."""
         try:
             from jinja2 import TemplateError, nodes, parser
             from jinja2.ext import Extension
             from jinja2.sandbox import ImmutableSandboxedEnvironment
         except ImportError as exc:
             raise EngineError("engine.not_installed", package="jinja2", detail=str(exc)) from exc
-        # What a template does to values it does not expect
+        # What a template raises for values that it does not expect
         self._failures = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
 
         class Generation(Extension):
-            """transformers' mark for what a model is trained to say; it writes nothing itself."""
+            """The tag with which transformers marks text that a model is trained on; it writes nothing itself."""
 
             tags = {"generation"}  # noqa: RUF012
 
@@ -179,7 +179,7 @@ class _Jinja:
             raise ModelError("template.broken", detail=str(exc)) from exc
 
     def render(self, messages: Sequence[dict[str, Any]]) -> str:
-        """The prompt that asks for the next answer."""
+        """The prompt for the next answer."""
         if self._parts:
             messages = [
                 m | {"content": [{"type": "text", "text": m["content"]}]} if isinstance(m["content"], str) else m

@@ -120,7 +120,7 @@ class Shell:
 
     # Handlers and work behind the screen
 
-    def on(self, handler: Handler) -> Callable[[Any], Awaitable[None]]:
+    def on(self, handler: Handler) -> Callable[[object], Awaitable[None]]:
         """`handler` for Flet; what it raises is told."""
         return guarded(handler, self.fail)
 
@@ -261,9 +261,6 @@ class Shell:
     ) -> None:
         """Say one sentence at the lower edge; with `undo`, a way back; with an `offer`, its name and what it does."""
         offer = (self.say("mobile.undo"), undo) if undo else offer
-        colours = (
-            {"bgcolor": ft.Colors.ERROR_CONTAINER, "close_icon_color": ft.Colors.ON_ERROR_CONTAINER} if error else {}
-        )
         above = min(self.above + _ABOVE, max(0, (self.page.height or 800) - _NOTICE))
         words = ft.Text(text, color=ft.Colors.ON_ERROR_CONTAINER if error else ft.Colors.ON_INVERSE_SURFACE)
         bar = ft.SnackBar(
@@ -275,7 +272,8 @@ class Shell:
             duration=ft.Duration(seconds=10 if error else 6 if offer else 3),
             persist=False,
             shape=ft.RoundedRectangleBorder(radius=14),
-            **colours,
+            bgcolor=ft.Colors.ERROR_CONTAINER if error else None,
+            close_icon_color=ft.Colors.ON_ERROR_CONTAINER if error else None,
         )
         self._close(ft.SnackBar)
         self.page.show_dialog(bar)
@@ -306,7 +304,7 @@ class Shell:
         problem = ft.Text("", size=14, color=ft.Colors.ERROR)
         said = ft.Semantics(live_region=True, content=problem, visible=False)
         busy = ft.ProgressBar(visible=False, border_radius=4)
-        work: asyncio.Task[Any] | None = None
+        work: asyncio.Task[object] | None = None
 
         async def agreed() -> None:
             nonlocal work
@@ -345,7 +343,7 @@ class Shell:
         self._open(dialog)
         return agreed
 
-    def ask_text(self, title: str, label: str, value: str, do: str, done: Callable[[str], Any]) -> None:
+    def ask_text(self, title: str, label: str, value: str, do: str, done: Callable[[str], object]) -> None:
         """Ask for a line of text."""
         field = ft.TextField(value=value, label=label, autofocus=True)
         field.on_submit = self.on(self.form(title, [field], do, lambda: done(field.value or "")))
@@ -405,13 +403,13 @@ class Shell:
         self.tell(self.say("mobile.copied"))
 
 
-async def _outcome(do: Handler) -> Any:
+async def _outcome(do: Handler) -> object:
     """What `do`, plain or a coroutine, returns."""
     outcome = do()
     return await outcome if asyncio.iscoroutine(outcome) else outcome
 
 
-def language_of(locales: list[Any]) -> str:
+def language_of(locales: Sequence[ft.Locale]) -> str:
     """The first language of the device that there are texts for."""
     return next((locale.language_code for locale in locales if locale.language_code in LANGUAGES), "en")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Any, Protocol, TypeVar
@@ -371,7 +371,11 @@ class Talk:
     # Within
 
     def _begin(
-        self, name: str, events: Callable[..., Any], take: Callable[[list[Event]], None], end: Any = None
+        self,
+        name: str,
+        events: Callable[[], Iterable[tuple[int, Event]]],
+        take: Callable[[list[Event]], None],
+        end: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._cancel(name)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import flet as ft
 
@@ -18,14 +17,14 @@ from impchat.errors import ImpChatError
 
 log = logging.getLogger("impchat.mobile")
 
-Handler = Callable[..., Any]
+Handler = Callable[..., object]
 
 
-def guarded(handler: Handler, failed: Callable[[Exception], None]) -> Callable[[Any], Awaitable[None]]:
+def guarded(handler: Handler, failed: Callable[[Exception], None]) -> Callable[[object], Awaitable[None]]:
     """`handler`, whose errors go to `failed`. What it changes on the screen it updates itself."""
     takes_event = any(p.default is p.empty for p in inspect.signature(handler).parameters.values())
 
-    async def call(event: Any) -> None:
+    async def call(event: object) -> None:
         # Without this Flet compares the whole page with what it was, after each event.
         ft.context.disable_auto_update()
         try:

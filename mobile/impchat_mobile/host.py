@@ -7,10 +7,9 @@ This file does not know what is on the screens.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import flet as ft
 import flet_web.fastapi as flet_web
@@ -57,9 +56,9 @@ _HEADERS = {
 }
 
 
-def build_app(main: Callable[[ft.Page], Any], prefix: str = "") -> FastAPI:
+def build_app(main: Callable[[ft.Page], Awaitable[None]], prefix: str = "") -> FastAPI:
     """The whole site, below the path `prefix`."""
-    site = flet_web.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    site: FastAPI = flet_web.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
     @site.get(f"{prefix}/assets/fonts/chinese")
     def chinese() -> Response:

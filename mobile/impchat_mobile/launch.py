@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import flet as ft
 
@@ -26,9 +25,9 @@ from impchat.texts import say
 from impchat_mobile import theme
 from impchat_mobile.app_shell import Shell, language_of
 from impchat_mobile.conversation import Talk
-from impchat_mobile.guard import guarded, note
+from impchat_mobile.guard import Handler, guarded, note
 from impchat_mobile.links import opened_by
-from impchat_mobile.navigator import Go
+from impchat_mobile.navigator import Navigator
 from impchat_mobile.tuning import PHONE, tuned
 from impchat_mobile.views.chat import ChatScreen
 from impchat_mobile.views.lock import LockScreen
@@ -91,7 +90,7 @@ async def start(
         app = await asyncio.to_thread(opened)
         shell = Shell(page, app, language, shares)
         talk = Talk(app, lambda: shell.preferences.sampling_of(app.sampling) if shell.preferences.sampling else None)
-        go = Go(shell, talk, server)
+        go = Navigator(shell, talk, server)
         await go.load()
         screen = ChatScreen(shell, talk, go)
         life = Life(shell, screen, go)
@@ -110,7 +109,7 @@ async def _device_language(page: ft.Page) -> str:
     return "en"
 
 
-def _show_failure(page: ft.Page, error: Exception, language: str, again: Callable[[], Any]) -> None:
+def _show_failure(page: ft.Page, error: Exception, language: str, again: Handler) -> None:
     words = (
         error.sentence(language)
         if isinstance(error, ImpChatError)
@@ -131,7 +130,7 @@ def _show_failure(page: ft.Page, error: Exception, language: str, again: Callabl
 class Life:
     """The app in and out of sight: what is typed is kept, the lock closes, memory is given back, a link is followed."""
 
-    def __init__(self, shell: Shell, screen: ChatScreen, go: Go) -> None:
+    def __init__(self, shell: Shell, screen: ChatScreen, go: Navigator) -> None:
         self._shell = shell
         self._screen = screen
         self._go = go

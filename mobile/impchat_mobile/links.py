@@ -10,10 +10,11 @@ import asyncio
 import contextlib
 import platform
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from impchat.app import App
+from impchat.engines.remote.capabilities import Facts
 from impchat.errors import EngineError, ImpChatError
 from impchat.peers import pairing, servers, sync
 from impchat.peers.pairing import Link
@@ -73,7 +74,7 @@ class Links:
         await self._keep(server)
         return server
 
-    async def facts(self, server: Server) -> Any:
+    async def facts(self, server: Server) -> Facts:
         """What it tells of itself. Raises EngineError as `RemoteEngine.connect`."""
         return await asyncio.to_thread(lambda: self._app.remote(server).connect())
 

@@ -6,8 +6,7 @@ In: the shell and the talk. Out: methods that open a screen, given to the screen
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
 
 import flet as ft
 
@@ -24,7 +23,7 @@ from impchat_mobile.keys import Keys
 from impchat_mobile.links import Links
 
 
-class Go:
+class Navigator:
     def __init__(self, shell: Shell, talk: Talk, server: Server | None = None) -> None:
         """`server`: answers where nothing else was chosen; None: the model here."""
         from impchat_mobile.views.drawer import History
@@ -125,22 +124,26 @@ class Go:
 
     # Screens
 
-    async def camera(self, take: Callable[[bytes], Any]) -> None:
+    async def camera(self, take: Callable[[bytes], Awaitable[None]]) -> None:
         from impchat_mobile.views.camera import CameraScreen
 
         await self._shell.push(CameraScreen(self._shell, take))
 
-    async def viewer(self, pictures: Sequence[bytes], first: int, part: Callable[[bytes], Any] | None) -> None:
+    async def viewer(
+        self, pictures: Sequence[bytes], first: int, part: Callable[[bytes], Awaitable[None]] | None
+    ) -> None:
         from impchat_mobile.views.viewer import ViewerScreen
 
         await self._shell.push(ViewerScreen(self._shell, pictures, first, part))
 
-    async def retouch(self, data: bytes, replace: Callable[[bytes], Any], add: Callable[[bytes], Any] | None) -> None:
+    async def retouch(
+        self, data: bytes, replace: Callable[[bytes], Awaitable[None]], add: Callable[[bytes], Awaitable[None]] | None
+    ) -> None:
         from impchat_mobile.views.retouch import RetouchScreen
 
         await self._shell.push(RetouchScreen(self._shell, data, replace, add))
 
-    async def photos(self, take: Callable[[bytes], Any]) -> None:
+    async def photos(self, take: Callable[[bytes], Awaitable[None]]) -> None:
         from impchat_mobile.views.photos import PhotosScreen
 
         await self._shell.push(PhotosScreen(self._shell, self, take))

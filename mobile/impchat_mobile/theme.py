@@ -106,7 +106,8 @@ def heading(text: str) -> ft.Control:
 
 def faint(text: str, **options: Any) -> ft.Text:
     """A word aside."""
-    return ft.Text(text, **({"size": 12, "color": FAINT} | options))
+    style: dict[str, Any] = {"size": 12, "color": FAINT}
+    return ft.Text(text, **(style | options))
 
 
 def surface(dark: bool) -> str:
@@ -117,7 +118,7 @@ def surface(dark: bool) -> str:
 def button(
     icon: ft.IconData,
     label: str,
-    on_click: Callable[..., Any] | None,
+    on_click: Callable[[object], object] | None,
     size: int = 24,
     color: str | None = None,
     **options: Any,
@@ -131,9 +132,9 @@ def sign(icon: ft.IconData, label: str, size: int = 24, color: str | None = None
     return ft.Icon(icon, size=size, color=color or ft.Colors.ON_SURFACE_VARIANT, semantics_label=label)
 
 
-def small(icon: ft.IconData, label: str, on_click: Callable[..., Any] | None, **options: Any) -> ft.IconButton:
+def small(icon: ft.IconData, label: str, on_click: Callable[[object], object] | None, **options: Any) -> ft.IconButton:
     """A quiet sign below a message."""
-    style = {"size": 18, "color": FAINT, "padding": 0, "size_constraints": ft.BoxConstraints(40, 40)}
+    style: dict[str, Any] = {"size": 18, "color": FAINT, "padding": 0, "size_constraints": ft.BoxConstraints(40, 40)}
     return button(icon, label, on_click, **(style | options))
 
 
@@ -162,7 +163,7 @@ def whole(data: bytes, width: float, height: float, radius: float, label: str) -
 
 def card(content: ft.Control, **options: Any) -> ft.Container:
     """A raised part of the page."""
-    style = {"padding": 16, "border_radius": ROUND, "bgcolor": ft.Colors.SURFACE_CONTAINER}
+    style: dict[str, Any] = {"padding": 16, "border_radius": ROUND, "bgcolor": ft.Colors.SURFACE_CONTAINER}
     return ft.Container(content, **(style | options))
 
 
@@ -172,7 +173,7 @@ def bar(title: str, *actions: ft.Control) -> ft.AppBar:
     return ft.AppBar(title=words, bgcolor=ft.Colors.SURFACE, actions=list(actions))
 
 
-def search(label: str, on_change: Callable[..., Any]) -> ft.TextField:
+def search(label: str, on_change: Callable[[object], object]) -> ft.TextField:
     """A field to look for words with."""
     return ft.TextField(
         label=label,

@@ -148,7 +148,7 @@ def table(tallies: dict[tuple[str, str, str], Tally]) -> str:
     own = [t for (group, _, _), t in tallies.items() if group != "to refuse"]
     if own:
         asked, refused = sum(t.asked for t in own), sum(t.refused for t in own)
-        lines.append(f"\nRefused on its own ground: {refused} of {asked} ({refused / asked:.2%}).")
+        lines.append(f"\nRefused although it should answer: {refused} of {asked} ({refused / asked:.2%}).")
     return "\n".join(lines)
 
 

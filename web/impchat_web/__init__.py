@@ -1,1 +1,1 @@
-"""ImpChat-Web: the chat page in a browser, on Gradio. It shows what the core (`impchat`) keeps and does."""
+"""ImpChat-Web: the chat page in a browser, made with Gradio, for the conversations of the core (`impchat`)."""

@@ -1,6 +1,6 @@
-"""What stands above every conversation: that the demo answers or an unverified model, and which could be used.
+"""The banners above every conversation: the demo or an unverified model answers, and which models could be used.
 
-In: an open App. Out: HTML, and a route that lets an unverified model answer because a person asked for it.
+In: an open App. Out: HTML, and a route that starts an unverified model at the user's request.
 This file does not know the page.
 """
 
@@ -20,7 +20,7 @@ PATH = "/unverified"
 
 
 def html(app: App, language: str) -> str:
-    """Of an unverified model that answers, which cannot be hidden; of the demo, with what could answer in its place."""
+    """The banner of an unverified model, which cannot be hidden, or of the demo, with models that could replace it."""
     if app.bundle and app.bundle.unverified:
         return _banner("unverified", "chat.unverified", say("chat.unverified_says", language), "", language)
     if not app.demo:
@@ -29,7 +29,7 @@ def html(app: App, language: str) -> str:
     close = (
         f'<button type="button" class="tool close" data-do="hide-banner" aria-label="{hide}" title="{hide}"></button>'
     )
-    found = library.models(app.data) if app.bundle else []  # a server answers with what it has
+    found = library.models(app.data) if app.bundle else []  # a server has only its own model
     offers = [_offer(row.bundle, language) for row in found if row.bundle and row.bundle.unverified]
     return _banner("demo", "chat.demo", say("chat.demo_says", language), close, language) + "".join(offers)
 
@@ -53,7 +53,7 @@ def _banner(kind: str, title: str, says: str, button: str, language: str) -> str
 def add_to(web: FastAPI, app: App) -> None:
     @web.post(PATH)
     async def use(model: str) -> Response:
-        """Let this model answer from now on although it is unverified."""
+        """Use this unverified model from now on."""
         if app.bundle is None:  # a server answers
             return Response(status_code=404)
         bundle = await run_in_threadpool(library.choose, app.data, model, unverified=True)

@@ -1,6 +1,6 @@
-"""The command `impchat web`: opens the core, serves the page on this machine, and devices where asked to.
+"""The command `impchat web`: opens the core and serves the page on this machine, and to devices on request.
 
-In: the words of the command line without `web`. Out: exit code 0 after Ctrl-C; an ImpChatError where it cannot run.
+In: the command line without `web`. Out: exit code 0 after Ctrl-C; an ImpChatError if it cannot run.
 This file does not know what the page shows.
 """
 
@@ -21,8 +21,7 @@ from impchat.texts import say
 
 
 def run(argv: list[str]) -> int:
-    """Serve until Ctrl-C. Raises SettingsError for a wrong option or a port that cannot be had, and what `App.open`
-    raises."""
+    """Serve until Ctrl-C. Raises SettingsError for a wrong option or a port that cannot be used, and as `App.open`."""
     language = choose_language(argv, os.environ)
     options = _parser(language).read(argv)
     return _serve(options, language) if options else 0
@@ -43,7 +42,7 @@ def _parser(language: str) -> Parser:
 
 
 def _has_screen() -> bool:
-    """Whether a person sits in front of this machine with a browser that would not take over the terminal."""
+    """Whether this machine has a display and the command runs in a terminal, so that a browser can be opened."""
     screen = sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     return screen and sys.stdout.isatty()
 
@@ -57,7 +56,7 @@ def _serve(options: argparse.Namespace, language: str) -> int:
     from impchat_web import server
 
     with ExitStack() as stack:
-        # First: a busy port must not cost opening the rest.
+        # first, so that a busy port is reported before the rest is opened
         bound = stack.enter_context(loopback.bind(options.host, options.port))
         address = sockets.address(bound)
         data = paths.ensure_data_dir(chosen_data(options))

@@ -1,7 +1,7 @@
-"""The panel that pairs a phone: its routes.
+"""The routes of the panel that pairs a phone.
 
-In: an open App, and who may use it. Out: pairing links as a QR code, how they stand, and who has been let in.
-This file does not know what a pairing link says, nor how the panel looks.
+In: an open App, and its access list. Out: pairing links as QR codes, their state, and the devices that have access.
+This file does not know the content of a pairing link, or what the panel looks like.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def add_to(web: FastAPI, app: App, access: Access, language: str | None) -> None
 
     @web.post(f"{PATH}/offer")
     def offer(request: Request) -> dict[str, Any]:
-        """A new code, or why there can be none."""
+        """A new code, or the reason why there is none."""
         words = spoken(request)
         holders = render_devices.holders(access.holders(), words)
         try:
@@ -47,7 +47,7 @@ def add_to(web: FastAPI, app: App, access: Access, language: str | None) -> None
 
     @web.post(f"{PATH}/state")
     async def state(request: Request) -> dict[str, Any]:
-        """How the code in the body stands; with other HTML once it is used or over."""
+        """The state of the code in the request's body, with new HTML once it has been used or has expired."""
         words, sent = spoken(request), (await request.body())[:100].decode("utf-8", "replace")
         code = await run_in_threadpool(access.code, sent)
         holders = render_devices.holders(await run_in_threadpool(access.holders), words)

@@ -1,7 +1,7 @@
-"""What every request passes before it reaches the page, and what every response carries on its way back.
+"""Middleware that checks every request before it reaches the page and adds headers to every response.
 
-In: HTTP requests. Out: the same, or a refusal. The page is for this machine alone (`loopback`), and a request must ask
-for something that ImpChat-Web uses; of Gradio's many routes (uploads, files, proxies, run history) most are not.
+In: HTTP requests. Out: the same, or a refusal. The page is for this machine only (`loopback`), and only paths that
+ImpChat-Web uses are allowed; most of Gradio's routes (uploads, files, proxies, run history) are not.
 This file does not know conversations or owners.
 """
 
@@ -22,13 +22,13 @@ _GRADIO = (
     "/theme.css",
     "/config",
     "/gradio_api/run/",
-    "/gradio_api/app_id",  # asked by a page that lost its server, until it is back
+    "/gradio_api/app_id",  # polled by a page that lost its server
     "/gradio_api/heartbeat/",
     "/gradio_api/startup-events",
 )
 
-# Gradio compiles its templates and event functions in the browser, hence 'unsafe-eval'; it styles elements in place,
-# hence 'unsafe-inline' for styles. Scripts in markup run only with the nonce, so no text can bring one along.
+# Gradio compiles its templates and event functions in the browser, hence 'unsafe-eval'; it sets style attributes, hence
+# 'unsafe-inline' for styles. Scripts in markup run only with the nonce, so no text can add one.
 _POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -53,14 +53,13 @@ _HEADERS = {
 }
 
 
-_HASHED = ("/assets/", "/theme.css")  # of Gradio's, with a hash of the file in the address
+_HASHED = ("/assets/", "/theme.css")  # of Gradio, with a hash of the file in the path
 _FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
 
 
 class Guard:
-    """ASGI middleware. `ours` are the beginnings of the paths that ImpChat-Web itself answers; `beside` the paths of
-    other front ends, which bring a policy of their own; `dress` changes Gradio's page (its HTML, the request's
-    Accept-Language) into ours."""
+    """ASGI middleware. `ours`: path prefixes that ImpChat-Web itself answers; `beside`: paths of other front ends,
+    which set their own policy; `dress`: changes Gradio's page (its HTML, the request's Accept-Language) into ours."""
 
     def __init__(
         self, app: ASGIApp, ours: tuple[str, ...], beside: tuple[str, ...], dress: Callable[[str, str], str]
@@ -87,12 +86,12 @@ class Guard:
             await self._app(scope, receive, self._armour(scope, send))
 
     def _armour(self, scope: Scope, send: Send) -> loopback.Armour:
-        """Puts the headers on a response, and the nonce on the scripts of a page."""
+        """Adds the headers to a response, and the nonce to the scripts of a page."""
         nonce = secrets.token_urlsafe(16)
         spoken = Headers(scope=scope).get("accept-language", "")
 
         def change(page: bytes) -> bytes:
-            # Gradio's page holds the page's own description, in which "<" is written \u003c, and no person's text.
+            # Gradio's page contains the page's description, in which "<" is written \u003c, and no text by users.
             return self._dress(page.decode(), spoken).replace("<script", f'<script nonce="{nonce}"').encode()
 
         headers = _HEADERS | (_FOREVER if scope["path"].startswith(_HASHED) else {})

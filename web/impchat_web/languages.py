@@ -1,6 +1,6 @@
-"""Which language the page speaks to a browser.
+"""The language of the page for a browser.
 
-In: the Accept-Language header, and the language chosen on the command line if any. Out: a language of the catalogue.
+In: the Accept-Language header, and the language given on the command line, if any. Out: a language of the catalogue.
 This file does not know any sentence.
 """
 
@@ -10,7 +10,7 @@ from impchat import texts
 
 
 def choose(accept_language: str, forced: str | None = None) -> str:
-    """The language to use: `forced`, else the browser's most wanted one that there are texts for, else "en"."""
+    """`forced`, else the browser's preferred language among those of the catalogue, else "en"."""
     if forced:
         return forced
     wanted = []
@@ -19,6 +19,6 @@ def choose(accept_language: str, forced: str | None = None) -> str:
         try:
             wanted.append((float(weight or 1), tag.split("-")[0].lower()))
         except ValueError:
-            continue  # a header is foreign input: a broken part of it counts for nothing
+            continue  # the header is untrusted input: ignore a malformed part
     wanted.sort(key=lambda pair: -pair[0])  # stable: equal weights keep the browser's order
     return next((name for weight, name in wanted if weight > 0 and name in texts.LANGUAGES), "en")

@@ -1,7 +1,7 @@
-"""An answer's Markdown as HTML that is safe to show.
+"""Render an answer's Markdown as HTML that is safe to show.
 
-In: the text a model wrote, complete or still growing. Out: HTML in which nothing of that text can become a tag, a
-script, a picture from elsewhere or a link other than http, https and mailto.
+In: the text that a model wrote, complete or still growing. Out: HTML in which the text cannot become a tag, a script,
+an external picture, or a link other than http, https and mailto.
 This file does not know messages or the page.
 """
 
@@ -24,8 +24,8 @@ _SCHEMES = ("http://", "https://", "mailto:")
 
 
 def blocks(text: str, copy_label: str) -> list[str]:
-    """`text` rendered: one element for each paragraph, list, table and so on; each block of code carries a button named
-    `copy_label`. While `text` grows, mostly the last one changes."""
+    """`text` as HTML, one element for each paragraph, list, table and so on. Every code block has a button named
+    `copy_label`. While `text` grows, usually only the last element changes."""
     parser, env = _parser(), {"copy_label": copy_label}
     found: list[list[Token]] = [[]]
     for token in parser.parse(text, env):
@@ -38,7 +38,7 @@ def blocks(text: str, copy_label: str) -> list[str]:
 @lru_cache(maxsize=1)
 def _parser() -> MarkdownIt:
     markdown = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["table", "strikethrough"])
-    markdown.disable(["image"])  # a picture in an answer would be fetched from wherever the text says
+    markdown.disable(["image"])  # a picture in an answer would be loaded from any address in the text
     markdown.validateLink = lambda url: url.lower().startswith(_SCHEMES)  # type: ignore[method-assign]
     markdown.add_render_rule("link_open", _link_open)
     markdown.add_render_rule("fence", _fence)
@@ -52,7 +52,7 @@ def _parser() -> MarkdownIt:
 
 
 def _formula_block(state: StateBlock, start: int, end: int, silent: bool) -> bool:
-    """A formula in lines of its own, which would be read as a list or a heading otherwise."""
+    """A formula on lines of its own, which would otherwise be read as a list or a heading."""
     found = FORMULA.match(state.src, state.bMarks[start] + state.tShift[start])
     if state.level or not found or not found[0].startswith(("\\[", "$$")):
         return False
@@ -70,7 +70,7 @@ def _formula_block(state: StateBlock, start: int, end: int, silent: bool) -> boo
 
 
 def _formula(state: StateInline, silent: bool) -> bool:
-    """A formula within a line; or its mark alone, while the rest of it is still to come."""
+    """A formula within a line; only its delimiter while the rest is still missing."""
     found = FORMULA.match(state.src, state.pos)
     mark = state.src[state.pos : state.pos + 2]
     if not found and mark not in ("\\(", "\\)", "\\[", "\\]"):

@@ -1,6 +1,6 @@
-// What the page does in the browser beside Gradio: pictures by click, drop and paste, the address, menus, scrolling.
-// In: Gradio's events (`impchat.*`, called from page.py) and a person's hands (`data-do`, set by render.py).
-// It keeps the open conversation in the address and pictures in chips; everything else is the server's.
+// Browser side of the page, in addition to Gradio: adding pictures, the address, the draft, drawing, menus, scrolling.
+// In: Gradio's events (`impchat.*`, called from page.py) and user actions (`data-do`, set by render.py).
+// It keeps the open conversation in the address and the draft's pictures in chips; the server owns everything else.
 window.impchat = (() => {
   "use strict";
 
@@ -10,7 +10,7 @@ window.impchat = (() => {
   const say = (key, values = {}) =>
     (page.words[`web.js.${key}`] ?? "").replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
   const question = () => find("#question textarea");
-  const byHand = matchMedia("(pointer: fine)"); // no keyboard that jumps up by itself on a touch screen
+  const byHand = matchMedia("(pointer: fine)"); // on a touch screen, focusing would open the keyboard
 
   const element = (tag, attributes = {}, ...children) => {
     const made = document.createElement(tag);
@@ -22,7 +22,7 @@ window.impchat = (() => {
   const write = (text) => {
     if (question().value === text) return;
     question().value = text;
-    question().dispatchEvent(new Event("input", { bubbles: true })); // Gradio reads it from there
+    question().dispatchEvent(new Event("input", { bubbles: true })); // Gradio reads the value at this event
   };
   const type = (text) => {
     write(text);
@@ -38,10 +38,10 @@ window.impchat = (() => {
     history[replace ? "replaceState" : "pushState"](null, "", address);
   };
 
-  let wanted = 0; // counts what a person opened: of several things at once, the last is shown
+  let wanted = 0; // number of the latest navigation: of several in a row, only the last is shown
   let asked = 0;
   const open = (conversation) => {
-    const { saved } = leaveDraft(); // what is typed from now on is for the conversation that opens
+    const { saved } = leaveDraft(); // text typed from now on belongs to the conversation that opens
     const mine = ++wanted;
     inTurn(async () => {
       await saved;
@@ -52,10 +52,10 @@ window.impchat = (() => {
   };
   addEventListener("popstate", () => open(inAddress()));
 
-  // --- Gradio's events, one at a time: of two at once, the first might be drawn last -----------------------------------
+  // --- Gradio's events, one at a time: responses to concurrent events could be drawn in the wrong order --------------
 
   const waiting = [];
-  let busy = true; // with the page's loading
+  let busy = true; // the page load is the first event
   const nextTurn = () => {
     if (busy || !waiting.length) return;
     busy = true;
@@ -86,17 +86,17 @@ window.impchat = (() => {
   const undoButton = (conversation) =>
     element("button", { type: "button", class: "quiet", "data-do": "undo", "data-conversation": conversation }, say("undo"));
 
-  // What the server says of a request that it refused.
+  // The error sentence of a refused request.
   const refusal = (response) => response.json().then(({ error }) => error, () => say("lost"));
 
   const announce = (text) => {
     find("#announce").textContent = text;
   };
 
-  // --- Pictures of the question that is being composed -------------------------------------------------------------
+  // --- Pictures of the draft -----------------------------------------------------------------------------------------
 
-  const uploads = new Set(); // pictures on their way to the server
-  let lastUpload = Promise.resolve(); // one after the other: the first may have to make the conversation
+  const uploads = new Set(); // uploads that the server has not confirmed
+  let lastUpload = Promise.resolve(); // one at a time: the first may have to create the conversation
 
   const chips = () => [...document.querySelectorAll("#chips .chip")];
 
@@ -141,7 +141,7 @@ window.impchat = (() => {
     if (left) return whenThere(() => add(source, shown));
     notice();
     const made = chip(shown);
-    const mine = draft; // that of a conversation which is left meanwhile gets its pictures all the same
+    const mine = draft; // the upload belongs to this draft even if another conversation opens meanwhile
     made.classList.add("reading");
     status(say("reading"));
     const arrived = lastUpload.then(() => upload(source, made, mine));
@@ -149,9 +149,9 @@ window.impchat = (() => {
     lastUpload = arrived.finally(() => uploads.delete(arrived));
   };
 
-  // Resolves when the server has the picture; what the engine says of it comes later.
+  // Resolves when the server has the picture; the engine's progress follows later.
   const upload = async (source, made, mine) => {
-    if (made.dataset.detached) return; // before its turn came
+    if (made.dataset.detached) return; // removed before its upload started
     let file = source;
     try {
       if (source instanceof Function) file = await source();
@@ -162,7 +162,7 @@ window.impchat = (() => {
       if (!mine.conversation) begin(mine, value.conversation);
       if (made.dataset.detached) return detach(value.image, mine.conversation);
       if (mine.conversation !== draft.conversation) return;
-      if (!made.isConnected) place(made); // the person has been elsewhere meanwhile
+      if (!made.isConnected) place(made); // another conversation was shown meanwhile
       attached(made, value.image);
       watch(made, lines);
     } catch (error) {
@@ -176,7 +176,7 @@ window.impchat = (() => {
     }
   };
 
-  // A picture has made the conversation: the words before it belong to it, too.
+  // A picture has created the conversation: the text typed before belongs to it too.
   const begin = (mine, conversation) => {
     mine.conversation = conversation;
     if (mine === draft) {
@@ -191,8 +191,8 @@ window.impchat = (() => {
     if (chips().some((other) => other !== made && other.dataset.image === image)) return dropChip(made);
     made.dataset.image = image;
     const shown = find("img", made);
-    URL.revokeObjectURL(shown.src); // nothing for a sample
-    shown.src = `/thumbnail/${image}`; // the browser may not know the file's format, the server does
+    URL.revokeObjectURL(shown.src); // no effect for a sample
+    shown.src = `/thumbnail/${image}`; // the server can show formats that the browser cannot
   };
 
   const watch = async (made, lines) => {
@@ -207,7 +207,7 @@ window.impchat = (() => {
         }
       }
     } catch {
-      // The server has gone; the next thing a person does tells so.
+      // The connection to the server is lost; the user's next action reports it.
     }
     made.classList.remove("reading");
   };
@@ -224,7 +224,7 @@ window.impchat = (() => {
     }
   }
 
-  // Whether it was taken; a person is told if not.
+  // Whether the server accepted it; otherwise a notice is shown.
   const post = async (path, body, options = {}) => {
     try {
       const response = await fetch(path, { method: "POST", body, ...options });
@@ -250,9 +250,9 @@ window.impchat = (() => {
   const takesText = ({ target }) => target.matches?.("textarea, input");
   const insert = (text) => {
     question().focus();
-    document.execCommand("insertText", false, text); // as if it were typed: it can be undone
+    document.execCommand("insertText", false, text); // like typed text, so that it can be undone
   };
-  let over = 0; // how many elements the dragged file is above
+  let over = 0; // nesting depth of the elements under the dragged file
   const hover = (depth) => {
     over = depth;
     document.body.classList.toggle("dropping", over > 0);
@@ -260,7 +260,7 @@ window.impchat = (() => {
   addEventListener("dragenter", (event) => carriesFiles(event) && hover(over + 1));
   addEventListener("dragleave", (event) => carriesFiles(event) && hover(Math.max(0, over - 1)));
   addEventListener("dragover", (event) => {
-    if (carriesFiles(event) || !takesText(event)) event.preventDefault(); // else a link would be opened in place of the page
+    if (carriesFiles(event) || !takesText(event)) event.preventDefault(); // otherwise a dropped link would replace the page
   });
   addEventListener("drop", (event) => {
     if (!carriesFiles(event) && takesText(event)) return;
@@ -280,8 +280,8 @@ window.impchat = (() => {
     });
   });
 
-  // Cells of a table come as text and as a picture of it: the text is pasted, the picture offered. A picture of a web
-  // page may come with its address, a file with its name.
+  // Table cells are copied as text and as a picture: the text is pasted and the picture offered. A web page's image may
+  // be copied with its address, a file with its name.
   const isName = (line, { name }) => line === name || line.endsWith(`/${name}`) || line.endsWith(`\\${name}`);
   const names = (text, files) =>
     text.split(/\s*\n/).every((line) => /^(https?|file):\S+$/.test(line) || files.some((file) => isName(line, file)));
@@ -300,7 +300,7 @@ window.impchat = (() => {
     notice("hint", say("pasted"), attach);
   });
 
-  // --- The thread: only what changed is drawn, so that a selection, a scrolled table and the focus stay ----------------
+  // --- The thread: only changed nodes are replaced, which keeps selection, scroll positions and focus ----------------
 
   const turns = () => find("#thread .turns");
   const parsed = (html) => {
@@ -311,8 +311,8 @@ window.impchat = (() => {
 
   const keyOf = ({ dataset }) => dataset?.message ?? dataset?.conversation ?? dataset?.group;
 
-  // Makes the children of `parent`, from number `from` on, equal to the nodes `wanted`. A node with a key stays the same
-  // node, so that a press on it is not lost.
+  // Makes the children of `parent`, starting at index `from`, equal to the nodes `wanted`. A node with a key is kept, so
+  // that a click on it is not lost.
   const morph = (parent, wanted, from = 0) => {
     const keys = new Set(wanted.map(keyOf));
     for (const now of [...parent.childNodes].slice(from)) if (keyOf(now) && !keys.has(keyOf(now))) now.remove();
@@ -334,7 +334,7 @@ window.impchat = (() => {
     if (now.nodeType === Node.TEXT_NODE) {
       let same = 0;
       while (same < now.length && now.data[same] === next.data[same]) same += 1;
-      return now.replaceData(same, now.length - same, next.data.slice(same)); // a selection before it stays
+      return now.replaceData(same, now.length - same, next.data.slice(same)); // keeps a selection in the unchanged part
     }
     for (const { name } of [...now.attributes]) if (!next.hasAttribute(name) && name !== "open") now.removeAttribute(name);
     for (const { name, value } of next.attributes) now.setAttribute(name, value);
@@ -344,19 +344,19 @@ window.impchat = (() => {
   const numberOf = (message) => [...turns().children].findIndex((turn) => turn.dataset.message === message);
   const drawThread = ({ after, html }) => morph(turns(), parsed(html), after ? numberOf(after) + 1 : 0);
 
-  // The last message that the page shows as the history keeps it.
+  // The last complete message on the page.
   const have = () => [...turns().querySelectorAll(":scope > .turn:not(#live)")].at(-1)?.dataset.message ?? "";
 
-  // --- The list of chats: one stop for the Tab key, arrows move in it ---------------------------------------------------
+  // --- The list of chats: one tab stop, arrow keys move within it ----------------------------------------------------
 
-  let listWaits = null; // for a title that is being typed
+  let listWaits = null; // HTML to draw after a title has been edited
   const drawList = (html) => {
     listWaits = find("#history input") ? html : null;
     if (listWaits !== null) return;
     const links = () => [...document.querySelectorAll("#history li a")];
     const at = links().indexOf(find("#history li:focus-within a"));
     morph(find("#history .list"), parsed(html));
-    if (at >= 0 && document.activeElement === document.body) (links()[at] ?? links().at(-1))?.focus(); // its chat has gone
+    if (at >= 0 && document.activeElement === document.body) (links()[at] ?? links().at(-1))?.focus(); // its chat was removed
   };
 
   addEventListener("keydown", (event) => {
@@ -380,7 +380,7 @@ window.impchat = (() => {
     to.focus();
   });
 
-  // After a removal the next chat or picture moves to the same place: a second click there is not meant for it.
+  // After a removal the next chat or picture moves to the same place: a double click must not remove it too.
   const DOUBLE_MS = 1500;
   let deletion = { x: 0, y: 0, at: -DOUBLE_MS };
   const again = ({ clientX: x, clientY: y, detail }) => {
@@ -394,7 +394,7 @@ window.impchat = (() => {
     if (Math.hypot(clientX - deletion.x, clientY - deletion.y) >= 10) deletion.at = -DOUBLE_MS;
   });
 
-  // --- Other tabs and devices: what they changed is drawn when they say so, or when a person comes back -----------------
+  // --- Other tabs and devices: their changes are drawn when a tab announces them or this page gets the focus ---------
 
   let refreshing = false;
   const refresh = () => {
@@ -412,7 +412,7 @@ window.impchat = (() => {
   addEventListener("focus", refresh);
   document.addEventListener("visibilitychange", refresh);
 
-  // --- The answer that is being written ---------------------------------------------------------------------------------
+  // --- The running answer --------------------------------------------------------------------------------------------
 
   const grow = (line) => {
     if ("from" in line) return morph(find("#live .words"), parsed(line.html), line.from);
@@ -434,7 +434,7 @@ window.impchat = (() => {
       const response = await fetch(`/follow/${answer}`, { signal });
       if (response.ok) for await (const line of linesOf(response.body)) if (!signal.aborted) grow(line);
     } catch {
-      // The page reads something else, or the server has gone: then the event below does not reach it either.
+      // Aborted, or the connection is lost: then the event below fails too and reports it.
     }
     if (signal.aborted) return;
     inTurn(() => (signal.aborted ? turnEnds() : page.trigger("ended", { conversation, have: have() })));
@@ -442,25 +442,25 @@ window.impchat = (() => {
 
   const stop = () => post(`/stop/${page.answer}`);
 
-  // --- The draft's text: kept by this tab until the server has it -------------------------------------------------------
+  // --- The draft's text: kept in this tab until the server has saved it ----------------------------------------------
 
-  let draft = { conversation: page.conversation, failures: 0 }; // the question that is composed; another one for each visit
-  let left = { saved: Promise.resolve() }; // while another conversation opens: what was typed in the one before
+  let draft = { conversation: page.conversation, failures: 0 }; // a new object for each visit of a conversation
+  let left = { saved: Promise.resolve() }; // while another conversation opens: the text of the one that was left
 
   const key = (conversation) => `impchat.draft.${conversation}`;
-  const stored = (conversation) => sessionStorage.getItem(key(conversation)); // null: the server knows all
+  const stored = (conversation) => sessionStorage.getItem(key(conversation)); // null: everything is saved on the server
   const forget = (conversation) => sessionStorage.removeItem(key(conversation));
   const store = (conversation, words) => {
     try {
       sessionStorage.setItem(key(conversation), words);
     } catch {
-      // More than a browser keeps: then the server alone has it.
+      // Exceeds the browser's quota: only the server keeps it.
     }
   };
 
   const saveWords = async (conversation, words, options) => {
     store(conversation, words);
-    if (!conversation) return; // one that has not begun has no place on the server
+    if (!conversation) return; // a new conversation has no draft on the server
     const saved = await post(`/draft?c=${encodeURIComponent(conversation)}`, words, options);
     if (saved && stored(conversation) === words) forget(conversation);
   };
@@ -482,20 +482,20 @@ window.impchat = (() => {
   addEventListener("input", (event) => event.target === question() && draftChanged());
   addEventListener("pagehide", () => {
     if (asking?.taken) store(asking.draft.conversation, asking.words);
-    // A request that outlives the page may carry 64 KiB at most. What does not arrive is here after a reload.
+    // A keepalive request may have at most 64 KiB. Text that does not arrive is still in this tab after a reload.
     saveDraft({ keepalive: question()?.value.length < 20_000 });
   });
 
   const leaveDraft = () => {
     if (left || !question()) return left;
-    if (asking && !asking.taken) take(); // a question that waits for its pictures
+    if (asking && !asking.taken) take(); // a question that is waiting for its pictures
     left = { words: question().value, saved: saveDraft() };
     write("");
     draftIsSaved();
     return left;
   };
   const enterDraft = (words) => {
-    const typed = question().value; // since the way to this conversation began
+    const typed = question().value; // typed while the conversation was opening
     const unsaved = stored(draft.conversation);
     left = null;
     write((unsaved ?? words) + typed);
@@ -505,10 +505,10 @@ window.impchat = (() => {
   const stay = () => {
     write((left.words ?? "") + question().value);
     left = null;
-    settle(page.conversation, true); // the way back through the browser's history has changed the address
+    settle(page.conversation, true); // the browser's back button has changed the address
     draftChanged();
   };
-  // Does `act` once the conversation that a person opened is there.
+  // Calls `act` once the conversation that the user opened is shown.
   const whenThere = (act) => {
     if (!left) return act();
     inTurn(() => {
@@ -517,7 +517,7 @@ window.impchat = (() => {
     });
   };
 
-  // --- Scrolling: stay at the end while the answer grows, unless the reader has gone up --------------------------------
+  // --- Scrolling: stay at the end while the answer grows, unless the user has scrolled up ----------------------------
 
   let atEnd = true;
   const toEnd = () => {
@@ -537,7 +537,7 @@ window.impchat = (() => {
     new ResizeObserver(grown).observe(scroll);
   };
 
-  // --- What buttons do ------------------------------------------------------------------------------------------------
+  // --- Actions of buttons --------------------------------------------------------------------------------------------
 
   const menu = (shown) => {
     document.body.classList.toggle("menu", shown);
@@ -545,7 +545,7 @@ window.impchat = (() => {
     (shown ? find("#new") : find("[data-do=menu]")).focus();
   };
 
-  // For browsers that keep the clipboard from a page: not https, or not allowed.
+  // For pages without access to the clipboard: not https, or not permitted.
   const copyOldWay = (text) => {
     let copied = false;
     const give = (event) => {
@@ -564,7 +564,7 @@ window.impchat = (() => {
     const written = navigator.clipboard?.writeText(text) ?? Promise.reject();
     const copied = await written.then(() => true, () => copyOldWay(text));
     if (!copied) return notice("error", say("copy_failed"));
-    if (!labels.has(button)) labels.set(button, button.textContent); // pressed again, it says "Copied" already
+    if (!labels.has(button)) labels.set(button, button.textContent); // a second press must not store "Copied"
     button.textContent = say("copied");
     announce(say("copied"));
     setTimeout(() => (button.textContent = labels.get(button)), 1500);
@@ -599,7 +599,7 @@ window.impchat = (() => {
     field.focus();
   };
 
-  // --- Pairing a phone: a code that is shown while it is good ---------------------------------------------------------
+  // --- Pairing a phone: a code is shown while it is valid ------------------------------------------------------------
 
   const devices = element("dialog", { id: "devices", "aria-labelledby": "devices-title" });
   const pairing = { code: "", until: 0, timer: 0, holders: "" };
@@ -612,7 +612,7 @@ window.impchat = (() => {
 
   const drawDevices = ({ html, holders }) => {
     if (html !== undefined) find("#offer").innerHTML = html;
-    if (holders !== pairing.holders) find("#holders").innerHTML = pairing.holders = holders; // else the focus would go
+    if (holders !== pairing.holders) find("#holders").innerHTML = pairing.holders = holders; // keeps the focus
   };
 
   const tick = async () => {
@@ -727,7 +727,7 @@ window.impchat = (() => {
   addEventListener("click", (event) => {
     if (document.body.classList.contains("menu") && !event.target.closest("#side, [data-do=menu]")) menu(false);
     const button = event.target.closest("[data-do]");
-    if (!button || event.ctrlKey || event.metaKey || event.shiftKey) return; // a link may open in a tab of its own
+    if (!button || event.ctrlKey || event.metaKey || event.shiftKey) return; // let the browser open a link in a new tab
     event.preventDefault();
     actions[button.dataset.do](button, event);
   });
@@ -738,14 +738,14 @@ window.impchat = (() => {
     else if (document.body.classList.contains("answering")) find("#stop").click();
   });
 
-  // --- Sending: once for each question, and not before there is one -----------------------------------------------------
+  // --- Sending: each question once, and never a blank one ------------------------------------------------------------
 
-  let asking = null; // the question on its way: its draft, and its words once they are `taken` out of the box
+  let asking = null; // the question being sent: its draft, and its text once that is `taken` out of the box
   const isBlank = () => !question().value.trim() && !chips().length;
   const maySend = () => {
     if (asking || isBlank()) return false;
-    asking = { draft, words: "", taken: false }; // at once: Gradio calls `sending` a moment later
-    if (left || !uploads.size) take(); // what is typed from now on is the next question; while pictures come, still this one
+    asking = { draft, words: "", taken: false }; // now, because Gradio calls `sending` a moment later
+    if (left || !uploads.size) take(); // text typed later is the next question; during uploads, still this one
     return true;
   };
   const take = () => {
@@ -768,18 +768,18 @@ window.impchat = (() => {
     "keypress",
     (event) => {
       if (event.target !== question() || event.key !== "Enter") return;
-      if (event.isComposing) event.stopPropagation(); // it ends the writing of a Chinese word
+      if (event.isComposing) event.stopPropagation(); // Enter ends the input of a Chinese word
       else if (!event.shiftKey && !maySend()) halt(event);
     },
     true,
   );
   addEventListener("click", (event) => event.target.closest("#send") && !maySend() && halt(event), true);
 
-  // --- Gradio's side --------------------------------------------------------------------------------------------------
+  // --- Functions that Gradio calls -----------------------------------------------------------------------------------
 
   const firstTime = (state) => {
     page.words = state.words;
-    find("#top .model").textContent = state.model; // another one may answer since the page was built
+    find("#top .model").textContent = state.model; // the model may have changed since the page was built
     document.documentElement.lang = state.language;
     document.body.classList.toggle("no-banner", localStorage.getItem("impchat.banner") === "hidden");
     find("[data-do=menu]").setAttribute("aria-label", say("menu"));
@@ -800,7 +800,7 @@ window.impchat = (() => {
     watchScroll();
   };
 
-  // What came from the server with a new `state`; its `event` says what happened there.
+  // Draws a new `state` from the server; its `event` names what happened.
   const draw = (state) => {
     page.seen = state.stamp;
     if (state.words) firstTime(state);
@@ -817,13 +817,13 @@ window.impchat = (() => {
         enterDraft(state.draft);
         clearChips();
         drawChips(state.pictures);
-      } else page.conversation = state.conversation; // on the way to another one, which the address may name already
+      } else page.conversation = state.conversation; // another one is opening, and the address may name it
       if (document.body.classList.contains("menu")) menu(false);
     }
     if (event === "sent") {
       forget(draft.conversation);
       draft.conversation = state.conversation;
-      if (question().value && !left) draftChanged(); // the next one has begun
+      if (question().value && !left) draftChanged(); // the next question has been started
       settle(state.conversation, false);
       clearChips();
       announce(say("answering"));
@@ -844,17 +844,17 @@ window.impchat = (() => {
       page.reopen = "";
     }
     if (event === "opened" || event === "sent") toEnd();
-    if (state.notice || (!refreshing && (event !== "opened" || !find("#notice .done")))) // "Deleted: Undo" outlives the way to the next chat
+    if (state.notice || (!refreshing && (event !== "opened" || !find("#notice .done")))) // "Deleted: Undo" stays while the next chat opens
       notice(state.notice?.kind, state.notice?.text, state.notice?.undo && undoButton(state.notice.undo));
     if (["managed", "gone"].includes(event) && deletion.at >= 0) deletion.at = performance.now();
     if (["sent", "elsewhere", "managed", "gone"].includes(event) && !refreshing) tabs.postMessage("");
     find("#title").textContent = state.title;
     document.title = state.title ? `${state.title} · ImpChat` : "ImpChat";
-    const free = ["opened", "sent"].includes(event) || document.activeElement === document.body; // else a person uses it
+    const free = ["opened", "sent"].includes(event) || document.activeElement === document.body; // else the user is using it
     if (byHand.matches && free && !refreshing) question().focus({ preventScroll: true });
   };
 
-  // The end of an event, of which `state` came, or nothing.
+  // Finishes an event with its `state`, or without one.
   const ends = (state) => {
     refreshing = false;
     if (!state && left && asked === wanted) stay();
@@ -865,7 +865,7 @@ window.impchat = (() => {
     turnEnds();
   };
 
-  // After every event of Gradio's, also if nothing came from the server.
+  // Called after each of Gradio's events, even if the server sent nothing.
   const show = (state) => {
     const came = state.stamp > page.seen;
     try {
@@ -877,7 +877,7 @@ window.impchat = (() => {
     }
   };
 
-  // Except for a request that did not reach the server.
+  // Gradio does not call `show` if a request did not reach the server.
   const reach = window.fetch;
   window.fetch = async (...request) => {
     try {
@@ -906,7 +906,7 @@ window.impchat = (() => {
     if (arrives) asking.draft = draft;
     const cancelled = !arrives && asking.draft.failures > failures;
     if (!cancelled && !asking.taken) take();
-    asking.underway = true; // what comes next from the server is about it
+    asking.underway = true; // the next state from the server belongs to it
     return [asking.words, { ...here(state), asks: asking.draft.conversation, have: have(), cancelled }];
   };
 

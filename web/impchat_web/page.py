@@ -1,10 +1,10 @@
-"""The page: Gradio's components, and what happens when a person acts on them.
+"""The page: Gradio's components and event handlers.
 
-In: an open App. Out: a `gr.Blocks` for `server` to mount. The core owns conversations and answers; a handler here asks
-it and draws what it says, so a reload, a second tab or a restarted server loses nothing.
-The browser's address (`?c=UUID`) names the open conversation; `page.js` sends it with every event, and one event at a
-time. An answer that is being written comes by a route of `server`.
-This file does not know HTTP, HTML or how an answer comes to be.
+In: an open App. Out: a `gr.Blocks` for `server` to mount. The core owns conversations and answers; the handlers read
+them from the core at each event, so a reload, a second tab or a restarted server loses nothing. The browser's address
+(`?c=UUID`) names the open conversation; `page.js` sends it with every event, and sends one event at a time. A running
+answer is streamed by a route of `server`.
+This file does not know HTTP, HTML or how an answer is made.
 """
 
 from __future__ import annotations
@@ -25,40 +25,40 @@ from impchat.texts import LANGUAGES, say
 from impchat_web import banners, languages, render, render_devices
 
 State = dict[str, Any]
-"""What the browser keeps: conversation, title, answer (the uuid of the one being written, or ""), pictures (sha256 of
-the draft's), listed (how many chats its list may have), and what just happened: event, notice (a sentence to show),
-and stamp, which is larger in each state than in those before, also in those before a restart. What is new to draw:
-list, the HTML of the chats; draft, the text of a conversation that was opened; thread, the `html` of messages and the
-uuid of the message `after` which they stand ("": they are all)."""
+"""The state kept by the browser: conversation, title, answer (the uuid of the running one, or ""), pictures (sha256 of
+the draft's), listed (maximum number of chats in the list), and the last event: event, notice (a sentence to show), and
+stamp, which increases with each state, also across restarts. New content to draw: list, the HTML of the chats; draft,
+the text of a conversation that was opened; thread, the `html` of messages and the uuid of the message `after` which
+they follow ("": they are all messages)."""
 
-_SESSIONS = 8  # Gradio keeps what each page shows, of ten thousand pages where it is not told; ours asks for none of it
+_SESSIONS = 8  # Gradio keeps the state of up to 10,000 pages by default; this page does not need it
 _QUEUE_SLEEP_S = 3600.0
 
-_stamps = count(time.time_ns() // 1000)  # microseconds are exact in JavaScript's numbers
+_stamps = count(time.time_ns() // 1000)  # microseconds, which JavaScript's numbers represent exactly
 _NOWHERE: State = {"conversation": "", "title": "", "answer": "", "pictures": [], "draft": ""}
-_LISTED = 100  # chats in the list, and each time that a person asks for more of them
+_LISTED = 100  # chats in the list at first, and added by each request for more
 
 
 def owner_of(request: gr.Request | None) -> str:
-    """Whose conversations a request may see. Nobody logs in yet: all are this machine's."""
+    """The owner whose conversations a request may see. There is no login yet: all belong to this machine."""
     return settings.OWNER
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The handlers of the page's events. Each returns new values of components, in the order of its `outputs`."""
+    """The page's event handlers. Each returns new values of components, in the order of its `outputs`."""
 
     app: App
     forced_language: str | None
-    pairs: bool  # whether phones can be paired here
+    pairs: bool  # whether phones can be paired on this page
 
     def language(self, request: gr.Request) -> str:
         return languages.choose(request.headers.get("accept-language", ""), self.forced_language)
 
-    # What is on the page
+    # Contents of the page
 
     def _thread(self, conversation: str, request: gr.Request, have: str = "") -> dict[str, str]:
-        """The messages after `have`, the last one that the page shows; all if it is not of this conversation.
+        """The messages after `have`, the last message shown; all of them if `have` is not in this conversation.
 
         Raises HistoryError "history.no_conversation", also for a deleted one."""
         language, history, owner = self.language(request), self.app.history, owner_of(request)
@@ -101,7 +101,7 @@ class View:
     def _opened(
         self, conversation: str, listed: int, request: gr.Request, notice: dict[str, str] | None = None
     ) -> State:
-        """All of a conversation; the empty page for ""."""
+        """Everything of a conversation; the empty page for ""."""
         try:
             thread, chats = self._thread(conversation, request), self._list(conversation, listed, request)
             return self._state(conversation, "opened", request, notice) | {"thread": thread, "list": chats}
@@ -111,7 +111,7 @@ class View:
                 return self._opened("", listed, request, notice)
             return _marked(_NOWHERE | {"thread": self._welcome(self.language(request))}, "opened", notice)
 
-    # What a person does
+    # Actions of the user
 
     def load(self, request: gr.Request) -> tuple[Any, ...]:
         language = self.language(request)
@@ -130,16 +130,16 @@ class View:
         return self._opened(event.conversation, state.get("listed", _LISTED), request)
 
     def send(self, text: str, state: State, request: gr.Request) -> State:
-        """Ask in the conversation `asks` of `state`, which is no longer the one that is shown if the person has opened
-        another one meanwhile. Where the core refuses, the page keeps the text."""
+        """Ask in the conversation `asks` of `state`, which may differ from the shown one if the user has opened
+        another. If the core refuses, the page keeps the text."""
         here, conversation = state["conversation"], state["asks"]
-        if state.get("cancelled"):  # a picture of this question could not be read, the page says so
+        if state.get("cancelled"):  # a picture of this question could not be read; the page reports it
             return _marked(state, "cancelled")
         try:
             chat = self.app.chat(conversation or None, owner_of(request))
             answer = chat.send(text)
             if conversation != here:
-                drawn = {"list": self._list(here, state.get("listed", _LISTED), request)}
+                drawn: State = {"list": self._list(here, state.get("listed", _LISTED), request)}
                 return self._state(here, "elsewhere", request) | drawn
             thread = self._thread(answer.conversation, request, state.get("have", ""))
             chats = self._list(answer.conversation, state.get("listed", _LISTED), request)
@@ -149,8 +149,7 @@ class View:
             return self._refused(state, error, request)
 
     def ended(self, state: State, request: gr.Request, event: gr.EventData) -> State:
-        """The conversation whose answer is complete, or that was changed elsewhere; the empty page where it was
-        deleted."""
+        """The conversation, after its answer has ended or a change elsewhere; the empty page if it was deleted."""
         conversation = event.conversation
         try:
             thread, chats = (
@@ -161,11 +160,11 @@ class View:
         except ImpChatError as error:
             if error.code == "history.no_conversation":
                 return self._opened("", state.get("listed", _LISTED), request, self._notice(error, request))
-            # The history cannot be read: what is shown stays.
+            # the history cannot be read: keep what is shown
             return _marked(_NOWHERE | {"conversation": conversation}, "ended", self._notice(error, request))
 
     def manage(self, state: State, request: gr.Request, event: gr.EventData) -> State:
-        """Rename, delete or restore a conversation, or only draw the list anew."""
+        """Rename, delete or restore a conversation, or only update the list."""
         conversation, here = event.conversation, state.get("conversation", "")
         history, owner, language = self.app.history, owner_of(request), self.language(request)
         notice = None
@@ -194,17 +193,23 @@ def _marked(state: State, event: str, notice: dict[str, str] | None = None) -> S
 
 
 def build(app: App, language: str | None, pairs: bool = False) -> gr.Blocks:
-    """The page for `app`, in `language` or, where None, in each browser's own. `pairs`: with a way to pair phones."""
+    """The page for `app`, in `language`; None: in each browser's language. `pairs`: include the pairing of phones."""
     view = View(app, language, pairs)
-    # Plain requests, without Gradio's queue: it loses an event that comes while it closes the stream of another.
-    events = {"show_progress": "hidden", "api_visibility": "private", "queue": False, "trigger_mode": "multiple"}
-    with gr.Blocks(title="ImpChat", analytics_enabled=False, fill_width=True) as page:
+    # Plain requests instead of Gradio's queue, which loses an event that arrives while another's stream is closing.
+    events: dict[str, Any] = {
+        "show_progress": "hidden",
+        "api_visibility": "private",
+        "queue": False,
+        "trigger_mode": "multiple",
+    }
+    page = gr.Blocks(title="ImpChat", analytics_enabled=False, fill_width=True)
+    with page:
         state = gr.JSON({}, visible=False)
         with gr.Row(elem_id="shell"):
             with gr.Column(elem_id="side", min_width=0):
                 _html(f'<div class="brand">{render.MARK}<span>ImpChat</span></div>')
                 new = gr.Button("New chat", elem_id="new")
-                bus = "impchat.bus(trigger) // 'navigate', 'ended', 'manage'"  # Gradio looks for the names here
+                bus = "impchat.bus(trigger) // 'navigate', 'ended', 'manage'"  # Gradio finds the event names here
                 chats = _html('<div class="list"></div>', elem_id="history", js_on_load=bus)
                 devices = _html("", elem_id="devices-button")
             with gr.Column(elem_id="main", min_width=0):
@@ -249,7 +254,7 @@ def build(app: App, language: str | None, pairs: bool = False) -> gr.Blocks:
         stop.click(None, None, None, js="() => impchat.stop()")
         attach.click(None, None, None, js="() => impchat.choose()")
     page.state_session_capacity = _SESSIONS
-    # No event uses Gradio's queue, which would look for one a thousand times a second.
+    # No event uses Gradio's queue, which otherwise polls a thousand times a second.
     page._queue.sleep_when_free = page._queue.progress_update_sleep_when_free = _QUEUE_SLEEP_S
     return page
 

@@ -1,7 +1,7 @@
-"""The parts of the page as HTML: messages, the answer that is being written, the history list, the empty page.
+"""The parts of the page as HTML: messages, the running answer, the history list, the empty page.
 
-In: values of the core and a language. Out: HTML; every text of a person or a model is escaped or comes through
-`markdown`. A button carries what it does in `data-do`; `page.js` reads it.
+In: values of the core and a language. Out: HTML; all text by users and models is escaped or rendered by `markdown`. A
+button's action is in its `data-do`, which `page.js` reads.
 This file does not know Gradio, the store or the engine.
 """
 
@@ -19,15 +19,15 @@ from impchat.messages import Conversation, Image, Message, Reading
 from impchat.texts import say
 from impchat_web import markdown
 
-_PICTURE_WIDTH, _PICTURE_HEIGHT = 256, 224  # most that a picture takes of the page, in CSS pixels
+_PICTURE_WIDTH, _PICTURE_HEIGHT = 256, 224  # maximum size of a picture on the page, in CSS pixels
 
 MARK = (Path(__file__).parent / "page.svg").read_text(encoding="utf-8").strip()
 
 
 def thread(messages: Iterable[Message], image_of: Callable[[str], Image], language: str, known: int = 0) -> str:
-    """The messages of a conversation, oldest first, without the one that is being written and the first `known`."""
+    """The messages of a conversation, oldest first, without the running one and the first `known`."""
     parts = []
-    latest: Sequence[str] = ()  # pictures, the last of which the boxes of an answer are about
+    latest: Sequence[str] = ()  # pictures so far; the boxes of an answer refer to the last one
     for number, message in enumerate(messages):
         latest = message.images or latest
         if number < known or message.state == "streaming":
@@ -40,18 +40,18 @@ def thread(messages: Iterable[Message], image_of: Callable[[str], Image], langua
 
 
 def waiting(message: str, reading: Reading | None, language: str) -> str:
-    """An answer that has no words yet, and how far the reading before it is."""
+    """An answer without text so far, and the progress of reading the prompt."""
     progress = escape(presentation.progress(reading, language))
     return _assistant(message, f'<p class="waiting">{_dots()}<span>{progress}</span></p>', growing=True)
 
 
 def writing(message: str, blocks: Sequence[str]) -> str:
-    """An answer that is being written; `blocks` are those of its Markdown."""
+    """A running answer; `blocks` are those of its Markdown."""
     return _assistant(message, f'<div class="words growing" dir="auto">{"".join(blocks)}</div>', growing=True)
 
 
 def blocks(text: str, language: str) -> list[str]:
-    """An answer's words, an element for each paragraph, list, table and so on."""
+    """The text of an answer, one element for each paragraph, list, table and so on."""
     return markdown.blocks(text, say("chat.copy", language))
 
 
@@ -82,7 +82,7 @@ def _picture(image: Image, name: str, enlarge: str) -> str:
 
 def _thumbnail(image: Image, name: str) -> str:
     scale = min(1.0, _PICTURE_WIDTH / image.width, _PICTURE_HEIGHT / image.height)
-    # Width and height keep the place free, so that nothing jumps when the picture comes.
+    # Width and height reserve the space, so that the layout does not shift when the picture loads.
     size = f'width="{max(1, round(image.width * scale))}" height="{max(1, round(image.height * scale))}"'
     return f'<img src="/thumbnail/{image.sha256}" alt="{escape(name)}" {size}>'
 
@@ -93,7 +93,7 @@ def _marked(image: Image, found: Sequence[boxes.Box], language: str) -> str:
     for number, box in enumerate(found):
         at = f'x="{box.left}" y="{box.top}" width="{box.right - box.left:g}" height="{box.bottom - box.top:g}"'
         colour = boxes.COLOURS[number % len(boxes.COLOURS)]
-        frames += f'<rect class="ground" {at}/><rect {at} stroke="{colour}"/>'  # white below: seen on any ground
+        frames += f'<rect class="ground" {at}/><rect {at} stroke="{colour}"/>'  # white rim: visible everywhere
     return (
         f'<figure class="marked">{_thumbnail(image, say("chat.boxes", language))}'
         f'<svg viewBox="0 0 1 1" preserveAspectRatio="none" aria-hidden="true">{frames}</svg></figure>'
@@ -135,9 +135,9 @@ def _receipt(message: Message, language: str) -> str:
 def history(
     conversations: Sequence[Conversation], selected: str, language: str, today: date, more: bool = False
 ) -> str:
-    """The history list in groups by age; `today` is the date on the reader's clock. `more`: there are older ones.
+    """The history list in groups by age. `today`: the date in the reader's time zone. `more`: there are older ones.
 
-    For the keyboard the list is one stop: the shown conversation or the first one; page.js moves from there."""
+    The list is one tab stop, on the shown conversation or the first one; page.js moves the focus within it."""
     if not conversations:
         return f'<p class="nothing">{escape(say("chat.history_empty", language))}</p>'
     parts = []
@@ -170,7 +170,7 @@ def _entry(conversation: Conversation, selected: bool, stop: bool, language: str
 
 
 def welcome(samples: Sequence[str], language: str) -> str:
-    """The page before the first question: what this is, pictures to try, questions to ask."""
+    """The page before the first question: an introduction, sample pictures and example questions."""
     cards = "".join(
         f'<button type="button" class="sample" data-do="sample" data-sample="{escape(name)}">'
         f'<img src="/sample/{escape(name)}" alt="{escape(say("chat.sample", language, number=number))}"></button>'
@@ -191,5 +191,5 @@ def welcome(samples: Sequence[str], language: str) -> str:
 
 
 def place(server: str, language: str) -> str:
-    """Where pictures and questions go: nowhere, or to the server of this name."""
+    """Where pictures and questions are sent: nowhere, or to the server of this name."""
     return escape(say("remote.label", language, server=server) if server else say("web.local", language))

@@ -1,4 +1,4 @@
-"""The panel that pairs a phone, as HTML: a QR code, how a code has ended, and who may use this ImpChat.
+"""The panel that pairs a phone, as HTML: a QR code, the result of a code, and who has access to this ImpChat.
 
 In: links, codes and holders. Out: HTML; every name is escaped. This file does not know where they come from.
 """
@@ -22,7 +22,7 @@ _SIGN = '<span class="sign" aria-hidden="true"></span>'
 
 
 def button(language: str) -> str:
-    """What opens the panel."""
+    """The button that opens the panel."""
     return (
         f'<button type="button" class="devices" data-do="devices">{_SIGN}'
         f"<span>{escape(say('web.devices', language))}</span></button>"
@@ -30,7 +30,7 @@ def button(language: str) -> str:
 
 
 def offer(link: Link, apps: Sequence[AppFile], language: str) -> str:
-    """A link to scan, or to copy, and what a careful person compares; below it the app for phones that lack it."""
+    """A link to scan or copy, a fingerprint to compare, and the app for phones that do not have it."""
     warning = "" if not link.is_plain else f'<p class="warning">{escape(say("listen.plain", language))}</p>'
     places = "".join(f"<li>{escape(place)}</li>" for place in link.places)
     pin = " ".join(link.fingerprint[at : at + 4] for at in range(0, len(link.fingerprint), 4))
@@ -46,7 +46,7 @@ def offer(link: Link, apps: Sequence[AppFile], language: str) -> str:
 
 
 def _typed(link: Link, language: str) -> str:
-    """What a person types, and compares, where nothing can be scanned."""
+    """The values to type and compare if nothing can be scanned."""
     told = {"address": link.places[0], "code": link.code, "check": link.check}
     rows = "".join(
         f"<dt>{escape(say(f'web.devices_{name}', language))}</dt><dd><code>{escape(value)}</code></dd>"
@@ -62,7 +62,7 @@ def _qr(text: str, name: str) -> str:
 
 
 def _app(link: Link, apps: Sequence[AppFile], language: str) -> str:
-    """Where the app itself can be had: the first file to scan, all of them to click."""
+    """Downloads of the app: the first file as a QR code, all of them as links."""
     address = f"{'http' if link.is_plain else 'https'}://{link.places[0]}{phone_app.PATH}{quote(apps[0].name)}"
     warns = "" if link.is_plain else f"<p>{escape(say('web.devices_app_warns', language))}</p>"
     files = "".join(
@@ -80,7 +80,7 @@ def _app(link: Link, apps: Sequence[AppFile], language: str) -> str:
 
 
 def ended(code: Code, language: str) -> str:
-    """A code that was used, or is over."""
+    """The panel for a code that was used or has expired."""
     again = f'<button type="button" class="plain" data-do="devices">{escape(say("web.devices_new", language))}</button>'
     if code.state == "used":
         told = escape(say("web.devices_paired", language, device=code.device or "?"))
@@ -89,12 +89,12 @@ def ended(code: Code, language: str) -> str:
 
 
 def refused(sentence: str) -> str:
-    """Why there is no code."""
+    """The reason why there is no code."""
     return f'<div class="ended"><p>{escape(sentence)}</p></div>'
 
 
 def holders(found: Iterable[Holder], language: str) -> str:
-    """Who may use this ImpChat, each with a way to end that."""
+    """Everyone with access to this ImpChat, each with a button that revokes it."""
     rows = "".join(_holder(holder, language) for holder in found)
     title = f"<h3>{escape(say('web.devices_list', language))}</h3>"
     return title + (
@@ -103,7 +103,7 @@ def holders(found: Iterable[Holder], language: str) -> str:
 
 
 def _here(utc: str) -> str:
-    """A time on this machine's clock, which is the reader's: the page is for this machine alone."""
+    """A time in this machine's time zone, which is the reader's: the page is for this machine only."""
     return datetime.fromisoformat(utc).astimezone().strftime("%Y-%m-%d %H:%M")
 
 

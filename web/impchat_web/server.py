@@ -1,7 +1,7 @@
-"""The web server: the page, the pictures it shows and takes, answers as they are written, and the guard before them.
+"""The web server: the page, its pictures, running answers, and the middleware in front of them.
 
-In: an open App and a bound socket. Out: HTTP on this machine alone. Pictures come and go through routes of our own
-with an owner check; Gradio's file cache is never used, and nothing is fetched from elsewhere.
+In: an open App and a bound socket. Out: HTTP on this machine only. Pictures are served and uploaded by our own routes,
+which check the owner; Gradio's file cache is not used, and nothing is loaded from other hosts.
 This file does not know what the page looks like.
 """
 
@@ -22,8 +22,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-# Gradio reads these when it starts. The second keeps it from drawing up figures of its own with pandas behind each
-# event, which nobody sees.
+# Gradio reads these at import. The second one stops it from computing its own statistics with pandas after each event.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(2**31)
 
@@ -51,7 +50,7 @@ from impchat_web import banners, devices, guard, languages, page, render
 
 _HERE = Path(__file__).parent
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_FOREVER = {"cache-control": "private, max-age=31536000, immutable"}  # for addresses that hold a hash
+_FOREVER = {"cache-control": "private, max-age=31536000, immutable"}  # for paths that contain a hash
 _DAY = {"cache-control": "private, max-age=86400"}
 _PICTURES = ("/image/", "/thumbnail/", "/sample/")
 _TALK = ("/attach", "/detach", "/draft", "/follow/", "/stop/")
@@ -61,16 +60,16 @@ _FILES = {"page.js": "text/javascript", "page.css": "text/css", "page.svg": "ima
 _THUMBNAILS = 256  # kept in memory
 _STREAM: dict[str, Any] = {
     "media_type": "application/x-ndjson",
-    "headers": {"content-encoding": "identity"},  # compressed, a line would wait for those after it
+    "headers": {"content-encoding": "identity"},  # compression would delay a line until the next ones
 }
-FRAME_S = 0.05  # an answer is sent at most this often
-IDLE_S = 0.5  # where nothing new comes, the server looks this often whether the page has gone
+FRAME_S = 0.05  # minimum time between two updates of an answer
+IDLE_S = 0.5  # without news, how often to check whether the page has disconnected
 
 
 def build_app(app: App, language: str | None = None, access: Access | None = None, desk: Desk | None = None) -> FastAPI:
-    """The web application on `app`, which is closed when the server ends: the page, and the API for programs of this
-    machine. `language` None: each browser's own. `access`: who may use ImpChat from elsewhere; the page can pair
-    phones then. `desk`: shared with other APIs of `app`."""
+    """The web application for `app`, which is closed when the server stops: the page, and the API for programs on this
+    machine. `language` None: each browser's. `access`: the access list; if given, the page can pair phones. `desk`:
+    shared with other APIs of `app`."""
 
     beside = {f"/{name}": build(app, language, f"/{name}") for name, build in _front_ends()}
 
@@ -109,7 +108,7 @@ def build_app(app: App, language: str | None = None, access: Access | None = Non
             mcp_server=False,
             theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         )
-    others = {routes.PATHS: build_api(app, desk=desk, access=access)}
+    others: dict[tuple[str, ...], ASGIApp] = {routes.PATHS: build_api(app, desk=desk, access=access)}
     others |= {(f"{path}/",): other for path, other in beside.items()}
     web.add_middleware(_Crossing, others=others)
     web.add_middleware(guard.Guard, ours=_OURS, beside=tuple(beside), dress=_dress(language))
@@ -119,25 +118,25 @@ def build_app(app: App, language: str | None = None, access: Access | None = Non
 
 @contextmanager
 def _no_folders(data: Path) -> Iterator[None]:
-    """Keep Gradio from leaving folders behind, and from failing where it cannot make them: `gradio` among the shared
-    temporary files, for a mode that we do not use, and those of matplotlib, which it starts at every event if that is
-    installed. In the block the application is made."""
-    gradio.utils.MatplotlibBackendMananger = nullcontext  # as it is spelled there
+    """Keep Gradio from leaving folders on disk, and from failing if it cannot create them: its own temporary folder,
+    for a mode that is not used, and those of matplotlib, which it initialises at every event if that is installed.
+    Create the application inside the block."""
+    gradio.utils.MatplotlibBackendMananger = nullcontext  # type: ignore[assignment, misc]  # Gradio's spelling
     with tempfile.TemporaryDirectory(dir=data) as folder:
         gradio.routes.DEFAULT_TEMP_DIR = folder
         yield
 
 
 def _front_ends() -> Iterator[tuple[str, Callable[..., FastAPI]]]:
-    """Those that can run beside the page, by name; one whose packages are not installed is left out."""
+    """(name, factory) of each front end that can run next to the page and whose packages are installed."""
     for entry in metadata.entry_points(group="impchat.beside"):
         with suppress(ModuleNotFoundError):
             yield entry.name, entry.load()
 
 
 class _Crossing:
-    """ASGI middleware: what is asked of the API or of another front end goes there, all else to the page. `others`:
-    the beginnings of paths -> who answers them."""
+    """ASGI middleware that routes requests by path to the API, another front end or the page. `others`: path prefixes
+    -> application."""
 
     def __init__(self, app: ASGIApp, others: Mapping[tuple[str, ...], ASGIApp]) -> None:
         self._app = app
@@ -151,12 +150,13 @@ class _Crossing:
 
 
 class _Compression(GZipMiddleware):
-    """What the page loads, compressed; `without` are the beginnings of the paths of APIs and other front ends.
+    """Compresses what the page loads, except paths that begin with `without` (APIs and other front ends).
 
-    No response mixes a secret with text that another site could choose (BREACH): other sites' requests are refused."""
+    No response combines a secret with text that another site could choose (BREACH): requests of other sites are
+    refused."""
 
     def __init__(self, app: ASGIApp, without: tuple[str, ...]) -> None:
-        super().__init__(app, compresslevel=6)  # 9 takes twice as long for a hundredth
+        super().__init__(app, compresslevel=6)  # 9 takes twice as long and saves 1 %
         self._without = without
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -196,7 +196,7 @@ def _add_pictures(web: FastAPI, app: App) -> None:
 
 
 def _add_draft(web: FastAPI, app: App, language: str | None) -> None:
-    """The question that is being composed: its pictures and its text. `c` names its conversation, "" a new one."""
+    """Add the routes of the draft: its pictures and its text. `c`: its conversation; "" for a new one."""
 
     @web.post("/attach")
     async def attach(request: Request, c: str = "") -> StreamingResponse:
@@ -224,7 +224,7 @@ def _add_draft(web: FastAPI, app: App, language: str | None) -> None:
 
 
 async def _body(request: Request, limit: int, refused: Callable[[int], ImpChatError]) -> bytes:
-    """The request's body. As soon as it is larger than `limit` bytes, raises what `refused` says of its size so far."""
+    """The request's body. Raises `refused(size)` as soon as more than `limit` bytes have arrived."""
     data = bytearray()
     async for chunk in request.stream():
         data += chunk
@@ -234,7 +234,7 @@ async def _body(request: Request, limit: int, refused: Callable[[int], ImpChatEr
 
 
 def _progress(conversation: str | None, attachment: Attachment, language: str) -> Iterator[str]:
-    """Lines of JSON: the picture as it is kept, how far the engine has read it, and how that ended."""
+    """JSON lines: the stored picture, the engine's progress in reading it, and the result."""
     yield _line(type="attached", conversation=conversation, image=attachment.image.sha256)
     after = 0
     while True:
@@ -254,11 +254,11 @@ def _progress(conversation: str | None, attachment: Attachment, language: str) -
                 case Finished():
                     yield _line(type="ended")
                     return
-        yield "\n"  # so that the server notices a page that has gone
+        yield "\n"  # lets the server notice that the page has disconnected
 
 
 def _add_answers(web: FastAPI, app: App, language: str | None) -> None:
-    """An answer that is being written. It belongs to the core: a page that goes ends its reading, nothing else."""
+    """Add the routes of a running answer. The core owns it: a page that disconnects only stops reading."""
 
     @web.get("/follow/{message}")
     def follow(request: Request, message: str) -> StreamingResponse:
@@ -273,9 +273,9 @@ def _add_answers(web: FastAPI, app: App, language: str | None) -> None:
 
 
 def _frames(answer: Answer, language: str) -> Iterator[str]:
-    """Lines of JSON whenever the answer has grown: it whole as `html`, or the blocks of its words `from` a number on,
-    those before being as they were. They end when the answer ends."""
-    after, text, reading, wait_s = 0, "", None, 0.0  # what is there already comes at once
+    """JSON lines whenever the answer has grown: the whole answer as `html`, or the `html` of its blocks starting at
+    number `from`; earlier blocks are unchanged. Ends when the answer ends."""
+    after, text, reading, wait_s = 0, "", None, 0.0  # wait_s 0: send what exists at once
     sent: list[str] = []
     while True:
         seen = after
@@ -306,7 +306,7 @@ def _frames(answer: Answer, language: str) -> Iterator[str]:
 
 
 def _news(answer: Answer, after: int, wait_s: float) -> Iterator[tuple[int, Event]]:
-    """What has come behind number `after`: waits for the first, then takes what is there."""
+    """The events after number `after`: waits for the first, then takes all that have arrived."""
     for number, event in answer.events(after, wait_s):
         yield number, event
         yield from answer.events(number, 0)
@@ -318,8 +318,8 @@ def _line(**values: Any) -> str:
 
 
 def _dress(language: str | None) -> Callable[[str, str], str]:
-    """What makes Gradio's page ours: what it loads, its name and its language. The hash of a file in its address makes
-    a browser fetch a changed one at once."""
+    """A function that adapts Gradio's page: our files, name and language. The hash in a file's address makes browsers
+    fetch a changed file at once."""
     version = {name: hashlib.sha256((_HERE / name).read_bytes()).hexdigest()[:12] for name in _FILES}
     script = f'<script defer src="/page.js?{version["page.js"]}"></script>'  # runs before Gradio's
     links = (

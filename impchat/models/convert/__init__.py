@@ -1,7 +1,7 @@
-"""`impchat convert`: an Imp checkpoint becomes a bundle, all at once or weight file by weight file.
+"""`impchat convert`: convert an Imp checkpoint to a bundle, all at once or one weight file at a time.
 
-In: a checkpoint folder and the types wanted. Out: a bundle, which appears at its place when it is whole.
-This file does not know tensors, GGUF or ONNX; the modules beside it do.
+In: a checkpoint folder and the types wanted. Out: a bundle, which appears at its place when it is complete.
+This file does not know tensors, GGUF or ONNX; the other modules of this package do.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 LANGUAGE_FILE = "language.gguf"
 VISION_FILE = "vision.onnx"
-# Of the work file of either part, how much the bundle's file takes at most; 8-bit eyes may turn out to need 16 bits.
+# Maximum size of the bundle's file relative to the work file it is made of; an 8-bit vision encoder may need 16 bits.
 _SHARES = {"f16": 1.0, "q8_0": 0.54, "q4_k_m": 0.36, "q4_0": 0.32, "fp32": 1.01, "fp16": 0.51, "int8": 0.51}
 
 
@@ -38,11 +38,11 @@ def convert(
     figures: Mapping[str, Any] | None = None,
     begun: Callable[[], object] = lambda: None,
 ) -> bundle.Bundle:
-    """Convert the checkpoint in `source` to a bundle at `target` and return it: see Conversion. Where an error ends it,
-    nothing is left behind. `begun` is called when all that can be seen beforehand is in order.
+    """Convert the checkpoint in `source` to a bundle at `target` and return it: see Conversion. If an error ends it,
+    nothing remains on disk. `begun` is called after all checks that are possible before the work.
 
-    Raises as Conversion does, and ModelError "checkpoint.tensor_shape" before anything is written."""
-    import gguf  # noqa: F401  # one that is missing is told before the work, not after minutes of it
+    Raises as Conversion, and ModelError "checkpoint.tensor_shape" before anything is written."""
+    import gguf  # noqa: F401  # report a missing package now, not after minutes of work
     import onnx  # noqa: F401
 
     from impchat.models.convert import layouts
@@ -61,16 +61,16 @@ def convert(
 
 
 def discard(target: Path) -> None:
-    """Remove what an unfinished conversion to `target` left; nothing where there was none."""
+    """Remove the files of an unfinished conversion to `target`, if any."""
     shutil.rmtree(bundle.work_folder(target), ignore_errors=True)
 
 
 class Conversion:
-    """A checkpoint on its way to a bundle, weight file by weight file; each may be deleted once it is taken.
+    """The conversion of a checkpoint to a bundle, one weight file at a time; each may be deleted once it is taken.
 
-    It may be killed at any moment: the next Conversion of the same checkpoint to the same target goes on behind the
-    last file that was taken whole. The bundle's bytes do not depend on that, nor on how the checkpoint is cut into
-    files. One at a time for a target."""
+    It may be killed at any moment: the next Conversion of the same checkpoint to the same target resumes after the last
+    file that was taken completely. The bundle's bytes do not depend on that, or on how the checkpoint is divided into
+    files. Only one may run for a target at a time."""
 
     def __init__(
         self,
@@ -84,15 +84,15 @@ class Conversion:
         revision: str | None = None,
         figures: Mapping[str, Any] | None = None,
     ) -> None:
-        """`source`: the checkpoint's folder; of its weight files only a single model.safetensors without an index must
-        be there. `target`: where the bundle will be.
+        """`source`: the checkpoint's folder. Of its weight files only a single model.safetensors without an index has
+        to exist. `target`: the path of the bundle.
 
-        `language`: "f16", "q8_0", "q4_k_m", "q4_0" or "q4", the 4 bits recommended; `vision`: "fp32", "fp16" or "int8".
-        `id` (None: the name of `target`) picks the entry of the catalogue that the manifest's name, licence, source and
-        defaults come from; another id gets plain ones, or those of `entry`. `revision`: which version of the checkpoint
-        this is; None: a hash of its content. `figures` go into the manifest as they are.
-        Raises SettingsError: "convert.type" for another type, "convert.id" for a name that is no id; ModelError as
-        `layouts.plan`, `vocabulary.read` and `bundle.make_way` do."""
+        `language`: "f16", "q8_0", "q4_k_m", "q4_0" or "q4", the recommended 4-bit type; `vision`: "fp32", "fp16" or
+        "int8". `id` (None: the name of `target`) selects the catalogue entry that the manifest's name, licence, source
+        and defaults come from; another id gets plain ones, or those of `entry`. `revision`: the version of the
+        checkpoint; None: a hash of its content. `figures` are copied to the manifest.
+        Raises SettingsError: "convert.type" for another type, "convert.id" for an invalid id; ModelError as
+        `layouts.plan`, `vocabulary.read` and `bundle.make_way`."""
         from impchat.models.convert import language as language_file
         from impchat.models.convert import layouts, work
         from impchat.models.convert import vision as vision_file
@@ -122,32 +122,32 @@ class Conversion:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Names of the weight files that are still to be taken."""
+        """Names of the weight files that have not been taken yet."""
         return tuple(file for file in self._folder.weight_files if file not in self._work.taken)
 
     @property
     def needs_bytes(self) -> int:
-        """Room on the disk that the conversion takes at most beside the weight files: work files and bundle."""
+        """Maximum disk space of the conversion in addition to the weight files: work files and bundle."""
         language, vision = self._kinds
         bundled = self._work.language_bytes * _SHARES[language] + self._work.eyes_bytes * _SHARES[vision]
         return int(self._work.language_bytes + self._work.eyes_bytes + bundled)
 
     def take(self, path: Path) -> None:
-        """Take the weight file `path`, whose name is one of `files`. All it holds is on disk when this returns.
+        """Take the weight file `path`, whose name is one of `files`. All its content is on disk when this returns.
 
         Raises ModelError: "checkpoint.missing", "checkpoint.broken", "checkpoint.tensors_missing",
-        "checkpoint.tensors_unknown", "checkpoint.tensor_shape", "checkpoint.dtype", "checkpoint.overflow" where the
-        file is not what it should be, "model.target_unwritable" where the disk is full."""
+        "checkpoint.tensors_unknown", "checkpoint.tensor_shape", "checkpoint.dtype", "checkpoint.overflow" if the file
+        is not what it should be, "model.target_unwritable" if the disk is full."""
         assert path.name in self.files, f"{path.name} is not wanted"
         with bundle.writing(self._target):
             self._work.take(path, {name for name, file in self._folder.where.items() if file == path.name})
 
     def finish(self) -> bundle.Bundle:
-        """Make the bundle, verify it, and move it to its place, once all files are taken; the work files are removed.
+        """Once all files are taken: make the bundle, verify it, move it to its place, and remove the work files.
 
-        What was measured goes into the manifest, under "verify"; a bundle that misses a bound is kept as unverified.
-        Eyes that 8 bits would spoil get 16.
-        Raises ModelError as `language.finish` and `verify.verify` do, and "model.target_unwritable"."""
+        The measurements are stored in the manifest under "verify"; a bundle that misses a bound is kept as unverified.
+        A vision encoder that 8 bits would spoil gets 16.
+        Raises ModelError as `language.finish` and `verify.verify`, and "model.target_unwritable"."""
         from impchat.models.convert import language as language_file
         from impchat.models.convert import verify
         from impchat.models.convert.vision import DATA
@@ -176,7 +176,8 @@ class Conversion:
         return bundle.load(self._target)
 
     def _content(self) -> str:
-        """One hash over the tensors and what is said beside them, however they are cut into files."""
+        """One hash over the tensors and the other files of the checkpoint, independent of how the tensors are divided
+        into files."""
         from impchat.models.convert.checkpoint import INDEX
 
         told = {name: found for name, found in self._folder.hashes.items() if name != INDEX}
@@ -185,9 +186,10 @@ class Conversion:
 
 
 def describe(folder: Folder, id: str) -> bundle.Bundle:
-    """What a bundle of the checkpoint in `folder` would say, but for its files and revision; see `layouts.plan`.
+    """The bundle that a conversion of the checkpoint in `folder` would make, without files and revision; see
+    `layouts.plan`.
 
-    Raises ModelError as `layouts.plan` and `vocabulary.read` do."""
+    Raises ModelError as `layouts.plan` and `vocabulary.read`."""
     from impchat.models.convert import layouts
 
     plan = layouts.plan(folder)
@@ -217,7 +219,7 @@ def _described(folder: Folder, plan: Plan, words: Vocabulary, entry: catalog.Ent
         image=_image(aspect, plan.eyes),  # type: ignore[arg-type]
         text=bundle.TextRule(add_bos=words.add_bos, eos=words.eos, nfc=words.nfc, plain=entry.demo),
         sampling=entry.sampling,
-        # llama.cpp looks back on all positions where the model was made to look back on fewer.
+        # llama.cpp attends to all positions, even if the model has a sliding window.
         context_tokens=min(entry.context_tokens, plan.language.window or plan.language.context),
         licence=entry.licence,
         source=entry.source,

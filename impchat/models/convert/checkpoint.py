@@ -1,7 +1,7 @@
-"""An Imp checkpoint on disk, as its repositories hold it: config.json, safetensors, tokenizer.json.
+"""An Imp checkpoint on disk, as published: config.json, safetensors, tokenizer.json.
 
-In: a folder. Out: its configuration and tokenizer files (`Folder`, which does without the weights), its tensors by name
-(read one at a time, so that gigabytes never lie in memory at once); `write` makes such a folder.
+In: a folder. Out: its configuration and tokenizer files (`Folder`, which does not need the weights), and its tensors by
+name (read one at a time, so that gigabytes are never in memory at once); `write` creates such a folder.
 This file does not know which names or shapes a model needs; `layouts` does.
 """
 
@@ -27,7 +27,7 @@ GENERATION = "generation_config.json"
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 ADDED_TOKENS = "added_tokens.json"
-VOCAB = "vocab.json"  # these two say what tokenizer.json says, in older checkpoints
+VOCAB = "vocab.json"  # in older checkpoints, these two replace tokenizer.json
 MERGES = "merges.txt"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -36,11 +36,11 @@ _NAMES_SHOWN = 6
 
 
 class Config:
-    """config.json, or an object in it, whose fields are taken with their type.
+    """config.json, or an object in it, whose fields are read with their type.
 
-    Fields of older configurations have other names, so each may be asked for by several, the first one found counts;
-    `default` is what the configuration's class says where config.json says nothing.
-    Raises ModelError "checkpoint.config" naming a field that is missing or of another type."""
+    Older configurations use other field names, so several names may be given: the first one found counts. `default` is
+    the default of the configuration's class in transformers.
+    Raises ModelError "checkpoint.config" that names a field that is missing or of another type."""
 
     def __init__(self, values: Mapping[str, Any], path: Path) -> None:
         self.values = values
@@ -59,7 +59,7 @@ class Config:
         return str(self._take(str, names, default))
 
     def only(self, field: str, *allowed: Any) -> None:
-        """Raises unless `field` is one of `allowed`, or is not there."""
+        """Raises unless `field` is one of `allowed` or missing."""
         if field in self.values and self.values[field] not in allowed:
             raise self.wrong(field, self.values[field])
 
@@ -67,7 +67,7 @@ class Config:
         return Config(self._take(dict, (name,)), self.path)
 
     def wrong(self, field: str, value: Any) -> ModelError:
-        """The error for a field with a value that is not supported; None: there is none, or not of the right type."""
+        """The error for a field with an unsupported value; None: it is missing or of the wrong type."""
         return ModelError("checkpoint.config", path=str(self.path), field=field, value=json.dumps(value))
 
     def _take(self, kind: type | tuple[type, ...], names: tuple[str, ...], default: Any = None) -> Any:
@@ -78,13 +78,13 @@ class Config:
 
 
 class Folder:
-    """A checkpoint folder, whose weight files need not be there yet: what is said beside them.
+    """A checkpoint folder without its weights, whose files need not exist yet.
 
-    Raises ModelError: "checkpoint.missing" (a file is not there), "checkpoint.broken" (a file cannot be read)."""
+    Raises ModelError: "checkpoint.missing" (a file does not exist), "checkpoint.broken" (a file cannot be read)."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.hashes: dict[str, str] = {}  # sha256 of each file that was read, by its name
+        self.hashes: dict[str, str] = {}  # name -> sha256 of each file that was read
         self.config = Config(self.json(CONFIG), path / CONFIG)
         self.where = self._where()  # name of a tensor -> name of its weight file
 
@@ -123,7 +123,7 @@ class Folder:
         return values
 
     def broken(self, name: str, detail: str) -> ModelError:
-        """The error for a file that cannot be read."""
+        """The error for an unreadable file."""
         return ModelError("checkpoint.broken", path=str(self.path), file=name, detail=detail)
 
     def _where(self) -> dict[str, str]:
@@ -138,7 +138,7 @@ class Folder:
 class WeightFile:
     """An open safetensors file of a checkpoint.
 
-    Raises ModelError: "checkpoint.missing" where it is not there, "checkpoint.broken" where it cannot be read."""
+    Raises ModelError: "checkpoint.missing" if it does not exist, "checkpoint.broken" if it cannot be read."""
 
     def __init__(self, path: Path) -> None:
         from safetensors import SafetensorError, safe_open
@@ -147,15 +147,15 @@ class WeightFile:
         if not path.is_file():
             raise ModelError("checkpoint.missing", path=str(path.parent), file=path.name)
         try:
-            # Never closed by hand: the mapping goes with the last reference.
+            # Not closed explicitly: the mapping is released with the last reference.
             self._file: Any = safe_open(path, framework="numpy")
         except (SafetensorError, OSError) as exc:
             raise ModelError("checkpoint.broken", path=str(path.parent), file=path.name, detail=str(exc)) from exc
         self.names: list[str] = sorted(self._file.keys())
 
     def expect(self, names: Iterable[str]) -> None:
-        """Raises ModelError "checkpoint.tensors_missing" or "checkpoint.tensors_unknown" where the file does not hold
-        the tensors `names`."""
+        """Raises ModelError "checkpoint.tensors_missing" or "checkpoint.tensors_unknown" unless the file contains
+        exactly the tensors `names`."""
         expected, path = set(names), str(self.path)
         if missing := expected - {*self.names}:
             raise ModelError("checkpoint.tensors_missing", path=path, names=listed(missing))
@@ -166,10 +166,10 @@ class WeightFile:
         return tuple(self._file.get_slice(name).get_shape())
 
     def read(self, name: str, rows: tuple[int, int] | None = None) -> Array:
-        """The tensor `name`, or its `rows` from the first up to but without the second, as it is stored; bfloat16 as
-        float32, since NumPy lacks it.
+        """The tensor `name`, or its `rows` (start, end), in the stored type; bfloat16 as float32, because NumPy lacks
+        it.
 
-        Raises ModelError "checkpoint.dtype" for a tensor that holds none of these."""
+        Raises ModelError "checkpoint.dtype" for other types."""
         part = self._file.get_slice(name)
         wanted = slice(*rows) if rows else slice(None)
         if part.get_dtype() == "BF16":
@@ -187,7 +187,7 @@ class WeightFile:
 class Checkpoint(Folder):
     """An open checkpoint folder with its weights.
 
-    Raises ModelError as Folder and WeightFile do, also where a weight file holds other tensors than the index says."""
+    Raises ModelError as Folder and WeightFile, also if the tensors of a weight file differ from the index."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -204,16 +204,16 @@ class Checkpoint(Folder):
 
 
 def listed(names: Iterable[str]) -> str:
-    """Tensor names for a sentence: the first few in order, and how many more there are."""
+    """Tensor names for a sentence: the first few in order, and the number of the others."""
     ordered = sorted(names)
     more = len(ordered) - _NAMES_SHOWN
     return ", ".join(ordered[:_NAMES_SHOWN]) + (f" (+{more})" if more > 0 else "")
 
 
 def write(path: Path, tensors: Mapping[str, Any], config: Mapping[str, Any], tokenizer: Tokenizer) -> None:
-    """Write an Imp checkpoint into the folder `path` (made if it is missing, its files replaced).
+    """Write an Imp checkpoint into the folder `path` (created if missing, files replaced).
 
-    `tensors`: name -> NumPy array or torch tensor, float32 or float16, stored as they are; `config`: config.json."""
+    `tensors`: name -> NumPy array or torch tensor, float32 or float16, stored unchanged; `config`: config.json."""
     import numpy as np
     from safetensors.numpy import save_file
 
@@ -223,11 +223,11 @@ def write(path: Path, tensors: Mapping[str, Any], config: Mapping[str, Any], tok
         array = np.ascontiguousarray(tensor.detach().cpu().numpy() if hasattr(tensor, "detach") else tensor)
         assert str(array.dtype) in _DTYPES.values(), f"{name} is {array.dtype}"
         arrays[name] = array
-    save_file(arrays, path / WEIGHTS, metadata={"format": "pt"})  # transformers asks for the mark
+    save_file(arrays, path / WEIGHTS, metadata={"format": "pt"})  # required by transformers
     tokenizer.save(str(path / TOKENIZER))
     added = tokenizer.get_added_tokens_decoder()
     eos = tokenizer.id_to_token(config["eos_token_id"])
-    # `ensure_ascii` off: the files are read by people as well
+    # `ensure_ascii` is off because people read these files too
     for name, values in {
         CONFIG: config,
         GENERATION: {"eos_token_id": config["eos_token_id"]},

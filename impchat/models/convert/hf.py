@@ -1,16 +1,16 @@
 """`impchat convert --format hf`: an Imp as a LLaVA checkpoint for transformers and vLLM.
 
-In: a checkpoint. Out: a folder with the same weights under LLaVA's names, its configuration, tokenizer, picture rule
-and chat template. Where the head of the language model has a bias (Phi-2), transformers' own class would drop it: the
-folder brings a small class along, which is loaded with trust_remote_code=True. vLLM needs no such class, since it
-wraps its own PhiForCausalLM, which has the bias.
+In: a checkpoint. Out: a folder with the same weights under LLaVA's names, its configuration, tokenizer, image processor
+and chat template. If the head of the language model has a bias (Phi-2), transformers' own class would drop it: the
+folder then includes a small class, which is loaded with trust_remote_code=True. vLLM does not need it, because it wraps
+its own PhiForCausalLM, which has the bias.
 
 The names are those of transformers since 4.52, which vLLM maps and loads in vllm/model_executor/models
 (github.com/vllm-project/vllm): llava.py at 35d3c24b11a03faf6108c5f9e7b81634ea1c3e5d (`model.language_model.`,
 `model.vision_tower.`, `model.multi_modal_projector.linear_1` and `_2`, `lm_head.`), siglip.py at
-0c028ba489f560102a87a3e98b92caac5a6da8f1 (`vision_model.`; q, k and v apart; the norm behind the tower left out) and
-phi.py at 4652ef5d87ed8cf43f8c6f09d31cbf3b87d9b84e (q, k and v apart, `lm_head.bias`). These files were read, not run:
-vLLM wants a GPU.
+0c028ba489f560102a87a3e98b92caac5a6da8f1 (`vision_model.`; q, k and v separate; the norm after the tower left out) and
+phi.py at 4652ef5d87ed8cf43f8c6f09d31cbf3b87d9b84e (q, k and v separate, `lm_head.bias`). These files were read, not
+run: vLLM needs a GPU.
 This file does not know bundles, GGUF or ONNX.
 """
 
@@ -29,7 +29,7 @@ from impchat.models.convert.checkpoint import CONFIG, GENERATION, INDEX, TOKENIZ
 from impchat.models.convert.layouts import Weights
 
 IMAGE = "<image>"
-CLASS_FILE = "llava_imp.py"  # beside this file, and in the folder
+CLASS_FILE = "llava_imp.py"  # next to this file, and in the folder
 _PREFIXES = (
     ("eyes.", "model.vision_tower.vision_model."),
     ("projector.0.", "model.multi_modal_projector.linear_1."),
@@ -46,11 +46,11 @@ def export(
     shard_bytes: int = 1_000_000_000,
     begun: Callable[[], object] = lambda: None,
 ) -> None:
-    """Write the folder `target`, which must not be there, of the checkpoint in the folder `source`; it appears when it
-    is whole. `shard_bytes`: of a weight file at most, but for one tensor. `begun` is called when the checkpoint is
-    found to be one.
+    """Write the folder `target`, which must not exist, from the checkpoint in the folder `source`; it appears when it
+    is complete. `shard_bytes`: maximum size of a weight file, unless one tensor exceeds it. `begun` is called once the
+    checkpoint is recognised.
 
-    Raises ModelError as `layouts.recognise` and `convert.describe` do, "model.target_occupied" where `target` exists,
+    Raises ModelError as `layouts.recognise` and `convert.describe`, "model.target_occupied" if `target` exists,
     "model.target_unwritable"."""
     from impchat.models.convert import describe
 
@@ -77,12 +77,12 @@ def export(
 
 
 def name_of(ours: str) -> str:
-    """LLaVA's name of a tensor of `layouts`."""
+    """LLaVA's name of a tensor named as in `layouts`."""
     return next(theirs + ours.removeprefix(prefix) for prefix, theirs in _PREFIXES if ours.startswith(prefix))
 
 
 def _write_weights(weights: Weights, folder: Path, shard_bytes: int) -> str:
-    """The weight files and their index, each tensor in the type it has; the type of the language model's."""
+    """Write the weight files and their index, each tensor in its own type; return the type of the language model."""
     import torch
     from safetensors.torch import save_file
 
@@ -114,14 +114,14 @@ def _tensors(weights: Weights) -> Iterator[tuple[str, Any]]:
 
     for ours in weights.names(""):
         yield name_of(ours), _exactly(torch.from_numpy(weights.read(ours)).contiguous())
-    # The norm behind the tower is not used, but transformers asks for it.
+    # The norm after the tower is not used, but transformers requires it.
     norm = "model.vision_tower.vision_model.post_layernorm"
     yield f"{norm}.weight", torch.ones(weights.eyes.hidden)
     yield f"{norm}.bias", torch.zeros(weights.eyes.hidden)
 
 
 def _exactly(tensor: Any) -> Any:
-    """`tensor`, in bfloat16 where it was that before it was read."""
+    """`tensor`, in bfloat16 if it was stored as that."""
     import torch
 
     short = tensor.to(torch.bfloat16)
@@ -129,8 +129,8 @@ def _exactly(tensor: Any) -> Any:
 
 
 def _tokenizer(source: Path, weights: Weights) -> tuple[Any, int]:
-    """The checkpoint's tokenizer, which now knows `<image>`, and the id of that. It adds nothing to a text by itself:
-    what begins a prompt stands in the chat template."""
+    """The checkpoint's tokenizer with `<image>` added, and the id of `<image>`. It adds nothing to a text: the
+    beginning of a prompt is in the chat template."""
     from tokenizers import Tokenizer
 
     told = json.loads(vocabulary.tokenizer(Folder(source), weights.layout.family.pre_tokenizer).to_str())
@@ -143,7 +143,7 @@ def _tokenizer(source: Path, weights: Weights) -> tuple[Any, int]:
 
 
 def _write_words(folder: Path, described: bundle.Bundle, tokenizer: Any, bos: str) -> None:
-    """The tokenizer's files and the chat template."""
+    """Write the tokenizer's files and the chat template."""
     template = prompts.TEMPLATES[described.template]
     eos = tokenizer.id_to_token(described.text.eos[0]) or ""
     tokenizer.save(str(folder / TOKENIZER))
@@ -160,7 +160,7 @@ def _write_words(folder: Path, described: bundle.Bundle, tokenizer: Any, bos: st
 
 
 def chat_template(template: prompts.Template, bos: str, eos: str) -> str:
-    """`template` in Jinja, `bos` before it, for messages whose content is a text or a list of pictures and texts."""
+    """`template` in Jinja, with `bos` in front, for messages with a text or a list of pictures and texts."""
 
     def literal(text: str) -> str:
         return json.dumps(text, ensure_ascii=False)
@@ -208,7 +208,7 @@ def _write_config(folder: Path, weights: Weights, described: bundle.Bundle, imag
         "vision_config": reference.tower(eyes).to_dict(),
         "projector_hidden_act": "gelu",
         "multimodal_projector_bias": True,
-        "vision_feature_layer": -1,  # the layers behind it were cut off
+        "vision_feature_layer": -1,  # later layers were cut off
         "vision_feature_select_strategy": "full",
         "image_token_index": image,
         "image_seq_length": eyes.tokens,

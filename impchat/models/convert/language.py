@@ -1,7 +1,8 @@
 """The language file of a bundle: a GGUF for llama.cpp, in 16, 8 or 4 bits.
 
-In: the plan of a checkpoint, a vocabulary, tensors in any order. Out: a file. One in 16 bits is begun with its head and
-room for every tensor; what is known of each tensor's place makes its bytes the same however the tensors come.
+In: the plan of a checkpoint, a vocabulary, tensors in any order. Out: a file. The 16-bit file is created with its
+header and space for every tensor; because each tensor has a fixed place, the bytes do not depend on the order of the
+tensors.
 This file does not know checkpoints, pictures or manifests.
 """
 
@@ -27,19 +28,19 @@ _QUANTISERS = {
     "q4_0": "LLAMA_FTYPE_MOSTLY_Q4_0",
     "q4_k_m": "LLAMA_FTYPE_MOSTLY_Q4_K_M",
 }
-_ALIGNMENT = 32  # GGUF's, of each tensor
+_ALIGNMENT = 32  # of each tensor in GGUF
 
 
 def begin(plan: Plan, vocabulary: Vocabulary, path: Path) -> int:
-    """Write the GGUF `path` in 16 bits but for its tensors, for which there is room; what comes back is where the room
-    begins (see `places`). Every matrix is held in float16 and every vector in float32."""
+    """Write the 16-bit GGUF `path` with space for its tensors, and return the offset of that space (see `places`).
+    Matrices are float16, vectors float32."""
     import gguf
     import numpy as np
 
     family = plan.layout.family
     writer = gguf.GGUFWriter(path, family.arch)
     writer.add_type(gguf.GGUFType.MODEL)
-    # By "phi3" in its name llama.cpp knows that markers swallow the white space behind them.
+    # If the name contains "phi3", llama.cpp lets markers strip the white space after them.
     writer.add_name(f"Imp {family.name}" if family.name != "phi3" or vocabulary.tight else "Imp")
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
@@ -72,7 +73,7 @@ def _add_vocabulary(writer: Any, vocabulary: Vocabulary) -> None:
         writer.add_add_space_prefix(True)
     if vocabulary.merges:
         writer.add_token_merges(vocabulary.merges)
-    # A byte-level vocabulary without a bos gets llama.cpp's default, some unrelated token: say eos, as Phi-2 does.
+    # For a byte-level vocabulary without a bos llama.cpp would use an unrelated default token: use eos, as Phi-2 does.
     writer.add_bos_token_id(vocabulary.eos[0] if vocabulary.bos is None else vocabulary.bos)
     writer.add_eos_token_id(vocabulary.eos[0])
     if vocabulary.unknown is not None:
@@ -81,8 +82,8 @@ def _add_vocabulary(writer: Any, vocabulary: Vocabulary) -> None:
 
 
 def places(plan: Plan, begins: int) -> dict[str, Place]:
-    """Where each language tensor lies in the file whose room for tensors `begins` there: those of llama.cpp's tensors
-    follow each other, and those that are stacked to make one."""
+    """The place of each language tensor in the file whose tensors start at offset `begins`: in the order of llama.cpp's
+    tensors, with those that are stacked into one next to each other."""
     found: dict[str, Place] = {}
     sizes = [_padded(_bytes(shape)) for shape in _shapes(plan).values()]
     for ours, at in zip(
@@ -96,14 +97,14 @@ def places(plan: Plan, begins: int) -> dict[str, Place]:
 
 
 def finish(source: Path, target: Path, kind: str) -> None:
-    """Make the GGUF `target`, whose values are of the type `kind`, one of the values of `TYPES`, of the one in 16 bits
-    in `source`. Fewer bits are made by llama.cpp's own quantiser, which keeps what it thinks needs more bits in more.
+    """Make the GGUF `target` of the type `kind`, one of the values of `TYPES`, from the 16-bit file `source`. Types
+    below 16 bits are made by llama.cpp's quantiser, which keeps some tensors in more bits.
 
-    Raises ModelError "convert.quantise" where llama.cpp refuses, EngineError "engine.not_installed"."""
+    Raises ModelError "convert.quantise" if llama.cpp refuses, EngineError "engine.not_installed"."""
     if kind == "f16":
         try:
             os.link(source, target)
-        except OSError:  # a file system without links
+        except OSError:  # a file system without hard links
             shutil.copyfile(source, target)
         return
     from impchat.engines.local.llama import binding
@@ -117,7 +118,7 @@ def finish(source: Path, target: Path, kind: str) -> None:
 
 
 def _shapes(plan: Plan) -> dict[str, tuple[int, ...]]:
-    """llama.cpp's name -> shape, in the order of the file."""
+    """llama.cpp's tensor name -> shape, in the order of the file."""
     stacked = {}
     for theirs, ours in plan.layout.family.gguf_tensors(plan.language).items():
         first = plan.shapes[ours[0]]

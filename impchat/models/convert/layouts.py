@@ -1,10 +1,11 @@
-"""Which tensors a model has, and where a checkpoint keeps them.
+"""Which tensors a model has, and where a checkpoint stores them.
 
-In: a checkpoint. Out: a `Plan`: what kind of model it is (`Language`, `Eyes`) and where each tensor lies; `Weights`:
-each tensor under one name, whatever the layout it was saved in. The language tensors have the names of the transformers
-class of their family (`model.layers.0.self_attn.q_proj.weight`), the vision tower's begin with `eyes.`, the projector's
-with `projector.`. Nothing is guessed: a tensor too many, too few or of another shape ends it with its name.
-This file does not know what the tensors are for, nor what is made of them.
+In: a checkpoint. Out: a `Plan`: the kind of model (`Language`, `Eyes`) and the place of each tensor; `Weights`: each
+tensor under one name, whatever layout it was saved in. Language tensors have the names of their family's class in
+transformers (`model.layers.0.self_attn.q_proj.weight`), those of the vision tower begin with `eyes.`, those of the
+projector with `projector.`. Nothing is guessed: an extra, missing or differently shaped tensor raises an error with its
+name.
+This file does not know what the tensors are for, or what is made of them.
 """
 
 from __future__ import annotations
@@ -26,25 +27,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Eyes:
-    """A SigLIP vision tower, cut behind the layer whose output is used, and the two-layer projector behind it."""
+    """A SigLIP vision tower, cut after the layer whose output is used, and the two-layer projector that follows it."""
 
     hidden: int
-    layers: int  # those that are kept
+    layers: int  # without those cut off
     heads: int
     mlp: int
     image_size: int
     patch_size: int
     norm_eps: float
     projected: int  # hidden size of the language model
-    named_size: int | None = field(default=None, compare=False)  # of pictures, in the name of the tower
+    named_size: int | None = field(default=None, compare=False)  # picture size in the name of the tower
 
     @property
     def tokens(self) -> int:
         return (self.image_size // self.patch_size) ** 2
 
     def of_side(self, side: int) -> Eyes:
-        """These eyes for pictures of `side` x `side` patches. A size that the configuration or the tower's name says
-        stays where it has as many: 384 pixels have 27 patches of 14, and a rest."""
+        """This encoder for pictures of `side` x `side` patches. The size from the configuration or the tower's name is
+        kept if it gives as many patches: 384 pixels hold 27 patches of 14 and a remainder."""
         sizes = [self.image_size, self.named_size or 0, side * self.patch_size]
         return replace(self, image_size=next(size for size in sizes if size // self.patch_size == side))
 
@@ -55,12 +56,12 @@ class Layout:
 
     name: str
     family: Family
-    mark: str  # a piece of a tensor name that only this layout has
+    mark: str  # a part of a tensor name that only this layout has
     prefix: str  # before `.vision_tower` and `.mm_projector`
-    moved: Callable[[Language], dict[str, Part]] | None = None  # None: language tensors have transformers' names
+    moved: Callable[[Language], dict[str, Part]] | None = None  # None: language tensors are named as in transformers
 
     def parts(self, language: Language) -> dict[str, Part]:
-        """Where each language tensor lies."""
+        """The place of each language tensor."""
         return self.moved(language) if self.moved else {name: Part(name) for name in self.family.shapes(language)}
 
 
@@ -71,7 +72,7 @@ LAYOUTS = (
     Layout("Phi-3", phi3.FAMILY, ".mlp.gate_up_proj.", "model"),
 )
 _POSITIONS = "eyes.embeddings.position_embedding.weight"
-# SigLIP SO400M/14: what a configuration says that names only the tower
+# SigLIP SO400M/14, for configurations that only name the tower
 _SO400M = {
     "hidden_size": 1152,
     "intermediate_size": 4304,
@@ -83,18 +84,18 @@ _SO400M = {
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a checkpoint is, told by its configuration and the names of its tensors."""
+    """The description of a checkpoint, from its configuration and the names of its tensors."""
 
     layout: Layout
     language: Language
     eyes: Eyes
-    shapes: Mapping[str, Shape]  # name of a tensor here -> shape
-    parts: Mapping[str, Part]  # name of a tensor here -> where it lies in the checkpoint
-    sources: Mapping[str, Shape]  # name of a tensor of the checkpoint -> shape; some may be there and are not read
+    shapes: Mapping[str, Shape]  # our name of a tensor -> shape
+    parts: Mapping[str, Part]  # our name of a tensor -> its place in the checkpoint
+    sources: Mapping[str, Shape]  # the checkpoint's name of a tensor -> shape; includes optional ones that are not read
 
     def fitted(self, name: str, shape: Shape) -> Plan:
-        """This plan, once the tensor `name` of the checkpoint is known to have this shape. The table of positions has a
-        row for each patch of a square picture, and so says how large pictures are, whatever the configuration does."""
+        """This plan, given the shape of the checkpoint's tensor `name`. The position table has a row for each patch of
+        a square picture, so it determines the size of pictures, whatever the configuration says."""
         side = math.isqrt(shape[0]) if shape else 0
         if name != eye_source(_POSITIONS, self.layout.prefix) or shape != (side * side, self.eyes.hidden):
             return self
@@ -104,7 +105,7 @@ class Plan:
 
 
 class Weights:
-    """Every tensor of a checkpoint by its name here, all of them present and of the right shape."""
+    """Every tensor of a checkpoint by our name, all present and of the right shape."""
 
     def __init__(self, plan: Plan, read: Callable[[str], Array]) -> None:
         self.layout = plan.layout
@@ -124,7 +125,7 @@ class Weights:
 def recognise(checkpoint: Checkpoint) -> Weights:
     """The weights of an Imp checkpoint.
 
-    Raises ModelError as `plan` does, and "checkpoint.tensor_shape"."""
+    Raises ModelError as `plan`, and "checkpoint.tensor_shape"."""
     planned = plan(checkpoint)
     check_shapes(planned, checkpoint.names, checkpoint.shape, str(checkpoint.path))
 
@@ -136,11 +137,11 @@ def recognise(checkpoint: Checkpoint) -> Weights:
 
 
 def plan(folder: Folder) -> Plan:
-    """What the checkpoint in `folder` is. Where its weight files need not be there, in a Folder that is no Checkpoint,
-    the size of pictures is what the configuration says, see `Plan.fitted`.
+    """The plan of the checkpoint in `folder`. For a Folder that is not a Checkpoint (weight files may be missing), the
+    picture size is that of the configuration, see `Plan.fitted`.
 
-    Raises ModelError: "checkpoint.layout" (no layout we know), "checkpoint.config",
-    "checkpoint.tensors_missing", "checkpoint.tensors_unknown"."""
+    Raises ModelError: "checkpoint.layout" (unknown layout), "checkpoint.config", "checkpoint.tensors_missing",
+    "checkpoint.tensors_unknown"."""
     found, path = folder.names, str(folder.path)
     layout = next((known for known in LAYOUTS if any(known.mark in name for name in found)), None)
     if layout is None:
@@ -162,8 +163,8 @@ def plan(folder: Folder) -> Plan:
 
 
 def check_shapes(plan: Plan, names: Iterable[str], shape: Callable[[str], Shape], path: str) -> None:
-    """Raises ModelError "checkpoint.tensor_shape" for the first of the tensors `names` of the checkpoint that has
-    another shape than it must have. `path`: where they lie."""
+    """Raises ModelError "checkpoint.tensor_shape" for the first of the checkpoint's tensors `names` with a wrong shape.
+    `path`: where they are stored, for the error."""
     for name in sorted(names):
         found, expected = shape(name), plan.sources[name]
         if found != expected:
@@ -173,9 +174,9 @@ def check_shapes(plan: Plan, names: Iterable[str], shape: Callable[[str], Shape]
 
 
 def describe_eyes(folder: Folder, language: Language) -> Eyes:
-    """The vision tower of a checkpoint, as config.json describes it (`vision_config`, `vision_tower_config`), as the
-    folder beside it does that `mm_vision_tower` names (imp-v1.5-3b-196), or SigLIP SO400M, where that name says so.
-    How many layers it has is counted, since a description may be older than the cut.
+    """The vision tower of a checkpoint, from config.json (`vision_config`, `vision_tower_config`), else from the
+    subfolder that `mm_vision_tower` names (imp-v1.5-3b-196), else SigLIP SO400M if that is its name. The layers are
+    counted, because the description may be older than the cut.
 
     Raises ModelError "checkpoint.config"."""
     config = folder.config
@@ -188,8 +189,8 @@ def describe_eyes(folder: Folder, language: Language) -> Eyes:
     if not isinstance(select, int) or not -told <= select < 0:
         raise config.wrong("mm_vision_select_layer", select)
     named = _named_size(config)
-    # Imp's code deletes the layers that it does not use: where the description counts just those that are there, it
-    # was written afterwards. That of the tower SO400M never was.
+    # Imp's code deletes the layers that it does not use. If the described number equals the layers found, the
+    # description was written after that; the fixed one of SO400M never was.
     is_cut = _count_layers(folder) == told != (_SO400M["num_hidden_layers"] if named else 0)
     eyes = Eyes(
         hidden=vision.integer("hidden_size"),
@@ -198,7 +199,7 @@ def describe_eyes(folder: Folder, language: Language) -> Eyes:
         mlp=vision.integer("intermediate_size"),
         image_size=vision.integer("image_size"),
         patch_size=vision.integer("patch_size"),
-        norm_eps=vision.number("layer_norm_eps", default=1e-6),  # SigLIP's configurations leave it out
+        norm_eps=vision.number("layer_norm_eps", default=1e-6),  # missing in SigLIP's configurations
         projected=language.hidden,
         named_size=named,
     )
@@ -223,13 +224,13 @@ def _vision_config(folder: Folder) -> Config:
 
 
 def _named_size(config: Config) -> int | None:
-    """The size of pictures that the name of the tower says, where it is SigLIP SO400M."""
+    """The picture size in the name of the tower, if it is SigLIP SO400M."""
     known = re.fullmatch(r"(?:.*/)?siglip-so400m-patch14-(\d+)/*", str(config.values.get("mm_vision_tower")))
     return int(known[1]) if known else None
 
 
 def _count_layers(folder: Folder) -> int:
-    """Of the vision tower, by the first norm of each."""
+    """The number of layers of the vision tower, counted by their first norm."""
     of_layer = re.compile(r".*\.vision_model\.encoder\.layers\.\d+\.layer_norm1\.weight")
     return sum(of_layer.fullmatch(name) is not None for name in folder.names)
 
@@ -252,12 +253,12 @@ def eye_shapes(eyes: Eyes) -> dict[str, Shape]:
 
 
 def linear(name: str, rows: int, columns: int) -> dict[str, Shape]:
-    """Shapes of a linear layer that turns `columns` values into `rows`."""
+    """Shapes of a linear layer from `columns` to `rows` values."""
     return {f"{name}.weight": (rows, columns), f"{name}.bias": (rows,)}
 
 
 def eye_source(name: str, prefix: str) -> str:
-    """What a checkpoint calls the tensor `name` of the eyes or the projector, in a layout with this prefix."""
+    """The checkpoint's name of the vision tower's or projector's tensor `name`, in a layout with this prefix."""
     kind, rest = name.split(".", 1)
     return (
         f"{prefix}.vision_tower.vision_tower.vision_model.{rest}" if kind == "eyes" else f"{prefix}.mm_projector.{rest}"
@@ -265,8 +266,8 @@ def eye_source(name: str, prefix: str) -> str:
 
 
 def _unused(folder: Folder, layout: Layout, eyes: Eyes) -> dict[str, Shape]:
-    """Tensors that may be there and are not read, because the feature is taken before them: the norm that Imp's
-    training code keeps in its model, and the layers of a tower that was not cut."""
+    """Tensors that may exist and are not read, because the feature is taken before them: the norm that Imp's training
+    code keeps in its model, and the last layers of a tower that was not cut."""
     whole = eye_shapes(replace(eyes, layers=max(eyes.layers, _count_layers(folder))))
     behind = whole | {f"eyes.post_layernorm.{kind}": (eyes.hidden,) for kind in ("weight", "bias")}
     return {eye_source(name, layout.prefix): shape for name, shape in behind.items() if name not in eye_shapes(eyes)}

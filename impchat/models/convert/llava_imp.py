@@ -1,6 +1,6 @@
-"""An Imp of the Phi-2 kind in transformers: LLaVA, but the head of its language model has a bias.
+"""An Imp based on Phi-2 in transformers: LLaVA whose language model's head has a bias.
 
-`impchat convert --format hf` puts this file into the checkpoint; transformers loads it with trust_remote_code=True.
+`impchat convert --format hf` copies this file into the checkpoint; transformers loads it with trust_remote_code=True.
 """
 
 from torch import nn

@@ -1,6 +1,6 @@
-"""A bundle that is asked for numbers instead of answers.
+"""Run a bundle for its numbers instead of answers.
 
-In: a bundle, prompts with the answers they are given. Out: embeddings, and the logits behind the positions asked for.
+In: a bundle, prompts with given answers. Out: embeddings, and the logits after the requested positions.
 This file does not know what the numbers should be.
 """
 
@@ -26,26 +26,26 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-_ROWS = 32  # logits of one decode
+_ROWS = 32  # maximum logits of one decode
 
 
 def sample(name: str) -> Picture:
-    """One of the bundled sample pictures."""
+    """One of the included sample pictures."""
     data = (paths.samples_dir() / name).read_bytes()
     return Picture(hashlib.sha256(data).hexdigest(), data)
 
 
 class Subject(AbstractContextManager["Subject"]):
-    """An open bundle; it is closed behind its `with` block.
+    """An open bundle; a context manager that closes it.
 
-    Raises ModelError and EngineError as LocalEngine does when it is made, EngineError "engine.decode_failed" later."""
+    Its constructor raises ModelError and EngineError as LocalEngine; later EngineError "engine.decode_failed"."""
 
     def __init__(self, bundle: Bundle) -> None:
         threads = threads_for(bundle)
         self.bundle = bundle
         self.model = Model(bundle.language)
         self.eyes = open_eyes(bundle, self.model, threads)
-        # llama.cpp gives as many logits of a decode as there are sequences; all but one stay empty.
+        # llama.cpp limits the logits of a decode to the number of sequences; all sequences but one stay empty.
         room = -(-bundle.context_tokens // _ROWS)
         self._context = Context(self.model, _ROWS, room, settings.BATCH_TOKENS, threads)
         self._read: list[kv_cache.Cell] = []
@@ -59,7 +59,7 @@ class Subject(AbstractContextManager["Subject"]):
 
     @contextmanager
     def writing_as(self, template: str | None, system: str | None) -> Iterator[None]:
-        """Within this block prompts are written by another template, with another system text; None: as before."""
+        """Within this block, render prompts with another template and system text; None: unchanged."""
         before = self._writing
         self._writing = (template or before[0], before[1] if system is None else system)
         try:
@@ -68,7 +68,7 @@ class Subject(AbstractContextManager["Subject"]):
             self._writing = before
 
     def cells(self, picture: Picture, question: str, answer: str = "") -> list[kv_cache.Cell]:
-        """The positions of a question about `picture`; with an `answer`, up to and with the eos behind it."""
+        """The cells of a question about `picture`; with an `answer`, up to and including the eos after it."""
         turns = [Turn("user", question, (picture,))]
         if answer:
             turns += [Turn("assistant", answer), Turn("user", question)]
@@ -85,8 +85,8 @@ class Subject(AbstractContextManager["Subject"]):
         return cells
 
     def logits(self, cells: Sequence[kv_cache.Cell], picture: Picture, wanted: Sequence[int]) -> Floats:
-        """The logits (wanted, vocabulary) behind the `wanted` positions of `cells`, which rise. What the cells have in
-        common with those of the last call is not read again."""
+        """The logits (wanted, vocabulary) after the `wanted` positions of `cells`, in ascending order. The prefix
+        shared with the last call is not read again."""
         import numpy as np
 
         seen = self.eyes.encode(picture)

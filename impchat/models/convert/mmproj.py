@@ -1,8 +1,8 @@
-"""`impchat convert --format mmproj`: the eyes and the projector of an Imp as a GGUF for llama.cpp's own programs.
+"""`impchat convert --format mmproj`: the vision tower and projector of an Imp as a GGUF for llama.cpp's own programs.
 
-In: a checkpoint. Out: an mmproj file; with it llama.cpp's programs run the language.gguf of a bundle that was made of
-the same checkpoint. They differ from our eyes in the projector's GELU, which llama.cpp has in its tanh form alone, and
-in that they pad every picture to a square in a colour of their own.
+In: a checkpoint. Out: an mmproj file, with which llama.cpp's programs run the language.gguf of a bundle made from the
+same checkpoint. It differs from our vision file in the projector's GELU, of which llama.cpp has only the tanh form, and
+in that llama.cpp pads every picture to a square with its own colour.
 This file does not know language models or manifests.
 """
 
@@ -20,7 +20,7 @@ from impchat.models.convert.layouts import Eyes, eye_shapes
 if TYPE_CHECKING:
     from impchat.models.convert.vision import Read
 
-# SigLIP's names here -> llama.cpp's
+# our names of SigLIP's tensors -> llama.cpp's
 _STEM = {
     "eyes.embeddings.patch_embedding": "v.patch_embd",
     "eyes.embeddings.position_embedding": "v.position_embd",
@@ -37,16 +37,15 @@ _LAYER = {
     "mlp.fc1": "ffn_up",
     "mlp.fc2": "ffn_down",
 }
-# llama.cpp takes a ffn_down as wide as the model for a file of an old converter, which had the two names swapped.
+# An old converter swapped these two names, so llama.cpp takes a ffn_down as wide as the model for one of its files.
 _SWAPPED = {"ffn_up": "ffn_down", "ffn_down": "ffn_up"}
 
 
 def export(source: Path, target: Path, *, begun: Callable[[], object] = lambda: None) -> None:
-    """Write the mmproj file `target` of the checkpoint in the folder `source`; it appears when it is whole. `begun` is
-    called when all that can be seen beforehand is in order.
+    """Write the mmproj file `target` of the checkpoint in the folder `source`; it appears when it is complete. `begun`
+    is called after all checks that are possible before the work.
 
-    Raises ModelError as `layouts.recognise` does, "model.target_occupied" where `target` exists,
-    "model.target_unwritable"."""
+    Raises ModelError as `layouts.recognise`, "model.target_occupied" if `target` exists, "model.target_unwritable"."""
     from impchat.models.convert import layouts
     from impchat.models.convert.checkpoint import Checkpoint
 
@@ -65,8 +64,8 @@ def export(source: Path, target: Path, *, begun: Callable[[], object] = lambda: 
 
 
 def write(eyes: Eyes, read: Read, path: Path, *, name: str) -> None:
-    """Write the GGUF `path` of the tower `eyes`, whose tensors `read` gives: matrices and the patches' kernel in
-    float16, all else in float32. Tensors are read and written one at a time."""
+    """Write the GGUF `path` of the tower `eyes`, whose tensors `read` returns: matrices and the patch kernel in
+    float16, the rest in float32. Tensors are read and written one at a time."""
     import gguf
     import numpy as np
 
@@ -87,7 +86,7 @@ def write(eyes: Eyes, read: Read, path: Path, *, name: str) -> None:
     writer.add_vision_attention_layernorm_eps(eyes.norm_eps)
     writer.add_vision_image_mean([0.5, 0.5, 0.5])
     writer.add_vision_image_std([0.5, 0.5, 0.5])
-    # By default llama.cpp leaves the last layer out: say that all of those that are here count.
+    # By default llama.cpp omits the last layer: declare that all layers in this file are used.
     writer.add_array("clip.vision.feature_layer", [eyes.layers])
     shapes = eye_shapes(eyes)
     for theirs, ours in tensors(eyes):
@@ -104,7 +103,7 @@ def write(eyes: Eyes, read: Read, path: Path, *, name: str) -> None:
 
 
 def tensors(eyes: Eyes) -> Iterator[tuple[str, str]]:
-    """(llama.cpp's name, ours) of every tensor."""
+    """(llama.cpp's name, our name) of every tensor."""
     for ours in eye_shapes(eyes):
         module, kind = ours.rsplit(".", 1)
         if module in _STEM:

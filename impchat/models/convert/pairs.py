@@ -1,6 +1,6 @@
-"""Pictures whose answers are known: what a trained model must find likely.
+"""Questions about the sample pictures, whose right answers a trained model must find likely.
 
-In: nothing. Out: the sample pictures with questions, their answers and wrong answers like them.
+In: nothing. Out: the sample pictures with questions, right answers and similar wrong ones.
 This file does not know models.
 """
 
@@ -16,8 +16,8 @@ class Pair:
     picture: str
     question: str
     answer: str
-    wrong: str  # the same words but for what the picture shows
-    demo: bool = True  # the demo, which knows drawn shapes only, can answer it too
+    wrong: str  # the same words, except for what the picture shows
+    demo: bool = True  # the demo, which knows only drawn shapes, can answer it too
 
 
 PAIRS = (
@@ -49,7 +49,7 @@ PAIRS = (
     ),
 )
 
-WIDE_PICTURES = ("shapes.png", "night.png")  # side by side they are a wide one
+WIDE_PICTURES = ("shapes.png", "night.png")  # next to each other they form a wide picture
 WIDE = (
     Pair("", "What color is the circle?", "The circle is red.", "The circle is green."),
     Pair("", "What color is the heart?", "The heart is pink.", "The heart is blue."),

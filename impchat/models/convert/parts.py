@@ -1,7 +1,7 @@
-"""The words that the families of language models share in a conversion.
+"""Types shared by the families of language models in a conversion.
 
-In: nothing. Out: `Language` (a decoder's sizes), `Part` (where a tensor lies in a checkpoint), `Place` (where it lies
-in a file that we write) and `Family` (what must be known of a family to convert it).
+In: nothing. Out: `Language` (a decoder's sizes), `Part` (the place of a tensor in a checkpoint), `Place` (its place in
+a file that we write) and `Family` (what a conversion must know about a family).
 This file does not know any family.
 """
 
@@ -27,10 +27,10 @@ class Language:
     heads: int
     mlp: int
     norm_eps: float
-    rotary_dims: int  # of each head, the first ones
+    rotary_dims: int  # the first ones of each head
     rope_theta: float
-    context: int  # positions it was made for
-    window: int | None = None  # positions that each one looks back on at most; None: all
+    context: int  # positions that the model was trained for
+    window: int | None = None  # maximum positions that each one attends to; None: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,36 +38,36 @@ class Part:
     """A tensor of a checkpoint, or some of its rows."""
 
     name: str
-    rows: tuple[int, int] | None = None  # from the first up to but without the second; None: all
-    of: int | None = None  # how many rows the whole tensor has, where `rows` are some of them
+    rows: tuple[int, int] | None = None  # (start, end); None: all
+    of: int | None = None  # number of rows of the whole tensor, if `rows` is given
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a tensor lies in a file."""
+    """The place of a tensor in a file."""
 
-    at: int  # bytes from the beginning
+    at: int  # byte offset
     shape: Shape
     dtype: str  # "float16" or "float32"
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A kind of language model, and how llama.cpp wants it."""
+    """A family of language models, and how llama.cpp needs it."""
 
     name: bundle.Family
     template: bundle.Template
     arch: str  # llama.cpp's name
-    pre_tokenizer: str  # llama.cpp's name for the way a text is split before it is cut into tokens
-    chat_template: str  # Jinja, for programs that read it from the file; we write prompts ourselves
+    pre_tokenizer: str  # llama.cpp's name of the pre-tokenizer
+    chat_template: str  # Jinja, for programs that read it from the file; ImpChat does not use it
     describe: Callable[[Config], Language]  # config.json -> sizes
     shapes: Callable[[Language], dict[str, Shape]]  # transformers' name of every tensor -> shape
-    gguf_keys: Callable[[Language], dict[str, int | float]]  # what the file's head says, beyond the tokenizer
-    gguf_tensors: Callable[[Language], dict[str, tuple[str, ...]]]  # llama.cpp's name -> tensors stacked to make it
+    gguf_keys: Callable[[Language], dict[str, int | float]]  # keys of the GGUF header, without the tokenizer
+    gguf_tensors: Callable[[Language], dict[str, tuple[str, ...]]]  # llama.cpp's name -> tensors stacked into it
 
 
 def common_keys(language: Language) -> dict[str, int | float]:
-    """What every family's GGUF says in its head; `Family.gguf_keys` adds its own."""
+    """The GGUF header keys of every family; `Family.gguf_keys` adds others."""
     return {
         "context_length": language.context,
         "embedding_length": language.hidden,

@@ -1,7 +1,7 @@
-"""Phi-2: what its configuration and tensors are called, and what llama.cpp's `phi2` wants to be told.
+"""Phi-2: the names in its configuration and tensors, and what llama.cpp's `phi2` needs.
 
-In: a configuration. Out: the decoder's sizes, its tensors' shapes and places (the newer and the older layout), and
-the keys and tensors of its GGUF. Names are those of transformers' PhiForCausalLM, which are also the newer layout's.
+In: a configuration. Out: the decoder's sizes, its tensors' shapes and places (the newer and the older layout), and the
+keys and tensors of its GGUF. Names are those of transformers' PhiForCausalLM, which the newer layout uses too.
 This file does not know pictures, tokenizers or files.
 """
 
@@ -11,7 +11,7 @@ from impchat import settings
 from impchat.models.convert.checkpoint import Config
 from impchat.models.convert.parts import Family, Language, Part, Shape, common_keys
 
-# transformers' name -> the older layout's, where one tensor became one; q, k and v were one, and come apart below
+# transformers' name -> the older layout's, for tensors that correspond one to one; q, k and v were one, see below
 _OLDER = {
     "input_layernorm": "ln",
     "self_attn.dense": "mixer.out_proj",
@@ -34,13 +34,13 @@ _GGUF = {
 
 
 def describe(config: Config) -> Language:
-    """The decoder that config.json describes, with the newer or the older names of its fields. What it leaves out is
-    as in Phi-2: a configuration that was saved by its class holds only what differs from that."""
+    """The decoder that config.json describes, with the newer or the older field names. Missing fields have Phi-2's
+    values: a configuration saved by its class contains only differences from them."""
     hidden = config.integer("hidden_size", "n_embd", default=2560)
     heads = config.integer("num_attention_heads", "n_head", default=32)
     if hidden % heads:
         raise config.wrong("num_attention_heads", heads)
-    config.only("num_key_value_heads", None, heads)  # llama.cpp's phi2 could, no Imp does
+    config.only("num_key_value_heads", None, heads)  # llama.cpp's phi2 supports it, but no Imp uses it
     config.only("n_head_kv", None, heads)
     config.only("rope_scaling", None)
     config.only("qk_layernorm", False)
@@ -87,7 +87,7 @@ def older_parts(language: Language) -> dict[str, Part]:
 
 
 def gguf_keys(language: Language) -> dict[str, int | float]:
-    """What llama.cpp reads from the file's head, beyond the tokenizer."""
+    """The GGUF header keys that llama.cpp reads, without the tokenizer."""
     return common_keys(language) | {
         "attention.layer_norm_epsilon": language.norm_eps,
         "rope.dimension_count": language.rotary_dims,
@@ -95,7 +95,7 @@ def gguf_keys(language: Language) -> dict[str, int | float]:
 
 
 def gguf_tensors(language: Language) -> dict[str, tuple[str, ...]]:
-    """llama.cpp's name -> the tensors that are stacked to make it."""
+    """llama.cpp's name -> the tensors that are stacked into it."""
     tensors: dict[str, tuple[str, ...]] = {"token_embd.weight": ("model.embed_tokens.weight",)}
     for i in range(language.layers):
         for theirs, ours in _GGUF.items():

@@ -1,7 +1,8 @@
-"""Phi-3: what its configuration and tensors are called, and what llama.cpp's `phi3` wants to be told.
+"""Phi-3: the names in its configuration and tensors, and what llama.cpp's `phi3` needs.
 
 In: a configuration. Out: the decoder's sizes, its tensors' shapes and places, and the keys and tensors of its GGUF.
-Names are those of transformers' Phi3ForCausalLM; q, k and v are one tensor, and so are the two ways into the MLP.
+Names are those of transformers' Phi3ForCausalLM; q, k and v are one tensor, and so are the MLP's gate and up
+projections.
 This file does not know pictures, tokenizers or files.
 """
 
@@ -27,9 +28,9 @@ def describe(config: Config) -> Language:
     hidden, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
     if hidden % heads:
         raise config.wrong("num_attention_heads", heads)
-    config.only("num_key_value_heads", None, heads)  # llama.cpp's phi3 could, no Imp does
+    config.only("num_key_value_heads", None, heads)  # llama.cpp's phi3 supports it, but no Imp uses it
     config.only("hidden_act", "silu")
-    config.only("rope_scaling", None)  # that of Phi-3's variant with a long context
+    config.only("rope_scaling", None)  # used by Phi-3's long-context variant
     config.only("partial_rotary_factor", 1.0)
     config.only("tie_word_embeddings", False)
     context = config.integer("max_position_embeddings")
@@ -70,17 +71,17 @@ def shapes(language: Language) -> dict[str, Shape]:
 
 
 def gguf_keys(language: Language) -> dict[str, int | float]:
-    """What llama.cpp reads from the file's head, beyond the tokenizer."""
+    """The GGUF header keys that llama.cpp reads, without the tokenizer."""
     return common_keys(language) | {
         "rope.scaling.original_context_length": language.context,
         "attention.layer_norm_rms_epsilon": language.norm_eps,
-        "attention.sliding_window": language.window or 0,  # llama.cpp reads it and looks back on all positions
+        "attention.sliding_window": language.window or 0,  # llama.cpp reads it, but attends to all positions
         "rope.dimension_count": language.rotary_dims,
     }
 
 
 def gguf_tensors(language: Language) -> dict[str, tuple[str, ...]]:
-    """llama.cpp's name -> the tensors that are stacked to make it."""
+    """llama.cpp's name -> the tensors that are stacked into it."""
     tensors: dict[str, tuple[str, ...]] = {"token_embd.weight": ("model.embed_tokens.weight",)}
     for i in range(language.layers):
         tensors |= {f"blk.{i}.{theirs}.weight": (f"model.layers.{i}.{ours}.weight",) for theirs, ours in _GGUF.items()}

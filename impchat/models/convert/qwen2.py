@@ -1,4 +1,4 @@
-"""Qwen1.5: what its configuration and tensors are called, and what llama.cpp's `qwen2` wants to be told.
+"""Qwen1.5: the names in its configuration and tensors, and what llama.cpp's `qwen2` needs.
 
 In: a configuration. Out: the decoder's sizes, its tensors' shapes and places, and the keys and tensors of its GGUF.
 Names are those of transformers' Qwen2ForCausalLM. This file does not know pictures, tokenizers or files.
@@ -10,7 +10,7 @@ from impchat import settings
 from impchat.models.convert.checkpoint import Config
 from impchat.models.convert.parts import Family, Language, Shape, common_keys
 
-# llama.cpp's name -> transformers', and the kinds of tensors that it has
+# llama.cpp's name -> transformers', and which of weight and bias exist
 _GGUF = {
     "attn_norm": ("input_layernorm", ("weight",)),
     "attn_q": ("self_attn.q_proj", ("weight", "bias")),
@@ -29,7 +29,7 @@ def describe(config: Config) -> Language:
     hidden, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
     if hidden % heads:
         raise config.wrong("num_attention_heads", heads)
-    config.only("num_key_value_heads", heads)  # llama.cpp's qwen2 could, no Imp does
+    config.only("num_key_value_heads", heads)  # llama.cpp's qwen2 supports it, but no Imp uses it
     config.only("hidden_act", "silu")
     config.only("rope_scaling", None)
     config.only("use_sliding_window", False)
@@ -68,14 +68,14 @@ def shapes(language: Language) -> dict[str, Shape]:
 
 
 def gguf_keys(language: Language) -> dict[str, int | float]:
-    """What llama.cpp reads from the file's head, beyond the tokenizer."""
+    """The GGUF header keys that llama.cpp reads, without the tokenizer."""
     return common_keys(language) | {
         "attention.layer_norm_rms_epsilon": language.norm_eps,
     }
 
 
 def gguf_tensors(language: Language) -> dict[str, tuple[str, ...]]:
-    """llama.cpp's name -> the tensors that are stacked to make it."""
+    """llama.cpp's name -> the tensors that are stacked into it."""
     tensors: dict[str, tuple[str, ...]] = {"token_embd.weight": ("model.embed_tokens.weight",)}
     for i in range(language.layers):
         for theirs, (ours, kinds) in _GGUF.items():

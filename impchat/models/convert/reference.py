@@ -1,7 +1,7 @@
-"""An Imp checkpoint as transformers computes it: what a bundle is compared with, and what TorchEngine runs.
+"""An Imp checkpoint as computed by transformers: the reference for bundles, and what TorchEngine runs.
 
 In: a checkpoint folder or its weights; pictures as model input (`images.model_input`); prompts as pieces of token ids
-and embeddings. Out: embeddings, logits, and the tokens that greedy decoding gives.
+and embeddings. Out: embeddings, logits, and the tokens of greedy decoding.
 This file does not know bundles, llama.cpp or onnxruntime.
 """
 
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Greedy:
-    """What greedy decoding gave."""
+    """The result of greedy decoding."""
 
     tokens: tuple[int, ...]
-    margins: tuple[float, ...]  # at each of them: the best logit less the second best
+    margins: tuple[float, ...]  # for each token, the best logit minus the second best
 
 
 class Reference:
-    """An Imp read by transformers' SiglipVisionModel and the causal model of its family, with torch's own layers for
-    the projector: in float32 on a processor, in float16 on a GPU."""
+    """An Imp in transformers' SiglipVisionModel and the causal model of its family, with torch's layers for the
+    projector; float32 on a CPU, float16 on a GPU."""
 
     def __init__(self, source: Path | Weights, *, device: str = "cpu", streamed: bool = False) -> None:
-        """`streamed`: the language model's weights are read anew, layer by layer, each time it is run; so a model of
-        any size takes the memory of its largest layer.
+        """`streamed`: read the language model's weights again at each run, layer by layer, so that a model of any size
+        needs only the memory of its largest layer.
 
-        Raises ModelError as `layouts.recognise` does."""
+        Raises ModelError as `layouts.recognise`."""
         import torch
 
         self.path = source if isinstance(source, Path) else None
@@ -59,13 +59,13 @@ class Reference:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The checkpoint's own; only where the source is a folder."""
+        """The checkpoint's own tokenizer; only if the source is a folder."""
         assert self.path is not None
         return vocabulary.tokenizer(Folder(self.path), self.weights.layout.family.pre_tokenizer)
 
     @property
     def layers(self) -> Iterable[Any]:
-        """The layers of the language model, in the order in which they are run."""
+        """The layers of the language model, in the order in which they run."""
         layers: Iterable[Any] = self.language.model.layers
         return layers
 
@@ -75,20 +75,20 @@ class Reference:
 
         with torch.inference_mode():
             seen = self.eyes(torch.from_numpy(pixel_values).to(*self._at), output_hidden_states=True)
-            # The last layer that is kept is the one that is used, before the norm behind it.
+            # The output of the last layer that was kept is used, without the norm that follows it.
             embeddings: Floats = self.projector(seen.hidden_states[-1]).float().cpu().numpy()
         return embeddings
 
     def cache(self, held: Sequence[tuple[Any, Any]] | None = None) -> Any:
-        """An empty KV cache, or one that holds the keys and values (1, heads, positions, size) of each layer."""
+        """A KV cache, empty or with the keys and values (1, heads, positions, size) of each layer."""
         from transformers import DynamicCache
 
         return DynamicCache(held)
 
     def read(self, pieces: Sequence[Piece], cache: Any, wanted: Sequence[int]) -> Floats:
-        """Read `pieces` behind what `cache` holds, and into it; None: there is nothing before or after them.
+        """Read `pieces` after the content of `cache`, and add them to it; None: without a cache.
 
-        Returns the logits (wanted, vocabulary) behind those of their positions, counted from 0."""
+        Returns the logits (wanted, vocabulary) after the `wanted` positions of `pieces`, counted from 0."""
         import torch
 
         with torch.inference_mode():
@@ -98,15 +98,15 @@ class Reference:
         return logits
 
     def logits(self, pieces: Sequence[Piece]) -> Floats:
-        """The logits (positions, vocabulary) behind each position of a prompt."""
+        """The logits (positions, vocabulary) after each position of a prompt."""
         return self.read(pieces, None, range(sum(len(piece) for piece in pieces)))
 
     def together(self, prompts: Sequence[Sequence[Piece]], wanted: Sequence[Sequence[int]]) -> list[Floats]:
-        """Read `prompts` in one go. Returns of each the logits (wanted, vocabulary) behind its `wanted` positions."""
+        """Read `prompts` as one batch. For each, returns the logits (wanted, vocabulary) at `wanted` positions."""
         import torch
 
         with torch.inference_mode():
-            # Nobody looks at what is behind itself, so what fills the shorter ones up is never seen.
+            # Attention is causal, so the padding after the shorter ones has no effect.
             rows = torch.nn.utils.rnn.pad_sequence([self._join(pieces)[0] for pieces in prompts], batch_first=True)
             hidden = self.language.model(inputs_embeds=rows, use_cache=False).last_hidden_state
             asked = torch.cat([hidden[n, list(at)] for n, at in enumerate(wanted)])
@@ -114,7 +114,7 @@ class Reference:
         return [values.numpy() for values in logits]
 
     def greedy(self, pieces: Sequence[Piece], count: int, *, eos: Sequence[int] = ()) -> Greedy:
-        """The `count` likeliest next tokens, one after the other; fewer where one of `eos` comes, which is left out."""
+        """The `count` likeliest next tokens, one by one; ends before the first of `eos`."""
         import numpy as np
 
         tokens: list[int] = []
@@ -146,19 +146,19 @@ class Reference:
         return torch.cat(rows)[None]
 
     def _filled(self, module: Any, prefix: str) -> Any:
-        """`module`, whose parameters are without values, with the weights whose names begin with `prefix`; those of
-        the language model have none. Every parameter must get one, but those of the norm that is not used."""
+        """`module`, created without values, filled with the weights whose names begin with `prefix` (those of the
+        language model have none). Every parameter must get a value, except those of the unused norm."""
         names = self.weights.names(prefix) if prefix else (n for n in self.weights.names("") if _is_language(n))
         values = {name.removeprefix(prefix): self._value(name) for name in names}
         missing, unexpected = module.load_state_dict(values, strict=False, assign=True)
         assert set(missing) <= {"post_layernorm.weight", "post_layernorm.bias"}, f"no weights for {missing}"
         assert not unexpected, f"no place for {unexpected}"
-        if missing:  # a checkpoint need not have the norm behind the last layer
+        if missing:  # a checkpoint may lack the norm after the last layer
             module.post_layernorm = type(module.post_layernorm)(self.weights.eyes.hidden)
         return module.to(*self._at).eval().requires_grad_(False)
 
     def _streamed(self, module: Any) -> Any:
-        """`module`, each layer of which has values only while it is run."""
+        """`module`, of which each layer has values only while it runs."""
 
         def fill(name: str) -> Any:
             def before(layer: Any, _: Any) -> None:
@@ -196,7 +196,7 @@ def _steps(module: Any) -> Iterator[tuple[str, Any]]:
     yield "lm_head", module.lm_head
 
 
-# The three below give modules whose parameters have shapes and no values.
+# The next three functions return modules whose parameters have shapes but no values.
 
 
 def _language(weights: Weights) -> Any:
@@ -205,13 +205,13 @@ def _language(weights: Weights) -> Any:
     kind, config = decoder(weights.language)
     with torch.device("meta"):
         model = kind(config)
-    # The tables of its rotary embedding are computed, and in no checkpoint.
+    # The tables of its rotary embedding are computed, not stored in checkpoints.
     model.model.rotary_emb = type(model.model.rotary_emb)(config)
     return model
 
 
 def decoder(size: Language) -> tuple[Any, Any]:
-    """transformers' class and configuration of a language model."""
+    """The class and configuration of a language model in transformers."""
     return {"phi2": _phi, "qwen2": _qwen2, "phi3": _phi3}[size.family](size)
 
 
@@ -245,7 +245,7 @@ def _qwen2(size: Language) -> tuple[Any, Any]:
 def _phi3(size: Language) -> tuple[Any, Any]:
     from transformers import Phi3Config, Phi3ForCausalLM
 
-    # Its defaults are larger than a small vocabulary, which transformers warns of.
+    # The default token ids exceed a small vocabulary, and transformers warns about it.
     no_tokens = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
     return Phi3ForCausalLM, Phi3Config(
         **_gated(size),
@@ -256,7 +256,7 @@ def _phi3(size: Language) -> tuple[Any, Any]:
 
 
 def _gated(size: Language) -> dict[str, Any]:
-    """What the configurations of decoders with RMS norms and gated MLPs call their sizes."""
+    """The size fields in configurations of decoders with RMS norms and gated MLPs."""
     return {
         "vocab_size": size.vocab,
         "hidden_size": size.hidden,
@@ -273,7 +273,7 @@ def _gated(size: Language) -> dict[str, Any]:
 
 
 def tower(size: Eyes) -> Any:
-    """transformers' configuration of a vision tower."""
+    """The configuration of a vision tower in transformers."""
     from transformers import SiglipVisionConfig
 
     return SiglipVisionConfig(

@@ -1,8 +1,8 @@
-"""A checkpoint as transformers runs it: on a GPU where there is one, and as the reference that bundles are held to.
+"""An engine that runs a checkpoint with transformers: on a GPU if there is one, and as the reference for bundles.
 
-In: a checkpoint folder; prompts, from any thread. Out: their events, as of every engine. The conversations, their KV
-caches and pictures are handled by the same scheduler as a bundle's; below it stand torch's tensors.
-This file does not know layouts, files or how transformers is told about them; `models.convert.reference` does.
+In: a checkpoint folder; prompts, from any thread. Out: their events, as from every engine. Conversations, KV caches and
+pictures are handled by the same scheduler as for a bundle, here with torch tensors.
+This file does not know layouts, files or how transformers is set up; `models.convert.reference` does.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 
 class TorchEngine(ScheduledEngine):
-    """The Engine of a checkpoint. Takes `slots` conversations at a time, others wait; each keeps its KV cache until
-    its slot is needed for another one."""
+    """The Engine of a checkpoint. Runs `slots` conversations at a time, others wait; each keeps its KV cache until
+    another one needs its slot."""
 
     def __init__(
         self,
@@ -44,9 +44,9 @@ class TorchEngine(ScheduledEngine):
         context_tokens: int | None = None,
         device: str | None = None,
     ) -> None:
-        """`source`, `id`: as of `convert.Conversion`, but `id` None is the name of `source`. `context_tokens`: of each
-        conversation; None: what a bundle of it gets. `device`: torch's name, "cuda" or "cpu"; None: a GPU where there
-        is one. A GPU computes in float16, as Imp's own code does, a processor in float32.
+        """`source`, `id`: as in `convert.Conversion`, but `id` None is the name of `source`. `context_tokens`: for each
+        conversation; None: as for a bundle of it. `device`: torch's name, "cuda" or "cpu"; None: a GPU if there is one.
+        A GPU computes in float16, as Imp's own code does, a CPU in float32.
 
         Loads the model. Raises ModelError as `convert.describe` and `layouts.recognise`, EngineError
         "engine.not_installed" or "engine.out_of_memory", SettingsError "option.out_of_range"."""
@@ -72,14 +72,14 @@ class TorchEngine(ScheduledEngine):
         info = EngineInfo("torch", bundle.id, context_tokens, True, bundle.image.tokens, bundle.sampling)
         size, family = reference.weights.language, reference.weights.layout.family
         bos = vocabulary.read(folder, size.vocab, family.pre_tokenizer).bos
-        # Where there is no bos, no prompt asks for it.
+        # Without a bos, no prompt uses this value.
         model = TorchModel(size.hidden, bundle.text.eos[0] if bos is None else bos, Tokens(reference.tokenizer))
         context, vision = TorchContext(reference, slots), TorchVision(reference, bundle)
         super().__init__(info, Scheduler(bundle, model, context, vision, slots, context_tokens))
 
 
 class TorchVision(CachedVision):
-    """The eyes of a checkpoint."""
+    """The vision encoder of a checkpoint."""
 
     def __init__(self, reference: Reference, bundle: Bundle) -> None:
         super().__init__()
@@ -92,19 +92,19 @@ class TorchVision(CachedVision):
         pixels = images.model_input(picture.data, rule.size, rule.aspect, rule.mean, rule.std)
         try:
             embeddings: NDArray[numpy.float32] = self._reference.embed(pixels)[0]
-        except RuntimeError as exc:  # torch's only class, for a full memory too
+        except RuntimeError as exc:  # torch's only exception class, also for out of memory
             raise EngineError("engine.vision_failed", detail=str(exc).partition("\n")[0]) from exc
         return embeddings
 
     def close(self) -> None:
-        """A picture takes a GPU milliseconds: the one that is being encoded is let go on."""
+        """Does not interrupt a running encode: on a GPU it takes milliseconds."""
 
     def free(self) -> None:
-        """torch's memory goes with the last reference."""
+        """torch frees its memory with the last reference."""
 
 
 class TorchModel:
-    """A checkpoint's vocabulary, and what samples by its logits."""
+    """A checkpoint's vocabulary, and samplers for its logits."""
 
     def __init__(self, hidden: int, bos: int, tokens: Tokens) -> None:
         self.hidden = hidden
@@ -116,23 +116,23 @@ class TorchModel:
         return TorchSampler(sampling, seed)
 
     def free(self) -> None:
-        """torch's memory goes with the last reference."""
+        """torch frees its memory with the last reference."""
 
 
 class TorchContext:
-    """The KV caches of `sequences` conversations. A batch is decoded one sequence after the other."""
+    """The KV caches of `sequences` conversations. A batch is decoded one sequence at a time."""
 
     def __init__(self, reference: Reference, sequences: int) -> None:
         self.batch_tokens = settings.BATCH_TOKENS
         self._reference = reference
         self._caches = [reference.cache() for _ in range(sequences)]
-        self._logits: dict[int, NDArray[numpy.float32]] = {}  # behind the rows that asked for them
+        self._logits: dict[int, NDArray[numpy.float32]] = {}  # after the rows that requested them
         self._aborted = threading.Event()
-        # Asked before each layer: a prompt's next chunk takes a processor seconds, a layer of it little.
+        # Checked before each layer: a prompt's next chunk takes seconds on a CPU, a single layer little.
         self._hooks = [layer.register_forward_pre_hook(self._look_up) for layer in reference.layers]
 
     def decode(self, rows: Sequence[Row], embeddings: NDArray[numpy.float32] | None = None) -> Outcome:
-        """As `backend.Context.decode`."""
+        """See `backend.Context.decode`."""
         assert 0 < len(rows) <= self.batch_tokens
         self._logits.clear()
         start = 0
@@ -144,12 +144,12 @@ class TorchContext:
                 start = end
         except _Aborted:
             return Outcome.ABORTED
-        except RuntimeError:  # torch's only class, for a full memory too
+        except RuntimeError:  # torch's only exception class, also for out of memory
             return Outcome.FAILED
         return Outcome.DONE
 
     def logits(self, row: int) -> NDArray[numpy.float32]:
-        """The logits (vocabulary,) behind row number `row` of the last decode, one with `logits`."""
+        """The logits (vocabulary,) after row number `row` of the last decode; the row must have requested `logits`."""
         return self._logits[row]
 
     def abort(self) -> None:
@@ -159,26 +159,26 @@ class TorchContext:
         self._aborted.clear()
 
     def remove(self, sequence: int, start: int) -> None:
-        """As `backend.Context.remove`."""
+        """See `backend.Context.remove`."""
         for layer in self._caches[sequence].layers:
             # An aborted decode has filled some layers and not the others.
             layer.crop(min(0, start - layer.get_seq_length()))
 
     def share(self, source: int, target: int, end: int) -> None:
-        """As `backend.Context.share`; the tensors are shared as long as neither sequence goes on."""
+        """See `backend.Context.share`; the tensors are shared until either sequence continues."""
         layers = self._caches[source].layers
         held = [(layer.keys[..., :end, :], layer.values[..., :end, :]) for layer in layers]
         self._caches[target] = self._reference.cache(held)
 
     def free(self) -> None:
-        """Let go of the caches and of the model."""
+        """Release the caches and the model."""
         for hook in self._hooks:
             hook.remove()
         self._caches.clear()
         self._logits.clear()
 
     def _decode(self, rows: Sequence[Row], first: int, embeddings: NDArray[numpy.float32] | None) -> None:
-        """Decode `rows`, all of one sequence, the first of which is number `first` of the batch."""
+        """Decode `rows`, all of one sequence; the first is row number `first` of the batch."""
         piece = [row.token for row in rows] if embeddings is None else embeddings
         wanted = [n for n, row in enumerate(rows) if row.logits]
         found = self._reference.read([piece], self._caches[rows[0].sequence], wanted)
@@ -191,7 +191,7 @@ class TorchContext:
 
 class TorchSampler:
     """Chooses the next token of one answer as `llama.Sampler` does: penalties, top-k, top-p, min-p, then temperature.
-    NumPy draws, so that a seed gives the same answer on every device that computes the same logits."""
+    NumPy draws the random numbers, so that a seed gives the same answer on every device with the same logits."""
 
     def __init__(self, sampling: Sampling, seed: int) -> None:
         import numpy as np
@@ -201,18 +201,18 @@ class TorchSampler:
         self._said: list[int] = []
 
     def pick(self, context: backend.Context, row: int) -> int:
-        """The next token after row number `row` of the last decode, one with `logits`."""
+        """The next token after row number `row` of the last decode; the row must have requested `logits`."""
         assert isinstance(context, TorchContext)
         token = self.choose(context.logits(row))
         self.accept(token)
         return token
 
     def accept(self, token: int) -> None:
-        """Count `token`, which was chosen elsewhere, among those picked."""
+        """Record `token`, which was chosen elsewhere, as picked."""
         self._said.append(token)
 
     def choose(self, logits: NDArray[numpy.float32]) -> int:
-        """A token by its logits (vocabulary,)."""
+        """A token chosen by its logits (vocabulary,)."""
         import numpy as np
 
         chosen = self._sampling
@@ -227,7 +227,7 @@ class TorchSampler:
             order = order[: chosen.top_k]
         if chosen.top_p < 1:
             chances = _chances(values[order])
-            likelier = np.cumsum(chances) - chances  # than each of them, all together
+            likelier = np.cumsum(chances) - chances  # total probability of the likelier tokens
             order = order[: max(1, int((likelier < chosen.top_p).sum()))]
         if chosen.min_p > 0:
             chances = _chances(values[order])
@@ -239,11 +239,11 @@ class TorchSampler:
 
 
 class _Aborted(Exception):
-    """The decode that runs is to end."""
+    """Ends the running decode."""
 
 
 def _chances(logits: NDArray[numpy.float64]) -> NDArray[numpy.float64]:
-    """Of `logits`, the first of which is the largest."""
+    """Probabilities of `logits`, the first of which is the largest."""
     import numpy as np
 
     weights: NDArray[numpy.float64] = np.exp(logits - logits[0])

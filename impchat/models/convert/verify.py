@@ -1,25 +1,26 @@
-"""Whether a bundle does what its checkpoint does, and whether what it does makes sense at all.
+"""Verify that a bundle computes what its checkpoint computes, and that its answers make sense.
 
-In: a bundle, and its checkpoint where that is still there. Out: `Figures`, which go into the manifest. Three things are
-looked at:
+In: a bundle, and its checkpoint if that still exists. Out: `Figures`, which are stored in the manifest. Three things
+are measured:
 
-- its eyes against the checkpoint's, as transformers computes them in float32: the cosine of each patch's embedding;
+- its vision encoder against the checkpoint's, run by transformers in float32: the cosine of each patch's embedding;
 - its next tokens against the checkpoint's, wherever the checkpoint is sure of one;
-- for trained weights, how likely it finds right answers about the sample pictures, the end behind them, and wrong
-  answers. The first two cannot see a wrong fact that conversion and reference share (which layer the eyes end with, how
-  a picture is cut, how many dimensions turn, which token ends an answer); a model that is told one is at a loss here.
+- for trained weights, how likely it finds right answers about the sample pictures, the end after them, and wrong
+  answers. The first two cannot detect a wrong fact that conversion and reference share (the last layer of the vision
+  tower, how a picture is fitted, how many dimensions rotate, which token ends an answer); with a wrong one, a model
+  finds right answers unlikely.
 
-The first two say whether our files compute what the checkpoint computes: where they do not, that is a fault of ours,
-and an error. The third is a matter of bounds, which may be wrong for weights that nobody tried: a bundle that misses
-them is kept and marked (`Bundle.unverified`). What no file says for sure is measured besides, so that a person can see
-it: with which template, with or without system text, and with which way to fit a wide picture into a square, right
+The first two show whether our files compute what the checkpoint computes: if they do not, that is a bug, and raises an
+error. The third is compared with bounds, which may be wrong for weights that nobody has tried: a bundle that misses
+them is kept and marked (`Bundle.unverified`). Choices that no file determines are measured as well, so that the user
+can see with which template, with or without system text, and with which way to fit a wide picture into a square right
 answers are likeliest.
 
-Trained weights are told from random ones by the embeddings of their tokens: training gives them directions in common,
-which no independent random numbers have. A bundle with the name of a published model is held to be trained whatever
-its numbers look like. What this cannot see: a fact so slightly wrong that the answers stay likely, such as another
-mean colour that is near; the bounds for models other than the demo come from what any such model must know, for no
-trained weights but the demo's were at hand when they were set.
+Trained weights are distinguished from random ones by their token embeddings: training gives them common directions,
+which independent random numbers do not have. A bundle with the name of a published model always counts as trained.
+Limits: a small error that keeps the answers likely, such as a similar mean colour, is not detected; and the bounds for
+models other than the demo come from what any such model must know, because only the demo's trained weights were
+available when they were set.
 """
 
 from __future__ import annotations
@@ -50,32 +51,32 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-_PICTURES = ("shapes.png", "landscape.jpg")  # that the source is asked about
-_ROWS = 4096  # token embeddings that are looked at
+_PICTURES = ("shapes.png", "landscape.jpg")  # compared with the source
+_ROWS = 4096  # token embeddings to examine
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What was measured; None: there was nothing to measure it by."""
+    """The measurements; None: not possible."""
 
     trained: bool
-    cosine: float | None = None  # of a patch's embedding with the source's, on average
+    cosine: float | None = None  # mean over all patches, with the source's embeddings
     cosine_least: float | None = None  # of the worst patch
-    agreement: float | None = None  # share of next tokens that are the source's, where it is sure
-    sure: int | None = None  # how many there were
-    nll: float | None = None  # nats for each token of the right answers
-    end_nll: float | None = None  # nats for the end behind them
+    agreement: float | None = None  # share of next tokens that equal the source's, where it is sure
+    sure: int | None = None  # how many those are
+    nll: float | None = None  # nats per token of the right answers
+    end_nll: float | None = None  # nats for the end after them
     contrast: float | None = None  # nats by which wrong answers are less likely than right ones
-    templates: Choice | None = None  # of Phi-3, whose checkpoints do not say which one they were trained with
+    templates: Choice | None = None  # for Phi-3, whose checkpoints do not say which one they were trained with
     aspects: Choice | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Several ways to do something, of which the bundle uses one."""
+    """Several ways to do something, and the one that the bundle uses."""
 
     used: str
-    nats: dict[str, float]  # way -> nats for each token of right answers
+    nats: dict[str, float]  # way -> nats per token of right answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +91,12 @@ class _Bound:
 
 
 def verify(bundle: Bundle, source: Path | Weights | None = None) -> Figures:
-    """Measure `bundle`, against its checkpoint `source` where one is given.
+    """Measure `bundle`, against its checkpoint `source` if given.
 
-    Without `source`, only trained weights can be judged: by their answers. A checkpoint is read layer by layer, so a
-    model of any size needs memory for the largest layer and for the eyes, beside the bundle itself.
-    Raises ModelError "verify.failed" with the figures and what they should be, where the bundle does not compute what
-    its checkpoint does; else as LocalEngine and `layouts.recognise` do."""
+    Without `source`, only trained weights can be judged, by their answers. A checkpoint is read layer by layer, so a
+    model of any size needs memory only for its largest layer and the vision tower, in addition to the bundle.
+    Raises ModelError "verify.failed" with the figures and their bounds if the bundle does not compute what its
+    checkpoint does; otherwise as LocalEngine and `layouts.recognise`."""
     trained = bundle.id in catalog.ENTRIES or is_trained(bundle, source if isinstance(source, Weights) else None)
     with Subject(bundle) as subject:
         found: dict[str, Any] = {}
@@ -110,13 +111,13 @@ def verify(bundle: Bundle, source: Path | Weights | None = None) -> Figures:
 
 
 def doubts(bundle: Bundle, figures: Figures) -> str:
-    """The figures that miss their bounds though nothing proves a fault, with what they should be; "": there are none.
-    What `Bundle.unverified` says."""
+    """The figures that miss their bounds without proving a bug, and these bounds; "" if there are none. The value of
+    `Bundle.unverified`."""
     return _missed(bundle, asdict(figures), hard=False)
 
 
 def measured(bundle: Bundle, source: Path | Weights | None = None) -> Bundle:
-    """`bundle` with what `verify` finds now in its manifest's fields. Raises as `verify` does."""
+    """`bundle` with the current results of `verify` in its fields. Raises as `verify`."""
     figures = verify(bundle, source)
     found = {name: value for name, value in asdict(figures).items() if value is not None}
     told = {**bundle.figures, "verify": {**bundle.figures.get("verify", {}), **found}}
@@ -124,8 +125,8 @@ def measured(bundle: Bundle, source: Path | Weights | None = None) -> Bundle:
 
 
 def write_eyes(weights: Weights, path: Path, kind: str, *, least: float = settings.VERIFY_COSINE) -> str:
-    """Write the vision file `path` of the type `kind`, and say which type it became: 8 bits that see something else
-    than the checkpoint (a mean cosine below `least`, or one patch that would be an error) are written again in 16."""
+    """Write the vision file `path` of the type `kind`, and return the type used: an 8-bit file whose embeddings differ
+    from the checkpoint's (a mean cosine below `least`, or one patch beyond a hard bound) is written again in 16."""
     vision.write(weights.eyes, weights.read, path, scheme=vision.TYPES[kind])
     if kind != "int8":
         return kind
@@ -141,9 +142,9 @@ def write_eyes(weights: Weights, path: Path, kind: str, *, least: float = settin
 
 
 def is_trained(bundle: Bundle, weights: Weights | None = None) -> bool:
-    """Whether the token embeddings of `bundle`, or of the `weights` it was made of, have more in common than
-    independent random numbers could: the largest singular value of n x m such numbers of deviation s is
-    s (sqrt n + sqrt m), give or take little."""
+    """Whether the token embeddings of `bundle`, or of the `weights` it was made from, have more in common than
+    independent random numbers could: the largest singular value of n x m such numbers of deviation s is about s (sqrt n
+    + sqrt m)."""
     import numpy as np
 
     rows = _token_rows(bundle) if weights is None else _some(weights.read("model.embed_tokens.weight"))
@@ -168,7 +169,7 @@ def _some(rows: NDArray[Any]) -> NDArray[Any]:
 
 
 def cosines(ours: Floats, theirs: Floats) -> Floats:
-    """Of each row of `ours` with that of `theirs`."""
+    """The cosine of each row of `ours` with that of `theirs`."""
     import numpy as np
 
     lengths = np.linalg.norm(ours, axis=-1) * np.linalg.norm(theirs, axis=-1)
@@ -177,13 +178,13 @@ def cosines(ours: Floats, theirs: Floats) -> Floats:
 
 
 def _missed(bundle: Bundle, values: Mapping[str, Any], *, hard: bool) -> str:
-    """Each of `values` that misses its bound."""
+    """Those of `values` that miss their bounds, as text."""
     bounds = [b for b in _bounds(bundle) if b.hard is hard and values.get(b.figure) is not None]
     return ", ".join(_told(b, values[b.figure]) for b in bounds if not b.holds(values[b.figure]))
 
 
 def _bounds(bundle: Bundle) -> list[_Bound]:
-    if bundle.mmproj is not None:  # another model: nobody knows what it must say
+    if bundle.mmproj is not None:  # another model: no answers are known to be required
         return []
     nll, end, contrast = settings.VERIFY_DEMO_ANSWERS if bundle.demo else settings.VERIFY_ANSWERS
     return [
@@ -202,7 +203,7 @@ def _told(bound: _Bound, value: float) -> str:
 
 
 def _against(subject: Subject, reference: Reference) -> dict[str, Any]:
-    """The eyes and the next tokens of a bundle beside those of its checkpoint."""
+    """Compare the vision encoder and the next tokens of a bundle with those of its checkpoint."""
     import numpy as np
 
     near, prompts, wanted, ours = [], [], [], []
@@ -229,7 +230,7 @@ def _against(subject: Subject, reference: Reference) -> dict[str, Any]:
 
 
 def _answers(subject: Subject, pairs: Sequence[Pair]) -> dict[str, float]:
-    """How likely right answers are, and the end behind them, and how much less likely wrong ones are."""
+    """How likely right answers and their ends are, and how much less likely wrong answers are."""
     import numpy as np
 
     words, ends, contrasts = [], [], []
@@ -244,8 +245,8 @@ def _answers(subject: Subject, pairs: Sequence[Pair]) -> dict[str, float]:
 
 
 def _choices(subject: Subject) -> dict[str, Any]:
-    """How likely right answers are with each way that the checkpoint does not tell apart for sure. Few questions, each
-    about a picture that was read already: the picture takes most of the time."""
+    """How likely right answers are with each way that the checkpoint does not determine. Asks few questions, each about
+    a picture that was read before, because pictures take most of the time."""
     bundle, found = subject.bundle, {}
     if bundle.mmproj is not None:
         return {}
@@ -270,7 +271,7 @@ def _choices(subject: Subject) -> dict[str, Any]:
 def _nats(
     subject: Subject, asked: Sequence[tuple[Picture, Pair]], template: str | None = None, system: str | None = None
 ) -> float:
-    """For each token of the right answers, on average."""
+    """Average for each token of the right answers."""
     import numpy as np
 
     with subject.writing_as(template, system):
@@ -282,7 +283,7 @@ def _nats(
 
 
 def _wide() -> Picture:
-    """Two of the sample pictures side by side."""
+    """Two of the sample pictures next to each other."""
     import PIL.Image
 
     parts = [images.decode(sample(name).data) for name in WIDE_PICTURES]
@@ -295,7 +296,7 @@ def _wide() -> Picture:
 
 
 def _seen(picture: Picture, size: int, aspect: Aspect) -> Picture:
-    """`picture` as a square of the eyes' own size, which every aspect leaves as it is."""
+    """`picture` as a square of the encoder's own size, which no aspect changes."""
     import numpy as np
     import PIL.Image
 
@@ -310,7 +311,7 @@ def _picture(pixels: PIL.Image.Image) -> Picture:
 
 
 def _costs(subject: Subject, picture: Picture, question: str, answer: str, asked: int) -> NDArray[np.float64]:
-    """Nats for each token of `answer` and for the eos behind it; `asked`: where the answer begins."""
+    """Nats for each token of `answer` and for the eos after it; `asked`: the position where the answer begins."""
     import numpy as np
 
     cells = subject.cells(picture, question, answer)
@@ -319,7 +320,7 @@ def _costs(subject: Subject, picture: Picture, question: str, answer: str, asked
 
 
 def _nll(logits: Floats, tokens: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
-    """Nats for each of `tokens` by its row of `logits`."""
+    """Nats for each of `tokens`, from its row of `logits`."""
     import numpy as np
 
     exact = logits.astype(np.float64)
@@ -329,7 +330,7 @@ def _nll(logits: Floats, tokens: NDArray[np.integer[Any]]) -> NDArray[np.float64
 
 
 def _pieces(cells: Sequence[kv_cache.Cell], seen: Floats) -> list[Any]:
-    """`cells` as the reference takes them: runs of token ids, and the embeddings of the picture."""
+    """`cells` in the form for the reference: runs of token ids, and the embeddings of the picture."""
     pieces: list[Any] = []
     for cell in cells:
         if not isinstance(cell, int):
@@ -348,7 +349,7 @@ def _pixels(bundle: Bundle, picture: Picture) -> Floats:
 
 
 def _look(path: Path, pixels: Floats) -> Floats:
-    """The embeddings (tokens, hidden) of one picture by the vision file `path`."""
+    """The embeddings (tokens, hidden) of one picture, computed by the vision file `path`."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])

@@ -1,9 +1,9 @@
 """The vision file of a bundle: an ONNX graph of the vision tower and the projector.
 
-In: sizes and weights. Out: a file with the input pixel_values (n, 3, size, size) float32 and the output embeddings
-(n, tokens, hidden) float32; weights that are large lie in a second file beside it (ONNX's external data). The tower is
-SigLIP's, cut behind the layer whose output is used: no pooling head, no norm behind it. Its matrices are held in
-float32 ("fp32"), float16 ("fp16") or 8 bits ("int8"); sums are float32 in all.
+In: sizes and weights. Out: a file with the input pixel_values (n, 3, size, size) float32 and the output embeddings (n,
+tokens, hidden) float32; large weights are in a second file next to it (ONNX's external data). The tower is SigLIP's,
+cut after the layer whose output is used, without pooling head or final norm. Its matrices are stored in float32
+("fp32"), float16 ("fp16") or 8 bits ("int8"); sums are always float32.
 This file does not know checkpoints, language models or manifests.
 """
 
@@ -21,48 +21,48 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float32]
-    Read = Callable[[str], NDArray[np.float32 | np.float16]]  # the name of a tensor of `layouts.eye_shapes` -> it
+    Read = Callable[[str], NDArray[np.float32 | np.float16]]  # name of a tensor of `layouts.eye_shapes` -> values
 
 
 @dataclass(frozen=True, slots=True)
 class EightBits:
-    """How matrices are held in 8 bits (onnxruntime's MatMulNBits)."""
+    """How matrices are stored in 8 bits (onnxruntime's MatMulNBits)."""
 
-    block: int  # so many inputs of a row share a scale
-    accuracy_level: int  # 4: inputs are brought to 8 bits as well, block by block; 1: they stay float32
+    block: int  # number of inputs of a row that share a scale
+    accuracy_level: int  # 4: inputs are quantised to 8 bits too, block by block; 1: they stay float32
 
 
 Scheme = EightBits | Literal["float16"] | None  # None: float32
 
-# Trained towers have a few channels with values 100 times larger than the others. Scales for small blocks keep these
-# channels' neighbours in 8 bits apart from them; `python -m benchmarks.eyes` compares the schemes.
+# Trained towers have a few channels with values 100 times larger than the others. With scales for small blocks they do
+# not spoil the precision of other channels; `python -m benchmarks.eyes` compares the schemes.
 TYPES: dict[str, Scheme] = {"fp32": None, "fp16": "float16", "int8": EightBits(block=16, accuracy_level=4)}
-# More weights than this lie in a file of their own, which onnxruntime maps: it opens at once, and the system may drop
-# what it needs elsewhere. Those within the ONNX file are read into memory, and stay there twice.
+# Weights larger than this are in a file of their own, which onnxruntime maps: it loads at once, and the system can
+# evict its pages. Weights inside the ONNX file are read into memory, and stay there twice.
 APART_BYTES = 64 * 1024 * 1024
-DATA = ".data"  # behind the ONNX file's name
-OPSET = 17  # the phone's onnxruntime reads these
+DATA = ".data"  # suffix added to the ONNX file's name
+OPSET = 17  # supported by onnxruntime on phones
 IR = 10
 MICROSOFT = "com.microsoft"
 
 
 def write(eyes: Eyes, read: Read, path: Path, *, scheme: Scheme) -> None:
-    """Write the ONNX file `path` of the tower `eyes`, whose tensors `read` gives; beside it, `path` + DATA where its
+    """Write the ONNX file `path` of the tower `eyes`, whose tensors `read` returns, and `path` + DATA next to it if the
     weights are large."""
     import onnx
 
     graph = _Graph(read, scheme)
     _build(graph, eyes)
     data = path.with_name(path.name + DATA)
-    data.unlink(missing_ok=True)  # onnx would write behind what is there
+    data.unlink(missing_ok=True)  # onnx would append to an existing file
     apart = sum(len(constant.raw_data) for constant in graph.constants) > APART_BYTES
     onnx.save(graph.model(eyes), str(path), save_as_external_data=apart, location=data.name)
     if apart:
-        data.chmod(path.stat().st_mode)  # onnx lets nobody else read it
+        data.chmod(path.stat().st_mode)  # onnx makes it readable for its owner only
 
 
 class _Graph:
-    """Nodes and constants as they are added. Methods return the name of what a node gives."""
+    """Collects nodes and constants. Methods return the name of a node's output."""
 
     def __init__(self, read: Read, scheme: Scheme) -> None:
         self._read = read
@@ -98,7 +98,7 @@ class _Graph:
         bias = self.constant(f"{name}.bias", self.read(f"{name}.bias"))
         if not isinstance(self.scheme, EightBits):
             weight = self.constant(f"{name}.weight", matrix.T.astype(self.scheme or "float32"))
-            if self.scheme:  # onnxruntime does this once, when it opens the file
+            if self.scheme:  # onnxruntime does this once, when it loads the file
                 weight = self.node("Cast", f"{name}.wide", weight, to=1)
             product = self.node("MatMul", f"{name}.product", values, weight)
             return self.node("Add", name, product, bias)
@@ -166,12 +166,12 @@ def _layer(graph: _Graph, eyes: Eyes, name: str, values: str) -> str:
 
 
 def _gelu(graph: _Graph, name: str, values: str) -> str:
-    """The exact GELU, as torch.nn.GELU has it."""
+    """The exact GELU, as in torch.nn.GELU."""
     return graph.node("Gelu", name, values, domain=MICROSOFT)
 
 
 def _gelu_tanh(graph: _Graph, name: str, values: str) -> str:
-    """The tanh form of GELU, as SigLIP has it."""
+    """The tanh form of GELU, as in SigLIP."""
     return graph.node("FastGelu", name, values, domain=MICROSOFT)
 
 

@@ -1,8 +1,9 @@
-"""A checkpoint's tokenizer as llama.cpp wants it told: a list of tokens, their kinds, and the merges or scores.
+"""A checkpoint's tokenizer in llama.cpp's form: a list of tokens, their types, and the merges or scores.
 
-In: a checkpoint's folder with a tokenizer.json, or with a vocab.json and merges.txt: byte-level BPE as Phi-2 and Qwen
-have it, or SentencePiece's BPE with byte fallback, as Phi-3 has it. Out: a `Vocabulary`. Whatever llama.cpp would do in
-another way than the tokenizer does is refused. This file does not know models or GGUF files.
+In: a checkpoint's folder with a tokenizer.json, or with a vocab.json and merges.txt: byte-level BPE as in Phi-2 and
+Qwen, or SentencePiece's BPE with byte fallback as in Phi-3. Out: a `Vocabulary`. A tokenizer that llama.cpp would not
+reproduce exactly is refused.
+This file does not know models or GGUF files.
 """
 
 from __future__ import annotations
@@ -27,17 +28,17 @@ from impchat.prompts import TEMPLATES
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-# llama.cpp's kinds of tokens
+# llama.cpp's token types
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
-_LOW = -1e6  # a score that loses against every merge's
-_SPACE = "\u2581"  # how SentencePiece writes a space
+_LOW = -1e6  # a score lower than that of any merge
+_SPACE = "\u2581"  # a space in SentencePiece
 _QWEN_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False}
-# What transformers takes an added token for that says no more than its text
+# transformers' defaults for an added token that is given only by its text
 _PLAIN_TOKEN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": False}
-# How the tokenizers of llama.cpp's name split a text, and what they do to it first
+# How the pre-tokenizers of this name in llama.cpp split and normalise a text
 _SPLITTERS: dict[str, Any] = {
     "phi-2": _BYTE_LEVEL | {"use_regex": True},
     "qwen2": {
@@ -67,23 +68,23 @@ class Vocabulary:
     """A tokenizer."""
 
     model: str  # llama.cpp's name: "gpt2" for byte-level BPE, "llama" for SentencePiece
-    tokens: tuple[str, ...]  # by id; byte-level ones in byte-level letters, added ones as they read
+    tokens: tuple[str, ...]  # by id; byte-level ones in byte-level characters, added ones as plain text
     kinds: tuple[int, ...]
     merges: tuple[str, ...]  # "left right", the strongest first; SentencePiece: none
-    scores: tuple[float, ...]  # SentencePiece: of what is merged first the highest; byte-level BPE: none
-    eos: tuple[int, ...]  # the first one ends an answer, others may
+    scores: tuple[float, ...]  # SentencePiece: highest for what is merged first; byte-level BPE: none
+    eos: tuple[int, ...]  # the first one ends an answer, others may too
     bos: int | None
     unknown: int | None
     add_bos: bool  # a prompt begins with bos
-    nfc: bool  # text is brought to Unicode's form NFC first; llama.cpp does not
-    tight: bool  # markers swallow the white space behind them
+    nfc: bool  # text is normalised to Unicode NFC first; llama.cpp does not do that
+    tight: bool  # markers strip the white space after them
 
 
 def read(folder: Folder, size: int, splitter: str) -> Vocabulary:
-    """The tokenizer in `folder`, filled up with unused tokens to `size`, the rows of the embedding. `splitter`:
-    llama.cpp's name for the way a text is split.
+    """The tokenizer in `folder`, padded with unused tokens to `size`, the rows of the embedding. `splitter`:
+    llama.cpp's name of the pre-tokenizer.
 
-    Raises ModelError "checkpoint.tokenizer" with the reason why it cannot be told to llama.cpp."""
+    Raises ModelError "checkpoint.tokenizer" with the reason why llama.cpp cannot reproduce it."""
     values = _values(folder, splitter)
     model = values.get("model")
     pieces = splitter == "default"
@@ -114,7 +115,7 @@ def read(folder: Folder, size: int, splitter: str) -> Vocabulary:
         eos=_eos(folder, rows),
         bos=bos if isinstance(bos, int) and bos < size and rows[bos][1] == CONTROL else None,
         unknown=ids.get("<unk>") if pieces else None,
-        # What the classes of these tokenizers do where tokenizer_config.json does not say
+        # the defaults of these tokenizers' classes, if tokenizer_config.json does not set them
         add_bos=bool(told.get("add_bos_token", pieces)),
         nfc=_NORMALIZERS[splitter] == {"type": "NFC"},
         tight=tight,
@@ -129,9 +130,9 @@ def tokenizer(folder: Folder, splitter: str) -> Tokenizer:
 
 
 def _values(folder: Folder, splitter: str) -> dict[str, Any]:
-    """tokenizer.json, or what it would say, with the added tokens as transformers has them: what tokenizer_config.json
-    says of one wins, and those that it alone knows are added. Of SentencePiece's there is no other form that has the
-    merges. The token of a picture is special whatever the files say: typed, it is text."""
+    """tokenizer.json, or its equivalent, with the added tokens as in transformers: tokenizer_config.json overrides and
+    extends them. For SentencePiece no other form contains the merges. The picture's token is always special, so that it
+    is plain text when typed."""
     if folder.has(TOKENIZER) or splitter == "default" or not folder.has(VOCAB):
         values = folder.json(TOKENIZER)
     else:
@@ -180,7 +181,7 @@ def _from_vocab_and_merges(folder: Folder, splitter: str) -> dict[str, Any]:
 
 
 def _is_same(found: Any, expected: Any) -> bool:
-    """Whether `found` says what `expected` says. `trim_offsets` changes no token, ours may be left out."""
+    """Whether `found` equals `expected`; `trim_offsets` changes no token and may be missing."""
     if isinstance(expected, dict):
         return isinstance(found, dict) and all(
             _is_same(found.get(key, value if key == "use_regex" else None), value)
@@ -193,14 +194,14 @@ def _is_same(found: Any, expected: Any) -> bool:
 
 
 def _added(folder: Folder, values: Mapping[str, Any], pieces: bool, tight: bool) -> dict[int, tuple[str, int]]:
-    """The tokens that are found in a text before it is split. Those that only added_tokens.json knows are special.
-    The rules of special ones do not matter: prompts hold no others than the template's markers, and text has none."""
+    """The tokens that are found in a text before it is split. Those only in added_tokens.json are special. The rules of
+    special tokens do not matter: prompts contain only the template's markers, and text contains none."""
     added: dict[int, tuple[str, int]] = {}
     for token in values.get("added_tokens", []):
         text, special = token["content"], bool(token.get("special"))
         if pieces and text in ("<unk>", "<s>", "</s>"):
-            special = True  # SentencePiece's own; nobody types them
-        # llama.cpp knows no such rules, but for white space that all tokens of a tight vocabulary swallow
+            special = True  # SentencePiece's own, never typed
+        # llama.cpp has no such rules, except the white space that all tokens of a tight vocabulary strip
         if not special and (token.get("single_word") or token.get("lstrip") or bool(token.get("rstrip")) is not tight):
             raise _unusable(folder, f"added token {text!r}")
         added[token["id"]] = (text, CONTROL if special else USER_DEFINED)
@@ -214,14 +215,14 @@ def _added(folder: Folder, values: Mapping[str, Any], pieces: bool, tight: bool)
 
 
 def _name_image(folder: Folder, tokens: dict[int, tuple[str, int]]) -> None:
-    """The token that stands for a picture, where the configuration has one and the tokenizer does not."""
+    """Add the token for a picture if the configuration has one and the tokenizer does not."""
     text, number = (folder.config.values.get(field) for field in ("image_token", "image_token_index"))
     if isinstance(text, str) and isinstance(number, int) and tokens.setdefault(number, (text, CONTROL))[0] != text:
         raise _unusable(folder, f"token {number}")
 
 
 def _byte_tokens(folder: Folder, vocab: Mapping[str, int]) -> dict[int, tuple[str, int]]:
-    """The tokens that stand for single bytes: all 256 must be there."""
+    """The tokens for single bytes: all 256 must exist."""
     names = [f"<0x{byte:02X}>" for byte in range(256)]
     if lacking := [name for name in names if name not in vocab]:
         raise _unusable(folder, lacking[0])
@@ -229,7 +230,7 @@ def _byte_tokens(folder: Folder, vocab: Mapping[str, int]) -> dict[int, tuple[st
 
 
 def _scores(rows: list[tuple[str, int]], merges: list[str]) -> tuple[float, ...]:
-    """llama.cpp joins the neighbours whose joint token has the highest score; here that is the one merged first."""
+    """Scores for llama.cpp, which joins the neighbours whose joint token scores highest: here the one merged first."""
     ranks: dict[str, int] = {}
     for rank, merge in enumerate(merges):
         ranks.setdefault(merge.replace(" ", ""), rank)
@@ -237,7 +238,7 @@ def _scores(rows: list[tuple[str, int]], merges: list[str]) -> tuple[float, ...]
 
 
 def _eos(folder: Folder, rows: list[tuple[str, int]]) -> tuple[int, ...]:
-    """The token that ends an answer, then those that generation_config.json adds."""
+    """The token that ends an answer, then those of generation_config.json."""
     first = folder.config.integer("eos_token_id")
     if first >= len(rows) or rows[first][1] != CONTROL:
         raise _unusable(folder, f"eos_token_id {first}")
@@ -247,7 +248,7 @@ def _eos(folder: Folder, rows: list[tuple[str, int]]) -> tuple[int, ...]:
 
 
 def _is_tight(folder: Folder, values: Mapping[str, Any]) -> bool:
-    """Whether the template's markers swallow the white space behind them. llama.cpp has that for all or for none."""
+    """Whether the template's markers strip the white space after them. llama.cpp strips it after all or none."""
     markers = TEMPLATES["phi3"].markers
     found = [token for token in values.get("added_tokens", []) if token["content"] in markers]
     rules = {bool(token.get("rstrip")) for token in found}

@@ -1,9 +1,9 @@
-"""A conversion on its way: the folder in which the tensors of a checkpoint gather, weight file after weight file.
+"""The work folder of a conversion, which collects the tensors of a checkpoint, one weight file at a time.
 
-In: a plan, a vocabulary, and weight files in any order, each of which may be deleted once it is taken. Out: the GGUF in
-16 bits, and every tensor for whoever makes the rest. A process that is killed at any moment leaves a folder that the
-next one goes on with, behind the last file that was taken whole; all files get the same bytes as without a break.
-This file does not know bundles, nor what is made of the tensors.
+In: a plan, a vocabulary, and weight files in any order, each of which may be deleted once it is taken. Out: the 16-bit
+GGUF, and every tensor for the later steps. If the process is killed at any moment, the next one resumes after the last
+file that was taken completely; all files get the same bytes as without an interruption.
+This file does not know bundles, or what is made of the tensors.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 _STATE = "state.json"
 _LANGUAGE = "language.f16"
 _EYES = "eyes.f32"
-_FORMAT = 2  # raised when the work files are written differently, so that those of an older ImpChat begin anew
+_FORMAT = 2  # increased when the work files change, so that those of an older ImpChat are discarded
 
 
 class Work:
-    """The folder `folder` of the conversion of the checkpoint that `plan` describes."""
+    """The work folder `folder` for the checkpoint that `plan` describes."""
 
     def __init__(self, folder: Path, plan: Plan, vocabulary: Vocabulary, *, mark: str) -> None:
-        """Go on with what is in `folder`, or begin anew where that has another `mark`: one that stands for the
-        checkpoint and for everything else that the work files depend on."""
+        """Resume the work in `folder`, or start over if that has another `mark`: an identifier of the checkpoint and of
+        everything else that determines the work files."""
         self.folder = folder
-        self.language = folder / _LANGUAGE  # the GGUF in 16 bits, whole when all weight files are taken
+        self.language = folder / _LANGUAGE  # the 16-bit GGUF, complete when all weight files are taken
         self._plan = plan
         state = _read_state(folder / _STATE)
         if state.get("mark") != [_FORMAT, mark]:
@@ -56,20 +56,20 @@ class Work:
         self._fit(state["shapes"])
 
     def _fit(self, shapes: Mapping[str, Sequence[int]]) -> None:
-        """Set the plan right by what tensors of the checkpoint turned out to be like, and the eyes' places with it."""
+        """Correct the plan, and the places of the vision tensors, by the shapes found in the checkpoint."""
         for name, shape in shapes.items():
             self._plan = self._plan.fitted(name, tuple(shape))
-        # The table of positions goes last: until it comes, nobody knows how long it is.
+        # The position table is last, because its length is unknown until it is read.
         ordered = sorted(eye_shapes(self._plan.eyes).items(), key=lambda item: "position" in item[0])
         at = 0
         for tensor, shape in ordered:
             self._places[tensor] = (self.folder / _EYES, Place(at, shape, "float32"))
             at += 4 * prod(shape)
-        self.eyes_bytes = at  # of the eyes' work file, in 32 bits
+        self.eyes_bytes = at  # of the vision tower's work file, in 32 bits
 
     @property
     def eyes(self) -> Eyes:
-        """The vision tower; known for sure when all weight files are taken."""
+        """The vision tower; final once all weight files are taken."""
         return self._plan.eyes
 
     @property
@@ -80,26 +80,26 @@ class Work:
 
     @property
     def weights(self) -> Weights:
-        """The tensors, once all weight files are taken: those of the eyes as they were, those of the language model as
-        its GGUF in 16 bits holds them."""
+        """The tensors, once all weight files are taken: the vision tower's in float32, the language model's as stored
+        in the 16-bit GGUF."""
         return Weights(self._plan, self._read)
 
     @property
     def language_bytes(self) -> int:
-        """Of the GGUF in 16 bits."""
+        """Of the 16-bit GGUF."""
         return self.language.stat().st_size
 
     def take(self, path: Path, names: set[str]) -> None:
-        """Take the weight file `path`, which holds the tensors `names`. They are on disk when this returns.
+        """Take the weight file `path`, which must contain the tensors `names`. They are on disk when this returns.
 
-        Raises ModelError as WeightFile and `check_shapes` do, "checkpoint.overflow"."""
+        Raises ModelError as WeightFile and `check_shapes`, "checkpoint.overflow"."""
         weights = WeightFile(path)
         weights.expect(names)
         if changed := {n: weights.shape(n) for n in names if self._plan.fitted(n, weights.shape(n)) != self._plan}:
             self._fit(changed)
             self._state["shapes"] |= changed
         check_shapes(self._plan, names, weights.shape, str(path))
-        wanted: dict[str, list[str]] = {}  # name in the checkpoint -> names here
+        wanted: dict[str, list[str]] = {}  # name in the checkpoint -> our names
         for ours, part in self._plan.parts.items():
             wanted.setdefault(part.name, []).append(ours)
         hashes = {}
@@ -142,7 +142,7 @@ class Work:
 
 
 def _read_state(path: Path) -> dict[str, Any]:
-    """What a killed process left; nothing where it had not begun."""
+    """The state left by a killed process; {} if there is none."""
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -151,7 +151,7 @@ def _read_state(path: Path) -> dict[str, Any]:
 
 
 def _sync(path: Path) -> None:
-    """See that a file or folder is on disk. Windows cannot open folders, and need not."""
+    """Flush a file or folder to disk. Windows cannot open folders, and does not need to."""
     if path.is_dir() and os.name == "nt":
         return
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)

@@ -73,7 +73,7 @@ def _version(package: str) -> str:
 def _licence(package: str) -> str:
     """As the package itself says; the short form where there is one."""
     about = metadata.metadata(package)
-    long = about.get("License") or ""
-    short = about.get("License-Expression") or (long if "\n" not in long else long.splitlines()[0])
+    long = "".join(about.get_all("License", []))
+    short = "".join(about.get_all("License-Expression", [])) or (long if "\n" not in long else long.splitlines()[0])
     kinds = [line.rpartition(" :: ")[2] for line in about.get_all("Classifier", []) if line.startswith("License ::")]
     return short or ", ".join(kinds)

@@ -6,9 +6,9 @@ In: what a person chooses. Out: bytes for the talk's draft. This file does not k
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
 import flet as ft
 
@@ -17,12 +17,22 @@ from impchat.errors import ImpChatError
 from impchat_mobile import theme
 from impchat_mobile.app_shell import Shell
 from impchat_mobile.conversation import Talk
+from impchat_mobile.guard import Handler
+
+if TYPE_CHECKING:
+    from impchat_mobile.navigator import Navigator
+
+
+class Notice(Protocol):
+    """Says a sentence beside the question; with `undo`, a way back."""
+
+    def __call__(self, text: str, undo: Handler | None = None, error: bool = False) -> None: ...
 
 
 class Bring:
     """`go` opens the other screens; `notice` says a sentence beside the question, with a way back."""
 
-    def __init__(self, shell: Shell, talk: Talk, go: Any, notice: Callable[..., Any]) -> None:
+    def __init__(self, shell: Shell, talk: Talk, go: Navigator, notice: Notice) -> None:
         self._shell = shell
         self._talk = talk
         self._go = go
@@ -72,7 +82,7 @@ class Bring:
             with_data=self._shell.page.web,
             cancel_upload_on_window_blur=False,
         )
-        await self.attach_all((file.name, Path(file.path) if file.bytes is None else file.bytes) for file in files)
+        await self.attach_all((file.name, _content(file)) for file in files)
 
     async def paste(self) -> None:
         data = await self._shell.clipboard.get_image()
@@ -93,7 +103,7 @@ class Bring:
     def more_ways(self) -> None:
         """The ways that have no button of their own."""
         shell, say = self._shell, self._shell.say
-        samples = [
+        samples: list[ft.Control] = [
             ft.Container(
                 theme.whole(path.read_bytes(), 160, 88, radius=14, label=say("chat.sample", number=number)),
                 on_click=shell.on(lambda path=path: self._close_and(lambda: self.sample(path))),
@@ -112,6 +122,14 @@ class Bring:
             ),
         )
 
-    async def _close_and(self, do: Callable[[], Any]) -> None:
+    async def _close_and(self, do: Callable[[], Awaitable[None]]) -> None:
         self._shell.page.pop_dialog()
         await do()
+
+
+def _content(file: ft.FilePickerFile) -> bytes | Path:
+    """What was picked: its bytes in a browser, elsewhere its place."""
+    if file.bytes is not None:
+        return file.bytes
+    assert file.path
+    return Path(file.path)

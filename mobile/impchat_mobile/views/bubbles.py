@@ -19,11 +19,12 @@ from impchat_mobile.conversation import Growing
 from impchat_mobile.views.message_actions import Doing
 
 _ALONE, _OF_SEVERAL = (240, 240), (160, 112)  # most pixels of a picture in a question, across and down
-_MONO = {"font_family": "monospace", "font_family_fallback": ["Menlo", "Courier", "Roboto Mono"]}
+_MONO: dict[str, Any] = {"font_family": "monospace", "font_family_fallback": ["Menlo", "Courier", "Roboto Mono"]}
 
 
 def _words(size: float = 16, **options: Any) -> ft.TextStyle:
-    return ft.TextStyle(**({"size": size, "height": 1.45, "color": ft.Colors.ON_SURFACE} | options))
+    style: dict[str, Any] = {"size": size, "height": 1.45, "color": ft.Colors.ON_SURFACE}
+    return ft.TextStyle(**(style | options))
 
 
 # What is not named here is drawn by Flet in colours of the light theme.
@@ -102,7 +103,9 @@ class Words:
         )
 
     def _body(self, control: ft.Control) -> ft.Markdown:
-        return control.data if isinstance(control, ft.Container) else control
+        body = control.data if isinstance(control, ft.Container) else control
+        assert isinstance(body, ft.Markdown)
+        return body
 
     async def _copy(self, body: ft.Markdown) -> None:
         index = next(i for i, c in enumerate(self.control.controls) if self._body(c) is body)
@@ -110,7 +113,10 @@ class Words:
 
     def _markdown(self, part: markdown.Part) -> ft.Markdown:
         code_theme = ft.MarkdownCodeTheme.A11Y_DARK if self._shell.dark else ft.MarkdownCodeTheme.A11Y_LIGHT
-        plain = {"codeblock_padding": 0, "codeblock_decoration": ft.BoxDecoration(bgcolor=ft.Colors.TRANSPARENT)}
+        plain: dict[str, Any] = {
+            "codeblock_padding": 0,
+            "codeblock_decoration": ft.BoxDecoration(bgcolor=ft.Colors.TRANSPARENT),
+        }
         return ft.Markdown(
             _source(part),
             selectable=True,

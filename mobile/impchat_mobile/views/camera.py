@@ -6,7 +6,7 @@ This file does not know conversations.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import flet as ft
@@ -65,7 +65,7 @@ class Lens:
 
 
 class CameraScreen(Screen):
-    def __init__(self, shell: Shell, take: Callable[[bytes], Any]) -> None:
+    def __init__(self, shell: Shell, take: Callable[[bytes], Awaitable[None]]) -> None:
         self._shell = shell
         self._take = take
         self._busy = False
@@ -73,7 +73,7 @@ class CameraScreen(Screen):
     def build(self) -> ft.View:
         shell, say = self._shell, self._shell.say
         self._lens = Lens(shell)
-        white = {"color": ft.Colors.WHITE, "size": 28}
+        white: dict[str, Any] = {"color": ft.Colors.WHITE, "size": 28}
         self._other = theme.button(
             ft.Icons.CAMERASWITCH_OUTLINED, say("mobile.other_lens"), shell.on(self._turn), **white
         )

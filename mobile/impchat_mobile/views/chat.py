@@ -8,8 +8,8 @@ is done with a message (doing.py) or with the whole conversation (menu.py).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import flet as ft
 
@@ -29,6 +29,9 @@ from impchat_mobile.views.message_actions import Doing
 from impchat_mobile.views.message_list import Tail
 from impchat_mobile.views.welcome import Welcome
 
+if TYPE_CHECKING:
+    from impchat_mobile.navigator import Navigator
+
 _LOW = 480  # pixels of height, below which the tools stand beside the field, where that leaves room for words
 _LINE = 600  # pixels of width that field and tools beside each other take at least
 _LOWER, _LOWEST = 330, 250  # pixels of height, below which there is no room for suggestions, and none for a title
@@ -38,13 +41,13 @@ _BAR = 56  # pixels of the title's height
 class ChatScreen(Screen):
     """`go` opens the other screens; it is given by whoever knows them."""
 
-    def __init__(self, shell: Shell, talk: Talk, go: Any) -> None:
+    def __init__(self, shell: Shell, talk: Talk, go: Navigator) -> None:
         self._shell = shell
         self.talk = talk
         self._go = go
         self._bring = Bring(shell, talk, go, self._notice)
         self._doing = Doing(shell, talk, go, self._edit, self._again, self._bring.part)
-        self._kept: dict[str, tuple[Any, ft.Control]] = {}  # message -> what its control was made of, and the control
+        self._kept: dict[str, tuple[object, ft.Control]] = {}  # message -> what its control is made of, and it
         self._grows: Answered | None = None
         self._all = False  # whether earlier messages were asked for
         self._drawing = asyncio.Lock()
@@ -209,7 +212,7 @@ class ChatScreen(Screen):
             boxed = await asyncio.to_thread(self._boxed, shown)
             if talk.messages is not messages:  # a newer drawing follows
                 return
-            kept: dict[str, tuple[Any, ft.Control]] = {}
+            kept: dict[str, tuple[object, ft.Control]] = {}
             self._grows = None
             for place, message in enumerate(shown, hidden):
                 last = place >= len(messages) - 1
@@ -237,9 +240,7 @@ class ChatScreen(Screen):
             self.composer.show_gauge(talk.context_used)
             self._show_chips()
             shell.page.update()
-            if self._grows and talk.growing:
-                self._grows.grow(talk.growing)
-            self._tail.grew()
+            self.grew()
         if self._shell.wide:
             await self._go.history.refresh()
 
@@ -390,7 +391,7 @@ class ChatScreen(Screen):
         await self._opened.wait()
         await self.open(None)
 
-    def _once_open(self, do: Callable[[], Any]) -> Callable[[], Any]:
+    def _once_open(self, do: Handler) -> Handler:
         """`do`, which waits until a conversation is open: the screen is there a moment before, at the app's start."""
 
         async def call() -> None:

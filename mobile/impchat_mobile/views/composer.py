@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import flet as ft
 
@@ -30,16 +29,16 @@ class Composer:
         self,
         shell: Shell,
         *,
-        send: Callable[[str], Any],
-        stop: Callable[[], Any],
-        typed: Callable[[str], Any],
-        camera: Callable[[], Any],
-        gallery: Callable[[], Any],
-        more: Callable[[], Any],
-        pasted: Callable[[list[tuple[str, bytes]]], Any],
-        open_picture: Callable[[str], Any],
-        detach: Callable[[str], Any],
-        gauge: Callable[[], Any],
+        send: Callable[[str], object],
+        stop: Handler,
+        typed: Callable[[str], object],
+        camera: Handler,
+        gallery: Handler,
+        more: Handler,
+        pasted: Callable[[list[tuple[str, bytes]]], object],
+        open_picture: Callable[[str], object],
+        detach: Callable[[str], object],
+        gauge: Handler,
     ) -> None:
         self._shell = shell
         self._send, self._stop, self._typed = send, stop, typed
@@ -282,6 +281,6 @@ def _has_keyboard(page: ft.Page) -> bool:
     return page.platform not in (ft.PagePlatform.ANDROID, ft.PagePlatform.IOS) or page.web
 
 
-async def _done(outcome: Any) -> None:
+async def _done(outcome: object) -> None:
     if hasattr(outcome, "__await__"):
         await outcome

@@ -7,7 +7,7 @@ This file does not know how they are spoken to.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING
 
 import flet as ft
 
@@ -21,9 +21,12 @@ from impchat_mobile import theme
 from impchat_mobile.app_shell import Screen, Shell
 from impchat_mobile.views.pair import PairCard
 
+if TYPE_CHECKING:
+    from impchat_mobile.navigator import Navigator
+
 
 class ConnectScreen(Screen):
-    def __init__(self, shell: Shell, go: Any) -> None:
+    def __init__(self, shell: Shell, go: Navigator) -> None:
         self._shell = shell
         self._go = go
 
@@ -133,7 +136,7 @@ class ConnectScreen(Screen):
 class ServerCard:
     """A connected computer: what is known of it, and what can be done with it."""
 
-    def __init__(self, shell: Shell, go: Any, screen: ConnectScreen) -> None:
+    def __init__(self, shell: Shell, go: Navigator, screen: ConnectScreen) -> None:
         self._shell = shell
         self._go = go
         self._screen = screen
@@ -187,7 +190,7 @@ class ServerCard:
         shell, server = self._shell, self._server
         assert server
         found = await asyncio.to_thread(sync.conversations, server)
-        rows = [
+        rows: list[ft.Control] = [
             shell.action(
                 ft.Icons.CHAT_BUBBLE_OUTLINE_ROUNDED,
                 there.title or shell.say("chat.untitled"),

@@ -7,7 +7,7 @@ This file does not know how conversations are kept.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING
 
 import flet as ft
 
@@ -16,11 +16,14 @@ from impchat.messages import Conversation
 from impchat_mobile import theme
 from impchat_mobile.app_shell import Screen, Shell
 
+if TYPE_CHECKING:
+    from impchat_mobile.navigator import Navigator
+
 _FIRST = 60  # as many more whenever the list is scrolled to its end
 
 
 class DeletedScreen(Screen):
-    def __init__(self, shell: Shell, go: Any) -> None:
+    def __init__(self, shell: Shell, go: Navigator) -> None:
         self._shell = shell
         self._go = go
         self._limit = _FIRST

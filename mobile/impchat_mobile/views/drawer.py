@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import flet as ft
 
@@ -20,6 +21,7 @@ from impchat_mobile.conversation import Talk
 from impchat_mobile.history_model import Entry
 
 if TYPE_CHECKING:
+    from impchat_mobile.navigator import Navigator
     from impchat_mobile.views.chat import ChatScreen
 
 _FIRST = 60  # entries; as many more whenever the list is scrolled to its end
@@ -27,7 +29,7 @@ _SEARCH_WAIT_S = 0.2  # after the last letter
 
 
 class History:
-    def __init__(self, shell: Shell, talk: Talk, go: Any) -> None:
+    def __init__(self, shell: Shell, talk: Talk, go: Navigator) -> None:
         self._shell = shell
         self._talk = talk
         self._go = go
@@ -93,7 +95,7 @@ class History:
         height = (self._shell.page.height or 0) - edges.top - edges.bottom
         self._whole.height = None if self._shell.wide else height
 
-    def _place(self, icon: ft.IconData, text: str, do: Any) -> ft.Control:
+    def _place(self, icon: ft.IconData, text: str, do: Callable[[], Awaitable[None]]) -> ft.Control:
         async def opened() -> None:
             await self._close()
             await do()
@@ -223,9 +225,9 @@ class History:
         title = presentation.title_of(row, shell.language)
         shell.ask_text(shell.say("chat.rename"), shell.say("mobile.title"), title, shell.say("mobile.save"), done)
 
-    async def _change(self, uuid: str, **values: Any) -> None:
+    async def _change(self, uuid: str, title: str | None = None, pinned: bool | None = None) -> None:
         history = self._shell.app.history
-        await asyncio.to_thread(lambda: history.update_conversation(uuid, settings.OWNER, **values))
+        await asyncio.to_thread(lambda: history.update_conversation(uuid, settings.OWNER, title=title, pinned=pinned))
 
     async def delete(self, uuid: str, in_list: bool = False) -> None:
         """Move it to the deleted ones, and say so with a way back: `in_list`, where the drawer would cover a notice."""

@@ -7,7 +7,7 @@ This file does not know how a PIN is kept; `impchat.applock` does.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import flet as ft
@@ -24,7 +24,7 @@ _KEYS = ("123", "456", "789", "<0>")
 class Digits:
     """A field of dots and the keys below it; `done` gets what was typed."""
 
-    def __init__(self, shell: Shell, title: str, done: Callable[[str], Any]) -> None:
+    def __init__(self, shell: Shell, title: str, done: Callable[[str], Awaitable[None]]) -> None:
         self._shell = shell
         self._typed = ""
         self._done = done
@@ -47,7 +47,7 @@ class Digits:
 
     def _key(self, key: str) -> ft.Control:
         say, on = self._shell.say, self._shell.on
-        size = {"width": 76, "height": 76}
+        size: dict[str, Any] = {"width": 76, "height": 76}
         if key == "<":
             return ft.IconButton(
                 theme.sign(ft.Icons.BACKSPACE_OUTLINED, say("mobile.erase")),
@@ -101,7 +101,7 @@ class Digits:
 class LockScreen(Screen):
     """Lets through who knows the PIN."""
 
-    def __init__(self, shell: Shell, then: Callable[[], Any], leave: bool = False) -> None:
+    def __init__(self, shell: Shell, then: Callable[[], Awaitable[None]], leave: bool = False) -> None:
         """`leave`: there is a way back without the PIN."""
         self._shell = shell
         self._then = then
@@ -136,7 +136,7 @@ class LockScreen(Screen):
 class PinScreen(Screen):
     """Sets a PIN: typed twice."""
 
-    def __init__(self, shell: Shell, done: Callable[[], Any]) -> None:
+    def __init__(self, shell: Shell, done: Callable[[], Awaitable[None]]) -> None:
         self._shell = shell
         self._done = done
         self._first = ""

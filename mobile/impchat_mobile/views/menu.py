@@ -5,17 +5,20 @@ In: the talk. Out: sheets of actions. This file does not know messages.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import flet as ft
 
 from impchat_mobile import theme
 from impchat_mobile.app_shell import Shell
 from impchat_mobile.conversation import Talk
+from impchat_mobile.guard import Handler
+
+if TYPE_CHECKING:
+    from impchat_mobile.navigator import Navigator
 
 
-def conversation(shell: Shell, talk: Talk, go: Any) -> None:
+def conversation(shell: Shell, talk: Talk, go: Navigator) -> None:
     """Rename, export, delete, and the ways that no button leads to."""
     say = shell.say
     actions = []
@@ -35,7 +38,7 @@ def conversation(shell: Shell, talk: Talk, go: Any) -> None:
     )
 
 
-def context(shell: Shell, talk: Talk, go: Any, new: Callable[[], Any]) -> None:
+def context(shell: Shell, talk: Talk, go: Navigator, new: Handler) -> None:
     """How full the context is, and what helps. `new`: opens a new conversation."""
     say = shell.say
     left = max(0, round((1 - talk.context_used) * talk.context_tokens))

@@ -7,8 +7,8 @@ This file does not know how a message is drawn.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 import flet as ft
 
@@ -16,6 +16,9 @@ from impchat import presentation
 from impchat.messages import Message
 from impchat_mobile.app_shell import Shell
 from impchat_mobile.conversation import Talk
+
+if TYPE_CHECKING:
+    from impchat_mobile.navigator import Navigator
 
 
 class Doing:
@@ -26,10 +29,10 @@ class Doing:
         self,
         shell: Shell,
         talk: Talk,
-        go: Any,
-        edit: Callable[[Message], Any],
-        again: Callable[[Message], Any],
-        part: Callable[[bytes], Any],
+        go: Navigator,
+        edit: Callable[[Message], Awaitable[None]],
+        again: Callable[[Message], Awaitable[None]],
+        part: Callable[[bytes], Awaitable[None]],
     ) -> None:
         self._shell = shell
         self._talk = talk

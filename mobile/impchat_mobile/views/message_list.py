@@ -8,20 +8,19 @@ This file does not know messages.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
 
 import flet as ft
 
 from impchat_mobile import theme
 from impchat_mobile.app_shell import Shell, is_mounted
+from impchat_mobile.guard import Handler
 
 _FRAMES_S = 0.1  # in which what was sent to the screen is on it
 _NEAR = 120  # pixels from the end that count as being there
 
 
 class Tail:
-    def __init__(self, shell: Shell, to_end: Callable[[], Any]) -> None:
+    def __init__(self, shell: Shell, to_end: Handler) -> None:
         """`to_end`: what the button does."""
         self._shell = shell
         self._follows = True

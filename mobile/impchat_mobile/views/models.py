@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import flet as ft
 
@@ -29,9 +29,12 @@ from impchat_mobile.copies import Copy
 from impchat_mobile.guard import Handler
 from impchat_mobile.tuning import memory_bytes, run
 
+if TYPE_CHECKING:
+    from impchat_mobile.navigator import Navigator
+
 
 class ModelsScreen(Screen):
-    def __init__(self, shell: Shell, go: Any) -> None:
+    def __init__(self, shell: Shell, go: Navigator) -> None:
         self._shell = shell
         self._go = go
         self._offers: dict[str, list[Offer]] = {}  # id of a server -> what it has
@@ -250,7 +253,8 @@ class ModelsScreen(Screen):
         )
 
 
-_BUTTONS: dict[str, tuple[type[ft.Button], ft.IconData | None]] = {  # key of the words on it -> its look
+# key of the words on it -> its look
+_BUTTONS: dict[str, tuple[type[ft.Button | ft.TextButton], ft.IconData | None]] = {
     "mobile.download": (ft.FilledButton, ft.Icons.DOWNLOAD_ROUNDED),
     "mobile.resume": (ft.FilledButton, None),
     "mobile.pause": (ft.FilledTonalButton, None),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import flet as ft
 
@@ -18,6 +18,9 @@ from impchat.peers.pairing import Link
 from impchat_mobile import qr, theme
 from impchat_mobile.app_shell import Shell
 
+if TYPE_CHECKING:
+    from impchat_mobile.navigator import Navigator
+
 T = TypeVar("T")
 
 
@@ -25,7 +28,7 @@ class PairCard:
     """`paired` is called when there is one computer more, and when it is to answer new chats. What was typed stays
     until then."""
 
-    def __init__(self, shell: Shell, go: Any, paired: Callable[[], None]) -> None:
+    def __init__(self, shell: Shell, go: Navigator, paired: Callable[[], None]) -> None:
         self._shell = shell
         self._go = go
         self._paired = paired

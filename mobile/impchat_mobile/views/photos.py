@@ -7,8 +7,8 @@ This file does not know how pictures are kept.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 import flet as ft
 
@@ -17,11 +17,14 @@ from impchat.history.store import Asked
 from impchat_mobile import theme
 from impchat_mobile.app_shell import Screen, Shell
 
+if TYPE_CHECKING:
+    from impchat_mobile.navigator import Navigator
+
 _MOST = 300
 
 
 class PhotosScreen(Screen):
-    def __init__(self, shell: Shell, go: Any, take: Callable[[bytes], Any]) -> None:
+    def __init__(self, shell: Shell, go: Navigator, take: Callable[[bytes], Awaitable[None]]) -> None:
         self._shell = shell
         self._go = go
         self._take = take

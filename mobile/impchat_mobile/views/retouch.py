@@ -7,8 +7,7 @@ This file does not know conversations.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 import flet as ft
 
@@ -28,7 +27,11 @@ _SMALLER = 0.8  # by which a tap makes it smaller
 
 class RetouchScreen(Screen):
     def __init__(
-        self, shell: Shell, data: bytes, replace: Callable[[bytes], Any], add: Callable[[bytes], Any] | None
+        self,
+        shell: Shell,
+        data: bytes,
+        replace: Callable[[bytes], Awaitable[None]],
+        add: Callable[[bytes], Awaitable[None]] | None,
     ) -> None:
         """`replace`: takes the changed picture. `add`: takes a part beside the whole; None: there is no whole."""
         self._shell = shell
@@ -63,7 +66,7 @@ class RetouchScreen(Screen):
             spacing=0,
             tight=True,
         )
-        done = [ft.FilledButton(say("mobile.use"), on_click=shell.on(self._use), expand=True)]
+        done: list[ft.Control] = [ft.FilledButton(say("mobile.use"), on_click=shell.on(self._use), expand=True)]
         if self._add:
             done.insert(0, ft.FilledTonalButton(say("mobile.add_part"), on_click=shell.on(self._use_both), expand=True))
         switch = ft.SegmentedButton(
@@ -188,10 +191,10 @@ class RetouchScreen(Screen):
         edges = {name: round(100 * getattr(box, name)) for name in ("left", "top", "right", "bottom")}
         return self._shell.say("mobile.crop_part", **edges)
 
-    def _down(self, event: ft.DragDownEvent) -> None:
+    def _down(self, event: ft.DragDownEvent[ft.GestureDetector]) -> None:
         self._frame = self._frame.grab(event.local_position.x / self._size[0], event.local_position.y / self._size[1])
 
-    def _move(self, event: ft.DragUpdateEvent) -> None:
+    def _move(self, event: ft.DragUpdateEvent[ft.GestureDetector]) -> None:
         delta = event.local_delta or ft.Offset(0, 0)
         self._frame = self._frame.drag(delta.x / self._size[0], delta.y / self._size[1])
         self._place()

@@ -7,9 +7,9 @@ This file does not know what follows from a choice.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flet as ft
 
@@ -19,7 +19,11 @@ from impchat.models import catalog, library
 from impchat.texts import size
 from impchat_mobile import theme
 from impchat_mobile.app_shell import Screen, Shell
+from impchat_mobile.guard import Handler
 from impchat_mobile.tuning import memory_bytes, run
+
+if TYPE_CHECKING:
+    from impchat_mobile.navigator import Navigator
 
 _SLIDERS = (  # name, divisions of its range, whole numbers
     ("temperature", 0.0, 1.5, 30),
@@ -34,7 +38,7 @@ _MOST_THREADS = 8
 
 
 class SettingsScreen(Screen):
-    def __init__(self, shell: Shell, go: Any) -> None:
+    def __init__(self, shell: Shell, go: Navigator) -> None:
         self._shell = shell
         self._go = go
 
@@ -82,7 +86,7 @@ class SettingsScreen(Screen):
             padding=ft.Padding.symmetric(horizontal=20, vertical=8),
         )
 
-    def _tile(self, icon: ft.IconData, title: str, subtitle: str | ft.Text, do: Callable[[], Any]) -> ft.Control:
+    def _tile(self, icon: ft.IconData, title: str, subtitle: str | ft.Text, do: Handler) -> ft.Control:
         return ft.ListTile(
             leading=ft.Icon(icon, color=theme.FAINT),
             title=ft.Text(title),
@@ -93,7 +97,7 @@ class SettingsScreen(Screen):
 
     # Looks
 
-    def _segments(self, names: list[tuple[str, str]], chosen: str, do: Callable[[str], Any]) -> ft.Control:
+    def _segments(self, names: list[tuple[str, str]], chosen: str, do: Callable[[str], Awaitable[None]]) -> ft.Control:
         kept = [chosen or "-"]
 
         async def changed() -> None:
@@ -154,11 +158,12 @@ class SettingsScreen(Screen):
         value = ft.Text(_figure(name, now), color=theme.FAINT)
 
         def moved(event: ft.Event[ft.Slider]) -> None:
-            value.value = _figure(name, event.control.value)
+            value.value = _figure(name, event.control.value or 0)
             shell.draw(value)
 
         async def settled(event: ft.Event[ft.Slider]) -> None:
-            number = round(event.control.value) if name in _WHOLE else round(event.control.value, 3)
+            wanted = event.control.value or 0
+            number = round(wanted) if name in _WHOLE else round(wanted, 3)
             await shell.prefer(sampling={**shell.preferences.sampling, name: number})
 
         label = shell.say(f"mobile.sampling_{name}")
@@ -213,7 +218,7 @@ class SettingsScreen(Screen):
             self._row(say("mobile.threads"), self._segments(threads, str(chosen) if chosen else "", thread)),
         ]
 
-    async def _tune(self, **changes: int | None) -> None:
+    async def _tune(self, **changes: Any) -> None:
         shell = self._shell
         if shell.app.bundle:
             await asyncio.to_thread(run, shell.app, shell.app.bundle, replace(shell.preferences, **changes))

@@ -5,7 +5,7 @@ In: the bytes of pictures. Out: a screen. This file does not know where they com
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import flet as ft
@@ -18,7 +18,7 @@ _LONG = 40  # times as long as wide: a thread on any screen
 
 class ViewerScreen(Screen):
     def __init__(
-        self, shell: Shell, pictures: Sequence[bytes], first: int, part: Callable[[bytes], Any] | None
+        self, shell: Shell, pictures: Sequence[bytes], first: int, part: Callable[[bytes], Awaitable[None]] | None
     ) -> None:
         """`part`: what to do with a picture of which a part is asked about; None: nothing."""
         self._shell = shell
@@ -43,8 +43,8 @@ class ViewerScreen(Screen):
             expand=True,
             on_change=shell.on(self._turned),
         )
-        white = {"color": ft.Colors.WHITE}
-        tools = [
+        white: dict[str, Any] = {"color": ft.Colors.WHITE}
+        tools: list[ft.Control] = [
             theme.button(ft.Icons.SHARE_OUTLINED, say("mobile.share"), shell.on(self._share), **white),
             theme.button(ft.Icons.DOWNLOAD_ROUNDED, say("mobile.save_picture"), shell.on(self._save), **white),
         ]
@@ -83,7 +83,7 @@ class ViewerScreen(Screen):
         return self._shell.say("mobile.picture_of", number=self._place + 1, count=count) if count > 1 else ""
 
     def _turned(self, event: ft.Event[ft.PageView]) -> None:
-        self._place = int(event.data)
+        self._place = int(event.data or 0)
         self._count.value = self._where()
         self._shell.draw(self._count)
 

@@ -6,26 +6,30 @@ This file does not know conversations.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import flet as ft
 
 from impchat import paths
 from impchat_mobile import theme
 from impchat_mobile.app_shell import Shell
+from impchat_mobile.guard import Handler
 
 MARK = (Path(__file__).parents[1] / "mark.svg").read_text(encoding="utf-8")
 
 
 class Welcome:
     def __init__(
-        self, shell: Shell, sample: Callable[[Path], Any], ask: Callable[[str], Any], models: Callable[[], Any]
+        self,
+        shell: Shell,
+        sample: Callable[[Path], Awaitable[None]],
+        ask: Callable[[str], Awaitable[None]],
+        models: Handler,
     ) -> None:
         say = shell.say
         self._shell = shell
-        cards = [
+        cards: list[ft.Control] = [
             ft.Container(
                 theme.whole(path.read_bytes(), 180, 104, radius=18, label=say("chat.sample", number=number)),
                 on_click=shell.on(lambda path=path: sample(path)),
@@ -34,7 +38,7 @@ class Welcome:
             )
             for number, path in enumerate(paths.samples(), 1)
         ]  # fmt: skip
-        asks = [
+        asks: list[ft.Control] = [
             ft.Container(
                 ft.Text(say(f"chat.ask_{number}"), size=14),
                 padding=ft.Padding.symmetric(horizontal=14, vertical=9),
