@@ -53,6 +53,10 @@ def test_cells_of_a_table_are_pasted_as_text_and_offered_as_a_picture(serve: Ser
     expect(page.locator("#chips .chip")).to_have_count(1)
     expect(page.locator("#chips")).to_contain_text("Ready")
     assert question(page).startswith("Explain: Name")
+    page.evaluate("navigator.clipboard.writeText('  more words')")
+    page.locator("#scroll").click(position={"x": 5, "y": 5})
+    page.keyboard.press("Control+V")  # anywhere on the page
+    expect(page.locator(QUESTION)).to_have_value("Explain: Name\tAge\nAda\t36  more words")
 
 
 def test_a_picture_copied_from_a_web_page_is_added_at_once(serve: Serve, visit: Visit) -> None:

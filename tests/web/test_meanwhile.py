@@ -322,8 +322,11 @@ def test_chats_are_deleted_with_the_keyboard_one_after_the_other(serve: Serve, v
         page.keyboard.press(key)
     expect(page.locator("#history li")).to_have_count(2)
     expect(page.get_by_role("link", name="One")).to_be_focused()
+    for key in ("ArrowRight", "ArrowRight", "Enter"):
+        page.keyboard.press(key)
+    expect(page.locator("#history li")).to_have_count(1)
     page.keyboard.press("Enter")
-    expect(page.locator("#title")).to_have_text("One")
+    expect(page.locator("#title")).to_have_text("Three")
 
 
 def test_a_picture_added_while_an_answer_is_written_goes_with_the_next_question(serve: Serve, visit: Visit) -> None:

@@ -160,8 +160,9 @@ window.impchat = (() => {
       const lines = linesOf(response.body);
       const { value } = await lines.next();
       if (!mine.conversation) begin(mine, value.conversation);
+      if (made.dataset.detached) return detach(value.image, mine.conversation);
       if (mine.conversation !== draft.conversation) return;
-      if (!made.isConnected && !made.dataset.detached) place(made); // another conversation was shown meanwhile
+      if (!made.isConnected) place(made); // another conversation was shown meanwhile
       attached(made, value.image);
       watch(made, lines);
     } catch (error) {
@@ -187,7 +188,6 @@ window.impchat = (() => {
   };
 
   const attached = (made, image) => {
-    if (made.dataset.detached) return detach(image);
     if (chips().some((other) => other !== made && other.dataset.image === image)) return dropChip(made);
     made.dataset.image = image;
     const shown = find("img", made);
@@ -236,8 +236,8 @@ window.impchat = (() => {
     }
   };
 
-  const detach = (image) =>
-    post(`/detach?c=${encodeURIComponent(draft.conversation)}&image=${encodeURIComponent(image)}`);
+  const detach = (image, conversation = draft.conversation) =>
+    post(`/detach?c=${encodeURIComponent(conversation)}&image=${encodeURIComponent(image)}`);
 
   const picker = element("input", { type: "file", accept: "image/*,.heic,.heif,.avif", multiple: "", id: "picker", "aria-hidden": "true", tabindex: "-1" });
   picker.addEventListener("change", () => {
@@ -282,16 +282,19 @@ window.impchat = (() => {
 
   // Table cells are copied as text and as a picture: the text is pasted and the picture offered. A web page's image may
   // be copied with its address, a file with its name.
+  const isName = (line, { name }) => line === name || line.endsWith(`/${name}`) || line.endsWith(`\\${name}`);
   const names = (text, files) =>
-    text.split(/\s*\n/).every((line) => /^(https?|file):\S+$/.test(line) || files.some(({ name }) => line.endsWith(name)));
+    text.split(/\s*\n/).every((line) => /^(https?|file):\S+$/.test(line) || files.some((file) => isName(line, file)));
   let pasted = [];
   addEventListener("paste", (event) => {
     const files = [...(event.clipboardData?.files ?? [])];
-    if (!files.length || event.target.matches?.("#history input")) return;
-    const text = event.clipboardData.getData("text/plain").trim();
+    const text = event.clipboardData?.getData("text/plain").trimEnd() ?? "";
+    if (takesText(event) && (event.target !== question() || !files.length)) return;
+    if (!files.length && !text) return;
     event.preventDefault();
-    if (!text || names(text, files)) return files.forEach((file) => add(file));
+    if (files.length && (!text || names(text, files))) return files.forEach((file) => add(file));
     insert(text);
+    if (!files.length) return;
     pasted = files;
     const attach = element("button", { type: "button", class: "quiet", "data-do": "attach-pasted" }, say("attach_pasted"));
     notice("hint", say("pasted"), attach);
@@ -380,7 +383,8 @@ window.impchat = (() => {
   // After a removal the next chat or picture moves to the same place: a double click must not remove it too.
   const DOUBLE_MS = 1500;
   let deletion = { x: 0, y: 0, at: -DOUBLE_MS };
-  const again = ({ clientX: x, clientY: y }) => {
+  const again = ({ clientX: x, clientY: y, detail }) => {
+    if (!detail) return false; // by a key
     const at = performance.now();
     const near = Math.hypot(x - deletion.x, y - deletion.y) < 10 && at - deletion.at < DOUBLE_MS;
     if (!near) deletion = { x, y, at };
