@@ -30,7 +30,7 @@ from impchat.engines import Engine
 from impchat.engines.local.engine import LocalEngine
 from impchat.history.store import History
 from impchat.messages import Finished, Prompt, Sampling, Text, Turn
-from impchat.server.api.admission import Desk
+from impchat.server.api.admission import AdmissionQueue
 from impchat.server.api.routes import build_api
 from impchat.server.cluster.engine import ClusterEngine
 from impchat.server.cluster.ray_runtime import local_ray
@@ -51,7 +51,7 @@ def served(model: Bundle, engine: Engine) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder, sockets.bind(settings.HOST, 0) as bound:
         app = App(Path(folder), History(paths.history_file(Path(folder))), model, engine, settings.SLOTS)
         started = threading.Event()
-        server = sockets.Server(build_api(app, desk=Desk(settings.QUEUE_REQUESTS)), started.set)
+        server = sockets.Server(build_api(app, desk=AdmissionQueue(settings.QUEUE_REQUESTS)), started.set)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
         thread.start()
         started.wait()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from impchat.models.convert import vision
-from impchat.models.convert.layouts import Eyes, eye_shapes
+from impchat.models.convert.layouts import VisionLayout, eye_shapes
 from impchat.models.convert.vision import EightBits
 
 if TYPE_CHECKING:
@@ -28,14 +28,16 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
     Weights = dict[str, Floats]
 
-DEMO = Eyes(hidden=160, layers=4, heads=5, mlp=640, image_size=196, patch_size=14, norm_eps=1e-6, projected=256)
+DEMO = VisionLayout(hidden=160, layers=4, heads=5, mlp=640, image_size=196, patch_size=14, norm_eps=1e-6, projected=256)
 # SigLIP SO400M as in Imp-3B@196, with 4 layers instead of 26
-SO400M = Eyes(hidden=1152, layers=4, heads=16, mlp=4304, image_size=196, patch_size=14, norm_eps=1e-6, projected=2560)
+SO400M = VisionLayout(
+    hidden=1152, layers=4, heads=16, mlp=4304, image_size=196, patch_size=14, norm_eps=1e-6, projected=2560
+)
 OUTLIERS = (30.0, 100.0)  # relative to the other channels
 _RUNS = 7
 
 
-def random_weights(eyes: Eyes, seed: int = 0) -> Weights:
+def random_weights(eyes: VisionLayout, seed: int = 0) -> Weights:
     """A tower whose layers all have a similar effect on the output."""
     import numpy as np
 
@@ -55,7 +57,7 @@ def random_weights(eyes: Eyes, seed: int = 0) -> Weights:
     return weights
 
 
-def plant(eyes: Eyes, weights: Weights, seed: int = 0) -> Weights:
+def plant(eyes: VisionLayout, weights: Weights, seed: int = 0) -> Weights:
     """The same tower with two channels after every LayerNorm `OUTLIERS` times as large, and the columns that read them
     scaled down accordingly: it computes the same, and is as hard to quantise to 8 bits as a trained one."""
     import numpy as np
@@ -73,15 +75,15 @@ def plant(eyes: Eyes, weights: Weights, seed: int = 0) -> Weights:
     return planted
 
 
-def held_in(scheme: EightBits | None) -> Callable[[Eyes, Weights, Path], None]:
+def held_in(scheme: EightBits | None) -> Callable[[VisionLayout, Weights, Path], None]:
     """A function that writes a tower in `scheme` to a file."""
     return lambda eyes, weights, path: vision.write(eyes, weights.__getitem__, path, scheme=scheme)
 
 
-def dynamic(*, per_channel: bool) -> Callable[[Eyes, Weights, Path], None]:
+def dynamic(*, per_channel: bool) -> Callable[[VisionLayout, Weights, Path], None]:
     """A function that writes a tower in onnxruntime's dynamic int8: one scale for all inputs of a matrix."""
 
-    def write(eyes: Eyes, weights: Weights, path: Path) -> None:
+    def write(eyes: VisionLayout, weights: Weights, path: Path) -> None:
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
         whole = path.with_suffix(".fp32")

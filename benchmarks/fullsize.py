@@ -24,7 +24,7 @@ from impchat import bundle, settings
 from impchat.engines.local.engine import LocalEngine
 from impchat.messages import Finished, Picture, Prompt, Sampling, Text, Turn
 from impchat.models.convert import checkpoint, convert, phi2
-from impchat.models.convert.layouts import LAYOUTS, Eyes, eye_shapes, eye_source
+from impchat.models.convert.layouts import LAYOUTS, VisionLayout, eye_shapes, eye_source
 from impchat.models.convert.parts import Language
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ LANGUAGE = Language(
     rope_theta=10000.0,
     context=2048,
 )
-EYES = Eyes(hidden=1152, layers=26, heads=16, mlp=4304, image_size=196, patch_size=14, norm_eps=1e-6, projected=2560)
+EYES = VisionLayout(
+    hidden=1152, layers=26, heads=16, mlp=4304, image_size=196, patch_size=14, norm_eps=1e-6, projected=2560
+)
 FILES = 7
 TOWER = "siglip-so400m-patch14-196"
 ID = "random-3b-196"  # not a published model, so its answers need not make sense

@@ -1,7 +1,7 @@
 """A short speed test that measures the figures of the paper's latency table (Table 4) with the engine in use.
 
-In: an engine. Out: `Figures`, from one picture that is not in any cache, a prompt of about 41 tokens and 64 generated
-tokens, in several answers if the model ends them earlier.
+In: an engine. Out: `SpeedFigures`, from one picture that is not in any cache, a prompt of about 41 tokens and 64
+generated tokens, in several answers if the model ends them earlier.
 This file does not know which engine it is.
 """
 
@@ -22,7 +22,7 @@ _QUESTION = "Describe everything that you can see in this picture in as much det
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class SpeedFigures:
     """The columns of the paper's Table 4."""
 
     vision_s: float  # T_VE
@@ -39,7 +39,7 @@ class Figures:
         return self.vision_s + prompt + (settings.SPEED_ANSWER_TOKENS / speed if speed else 0.0)
 
 
-def run(engine: Engine, system: str = settings.SYSTEM) -> Figures:
+def run(engine: Engine, system: str = settings.SYSTEM) -> SpeedFigures:
     """Measure once. Raises the ImpChatError that ended an answer."""
     turns = (Turn("user", _QUESTION, (_picture(),)),)
     prompt = Prompt(system, turns, key=f"speed-{secrets.token_hex(8)}")
@@ -50,7 +50,7 @@ def run(engine: Engine, system: str = settings.SYSTEM) -> Figures:
         last = more.generated_tokens
         tokens, seconds = tokens + last, seconds + more.decode_s
     speed = tokens / seconds if seconds else 0.0
-    return Figures(first.vision_s, first.prompt_tokens_per_s, speed, first.new_tokens, tokens)
+    return SpeedFigures(first.vision_s, first.prompt_tokens_per_s, speed, first.new_tokens, tokens)
 
 
 def _answer(engine: Engine, prompt: Prompt, max_tokens: int) -> Stats:

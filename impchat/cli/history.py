@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from impchat import presentation, settings
-from impchat.cli.terminal import Screen, printable, read_file
+from impchat.cli.terminal import Terminal, printable, read_file
 from impchat.errors import HistoryError, SettingsError
 from impchat.history import archive
 from impchat.history.store import History
@@ -22,7 +22,7 @@ SHORT = 8  # characters of a uuid to show; any unambiguous prefix is accepted
 _OWNER = settings.OWNER
 
 
-def run(history: History, screen: Screen, args: argparse.Namespace) -> int:
+def run(history: History, screen: Terminal, args: argparse.Namespace) -> int:
     """Run the action `args.action` and return the exit code."""
     return {
         "list": _list,
@@ -52,7 +52,7 @@ def _all(history: History, **which: bool) -> list[Conversation]:
     return history.conversations(_OWNER, limit=sys.maxsize, **which)  # type: ignore[arg-type]
 
 
-def _list(history: History, screen: Screen, args: argparse.Namespace) -> int:
+def _list(history: History, screen: Terminal, args: argparse.Namespace) -> int:
     rows = history.conversations(_OWNER, folder=args.folder, tag=args.tag, deleted=args.deleted, limit=args.count)
     for row in rows:
         _line(screen, row)
@@ -61,12 +61,12 @@ def _list(history: History, screen: Screen, args: argparse.Namespace) -> int:
     return 0
 
 
-def _line(screen: Screen, row: Conversation) -> None:
+def _line(screen: Terminal, row: Conversation) -> None:
     day = row.updated_utc[:16].replace("T", " ")
     print(f"{row.uuid[:SHORT]}  {day}  {printable(presentation.title_of(row, screen.language))}")
 
 
-def _show(history: History, screen: Screen, args: argparse.Namespace) -> int:
+def _show(history: History, screen: Terminal, args: argparse.Namespace) -> int:
     row = find(history, args.conversation)
     print(f"# {printable(presentation.title_of(row, screen.language))}\n")
     for message in history.branch(row.uuid, _OWNER):
@@ -74,7 +74,7 @@ def _show(history: History, screen: Screen, args: argparse.Namespace) -> int:
     return 0
 
 
-def _print_message(history: History, screen: Screen, message: Message) -> None:
+def _print_message(history: History, screen: Terminal, message: Message) -> None:
     print(f"{screen.text(f'portability.{message.role}', model=message.model)}:")
     for sha in message.images:
         image = history.image(sha)
@@ -86,7 +86,7 @@ def _print_message(history: History, screen: Screen, message: Message) -> None:
     print()
 
 
-def _search(history: History, screen: Screen, args: argparse.Namespace) -> int:
+def _search(history: History, screen: Terminal, args: argparse.Namespace) -> int:
     hits = history.search(_OWNER, " ".join(args.words))
     for hit in hits:
         print(f"{hit.conversation[:SHORT]}  {printable(hit.title)}\n    {printable(hit.snippet)}")
@@ -95,7 +95,7 @@ def _search(history: History, screen: Screen, args: argparse.Namespace) -> int:
     return 0
 
 
-def _export(history: History, screen: Screen, args: argparse.Namespace) -> int:
+def _export(history: History, screen: Terminal, args: argparse.Namespace) -> int:
     row = find(history, args.conversation)
     name = f"impchat-{row.uuid[:SHORT]}{'.md' if args.markdown else '.zip'}"
     target = Path(os.path.expanduser(args.output or name))
@@ -130,14 +130,14 @@ def _write(path: Path, data: bytes) -> None:
         raise SettingsError("file.unwritable", path=path, detail=exc.strerror or exc) from exc
 
 
-def _import(history: History, screen: Screen, args: argparse.Namespace) -> int:
+def _import(history: History, screen: Terminal, args: argparse.Namespace) -> int:
     row = archive.import_zip(history, read_file(args.file), _OWNER)
     screen.note("history.imported")
     _line(screen, row)
     return 0
 
 
-def _delete(history: History, screen: Screen, args: argparse.Namespace) -> int:
+def _delete(history: History, screen: Terminal, args: argparse.Namespace) -> int:
     row = find(history, args.conversation, deleted=False)
     if not args.yes:
         if not sys.stdin.isatty():
@@ -150,7 +150,7 @@ def _delete(history: History, screen: Screen, args: argparse.Namespace) -> int:
     return 0
 
 
-def _restore(history: History, screen: Screen, args: argparse.Namespace) -> int:
+def _restore(history: History, screen: Terminal, args: argparse.Namespace) -> int:
     row = find(history, args.conversation)
     if row.deleted_utc:
         history.restore_conversation(row.uuid, _OWNER)

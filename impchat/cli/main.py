@@ -19,7 +19,7 @@ from impchat import paths, settings, texts
 from impchat.app import App
 from impchat.cli import doctor, history, models, serve, servers, terminal
 from impchat.cli.parser import ELSEWHERE, build_parser
-from impchat.cli.terminal import EXIT_ERROR, EXIT_STOPPED, Screen
+from impchat.cli.terminal import EXIT_ERROR, EXIT_STOPPED, Terminal
 from impchat.engines import check_sampling
 from impchat.errors import ImpChatError, ModelError, SettingsError
 from impchat.history.store import History
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     terminal.open_streams()
     language = choose_language(argv, os.environ)
-    screen = Screen(language)
+    screen = Terminal(language)
     try:
         code = _run(argv, screen)
         sys.stdout.flush()  # detect a closed pipe here, not when Python exits
@@ -69,7 +69,7 @@ def choose_language(argv: Sequence[str], environ: Mapping[str, str]) -> str:
     return "zh" if locale.lower().startswith("zh") else "en"
 
 
-def _run(argv: list[str], screen: Screen) -> int:
+def _run(argv: list[str], screen: Terminal) -> int:
     if (at := _command_at(argv)) is not None and argv[at] in ELSEWHERE:
         return _elsewhere(argv[at], argv[:at] + argv[at + 1 :])
     parser = build_parser(screen.language)
@@ -118,7 +118,7 @@ def chosen_data(args: argparse.Namespace) -> Path:
     return paths.typed(args.data)
 
 
-def _ask(data: Path, screen: Screen, args: argparse.Namespace) -> int:
+def _ask(data: Path, screen: Terminal, args: argparse.Namespace) -> int:
     *files, question = args.words
     if os.path.isfile(question):  # Path.is_file() raises if the question is too long for a file name
         raise SettingsError("ask.no_question", path=question)
@@ -129,10 +129,10 @@ def _ask(data: Path, screen: Screen, args: argparse.Namespace) -> int:
         return terminal.ask(app, screen, pictures, question, _sampling(app, args))
 
 
-def _chat(data: Path, screen: Screen, args: argparse.Namespace) -> int:
+def _chat(data: Path, screen: Terminal, args: argparse.Namespace) -> int:
     with servers.open_app(data, args) as app:
         conversation = history.find(app.history, args.conversation).uuid if args.conversation else None
-        return terminal.Talk(app, screen, conversation, _sampling(app, args)).run(args.image)
+        return terminal.ChatLoop(app, screen, conversation, _sampling(app, args)).run(args.image)
 
 
 def _sampling(app: App, args: argparse.Namespace) -> Sampling | None:
@@ -145,7 +145,7 @@ def _sampling(app: App, args: argparse.Namespace) -> Sampling | None:
     return sampling
 
 
-def _convert(screen: Screen, args: argparse.Namespace) -> int:
+def _convert(screen: Terminal, args: argparse.Namespace) -> int:
     source, target = (Path(os.path.expanduser(p)) for p in (args.source, args.target))
     if not source.is_dir():
         raise ModelError("checkpoint.no_folder", path=args.source)
@@ -179,7 +179,7 @@ def _convert(screen: Screen, args: argparse.Namespace) -> int:
     return 0
 
 
-def _doctor(data: Path, model: str | None, screen: Screen, args: argparse.Namespace) -> int:
+def _doctor(data: Path, model: str | None, screen: Terminal, args: argparse.Namespace) -> int:
     code, server = 0, servers.chosen(data, args, os.environ)
     for finding in doctor.examine(data, model, server):
         mark = {"ok": "✓", "note": "-", "warn": "!", "bad": "✗"}[finding.level]

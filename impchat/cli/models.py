@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from impchat import app, paths
 from impchat import bundle as bundles
 from impchat.bundle import Bundle
-from impchat.cli.terminal import Screen, printable
+from impchat.cli.terminal import Terminal, printable
 from impchat.errors import ModelError, SettingsError
 from impchat.models import catalog, library, measured
 from impchat.models.catalog import Entry
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from impchat.models.download import Progress, Watch
 
 
-def run(data: Path, model: str | None, screen: Screen, args: argparse.Namespace) -> int:
+def run(data: Path, model: str | None, screen: Terminal, args: argparse.Namespace) -> int:
     """Run the action `args.action` and return the exit code. `model`: the value of --model. Raises ModuleNotFoundError
     if packages of the extra `convert` are missing."""
     match args.action:
@@ -52,7 +52,7 @@ def run(data: Path, model: str | None, screen: Screen, args: argparse.Namespace)
 # list and info
 
 
-def _list(data: Path, model: str | None, screen: Screen) -> int:
+def _list(data: Path, model: str | None, screen: Terminal) -> int:
     from rich.table import Table
 
     running = problem = None
@@ -88,7 +88,7 @@ def _size(row: Model) -> str:
     return f"({size(row.entry.bundle_bytes)})" if row.entry and row.entry.bundle_bytes else ""
 
 
-def _state(row: Model, runs: bool, screen: Screen) -> str:
+def _state(row: Model, runs: bool, screen: Terminal) -> str:
     if row.problem:
         return screen.text("models.state_broken")
     if row.unfinished:
@@ -100,7 +100,7 @@ def _state(row: Model, runs: bool, screen: Screen) -> str:
     return screen.text("models.state_there", size=size(row.entry.download_bytes if row.entry else 0))
 
 
-def _info(data: Path, screen: Screen, args: argparse.Namespace) -> int:
+def _info(data: Path, screen: Terminal, args: argparse.Namespace) -> int:
     row = library.find(data, args.id)
     for key, value in _facts(row, screen):
         print(f"{screen.text(f'models.{key}')}: {printable(str(value))}")
@@ -111,7 +111,7 @@ def _info(data: Path, screen: Screen, args: argparse.Namespace) -> int:
     return 0
 
 
-def _facts(row: Model, screen: Screen) -> Iterator[tuple[str, Any]]:
+def _facts(row: Model, screen: Terminal) -> Iterator[tuple[str, Any]]:
     bundle, entry = row.bundle, row.entry
     yield "id", row.id
     yield "name", row.name
@@ -143,7 +143,7 @@ def _facts(row: Model, screen: Screen) -> Iterator[tuple[str, Any]]:
 # pull
 
 
-def _pull(data: Path, screen: Screen, args: argparse.Namespace) -> int:
+def _pull(data: Path, screen: Terminal, args: argparse.Namespace) -> int:
     from impchat.models.download import pull
 
     entry = catalog.find(args.id)
@@ -165,7 +165,7 @@ def _pull(data: Path, screen: Screen, args: argparse.Namespace) -> int:
     return 0
 
 
-def _offer(data: Path, bundle: Bundle, screen: Screen) -> None:
+def _offer(data: Path, bundle: Bundle, screen: Terminal) -> None:
     """Choose a new verified model if no model has been chosen yet; otherwise print how to choose it."""
     _warn(bundle, screen)
     if bundle.unverified and not library.is_permitted(data, bundle):
@@ -177,7 +177,7 @@ def _offer(data: Path, bundle: Bundle, screen: Screen) -> None:
         screen.note("models.choose", model=bundle.id)
 
 
-def _ask_licence(entry: Entry, screen: Screen, accepted: bool) -> None:
+def _ask_licence(entry: Entry, screen: Terminal, accepted: bool) -> None:
     """Show the licence. Raises SettingsError unless it is accepted, by option or by typing."""
     screen.note("models.terms", name=entry.name, source=entry.source, licence=entry.licence)
     if accepted:
@@ -189,7 +189,7 @@ def _ask_licence(entry: Entry, screen: Screen, accepted: bool) -> None:
 
 
 @contextmanager
-def _watching(screen: Screen) -> Iterator[Watch]:
+def _watching(screen: Terminal) -> Iterator[Watch]:
     """Show progress on stderr if that is a terminal; otherwise print a line for each file that is converted."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -220,7 +220,7 @@ def _watching(screen: Screen) -> Iterator[Watch]:
 # add, use, rm, verify
 
 
-def _add(data: Path, screen: Screen, args: argparse.Namespace) -> int:
+def _add(data: Path, screen: Terminal, args: argparse.Namespace) -> int:
     from impchat.models.add import add
 
     language, mmproj = (Path(os.path.expanduser(p)) for p in (args.gguf, args.mmproj))
@@ -232,7 +232,7 @@ def _add(data: Path, screen: Screen, args: argparse.Namespace) -> int:
     return 0
 
 
-def _use(data: Path, screen: Screen, args: argparse.Namespace) -> int:
+def _use(data: Path, screen: Terminal, args: argparse.Namespace) -> int:
     bundle = library.choose(data, args.id, unverified=args.unverified)
     screen.note("models.runs", name=bundle.name)
     if other := os.environ.get("IMPCHAT_MODEL"):
@@ -240,7 +240,7 @@ def _use(data: Path, screen: Screen, args: argparse.Namespace) -> int:
     return 0
 
 
-def _remove(data: Path, screen: Screen, args: argparse.Namespace) -> int:
+def _remove(data: Path, screen: Terminal, args: argparse.Namespace) -> int:
     row = library.find(data, args.id)
     if not args.yes and row.disk_bytes:
         if not sys.stdin.isatty():
@@ -253,7 +253,7 @@ def _remove(data: Path, screen: Screen, args: argparse.Namespace) -> int:
     return 0
 
 
-def _verify(data: Path, screen: Screen, args: argparse.Namespace) -> int:
+def _verify(data: Path, screen: Terminal, args: argparse.Namespace) -> int:
     bundle = library.locate(data, args.id)
     bundle.verify()
     screen.note("models.whole", name=bundle.name)
@@ -278,6 +278,6 @@ def _verify(data: Path, screen: Screen, args: argparse.Namespace) -> int:
     return 0
 
 
-def _warn(bundle: Bundle, screen: Screen) -> None:
+def _warn(bundle: Bundle, screen: Terminal) -> None:
     for key, values in measured.warnings(bundle):
         screen.note(key, **values)

@@ -21,7 +21,7 @@ ELSEWHERE = ("web", "mobile")  # commands of other packages; each needs the extr
 
 _MISTAKES = (  # argparse's message -> our error, which has a sentence in each language
     (r"the following arguments are required: (.+)", "option.missing"),
-    (r"argument (?:COMMAND|ACTION|DEED): invalid choice: '(.*)' \(choose", "option.no_command"),
+    (r"argument (?:COMMAND|ACTION|SUBCOMMAND): invalid choice: '(.*)' \(choose", "option.no_command"),
     (r"argument (.+): expected .*argument", "option.no_value"),
 )
 
@@ -127,7 +127,11 @@ def build_parser(language: str) -> Parser:
     serve.option("--allow-origin", metavar="URL", action="append", default=[], type=_origin, help="serve.allow_origin")
     listen_options(serve)
     token = _commands(
-        _commands(serve, language, "action", "command.serve")("token"), language, "deed", "command.token", required=True
+        _commands(serve, language, "action", "command.serve")("token"),
+        language,
+        "subcommand",
+        "command.token",
+        required=True,
     )
     token("create", common).option("name", metavar="NAME", help="token.name")
     token("list", common)

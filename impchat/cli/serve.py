@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from impchat import paths, settings
 from impchat.app import App, choose_bundle
-from impchat.cli.terminal import Screen, announce, printable
+from impchat.cli.terminal import Terminal, announce, printable
 from impchat.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _POLL_S = 0.5  # polling, because another process redeems the code
 
 
-def run(data: Path, model: str | None, screen: Screen, args: argparse.Namespace) -> int:
+def run(data: Path, model: str | None, screen: Terminal, args: argparse.Namespace) -> int:
     """Run the command and return its exit code. Raises ModuleNotFoundError if packages of the extra `serve` are
     missing."""
     from impchat.server.tokens import Access
@@ -33,7 +33,7 @@ def run(data: Path, model: str | None, screen: Screen, args: argparse.Namespace)
     with closing(Access(paths.ensure_data_dir(data))) as access:
         if args.command == "pair":
             return _pair(data, access, screen)
-        match args.deed if args.action else None:
+        match args.subcommand if args.action else None:
             case "create":
                 holder, token = access.create(args.name)
                 screen.note("token.created", name=holder.name)
@@ -47,10 +47,10 @@ def run(data: Path, model: str | None, screen: Screen, args: argparse.Namespace)
     return 0
 
 
-def _serve(data: Path, model: str | None, access: Access, screen: Screen, args: argparse.Namespace) -> None:
+def _serve(data: Path, model: str | None, access: Access, screen: Terminal, args: argparse.Namespace) -> None:
     """Serve until Ctrl-C or `kill`. Raises SettingsError "serve.no_token" and for a port that cannot be used, and as
     `App.open` and `App.engine`."""
-    from impchat.server.api.admission import Desk
+    from impchat.server.api.admission import AdmissionQueue
     from impchat.server.api.routes import build_api
     from impchat.server.fetch import Fetcher
     from impchat.server.network import listener, sockets
@@ -70,7 +70,7 @@ def _serve(data: Path, model: str | None, access: Access, screen: Screen, args: 
         app.engine  # noqa: B018  # an open port must mean that answers work; report a broken model now
         api = build_api(
             app,
-            desk=Desk(args.queue),
+            desk=AdmissionQueue(args.queue),
             hosts=[*args.name, *(listener.names() if args.listen else [])],
             origins=args.allow_origin,
             access=access,
@@ -100,7 +100,7 @@ def _open(data: Path, model: str | None, args: argparse.Namespace, stack: ExitSt
     return App.open(data, bundle.path, engine)
 
 
-def _list(access: Access, screen: Screen) -> None:
+def _list(access: Access, screen: Terminal) -> None:
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
@@ -116,7 +116,7 @@ def _list(access: Access, screen: Screen) -> None:
 # impchat pair
 
 
-def _pair(data: Path, access: Access, screen: Screen) -> int:
+def _pair(data: Path, access: Access, screen: Terminal) -> int:
     link = _offer(data, access)
     _show(link, screen)
     while (code := access.code(link.code)).state == "open":
@@ -134,7 +134,7 @@ def _offer(data: Path, access: Access) -> Link:
     return registry.offer(data, access)
 
 
-def _show(link: Link, screen: Screen) -> None:
+def _show(link: Link, screen: Terminal) -> None:
     import sys
 
     import segno

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from impchat import paths
 from impchat.app import App
-from impchat.cli.terminal import Screen, printable, read_file
+from impchat.cli.terminal import Terminal, printable, read_file
 from impchat.errors import EngineError, SettingsError
 from impchat.peers import pairing, servers
 from impchat.peers.servers import Server
@@ -71,7 +71,7 @@ def _key(path: str) -> str:
     return servers.key_in(read_file(path).decode("utf-8", "replace"))
 
 
-def run(data: Path, screen: Screen, args: argparse.Namespace) -> int:
+def run(data: Path, screen: Terminal, args: argparse.Namespace) -> int:
     """Run `impchat servers list|add|rm` and return the exit code. Raises as `servers`."""
     match args.action:
         case "add":
@@ -114,6 +114,6 @@ def _typed(args: argparse.Namespace) -> Server:
     return replace(server, name=args.name.strip()) if args.name else server
 
 
-def _line(server: Server, screen: Screen) -> str:
+def _line(server: Server, screen: Terminal) -> str:
     marks = [screen.text("servers.key")] * bool(server.key) + [screen.text("servers.pinned")] * bool(server.certificate)
     return "  ".join([server.name, *server.urls, server.model or "-", *marks])

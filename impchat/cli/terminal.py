@@ -76,7 +76,7 @@ def announce(line: str) -> None:
         give_up(sys.stdout)
 
 
-class Screen:
+class Terminal:
     """Prints answers as they arrive, and notes and errors about them, in one language."""
 
     def __init__(self, language: str) -> None:
@@ -202,7 +202,7 @@ def exit_code(message: Message) -> int:
     return {"done": 0, "stopped": EXIT_STOPPED}.get(message.state, EXIT_ERROR)
 
 
-def ask(app: App, screen: Screen, pictures: list[bytes], question: str, sampling: Sampling | None) -> int:
+def ask(app: App, screen: Terminal, pictures: list[bytes], question: str, sampling: Sampling | None) -> int:
     """Answer one question about the pictures in a new conversation, print the answer, and return the exit code."""
     if app.server:
         screen.hint("remote.label", server=app.server)
@@ -215,15 +215,15 @@ def ask(app: App, screen: Screen, pictures: list[bytes], question: str, sampling
     return exit_code(screen.answer(chat.send(question, sampling=sampling)))
 
 
-def _warn_unverified(app: App, screen: Screen) -> None:
+def _warn_unverified(app: App, screen: Terminal) -> None:
     if app.bundle and app.bundle.unverified:
         screen.note("unverified.label", model=app.model)
 
 
-class Talk:
+class ChatLoop:
     """An interactive conversation: each line is a question, or a command if it begins with a slash."""
 
-    def __init__(self, app: App, screen: Screen, conversation: str | None, sampling: Sampling | None) -> None:
+    def __init__(self, app: App, screen: Terminal, conversation: str | None, sampling: Sampling | None) -> None:
         self._app = app
         self._screen = screen
         self._chat = app.chat(conversation)

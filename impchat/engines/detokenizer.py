@@ -10,7 +10,7 @@ import codecs
 from collections.abc import Sequence
 
 
-class Words:
+class Detokenizer:
     """The text of one answer in the making.
 
     >>> words = Words(stop=["STOP"])

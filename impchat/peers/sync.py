@@ -38,7 +38,7 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
-class There:
+class RemoteConversation:
     """A conversation on the computer."""
 
     uuid: str
@@ -60,11 +60,11 @@ def offers(server: Server) -> list[Offer]:
     return _asked(server, "GET", "/bundles", lambda response: read(response.json()))
 
 
-def conversations(server: Server) -> list[There]:
+def conversations(server: Server) -> list[RemoteConversation]:
     """Its conversations, the latest first. Raises as `offers`."""
 
-    def read(answer: Any) -> list[There]:
-        return [There(row["uuid"], row["title"], row["updated_utc"]) for row in answer["conversations"]]
+    def read(answer: Any) -> list[RemoteConversation]:
+        return [RemoteConversation(row["uuid"], row["title"], row["updated_utc"]) for row in answer["conversations"]]
 
     return _asked(server, "GET", "/conversations", lambda response: read(response.json()))
 

@@ -102,7 +102,7 @@ class LoopbackGuard:
             await loopback.refuse(scope, receive, send)
         else:
             with suppress(WebSocketDisconnect):  # the page went while it was being told something
-                await self._app(scope, receive, loopback.Armour(send, _HEADERS, _coloured))
+                await self._app(scope, receive, loopback.ResponseHeaders(send, _HEADERS, _coloured))
 
 
 def _coloured(page: bytes) -> bytes:

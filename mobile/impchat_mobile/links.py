@@ -14,7 +14,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from impchat.app import App
-from impchat.engines.remote.capabilities import Facts
+from impchat.engines.remote.capabilities import ServerInfo
 from impchat.errors import EngineError, ImpChatError
 from impchat.peers import pairing, servers, sync
 from impchat.peers.pairing import Link
@@ -74,7 +74,7 @@ class Links:
         await self._keep(server)
         return server
 
-    async def facts(self, server: Server) -> Facts:
+    async def facts(self, server: Server) -> ServerInfo:
         """What it tells of itself. Raises EngineError as `RemoteEngine.connect`."""
         return await asyncio.to_thread(lambda: self._app.remote(server).connect())
 

@@ -10,12 +10,16 @@ import pytest
 
 from benchmarks import eyes as bench
 from impchat.models.convert import vision
-from impchat.models.convert.layouts import Eyes
+from impchat.models.convert.layouts import VisionLayout
 
-WIDE = Eyes(hidden=384, layers=3, heads=6, mlp=1000, image_size=112, patch_size=14, norm_eps=1e-6, projected=256)
+WIDE = VisionLayout(
+    hidden=384, layers=3, heads=6, mlp=1000, image_size=112, patch_size=14, norm_eps=1e-6, projected=256
+)
 
 
-def nearness(tmp_path: Path, weights: bench.Weights, write: Callable[[Eyes, bench.Weights, Path], None]) -> np.ndarray:
+def nearness(
+    tmp_path: Path, weights: bench.Weights, write: Callable[[VisionLayout, bench.Weights, Path], None]
+) -> np.ndarray:
     """Cosine of each patch between float32 and what `write` makes."""
     found = []
     for name, how in (("exact", bench.held_in(None)), ("found", write)):

@@ -119,7 +119,7 @@ def test_figures_of_a_conversion_are_in_its_manifest(make_checkpoint: Make, tmp_
     source = make_checkpoint(Tiny())
     made = convert(source, tmp_path / "model", language="f16", vision="fp32", figures={"steps": 3})
     assert made.figures["steps"] == 3
-    figures = verify.Figures(**made.figures["verify"])
+    figures = verify.Measurements(**made.figures["verify"])
     assert not figures.trained
     assert figures.nll is None  # nobody knows what random weights should say
     assert figures.cosine is not None and figures.cosine > 0.9999

@@ -12,7 +12,7 @@ import pytest
 
 from impchat import images, settings
 from impchat.bundle import Bundle
-from impchat.engines.local.vision import Eyes, OnnxVision, Seen
+from impchat.engines.local.vision import EncodeResult, EncoderThread, OnnxVision
 from impchat.errors import EngineError, ImageError, ModelError
 from impchat.messages import Picture
 from tests.core.conftest import Draw
@@ -96,15 +96,15 @@ def test_a_broken_vision_file_is_refused_with_its_name(demo: Bundle, tmp_path: P
 
 
 @pytest.fixture
-def seen(vision: OnnxVision) -> Iterator[tuple[Eyes, "queue.SimpleQueue[Seen]"]]:
-    results: queue.SimpleQueue[Seen] = queue.SimpleQueue()
-    eyes = Eyes(vision, lambda _: True, results.put)
+def seen(vision: OnnxVision) -> Iterator[tuple[EncoderThread, "queue.SimpleQueue[EncodeResult]"]]:
+    results: queue.SimpleQueue[EncodeResult] = queue.SimpleQueue()
+    eyes = EncoderThread(vision, lambda _: True, results.put)
     yield eyes, results
     eyes.close()
 
 
 def test_eyes_look_in_the_order_in_which_they_were_asked(
-    seen: tuple[Eyes, "queue.SimpleQueue[Seen]"], draw: Draw
+    seen: tuple[EncoderThread, "queue.SimpleQueue[EncodeResult]"], draw: Draw
 ) -> None:
     eyes, results = seen
     asked = [draw("red"), Picture("broken", b"no picture"), draw("blue")]
@@ -118,14 +118,14 @@ def test_eyes_look_in_the_order_in_which_they_were_asked(
 
 
 def test_eyes_close_at_once_however_much_they_are_still_asked_to_see(vision: OnnxVision, draw: Draw) -> None:
-    results: queue.SimpleQueue[Seen] = queue.SimpleQueue()
+    results: queue.SimpleQueue[EncodeResult] = queue.SimpleQueue()
     first = threading.Event()
 
-    def done(result: Seen) -> None:
+    def done(result: EncodeResult) -> None:
         results.put(result)
         first.set()
 
-    eyes = Eyes(vision, lambda _: True, done)
+    eyes = EncoderThread(vision, lambda _: True, done)
     for n in range(100):
         eyes.look(replace(draw("red"), sha256=str(n)))
     first.wait()

@@ -4,12 +4,12 @@ from collections.abc import Iterable
 
 import pytest
 
-from impchat.engines.detokenizer import Words
+from impchat.engines.detokenizer import Detokenizer
 
 
-def streamed(pieces: Iterable[bytes], stop: tuple[str, ...] = ()) -> tuple[list[str], Words]:
+def streamed(pieces: Iterable[bytes], stop: tuple[str, ...] = ()) -> tuple[list[str], Detokenizer]:
     """What was given out piece by piece, and at the end."""
-    words = Words(stop)
+    words = Detokenizer(stop)
     given = [words.add(piece) for piece in pieces]
     return [*given, words.end()], words
 

@@ -19,7 +19,7 @@ from impchat.peers import pairing, servers
 from impchat.peers.pairing import Link
 from impchat.server.api.routes import build_api
 from impchat.server.network import interfaces, registry, sockets, tls
-from impchat.server.network.interfaces import Card
+from impchat.server.network.interfaces import Interface
 from impchat.server.tokens import Access
 from tests.serve.conftest import MODEL, Site, asking, question
 
@@ -277,9 +277,11 @@ def test_the_strictest_verification_accepts_it_as_the_only_anchor_and_no_other(h
 # Addresses
 
 CARDS = [
-    Card("lo", "127.0.0.1"), Card("docker0", "172.17.0.1"), Card("tailscale0", "100.100.1.2"), Card("wg0", "10.9.0.2"),
-    Card("wlan0", "192.168.1.20"), Card("wlan0", "fe80::1%wlan0"), Card("wlan0", "fd00::5"), Card("e0", "169.254.1.1"),
-    Card("eth1", "100.70.1.1"), Card("br-12ab", "172.18.0.1"),
+    Interface("lo", "127.0.0.1"), Interface("docker0", "172.17.0.1"),
+    Interface("tailscale0", "100.100.1.2"), Interface("wg0", "10.9.0.2"),
+    Interface("wlan0", "192.168.1.20"), Interface("wlan0", "fe80::1%wlan0"),
+    Interface("wlan0", "fd00::5"), Interface("e0", "169.254.1.1"),
+    Interface("eth1", "100.70.1.1"), Interface("br-12ab", "172.18.0.1"),
 ]  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from impchat.engines.remote.engine import RemoteEngine
 from impchat.messages import Dropped, Event, Prompt, Ready, Turn
 from impchat.peers import pairing, servers
 from impchat.peers.servers import Server
-from impchat.server.api.admission import Desk
+from impchat.server.api.admission import AdmissionQueue
 from tests.core.conformance import GREEDY, EngineConformance, ask, failed, finished, run, text_of
 from tests.core.conftest import Draw, draw
 from tests.core.hands import NO_TOKEN
@@ -86,7 +86,7 @@ def test_what_the_server_recommends_for_its_model_is_known_here(connect: Open) -
 
 
 def test_what_the_server_refuses_is_told_in_the_readers_language(serve: Serve, draw: Draw) -> None:
-    site = serve(LocalEngine(bundle.load(paths.demo_bundle()), threads=1), desk=Desk(0))
+    site = serve(LocalEngine(bundle.load(paths.demo_bundle()), threads=1), desk=AdmissionQueue(0))
     with closing(RemoteEngine(servers.at(site.url), retry_s=0.01)) as engine:
         told = run(engine.start(ask("Hello!"), GREEDY))
     assert failed(told) == "remote.rate_limited"  # the desk takes nobody

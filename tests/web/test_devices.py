@@ -13,7 +13,7 @@ from playwright.sync_api import expect
 from impchat import paths
 from impchat.peers.pairing import Link
 from impchat.server.network import interfaces, registry
-from impchat.server.network.interfaces import Card
+from impchat.server.network.interfaces import Interface
 from tests.core.scripted import ScriptedEngine
 from tests.web.conftest import Serve, Visit
 
@@ -21,7 +21,9 @@ from tests.web.conftest import Serve, Visit
 @pytest.fixture
 def reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As if a server of this data folder listened in a home network; nothing does."""
-    monkeypatch.setattr(interfaces, "cards", lambda: [Card("docker0", "172.17.0.1"), Card("wlan0", "192.168.1.20")])
+    monkeypatch.setattr(
+        interfaces, "cards", lambda: [Interface("docker0", "172.17.0.1"), Interface("wlan0", "192.168.1.20")]
+    )
     with registry.told(tmp_path / "data", registry.Listening("0.0.0.0", 7861, "ab" * 32)):
         yield
 

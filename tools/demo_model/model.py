@@ -85,7 +85,7 @@ class _Embeddings(nn.Module):
         return patches + self.position_embedding.weight
 
 
-class Eyes(nn.Module):
+class VisionTower(nn.Module):
     """SigLIP without pooling head: pixels (B, 3, S, S) -> features (B, patches, tower width)."""
 
     def __init__(self, size: Size) -> None:
@@ -168,7 +168,7 @@ class _Tower(nn.Module):
     def __init__(self, size: Size) -> None:
         super().__init__()
         self.vision_tower = nn.Module()
-        self.vision_tower.vision_model = Eyes(size)
+        self.vision_tower.vision_model = VisionTower(size)
 
 
 class _Model(nn.Module):
@@ -195,9 +195,9 @@ class Imp(nn.Module):
         nn.init.normal_(self.lm_head.weight, std=0.02)
 
     @property
-    def eyes(self) -> Eyes:
+    def eyes(self) -> VisionTower:
         """The vision tower."""
-        tower: Eyes = self.model.vision_tower.vision_tower.vision_model  # type: ignore[assignment]
+        tower: VisionTower = self.model.vision_tower.vision_tower.vision_model  # type: ignore[assignment]
         return tower
 
     def embed(self, features: Tensor, ids: Tensor, pictures: Tensor) -> Tensor:

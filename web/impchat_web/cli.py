@@ -48,7 +48,7 @@ def _has_screen() -> bool:
 
 
 def _serve(options: argparse.Namespace, language: str) -> int:
-    from impchat.server.api.admission import Desk
+    from impchat.server.api.admission import AdmissionQueue
     from impchat.server.api.routes import build_api
     from impchat.server.http import loopback
     from impchat.server.network import listener, sockets
@@ -62,7 +62,7 @@ def _serve(options: argparse.Namespace, language: str) -> int:
         data = paths.ensure_data_dir(chosen_data(options))
         access = stack.enter_context(closing(Access(data)))
         app = stack.enter_context(open_app(data, options))
-        desk = Desk(settings.QUEUE_REQUESTS)
+        desk = AdmissionQueue(settings.QUEUE_REQUESTS)
         entrance = None
         if options.listen:
             how = {"plain": options.http}

@@ -85,7 +85,7 @@ class Guard:
         else:
             await self._app(scope, receive, self._armour(scope, send))
 
-    def _armour(self, scope: Scope, send: Send) -> loopback.Armour:
+    def _armour(self, scope: Scope, send: Send) -> loopback.ResponseHeaders:
         """Adds the headers to a response, and the nonce to the scripts of a page."""
         nonce = secrets.token_urlsafe(16)
         spoken = Headers(scope=scope).get("accept-language", "")
@@ -95,4 +95,6 @@ class Guard:
             return self._dress(page.decode(), spoken).replace("<script", f'<script nonce="{nonce}"').encode()
 
         headers = _HEADERS | (_FOREVER if scope["path"].startswith(_HASHED) else {})
-        return loopback.Armour(send, headers | {"content-security-policy": _POLICY.format(nonce=nonce)}, change)
+        return loopback.ResponseHeaders(
+            send, headers | {"content-security-policy": _POLICY.format(nonce=nonce)}, change
+        )

@@ -42,7 +42,7 @@ from impchat.chat import Attachment
 from impchat.errors import ChatError, ImageError, ImpChatError
 from impchat.messages import Encoding, Event, Failed, Finished, Reading, Ready, Text
 from impchat.server.api import routes
-from impchat.server.api.admission import Desk
+from impchat.server.api.admission import AdmissionQueue
 from impchat.server.api.routes import build_api
 from impchat.server.tokens import Access
 from impchat.texts import say
@@ -66,7 +66,9 @@ FRAME_S = 0.05  # minimum time between two updates of an answer
 IDLE_S = 0.5  # without news, how often to check whether the page has disconnected
 
 
-def build_app(app: App, language: str | None = None, access: Access | None = None, desk: Desk | None = None) -> FastAPI:
+def build_app(
+    app: App, language: str | None = None, access: Access | None = None, desk: AdmissionQueue | None = None
+) -> FastAPI:
     """The web application for `app`, which is closed when the server stops: the page, and the API for programs on this
     machine. `language` None: each browser's. `access`: the access list; if given, the page can pair phones. `desk`:
     shared with other APIs of `app`."""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from impchat.engines.detokenizer import Words
+from impchat.engines.detokenizer import Detokenizer
 from impchat.engines.local import kv_cache
 from impchat.engines.local.backend import Sampler
 from impchat.messages import Event, Failed, Finished, Picture, Prompt, Ready, Sampling, Stats, Text
@@ -43,7 +43,7 @@ class Request:
         self.vision_s = 0.0
         self.prefill_s = 0.0
         # when it is read: the answer
-        self.words = Words()
+        self.words = Detokenizer()
         self.tokens: list[int] = []
         self.ends: list[int] = []  # behind which byte of the answer each token ends
         self.told = 0  # of the tokens, how many are behind the text that is out

@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING
 from impchat import prompts, settings
 from impchat.bundle import Bundle
 from impchat.engines import check_sampling
-from impchat.engines.detokenizer import Words
+from impchat.engines.detokenizer import Detokenizer
 from impchat.engines.local import kv_cache, spelling
 from impchat.engines.local.backend import Context, Model, Outcome, Row, Sampler, Vision
 from impchat.engines.local.request import LocalHandle, Request
-from impchat.engines.local.vision import Eyes, Seen
+from impchat.engines.local.vision import EncodeResult, EncoderThread
 from impchat.errors import EngineError, ImpChatError
 from impchat.messages import (
     Encoding,
@@ -71,8 +71,8 @@ class Scheduler:
         self._vision = vision
         self._context_tokens = context_tokens
         self._slots = kv_cache.Slots(context, slots)
-        self._commands: queue.SimpleQueue[Request | Seen | None] = queue.SimpleQueue()  # None: look around
-        self._eyes = Eyes(vision, self._is_wanted, self._commands.put)
+        self._commands: queue.SimpleQueue[Request | EncodeResult | None] = queue.SimpleQueue()  # None: look around
+        self._eyes = EncoderThread(vision, self._is_wanted, self._commands.put)
         # The scheduler's own: requests that wait for a slot, those that have one, and who first asked for a picture.
         self._waiting: list[Request] = []
         self._active: list[Request] = []
@@ -185,7 +185,7 @@ class Scheduler:
             except queue.Empty:
                 return
             wait = False
-            if isinstance(command, Seen):
+            if isinstance(command, EncodeResult):
                 self._seen(command)
             elif command is not None:
                 self._waiting.append(command)
@@ -233,7 +233,7 @@ class Scheduler:
         with self._lock:
             return any(sha256 in request.pictures for request in self._open)
 
-    def _seen(self, seen: Seen) -> None:
+    def _seen(self, seen: EncodeResult) -> None:
         """Give a picture's embeddings, or why there are none, to all who wait for them."""
         self._looking.pop(seen.sha256).vision_s += seen.seconds
         for request in self._active:
@@ -287,7 +287,7 @@ class Scheduler:
         """A request has its slot: have its pictures looked at, as far as they are not in the KV cache."""
         request.cached = len(slot.cells)
         if request.sampling:
-            request.words = Words((*self._bundle.text.stop, *request.sampling.stop), request.prompt.is_continued)
+            request.words = Detokenizer((*self._bundle.text.stop, *request.sampling.stop), request.prompt.is_continued)
             seed = request.sampling.seed
             request.sampler = self._model.sampler(request.sampling, random.getrandbits(31) if seed is None else seed)
             if request.prompt.begun and not self._resume(request, request.sampling, request.sampler):

@@ -1,7 +1,7 @@
 """Pictures -> embeddings for the language model, each picture once.
 
 In: a picture's stored bytes. Out: float32 embeddings, (tokens, hidden), from the bundle's vision file by onnxruntime;
-the latest are kept by the picture's hash. `Eyes` encodes on a thread of its own, so that answers go on meanwhile.
+the latest are kept by the picture's hash. `EncoderThread` encodes on its own thread, so that answers go on meanwhile.
 This file does not know prompts or the language model.
 """
 
@@ -125,7 +125,7 @@ class OnnxVision(CachedVision):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Seen:
+class EncodeResult:
     """What came of a picture: its embeddings or an error, or neither where nobody wanted it any more."""
 
     sha256: str
@@ -134,10 +134,10 @@ class Seen:
     seconds: float = 0.0  # spent on it
 
 
-class Eyes:
+class EncoderThread:
     """One thread that encodes pictures in the order in which they were asked for."""
 
-    def __init__(self, vision: Vision, wanted: Callable[[str], bool], done: Callable[[Seen], None]) -> None:
+    def __init__(self, vision: Vision, wanted: Callable[[str], bool], done: Callable[[EncodeResult], None]) -> None:
         """Both are called on that thread: `wanted` with a picture's hash before it is encoded, `done` after that."""
         self._vision = vision
         self._is_wanted = wanted
@@ -162,9 +162,9 @@ class Eyes:
         while (picture := self._wanted.get()) is not None and not self._closing:
             self._done(self._seen(picture))
 
-    def _seen(self, picture: Picture) -> Seen:
+    def _seen(self, picture: Picture) -> EncodeResult:
         if not self._is_wanted(picture.sha256):
-            return Seen(picture.sha256)
+            return EncodeResult(picture.sha256)
         begun = time.perf_counter()
         embeddings, error = None, None
         try:
@@ -174,7 +174,7 @@ class Eyes:
         except Exception as exc:  # noqa: BLE001 - one picture fails, not the thread that all others wait for
             _log.exception("encoding a picture failed")
             error = EngineError("engine.vision_failed", detail=_short(exc))
-        return Seen(picture.sha256, embeddings, error, time.perf_counter() - begun)
+        return EncodeResult(picture.sha256, embeddings, error, time.perf_counter() - begun)
 
 
 def _short(exc: Exception) -> str:

@@ -1,6 +1,6 @@
 """What a server tells of itself before it is asked anything.
 
-In: a connection, an address, the name of a model. Out: `Facts`, true of that address alone. A server that tells
+In: a connection, an address, the name of a model. Out: `ServerInfo`, true of that address alone. A server that tells
 nothing, or nonsense, is no error: many answer well and list nothing.
 This file does not know how answers are asked for.
 """
@@ -23,7 +23,7 @@ _CONTEXT = ("context_length", "max_model_len", "max_context_length", "loaded_con
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class ServerInfo:
     """What is known of the server at `url`."""
 
     url: str
@@ -36,14 +36,14 @@ class Facts:
     sampling: Sampling = field(default_factory=Sampling)
 
 
-def probe(connection: Connection, url: str, model: str) -> Facts:
+def probe(connection: Connection, url: str, model: str) -> ServerInfo:
     """Ask the server whose API is at `url` what it is, and what `model` is ("": its only one).
 
     Raises EngineError where nothing answers there (`connection.NOT_REACHED`) or
     the key is not taken ("remote.key_wrong", "remote.key_missing")."""
     entries = _entries(_get(connection, url, "/models"))
     if entries is None:
-        return Facts(url)
+        return ServerInfo(url)
     names = tuple(str(entry["id"]) for entry in entries)
     entry = next((e for e in entries if e["id"] == model), entries[0] if entries and not model else {})
     owner = entry.get("owned_by")
@@ -55,7 +55,7 @@ def probe(connection: Connection, url: str, model: str) -> Facts:
         vision = _dict(_dict(props).get("modalities")).get("vision") is not False
     sampling = _sampling(_dict(entry.get("sampling")))
     own = owner == "impchat"
-    return Facts(url, True, names, own, context, _count(entry.get("image_tokens")), vision, sampling)
+    return ServerInfo(url, True, names, own, context, _count(entry.get("image_tokens")), vision, sampling)
 
 
 def _get(connection: Connection, url: str, path: str) -> Any:

@@ -18,7 +18,7 @@ from functools import partial
 from impchat import images, prompts, settings
 from impchat.engines import EngineInfo, check_sampling
 from impchat.engines.remote import protocol
-from impchat.engines.remote.capabilities import Facts, probe
+from impchat.engines.remote.capabilities import ServerInfo, probe
 from impchat.engines.remote.connection import NOT_REACHED, Connection, Reply, read_json
 from impchat.engines.remote.handle import RemoteHandle
 from impchat.engines.remote.protocol import Refusal
@@ -54,7 +54,7 @@ class RemoteEngine:
         # Under the lock
         self._lock = threading.Lock()
         self._closed = False
-        self._facts: Facts | None = None  # of the address in use; gone with it
+        self._facts: ServerInfo | None = None  # of the address in use; gone with it
         self._refused: set[str] = set()  # fields that the server does not take
         self._sizes: tuple[float, int] | None = None  # tokens of a character, and of all that the model can read
         self._open: set[RemoteHandle] = set()
@@ -63,15 +63,15 @@ class RemoteEngine:
 
     @property
     def info(self) -> EngineInfo:
-        facts = self._facts or Facts("")
+        facts = self._facts or ServerInfo("")
         model = self._model(facts) or self._server.name
         tokens, sees = facts.context_tokens, facts.vision
         return EngineInfo("remote", model, tokens, sees, facts.image_tokens, facts.sampling, self._server.name)
 
-    def _model(self, facts: Facts) -> str:
+    def _model(self, facts: ServerInfo) -> str:
         return self._server.model or next(iter(facts.models), "")
 
-    def connect(self) -> Facts:
+    def connect(self) -> ServerInfo:
         """What the server tells of itself, asked at the first call. Blocks.
 
         Raises EngineError where no address of it answers or the key is not taken (as `probe`), where it has several
@@ -155,7 +155,7 @@ class RemoteEngine:
             if not keep:
                 connection.close()
 
-    def _meet(self, connection: Connection) -> Facts:
+    def _meet(self, connection: Connection) -> ServerInfo:
         """The facts of the first address that answers."""
         with self._meeting:
             if self._facts:
@@ -265,7 +265,7 @@ class RemoteEngine:
             self._sizes = (max(for_text / max(chars, 1), 0.1) * 1.02**handle.tries, limit)
         return True
 
-    def _fitted(self, handle: RemoteHandle, facts: Facts) -> Prompt:
+    def _fitted(self, handle: RemoteHandle, facts: ServerInfo) -> Prompt:
         """The prompt without its oldest turns where it is too long for this server, as it was found to count."""
         assert self._sizes
         per_char, limit = self._sizes
@@ -280,11 +280,11 @@ class RemoteEngine:
             handle.tell(dropped)
         return prompt
 
-    def _picture_tokens(self, facts: Facts | None) -> int:
+    def _picture_tokens(self, facts: ServerInfo | None) -> int:
         return (facts.image_tokens if facts else 0) or settings.REMOTE_IMAGE_TOKENS
 
     def _failure(self, handle: RemoteHandle, refused: Refusal) -> EngineError | _Later:
-        facts = self._facts or Facts(self._server.urls[0])
+        facts = self._facts or ServerInfo(self._server.urls[0])
         pictures = any(turn.pictures for turn in handle.prompt.turns)
         keyed = bool(self._server.key)
         error = protocol.failure(refused, facts.url, self._model(facts), facts.models, keyed=keyed, pictures=pictures)

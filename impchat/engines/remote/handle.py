@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from impchat import settings
-from impchat.engines.detokenizer import Words
+from impchat.engines.detokenizer import Detokenizer
 from impchat.engines.remote.connection import Connection
 from impchat.engines.remote.protocol import Chunk
 from impchat.messages import Event, Failed, Finished, FinishReason, Prompt, Ready, Sampling, Stats, Text
@@ -39,7 +39,7 @@ class RemoteHandle:
         # Under the lock: what a stop from another thread needs to know.
         self._lock = threading.Lock()
         self._connection: Connection | None = None
-        self._words = Words(sampling.stop if sampling else (), prompt.is_continued)
+        self._words = Detokenizer(sampling.stop if sampling else (), prompt.is_continued)
         self._stats = Stats()
         self._pieces = self._chars = 0
         self._asked_at = time.perf_counter()

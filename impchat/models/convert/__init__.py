@@ -19,7 +19,7 @@ from impchat.models import catalog
 
 if TYPE_CHECKING:
     from impchat.models.convert.checkpoint import Folder
-    from impchat.models.convert.layouts import Eyes, Plan
+    from impchat.models.convert.layouts import Plan, VisionLayout
     from impchat.models.convert.vocabulary import Vocabulary
 
 LANGUAGE_FILE = "language.gguf"
@@ -229,7 +229,7 @@ def _described(folder: Folder, plan: Plan, words: Vocabulary, entry: catalog.Ent
     )
 
 
-def _image(aspect: bundle.Aspect, eyes: Eyes) -> bundle.ImageRule:
+def _image(aspect: bundle.Aspect, eyes: VisionLayout) -> bundle.ImageRule:
     half = (0.5, 0.5, 0.5)
     return bundle.ImageRule(eyes.image_size, aspect, half, half, "bicubic", eyes.tokens)
 

@@ -1,7 +1,7 @@
 """Which tensors a model has, and where a checkpoint stores them.
 
-In: a checkpoint. Out: a `Plan`: the kind of model (`Language`, `Eyes`) and the place of each tensor; `Weights`: each
-tensor under one name, whatever layout it was saved in. Language tensors have the names of their family's class in
+In: a checkpoint. Out: a `Plan`: the kind of model (`Language`, `VisionLayout`) and the place of each tensor; `Weights`:
+each tensor under one name, whatever layout it was saved in. Language tensors have the names of their family's class in
 transformers (`model.layers.0.self_attn.q_proj.weight`), those of the vision tower begin with `eyes.`, those of the
 projector with `projector.`. Nothing is guessed: an extra, missing or differently shaped tensor raises an error with its
 name.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Eyes:
+class VisionLayout:
     """A SigLIP vision tower, cut after the layer whose output is used, and the two-layer projector that follows it."""
 
     hidden: int
@@ -43,7 +43,7 @@ class Eyes:
     def tokens(self) -> int:
         return (self.image_size // self.patch_size) ** 2
 
-    def of_side(self, side: int) -> Eyes:
+    def of_side(self, side: int) -> VisionLayout:
         """This encoder for pictures of `side` x `side` patches. The size from the configuration or the tower's name is
         kept if it gives as many patches: 384 pixels hold 27 patches of 14 and a remainder."""
         sizes = [self.image_size, self.named_size or 0, side * self.patch_size]
@@ -88,7 +88,7 @@ class Plan:
 
     layout: Layout
     language: Language
-    eyes: Eyes
+    eyes: VisionLayout
     shapes: Mapping[str, Shape]  # our name of a tensor -> shape
     parts: Mapping[str, Part]  # our name of a tensor -> its place in the checkpoint
     sources: Mapping[str, Shape]  # the checkpoint's name of a tensor -> shape; includes optional ones that are not read
@@ -173,7 +173,7 @@ def check_shapes(plan: Plan, names: Iterable[str], shape: Callable[[str], Shape]
             )
 
 
-def describe_eyes(folder: Folder, language: Language) -> Eyes:
+def describe_eyes(folder: Folder, language: Language) -> VisionLayout:
     """The vision tower of a checkpoint, from config.json (`vision_config`, `vision_tower_config`), else from the
     subfolder that `mm_vision_tower` names (imp-v1.5-3b-196), else SigLIP SO400M if that is its name. The layers are
     counted, because the description may be older than the cut.
@@ -192,7 +192,7 @@ def describe_eyes(folder: Folder, language: Language) -> Eyes:
     # Imp's code deletes the layers that it does not use. If the described number equals the layers found, the
     # description was written after that; the fixed one of SO400M never was.
     is_cut = _count_layers(folder) == told != (_SO400M["num_hidden_layers"] if named else 0)
-    eyes = Eyes(
+    eyes = VisionLayout(
         hidden=vision.integer("hidden_size"),
         layers=told if is_cut else told + 1 + select,  # -1 is the last layer's output, -2 the one before
         heads=vision.integer("num_attention_heads"),
@@ -235,7 +235,7 @@ def _count_layers(folder: Folder) -> int:
     return sum(of_layer.fullmatch(name) is not None for name in folder.names)
 
 
-def eye_shapes(eyes: Eyes) -> dict[str, Shape]:
+def eye_shapes(eyes: VisionLayout) -> dict[str, Shape]:
     """Name -> shape of the tensors of the vision tower and the projector."""
     wide, mlp = eyes.hidden, eyes.mlp
     shapes: dict[str, Shape] = {
@@ -265,7 +265,7 @@ def eye_source(name: str, prefix: str) -> str:
     )
 
 
-def _unused(folder: Folder, layout: Layout, eyes: Eyes) -> dict[str, Shape]:
+def _unused(folder: Folder, layout: Layout, eyes: VisionLayout) -> dict[str, Shape]:
     """Tensors that may exist and are not read, because the feature is taken before them: the norm that Imp's training
     code keeps in its model, and the last layers of a tower that was not cut."""
     whole = eye_shapes(replace(eyes, layers=max(eyes.layers, _count_layers(folder))))

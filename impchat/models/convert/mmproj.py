@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from impchat import bundle
 from impchat.errors import ModelError
-from impchat.models.convert.layouts import Eyes, eye_shapes
+from impchat.models.convert.layouts import VisionLayout, eye_shapes
 
 if TYPE_CHECKING:
     from impchat.models.convert.vision import Read
@@ -63,7 +63,7 @@ def export(source: Path, target: Path, *, begun: Callable[[], object] = lambda: 
             part.unlink(missing_ok=True)
 
 
-def write(eyes: Eyes, read: Read, path: Path, *, name: str) -> None:
+def write(eyes: VisionLayout, read: Read, path: Path, *, name: str) -> None:
     """Write the GGUF `path` of the tower `eyes`, whose tensors `read` returns: matrices and the patch kernel in
     float16, the rest in float32. Tensors are read and written one at a time."""
     import gguf
@@ -102,7 +102,7 @@ def write(eyes: Eyes, read: Read, path: Path, *, name: str) -> None:
         writer.close()
 
 
-def tensors(eyes: Eyes) -> Iterator[tuple[str, str]]:
+def tensors(eyes: VisionLayout) -> Iterator[tuple[str, str]]:
     """(llama.cpp's name, our name) of every tensor."""
     for ours in eye_shapes(eyes):
         module, kind = ours.rsplit(".", 1)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from impchat.models.convert import vocabulary
 from impchat.models.convert.checkpoint import Checkpoint, Folder
-from impchat.models.convert.layouts import Eyes, Weights, recognise
+from impchat.models.convert.layouts import VisionLayout, Weights, recognise
 from impchat.models.convert.parts import Language
 
 if TYPE_CHECKING:
@@ -272,7 +272,7 @@ def _gated(size: Language) -> dict[str, Any]:
     }
 
 
-def tower(size: Eyes) -> Any:
+def tower(size: VisionLayout) -> Any:
     """The configuration of a vision tower in transformers."""
     from transformers import SiglipVisionConfig
 

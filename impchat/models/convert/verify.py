@@ -1,7 +1,7 @@
 """Verify that a bundle computes what its checkpoint computes, and that its answers make sense.
 
-In: a bundle, and its checkpoint if that still exists. Out: `Figures`, which are stored in the manifest. Three things
-are measured:
+In: a bundle, and its checkpoint if that still exists. Out: `Measurements`, which are stored in the manifest. Three
+things are measured:
 
 - its vision encoder against the checkpoint's, run by transformers in float32: the cosine of each patch's embedding;
 - its next tokens against the checkpoint's, wherever the checkpoint is sure of one;
@@ -56,7 +56,7 @@ _ROWS = 4096  # token embeddings to examine
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class Measurements:
     """The measurements; None: not possible."""
 
     trained: bool
@@ -90,7 +90,7 @@ class _Bound:
         return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
 
 
-def verify(bundle: Bundle, source: Path | Weights | None = None) -> Figures:
+def verify(bundle: Bundle, source: Path | Weights | None = None) -> Measurements:
     """Measure `bundle`, against its checkpoint `source` if given.
 
     Without `source`, only trained weights can be judged, by their answers. A checkpoint is read layer by layer, so a
@@ -107,10 +107,10 @@ def verify(bundle: Bundle, source: Path | Weights | None = None) -> Figures:
         if trained:
             found |= _answers(subject, [pair for pair in PAIRS if pair.demo or not bundle.demo])
             found |= _choices(subject)
-    return Figures(trained, **found)
+    return Measurements(trained, **found)
 
 
-def doubts(bundle: Bundle, figures: Figures) -> str:
+def doubts(bundle: Bundle, figures: Measurements) -> str:
     """The figures that miss their bounds without proving a bug, and these bounds; "" if there are none. The value of
     `Bundle.unverified`."""
     return _missed(bundle, asdict(figures), hard=False)

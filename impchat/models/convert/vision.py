@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from impchat.models.convert.layouts import Eyes
+from impchat.models.convert.layouts import VisionLayout
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +46,7 @@ IR = 10
 MICROSOFT = "com.microsoft"
 
 
-def write(eyes: Eyes, read: Read, path: Path, *, scheme: Scheme) -> None:
+def write(eyes: VisionLayout, read: Read, path: Path, *, scheme: Scheme) -> None:
     """Write the ONNX file `path` of the tower `eyes`, whose tensors `read` returns, and `path` + DATA next to it if the
     weights are large."""
     import onnx
@@ -118,7 +118,7 @@ class _Graph:
             accuracy_level=self.scheme.accuracy_level,
         )
 
-    def model(self, eyes: Eyes) -> Any:
+    def model(self, eyes: VisionLayout) -> Any:
         from onnx import TensorProto, checker, helper
 
         size = eyes.image_size
@@ -131,7 +131,7 @@ class _Graph:
         return model
 
 
-def _build(graph: _Graph, eyes: Eyes) -> None:
+def _build(graph: _Graph, eyes: VisionLayout) -> None:
     import numpy as np
 
     stem = "eyes.embeddings."
@@ -155,7 +155,7 @@ def _build(graph: _Graph, eyes: Eyes) -> None:
     graph.node("Identity", "embeddings", graph.linear("projector.2", hidden))
 
 
-def _layer(graph: _Graph, eyes: Eyes, name: str, values: str) -> str:
+def _layer(graph: _Graph, eyes: VisionLayout, name: str, values: str) -> str:
     normed = graph.norm(f"{name}.layer_norm1", values, eyes.norm_eps)
     q, k, v = (graph.linear(f"{name}.self_attn.{x}_proj", normed) for x in "qkv")
     attended = graph.node("MultiHeadAttention", f"{name}.attended", q, k, v, domain=MICROSOFT, num_heads=eyes.heads)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from impchat.errors import ModelError
 from impchat.models.convert import language as language_file
 from impchat.models.convert.checkpoint import WeightFile
-from impchat.models.convert.layouts import Eyes, Plan, Weights, check_shapes, eye_shapes
+from impchat.models.convert.layouts import Plan, VisionLayout, Weights, check_shapes, eye_shapes
 from impchat.models.convert.parts import Place
 from impchat.models.convert.vocabulary import Vocabulary
 
@@ -68,7 +68,7 @@ class Work:
         self.eyes_bytes = at  # of the vision tower's work file, in 32 bits
 
     @property
-    def eyes(self) -> Eyes:
+    def eyes(self) -> VisionLayout:
         """The vision tower; final once all weight files are taken."""
         return self._plan.eyes
 

@@ -23,7 +23,7 @@ from impchat.messages import Event, Failed, Finished, Ready, Stats, Text
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100)
 
 
-class Figures:
+class Metrics:
     """What Prometheus is told. No text, no names, no addresses."""
 
     def __init__(self) -> None:
@@ -50,43 +50,43 @@ class Figures:
         self.generated.inc(stats.generated_tokens)
 
 
-class Desk:
+class AdmissionQueue:
     """Takes in at most `limit` requests at a time. May be used from several threads, each with its own event loop."""
 
     def __init__(self, limit: int) -> None:
-        self.figures = Figures()
+        self.metrics = Metrics()
         self._limit = limit
         self._lock = threading.Lock()
         self._open = 0
         self._usual_s = 1.0  # how long a request takes; the latest count most
 
-    def take(self, handle: Handle, gone: threading.Event) -> Job:
+    def take(self, handle: Handle, gone: threading.Event) -> Admission:
         """Have `handle` run and its events read by the running event loop. `gone` is set when the job is closed.
 
         Raises RequestError "request.busy" with the seconds after which there may be room."""
         with self._lock:
             if self._open >= self._limit:
-                self.figures.requests.labels("refused").inc()
+                self.metrics.requests.labels("refused").inc()
                 raise RequestError("request.busy", seconds=max(1, math.ceil(self._usual_s)))
             self._open += 1
-        self.figures.open.inc()
-        return Job(handle, gone, self.figures, self._leave)
+        self.metrics.open.inc()
+        return Admission(handle, gone, self.metrics, self._leave)
 
     def _leave(self, seconds: float) -> None:
         with self._lock:
             self._open -= 1
             self._usual_s += 0.2 * (seconds - self._usual_s)
-        self.figures.open.dec()
-        self.figures.took.observe(seconds)
+        self.metrics.open.dec()
+        self.metrics.took.observe(seconds)
 
 
-class Job:
+class Admission:
     """A request that was taken in. Whoever holds it calls `close`, which frees its place."""
 
-    def __init__(self, handle: Handle, gone: threading.Event, figures: Figures, leave: Callable[[float], None]) -> None:
+    def __init__(self, handle: Handle, gone: threading.Event, metrics: Metrics, leave: Callable[[float], None]) -> None:
         self._handle = handle
         self._gone = gone
-        self._figures = figures
+        self._metrics = metrics
         self._leave = leave
         self._begun = time.monotonic()
         self._loop = asyncio.get_running_loop()
@@ -142,9 +142,9 @@ class Job:
         event = await self._events.get()
         if isinstance(event, Text) and not self._spoke:
             self._spoke = True
-            self._figures.first.observe(time.monotonic() - self._begun)
+            self._metrics.first.observe(time.monotonic() - self._begun)
         if isinstance(event, Ready | Finished):
-            self._figures.count(event.stats)
+            self._metrics.count(event.stats)
             self._end = "done"
         if isinstance(event, Failed):
             self._end = "failed"
@@ -156,5 +156,5 @@ class Job:
             self._closed = True
             self._gone.set()
             self._handle.stop()
-            self._figures.requests.labels(self._end).inc()
+            self._metrics.requests.labels(self._end).inc()
             self._leave(time.monotonic() - self._begun)

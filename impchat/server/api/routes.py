@@ -35,11 +35,11 @@ from impchat.errors import EngineError, ImpChatError, RequestError
 from impchat.messages import Dropped, Encoding, Failed, Finished, Reading, Ready, Text
 from impchat.server import devices, phone_app
 from impchat.server.api import schemas
-from impchat.server.api.admission import Desk, Job
-from impchat.server.api.schemas import ChatRequest, Fetch, Question, Spoken
+from impchat.server.api.admission import Admission, AdmissionQueue
+from impchat.server.api.schemas import ChatRequest, Fetch, Question, TokenCache
 from impchat.server.http import body, errors, responses
 from impchat.server.http.errors import refusal
-from impchat.server.http.middleware import SHORT, Gate
+from impchat.server.http.middleware import SHORT, AccessMiddleware
 from impchat.server.tokens import Access
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ _READING = body.reads(Question, schemas.check_lengths)
 def build_api(
     app: App,
     *,
-    desk: Desk | None = None,
+    desk: AdmissionQueue | None = None,
     hosts: Collection[str] = (),
     origins: Collection[str] = (),
     access: Access | None = None,
@@ -79,14 +79,14 @@ def build_api(
     api = FastAPI(title="ImpChat", docs_url=None, redoc_url=None, responses=_REFUSALS, dependencies=told)
     _add_errors(api)
     _add_models(api, app)
-    _add_answers(api, app, desk := desk or Desk(settings.QUEUE_REQUESTS), fetch)
+    _add_answers(api, app, desk := desk or AdmissionQueue(settings.QUEUE_REQUESTS), fetch)
     _add_state(api, app, desk)
     if access:
         devices.add_to(api, app, access)
         phone_app.add_to(api, app.data)
     _add_heads(api)
     _describe_bodies(api)
-    api.add_middleware(Gate, hosts=hosts, origins=origins, access=access, token_needed=token_needed)
+    api.add_middleware(AccessMiddleware, hosts=hosts, origins=origins, access=access, token_needed=token_needed)
     if origins:  # outside of the gate: a page must be able to read its refusals
         api.add_middleware(
             CORSMiddleware,
@@ -176,8 +176,8 @@ def _check_model(app: App, model: str) -> None:
         raise RequestError("request.model_unknown", model=model, known=app.model)
 
 
-def _add_answers(api: FastAPI, app: App, desk: Desk, fetch: Fetch | None) -> None:
-    spoken = Spoken()
+def _add_answers(api: FastAPI, app: App, desk: AdmissionQueue, fetch: Fetch | None) -> None:
+    spoken = TokenCache()
 
     @api.post(
         "/v1/chat/completions", responses=_STREAMED, response_model=None, openapi_extra=body.described(ChatRequest)
@@ -231,7 +231,7 @@ def _add_answers(api: FastAPI, app: App, desk: Desk, fetch: Fetch | None) -> Non
             job.close()
 
 
-async def _whole(job: Job, reply: schemas.Reply, spoken: Spoken) -> Response:
+async def _whole(job: Admission, reply: schemas.Reply, spoken: TokenCache) -> Response:
     text, dropped = "", None
     async for event in job.events():
         match event:
@@ -248,7 +248,7 @@ async def _whole(job: Job, reply: schemas.Reply, spoken: Spoken) -> Response:
 
 
 async def _pieces(
-    job: Job, reply: schemas.Reply, spoken: Spoken, usage: bool, progress: bool
+    job: Admission, reply: schemas.Reply, spoken: TokenCache, usage: bool, progress: bool
 ) -> AsyncIterator[dict[str, str]]:
     """The answer as server-sent events."""
     text, dropped = "", None
@@ -278,7 +278,7 @@ def _event(chunk: dict[str, Any]) -> dict[str, str]:
     return {"data": json.dumps(chunk, separators=(",", ":"))}
 
 
-async def _ready(job: Job, model: str) -> Response:
+async def _ready(job: Admission, model: str) -> Response:
     async for event in job.events():
         match event:
             case Ready(stats):
@@ -292,7 +292,7 @@ async def _ready(job: Job, model: str) -> Response:
 class _Streamed(EventSourceResponse):
     """Frees the request's place however sending ends, also before it begins."""
 
-    def __init__(self, job: Job, content: AsyncIterator[dict[str, str]]) -> None:
+    def __init__(self, job: Admission, content: AsyncIterator[dict[str, str]]) -> None:
         super().__init__(content, ping=settings.SSE_PING_S, sep="\n", send_timeout=settings.SEND_S)
         self._job = job
 
@@ -324,11 +324,11 @@ def _nobody() -> Response:
     return Response(status_code=499)  # for the log; nobody reads it
 
 
-def _add_state(api: FastAPI, app: App, desk: Desk) -> None:
+def _add_state(api: FastAPI, app: App, desk: AdmissionQueue) -> None:
     @api.get("/health", response_model=responses.Health, openapi_extra={"security": []})
     async def health() -> Any:
         return {"status": "ok", "model": app.model}
 
     @api.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     def metrics() -> Response:
-        return Response(generate_latest(desk.figures.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(desk.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -123,7 +123,7 @@ class ChatRequest(Question):
     presence_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
 
 
-class Spoken:
+class TokenCache:
     """The token ids of the latest answers by their text, so that an answer that comes back in a later request is not
     tokenised anew and the KV cache matches. In memory alone; one thread keeps, any may look."""
 
@@ -159,7 +159,7 @@ def check_lengths(asked: Question) -> None:
 def prompt_of(
     asked: Question,
     system: str,
-    spoken: Spoken,
+    spoken: TokenCache,
     fetch: Fetch | None = None,
     *,
     prefill: bool = False,
@@ -237,7 +237,7 @@ def _bytes(address: str, fetch: Fetch | None) -> bytes:
         raise RequestError("request.image_address") from exc
 
 
-def _add_answer(turns: list[Turn], text: str, spoken: Spoken) -> None:
+def _add_answer(turns: list[Turn], text: str, spoken: TokenCache) -> None:
     if turns and turns[-1].role == "assistant":  # sides must alternate in a prompt
         text = "\n".join(t for t in (turns.pop().text, text) if t)
     turns.append(Turn("assistant", text, tokens=spoken.find(text)))

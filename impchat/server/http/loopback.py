@@ -56,7 +56,7 @@ async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
         await PlainTextResponse("This address answers only its own page on this machine.", 403)(scope, receive, send)
 
 
-class Armour:
+class ResponseHeaders:
     """A `send` that puts `headers` on every response, and what `change` makes of it in the place of a page's HTML."""
 
     def __init__(self, send: Send, headers: Mapping[str, str], change: Callable[[bytes], bytes]) -> None:

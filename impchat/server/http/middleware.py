@@ -28,7 +28,7 @@ OPEN = (("GET", "/health"), ("POST", "/pair"), ("GET", phone_app.PATH))  # witho
 SHORT = ("/chat/completions", "/models", "/images/prefill")  # these are under /v1 and may be asked for without it
 
 
-class Gate:
+class AccessMiddleware:
     """ASGI middleware. `hosts`: names of this server beside its own addresses. `origins`: other sites whose pages pass.
     `access`: who holds a token; the scope's state says who asks. `token_needed`: nobody else passes, but to what says
     nothing and does nothing."""
@@ -140,7 +140,7 @@ def _check_size(count: int, limit: int) -> None:
 class _Body:
     """`receive` of a body: counts what comes, however long it said that it is, and does not wait for it for ever."""
 
-    def __init__(self, receive: Receive, limit: int, gate: Gate) -> None:
+    def __init__(self, receive: Receive, limit: int, gate: AccessMiddleware) -> None:
         self._receive = receive
         self._limit = limit
         self._gate = gate

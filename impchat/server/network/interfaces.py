@@ -18,14 +18,14 @@ _SHARED = ipaddress.ip_network("100.64.0.0/10")  # of VPNs such as Tailscale, an
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class Interface:
     """An address of a network card of this machine."""
 
     name: str
     address: str
 
 
-def cards() -> list[Card]:
+def cards() -> list[Interface]:
     """All of them."""
     import ifaddr
 
@@ -33,11 +33,11 @@ def cards() -> list[Card]:
     for adapter in ifaddr.get_adapters():
         for ip in adapter.ips:
             text = ip.ip if isinstance(ip.ip, str) else ip.ip[0]
-            found.append(Card(adapter.nice_name, text))
+            found.append(Interface(adapter.nice_name, text))
     return found
 
 
-def addresses(host: str, own: Iterable[Card]) -> list[str]:
+def addresses(host: str, own: Iterable[Interface]) -> list[str]:
     """Where others reach a server that listens on `host`, IPv4 before IPv6, VPNs and containers last; none where it
     listens on loopback alone. `own`: this machine's cards."""
     listening = ipaddress.ip_address(host)

@@ -21,7 +21,7 @@ from impchat.server.tokens import Access
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class Listener:
     """Where it is, and how uvicorn is to speak there."""
 
     bound: socket.socket
@@ -36,7 +36,7 @@ class Door:
 
 
 @contextmanager
-def opened(data: Path, access: Access, host: str, port: int, *, plain: bool) -> Iterator[Door]:
+def opened(data: Path, access: Access, host: str, port: int, *, plain: bool) -> Iterator[Listener]:
     """A door on `host`, known to `listening.find` and, beyond loopback, announced to the network inside the block.
     `plain`: everybody on the way may read what is said.
 
@@ -54,7 +54,7 @@ def opened(data: Path, access: Access, host: str, port: int, *, plain: bool) -> 
         note = registry.Listening(host, port, fingerprint)
         stack.enter_context(registry.told(data, note))
         _announce(stack, access.server, near, port, "http" if plain else "https")
-        yield Door(bound, note, how)
+        yield Listener(bound, note, how)
 
 
 def _announce(stack: ExitStack, id: str, near: list[str], port: int, scheme: str) -> None:
@@ -69,7 +69,7 @@ def _announce(stack: ExitStack, id: str, near: list[str], port: int, scheme: str
 
 
 @contextmanager
-def served(door: Door, api: Any) -> Iterator[None]:
+def served(door: Listener, api: Any) -> Iterator[None]:
     """`api` behind `door` inside the block, on a thread of its own."""
     started = threading.Event()
     server = sockets.Server(api, started.set, **door.tls)

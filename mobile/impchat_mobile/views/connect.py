@@ -16,7 +16,7 @@ from impchat.errors import ImpChatError
 from impchat.peers import servers, sync
 from impchat.peers.pairing import Link
 from impchat.peers.servers import Server
-from impchat.peers.sync import There
+from impchat.peers.sync import RemoteConversation
 from impchat_mobile import theme
 from impchat_mobile.app_shell import Screen, Shell
 from impchat_mobile.views.pair import PairCard
@@ -201,7 +201,7 @@ class ServerCard:
         nothing = ft.Container(theme.faint(shell.say("mobile.nothing_there"), size=14), padding=20)
         shell.sheet(theme.heading(shell.say("mobile.bring")), *(rows or [nothing]))
 
-    async def _take(self, server: Server, there: There) -> None:
+    async def _take(self, server: Server, there: RemoteConversation) -> None:
         shell = self._shell
         row = await asyncio.to_thread(sync.bring, server, shell.app.history, there.uuid, settings.OWNER)
         await self._go.home(row.uuid)
