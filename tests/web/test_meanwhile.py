@@ -143,7 +143,7 @@ def test_what_is_done_before_the_page_is_there_is_for_the_chat_in_the_address(se
 
 
 def test_pictures_come_to_the_chat_to_which_they_were_added(serve: Serve, visit: Visit) -> None:
-    site = serve(ScriptedEngine())
+    site = serve(SlowEngine(reading_s=0))
     old, new = chats(site.app, "Old", "New")
     page = visit(f"{site.url}/?c={old}", may_log=LEAVING)
     with held(page, "**/attach?**") as begun:
