@@ -72,7 +72,7 @@ class Page:
     def ask(self, question: str) -> None:
         sent = self._event("submit", question, self.state)
         self._client.get(f"/follow/{sent['answer']}").raise_for_status()
-        self.state = self._event("ended", conversation=sent["conversation"], have="")
+        self.state = self._event("ended", self.state, conversation=sent["conversation"], have="")
 
 
 def photo(chance: random.Random) -> bytes:

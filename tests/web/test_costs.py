@@ -69,7 +69,7 @@ def test_the_page_has_its_name_and_language_before_gradios_scripts_come(serve: S
 def test_pages_that_come_and_go_leave_little_in_memory(serve: Serve) -> None:
     def sessions() -> int:
         gc.collect()
-        return sum(isinstance(thing, SessionState) for thing in gc.get_objects())
+        return sum(type(thing) is SessionState for thing in gc.get_objects())
 
     site = serve(ScriptedEngine())
     before = sessions()

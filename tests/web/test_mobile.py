@@ -82,7 +82,7 @@ def test_the_app_answers_below_the_page_and_can_be_installed(serve: Serve, brows
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     hands.boot(page, f"{site.url}/mobile/", "Send")
-    assert "On this computer" in hands.words(page)
+    hands.wait_for(page, "On this computer")
     hands.write(page, "Ask about a picture", "Hello")
     hands.tap(page, "Send")
     hands.wait_for(page, "tokens/s")

@@ -132,7 +132,8 @@ class View:
     def send(self, text: str, state: State, request: gr.Request) -> State:
         """Ask in the conversation `asks` of `state`, which may differ from the shown one if the user has opened
         another. If the core refuses, the page keeps the text."""
-        here, conversation = state["conversation"], state["asks"]
+        here = state.get("conversation", "")
+        conversation = state.get("asks", here)
         if state.get("cancelled"):  # a picture of this question could not be read; the page reports it
             return _marked(state, "cancelled")
         try:

@@ -50,8 +50,9 @@ PATHS = ("/v1/", *SHORT, "/health", "/metrics", "/openapi.json", phone_app.PATH,
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": errors.ErrorBody} for status in (400, 401, 403, 404, 405, 408, 413, 415, 429, 500, 502, 503, 504)
 }
+_EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "description": "Each event of the stream"}
 _STREAMED: dict[int | str, dict[str, Any]] = {
-    200: {"model": responses.Completion, "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    200: {"model": responses.Completion, "content": {"text/event-stream": {"schema": _EVENT}}}
 }
 
 _BODIES = (ChatRequest, Question, devices.Pairing)
