@@ -1,9 +1,9 @@
 """Continuous batching on the one thread that owns the model.
 
-In: requests, from any thread. Out: their events. Each step decodes one batch: the latest token of every running answer
-and a chunk of each prompt that is being read. Answers therefore continue while a long prompt is read, and new requests
-join at any step. Pictures are encoded on one separate thread, and each prompt is tokenised on its own thread. An
-exception in the work for one request fails only that request.
+In: requests, from any thread. Out: their events. Each step decodes the latest token of every running answer and a chunk
+of the prompts that are being read. Answers therefore continue while a long prompt is read, and new requests join at any
+step. Pictures are encoded on one separate thread, and each prompt is tokenised on its own thread. An exception in the
+work for one request fails only that request.
 This file does not know conversations beyond their key, nor who reads the events.
 """
 
