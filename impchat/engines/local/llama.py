@@ -129,7 +129,7 @@ def _short_runs(text: str) -> list[str]:
 
 
 def _kind(character: str) -> str:
-    """The class of a character in a pre-tokenizer's expressions: letters with their marks and digits, spaces, signs."""
+    """The class of a character in a pre-tokenizer's expressions: letter (or its mark), digit, space or sign."""
     if character.isspace():
         return "Z"
     kind = unicodedata.category(character)[0]
