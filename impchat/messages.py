@@ -1,8 +1,8 @@
-"""The words of the domain: plain values that may cross a thread, a process or a network.
+"""The data types of the domain: plain values that can cross threads, processes and networks.
 
-In: nothing. Out: frozen dataclasses for a conversation, its messages and pictures, for what is asked of an
-engine (`Prompt`, `Sampling`) and for what comes back (the events of an answer and their `Stats`).
-This file does not know where values are stored, which engine answers, or who looks at the result.
+In: nothing. Out: frozen dataclasses for a conversation, its messages and pictures, for the input of an engine
+(`Prompt`, `Sampling`) and for its output (the events of an answer and their `Stats`).
+This file does not know where values are stored, which engine answers, or how a result is shown.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from impchat import settings
 Role = Literal["user", "assistant"]
 
 State = Literal["done", "streaming", "stopped", "failed", "interrupted"]
-"""done: complete. streaming: a living writer adds to it. stopped: a person stopped it, the text so far is kept.
-failed: an error ended it, the text so far is kept. interrupted: its writer died (crash, power) before the end."""
+"""done: complete. streaming: a running process is writing it. stopped: a person stopped it; the text so far is kept.
+failed: an error ended it; the text so far is kept. interrupted: its process died before the end (crash, power cut)."""
 
 FinishReason = Literal["stop", "length", "stopped"]
-"""stop: the model ended its answer or a stop string came up. length: max_tokens or the context was reached.
-stopped: a person stopped it."""
+"""stop: the model ended its answer, or a stop string was found. length: max_tokens or the end of the context was
+reached. stopped: a person stopped it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A picture kept in the history: upright RGB, without metadata, at most `settings.IMAGE_STORED_SIDE` pixels."""
+    """A picture in the history: upright RGB without metadata, each side at most `settings.IMAGE_STORED_SIDE` pixels."""
 
-    sha256: str  # of the stored bytes; the picture's only name
+    sha256: str  # of the stored bytes; identifies the picture
     width: int  # pixels, as stored
     height: int
     mime: str  # "image/jpeg" or "image/png"
@@ -37,7 +37,7 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture on its way into a model: the stored bytes and their hash."""
+    """A picture as input of a model: the stored bytes and their hash."""
 
     sha256: str
     data: bytes = field(repr=False)
@@ -45,22 +45,22 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the next token is chosen. `temperature` 0 always takes the likeliest token."""
+    """How the next token is sampled. `temperature` 0 always takes the most likely token."""
 
     temperature: float = settings.TEMPERATURE
     top_k: int = settings.TOP_K  # 0: off
     top_p: float = settings.TOP_P  # 1.0: off
     min_p: float = settings.MIN_P  # 0.0: off
     repeat_penalty: float = settings.REPEAT_PENALTY  # 1.0: off
-    seed: int | None = None  # None: a new one each time
+    seed: int | None = None  # None: random
     max_tokens: int = settings.MAX_TOKENS
     stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One side's words in a prompt. An assistant turn that this model generated keeps its token ids, so that it
-    is never tokenised again and the KV cache always matches."""
+    """A question or an answer in a prompt. An answer that the model itself generated keeps its token ids in `tokens`,
+    so that it is not tokenised again and matches the KV cache."""
 
     role: Role
     text: str
@@ -70,14 +70,13 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What an engine is asked to read: the system text and the turns, oldest first.
+    """The input of an engine: the system text and the turns, oldest first.
 
-    The first turn is the user's. Where the last one is the assistant's, the answer goes on after its text. With
-    `open_turn` the user is still typing: its pictures are there, its text is not, and the prompt ends right behind the
-    last picture (prefill on attach).
-    `key` names the conversation, so that its next prompt finds the KV cache of its last one.
-    `begun` is how the answer begins, where another engine of the same model was cut off in it: the answer goes on
-    behind these token ids, and only what follows them is told."""
+    The first turn is the user's. If the last one is the assistant's, the answer continues its text. With `open_turn`
+    the user is still typing: the prompt has the turn's pictures but not its text, and ends right after the last picture
+    (prefill on attach). `key` names the conversation, so that its next prompt finds its KV cache.
+    `begun`: token ids of an answer that another engine of the same model could not finish. The answer continues after
+    them, and only the new text is reported."""
 
     system: str
     turns: tuple[Turn, ...]
@@ -87,14 +86,14 @@ class Prompt:
 
     @property
     def is_continued(self) -> bool:
-        """Whether the answer follows a text directly, so that a space at its beginning belongs to it."""
+        """Whether the answer directly continues a text, so that a space at its beginning is part of it."""
         last = self.turns[-1] if self.turns else Turn("user", "")
         return last.role == "assistant" and last.text[-1:] not in ("", " ")
 
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """The receipt of an answer or of a prefill. Token counts include the vision tokens of pictures."""
+    """Counts and times of an answer or a prefill. Token counts include the vision tokens of pictures."""
 
     prompt_tokens: int = 0  # the whole prompt
     cached_tokens: int = 0  # of these, found in the KV cache
@@ -148,10 +147,10 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A piece of the answer; whole characters only. The answer is the join of all pieces."""
+    """A piece of the answer, in whole characters. The answer is the concatenation of all pieces."""
 
     text: str
-    tokens: tuple[int, ...] = ()  # the ids it was made of, behind those of the last piece; empty where none are known
+    tokens: tuple[int, ...] = ()  # the ids since the last piece; empty if unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +159,12 @@ class Finished:
 
     finish_reason: FinishReason
     stats: Stats
-    tokens: tuple[int, ...] = ()  # the answer's token ids, without eos; empty where the engine has none to give
+    tokens: tuple[int, ...] = ()  # the answer's token ids, without eos; empty if unknown
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The last event of an answer that an error ended; the fields are those of `errors.ImpChatError`."""
+    """The last event of a prefill or an answer that an error ended, with the fields of `errors.ImpChatError`."""
 
     code: str
     values: Mapping[str, Any]
@@ -197,7 +196,7 @@ def event_from_dict(data: Mapping[str, Any]) -> Event:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One question or answer in a conversation's tree. `parent` None: the first of the conversation."""
+    """One question or answer in a conversation's tree. `parent` None: a first message of the conversation."""
 
     uuid: str
     conversation: str
@@ -211,13 +210,13 @@ class Message:
     model: str | None = None  # id of the bundle that generated it
     tokens: tuple[int, ...] | None = None  # its token ids in that model
     stats: Stats | None = None
-    dropped_turns: int = 0  # turns the model could no longer read when it answered
+    dropped_turns: int = 0  # turns left out of the prompt of this answer
     error: Failed | None = None  # why it failed
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A conversation without its messages. `leaf` is the message at which the shown branch ends."""
+    """A conversation without its messages. `leaf`: the last message of the branch that is shown."""
 
     uuid: str
     owner: str

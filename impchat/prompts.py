@@ -1,8 +1,8 @@
-"""Chat templates: a `Prompt` -> pieces of token ids and pictures, and what is left out when it is too long.
+"""Chat templates: a `Prompt` -> pieces of token ids and pictures, truncated to fit the context.
 
-In: a prompt, a template (one of ours by name, or another model's own), and a way to turn text into token ids. Out:
-pieces in reading order. A prompt only grows: the pieces of a conversation's next turn begin with exactly those of this
-one, then the answer's own ids, then eos, so that an engine never reads anything twice.
+In: a prompt, a template (the name of a built-in one, or another model's own), and a tokenizer. Out: pieces in reading
+order. Prompts only grow: the pieces of a conversation's next turn begin with exactly the pieces of this one, then the
+answer's own ids, then eos, so an engine never reads anything twice.
 This file does not know any model, nor where a prompt comes from.
 """
 
@@ -33,29 +33,29 @@ Piece = Tokens | Picture
 
 
 class Tokenize(Protocol):
-    """Text -> token ids, without bos or eos. Only with `special` do markers such as <|im_start|> become one token:
-    what a person typed is always plain text, so nobody can type their way out of their turn.
-    The phi2 template has no markers and never passes `special`."""
+    """Text -> token ids, without bos or eos. Markers such as <|im_start|> become one token only with `special`. User
+    text is always tokenised without it, so that typed markers cannot end a turn. The phi2 template has no markers and
+    never passes `special`."""
 
     def __call__(self, text: str, special: bool = ..., /) -> Sequence[int]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """The fixed strings of a chat template, in the order in which a prompt has them."""
+    """The fixed strings of a chat template, in the order of a prompt."""
 
     system: str  # before the system text
     first: str  # between the system text and the first question
     later: str  # between the eos of an answer and the next question
-    answer: str  # behind a question
+    answer: str  # after a question
     lead: str  # before the text of an answer whose token ids are not known
-    markers: tuple[str, ...] = ()  # special tokens in these strings; what stands between them joins what is typed
-    # What only other models' own templates say (`models.turns`)
-    alone: str | None = None  # before the first question where there is no system text; None: `later`, stripped
-    ends: bool = True  # eos stands behind each answer
-    picture_end: str = "\n"  # behind each picture; pictures go first in the turn that carries them
-    before: tuple[int, ...] = ()  # token ids in front of each picture's embeddings
-    after: tuple[int, ...] = ()
+    markers: tuple[str, ...] = ()  # special tokens in these strings; the text between them is ordinary text
+    # Used only by other models' own templates (`models.turns`)
+    alone: str | None = None  # before the first question if there is no system text; None: `later`, left-stripped
+    ends: bool = True  # eos follows each answer
+    picture_end: str = "\n"  # after each picture; pictures come first in their turn
+    before: tuple[int, ...] = ()  # token ids before each picture's embeddings
+    after: tuple[int, ...] = ()  # token ids after them
 
 
 _QWEN_MARKERS = ("<|im_start|>", "<|im_end|>")
@@ -73,18 +73,18 @@ TEMPLATES = {
     "phi3": Template(
         "<|system|>\n", "<|end|>\n<|user|>\n", "\n<|user|>\n", "<|end|>\n<|assistant|>\n", "", _PHI3_MARKERS
     ),
-    # Phi-3's for a tokenizer whose markers swallow the line breaks behind them
+    # phi3 for a tokenizer whose markers swallow the line breaks after them
     "phi3-tight": Template("<|system|>", "<|end|><|user|>", "<|user|>", "<|end|><|assistant|>", "", _PHI3_MARKERS),
 }
 
 
 def in_nfc(tokenize: Tokenize) -> Tokenize:
-    """`tokenize` of a model whose own tokenizer brings text to Unicode's form NFC first."""
+    """`tokenize` with text normalised to Unicode NFC first, for models whose own tokenizer does that."""
     return lambda text, special=False, /: tokenize(unicodedata.normalize("NFC", text), special)
 
 
 def check(prompt: Prompt) -> None:
-    """Raises EngineError "prompt.no_question" where the first turn, or one that is open, is not the user's."""
+    """Raises EngineError "prompt.no_question" if the first turn, or an open last turn, is not the user's."""
     if not prompt.turns or prompt.turns[0].role != "user" or (prompt.open_turn and prompt.turns[-1].role != "user"):
         raise EngineError("prompt.no_question")
 
@@ -92,9 +92,9 @@ def check(prompt: Prompt) -> None:
 def render(
     prompt: Prompt, template: str | Template, tokenize: Tokenize, eos: int, bos: int | None = None
 ) -> list[Piece]:
-    """`prompt` in reading order. An answer with `tokens` is those ids, one without is tokenised anew; a question that
-    was never answered counts as answered by nothing. Where the last turn is an answer, it has no end yet. `bos`: the id
-    that begins a prompt, where the model wants one.
+    """The pieces of `prompt` in reading order. An answer with `tokens` uses those ids; one without is tokenised. A
+    question that was never answered gets an empty answer. If the last turn is an answer, it is left open, without eos.
+    `bos`: the id that begins a prompt, if the model wants one.
 
     Raises EngineError "prompt.no_question" as `check`."""
     rounds = _rounds(prompt)
@@ -117,19 +117,19 @@ def fit(
     picture_tokens: int,
     context_tokens: int,
 ) -> tuple[Prompt, Dropped | None]:
-    """`prompt` without its oldest turns where it would outgrow the context, and what was left out.
+    """`prompt` without its oldest turns if it exceeds the context, and what was dropped (None: nothing).
 
-    The conversation is replayed from its first question: whenever a question and room for its answer did not fit, the
-    oldest turns were dropped until `settings.CONTEXT_DROP` of the context was free. So nothing need be remembered,
-    and between two drops the prompt only grows. The system text always stays, and so does the latest picture: where
-    its turn is dropped, it goes into the first question that is kept. Text too long for any context is not tokenised.
-    Raises EngineError "prompt.no_question" as `render`, and "prompt.too_long" where the last question alone leaves
-    fewer than `settings.ANSWER_LEAST_TOKENS` for its answer."""
+    Replays the conversation from its first question: each time a question and room for its answer did not fit, the
+    oldest turns were dropped until `settings.CONTEXT_DROP` of the context was free. So no state is needed, and between
+    two drops the prompt only grows. The system text and the latest picture always stay; if the picture's turn is
+    dropped, it moves to the first question kept. Text too long for any context is not tokenised.
+    Raises EngineError "prompt.no_question" as `render`, and "prompt.too_long" if the last question alone leaves fewer
+    than `settings.ANSWER_LEAST_TOKENS` for its answer."""
     rounds = _rounds(prompt)
     most_chars = context_tokens * settings.TOKEN_CHARS
 
     def counted(text: str, special: bool = False, /) -> Sequence[int]:
-        """As `tokenize`; of text that cannot fit only the least count of tokens is right."""
+        """As `tokenize`, but text that cannot fit yields as many zeros as it has tokens at least."""
         return tokenize(text, special) if len(text) <= most_chars else (0,) * (len(text) // settings.TOKEN_CHARS)
 
     writer = _Writer(_known(template), counted, eos)
@@ -147,11 +147,11 @@ def fit(
         return size(writer.first(prompt.system, rounds[start].showing(kept))) + (bos is not None)
 
     def window(start: int, last: int, kept: tuple[Picture, ...]) -> int:
-        """Tokens of the prompt that begins with question `start`, `kept` in it, and asks question `last`."""
+        """Tokens of the prompt from question `start`, with `kept` added to it, to question `last`."""
         asking = first(start, kept) - asked[start] + before[last] - before[start] + asked[last]
         return asking + (begun if last == len(rounds) - 1 else 0)
 
-    room = context_tokens - min(settings.MAX_TOKENS, context_tokens // 4)  # for a prompt, beside its answer
+    room = context_tokens - min(settings.MAX_TOKENS, context_tokens // 4)  # for the prompt; the rest is for the answer
     target = room - int(settings.CONTEXT_DROP * context_tokens)
     start = 0
     kept: tuple[Picture, ...] = ()
@@ -173,9 +173,9 @@ def fit(
 
 
 def conversation_of(prompt: Prompt) -> str:
-    """The name of the prompt's conversation: its key, else what all prompts of the conversation have in common: the
-    system text, and the picture of the first turn or, where it has none, its text. Not both: a picture that is read
-    ahead has no text yet. Two conversations that begin alike share a name."""
+    """A stable name for the prompt's conversation: its key, or else a hash of what all prompts of the conversation
+    share: the system text, and the first picture of the first turn or, without one, its text. Not both, because a
+    prefilled picture has no text yet. Two conversations that begin alike share a name."""
     if prompt.key:
         return prompt.key
     first = prompt.turns[0] if prompt.turns else Turn("user", "")
@@ -189,7 +189,7 @@ def _known(template: str | Template) -> Template:
 
 @dataclass(frozen=True, slots=True)
 class _Round:
-    """A question and what was answered, of the last one as far as the answer has begun."""
+    """A question and its answer. The answer of the last round may be missing or incomplete."""
 
     at: int  # index of the question in the prompt's turns
     question: Turn
@@ -197,7 +197,7 @@ class _Round:
     open: bool = False  # the question's text is still being typed
 
     def showing(self, pictures: tuple[Picture, ...]) -> _Round:
-        """This round with `pictures` before those of its question."""
+        """This round with `pictures` before the question's own."""
         return replace(self, question=replace(self.question, pictures=pictures + self.question.pictures))
 
 
@@ -213,14 +213,14 @@ def _rounds(prompt: Prompt) -> list[_Round]:
 
 
 def _latest_picture(rounds: Sequence[_Round], start: int, last: int) -> tuple[Picture, ...]:
-    """The latest picture before question `start`, where none of the questions from there to `last` has one."""
+    """The latest picture before question `start`; empty if a question from `start` to `last` has a picture."""
     if any(r.question.pictures for r in rounds[start : last + 1]):
         return ()
     return next((r.question.pictures[-1:] for r in reversed(rounds[:start]) if r.question.pictures), ())
 
 
 class _Writer:
-    """Writes the parts of a prompt, each on its own: a part's pieces depend on nothing before it."""
+    """Renders the parts of a prompt independently: the pieces of a part do not depend on earlier parts."""
 
     def __init__(self, template: Template, tokenize: Tokenize, eos: int) -> None:
         self._template = template
@@ -230,14 +230,14 @@ class _Writer:
         self._marker = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
 
     def first(self, system: str, this: _Round) -> list[Piece]:
-        """From the system text to where the first answer begins."""
+        """From the system text to the beginning of the first answer."""
         t = self._template
         if not system:
             return self._asked(self._fixed(t.later.lstrip() if t.alone is None else t.alone), this)
         return self._asked([*self._fixed(t.system), (system, False), *self._fixed(t.first)], this)
 
     def question(self, this: _Round) -> list[Piece]:
-        """From behind the eos of an answer to where the next one begins."""
+        """From after the eos of an answer to the beginning of the next one."""
         return self._asked(self._fixed(self._template.later), this)
 
     def answer(self, this: _Round) -> list[Piece]:
@@ -245,7 +245,7 @@ class _Writer:
         return [*self._said(this.answer), *([Tokens((self._eos,))] if self._template.ends else [])]
 
     def begun(self, this: _Round) -> list[Piece]:
-        """The beginning of an answer that goes on. A space at its end is left out: it belongs to the next word."""
+        """The part so far of an answer to be continued, without spaces at its end: these belong to the next word."""
         return self._said(this.answer and replace(this.answer, text=this.answer.text.rstrip(" ")))
 
     def _said(self, answer: Turn | None) -> list[Piece]:
@@ -258,8 +258,8 @@ class _Writer:
         return [Tokens(ids)] if ids else []
 
     def _asked(self, head: list[tuple[str, bool]], this: _Round) -> list[Piece]:
-        """The question of `this`, with `head` before it. One that is open ends right behind its last picture, or, if
-        it has none, without the space that belongs to its first word."""
+        """The question of `this`, after `head`. An open question ends right after its last picture or, if it has none,
+        before the space that belongs to its first word."""
         t = self._template
         parts: list[tuple[str, bool] | Picture | Tokens] = [*head]
         for picture in this.question.pictures:
@@ -273,14 +273,14 @@ class _Writer:
         return self._pieces(parts)
 
     def _fixed(self, text: str) -> list[tuple[str, bool]]:
-        """A string of the template in its parts; each says whether it is a marker."""
+        """A string of the template, split at its markers: (part, whether it is a marker)."""
         if not self._template.markers:
             return [(text, False)]
         cut = (part for part in self._marker.split(text) if part)
         return [(part, self._marker.fullmatch(part) is not None) for part in cut]
 
     def _pieces(self, parts: Iterable[tuple[str, bool] | Picture | Tokens]) -> list[Piece]:
-        """Neighbouring text of one kind is tokenised in one go, as it was when the model was trained."""
+        """Tokenise `parts`. Adjacent text of one kind is tokenised together, as in the model's training."""
         pieces: list[Piece] = []
         text, special = "", False
 

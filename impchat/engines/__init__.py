@@ -1,7 +1,7 @@
-"""What an engine is: prompts go in, events come out.
+"""The interface of an engine: prompts in, events out.
 
-In: a `Prompt` and a `Sampling`. Out: a `Handle` whose events are read by one reader (`impchat.answer` is it).
-This file does not know any engine; `local`, `remote`, `torch` and `process` each hold one.
+In: a `Prompt` and a `Sampling`. Out: a `Handle`, whose events have one reader (`impchat.answer`).
+This file does not know any implementation.
 """
 
 from __future__ import annotations
@@ -17,27 +17,28 @@ from impchat.messages import Event, Prompt, Sampling
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What a front end may say about the engine in use."""
+    """What a front end may show about the engine in use."""
 
     engine: str  # "local", "remote", ...
     model: str  # bundle id or remote model name
-    context_tokens: int  # most prompt + answer tokens of one conversation; 0 where unknown
-    vision: bool  # takes pictures
-    image_tokens: int  # context tokens that one picture takes; 0 where unknown
-    sampling: Sampling  # what the model's manifest recommends
-    server: str = ""  # who answers; "": this machine
+    context_tokens: int  # maximum of prompt + answer tokens of one conversation; 0: unknown
+    vision: bool  # whether it accepts pictures
+    image_tokens: int  # context tokens that one picture takes; 0: unknown
+    sampling: Sampling  # the values recommended for the model
+    server: str = ""  # name of the server that answers; "": this machine
 
 
 class Handle(Protocol):
     """A running prefill or answer."""
 
     def events(self) -> Iterator[Event]:
-        """The events as they happen; blocks between them. A prefill ends with Ready, an answer with Finished,
-        either with Failed. A stopped prefill ends with Finished("stopped"). To be read once, by one thread."""
+        """Yield the events as they happen; blocks between them. A prefill ends with Ready, an answer with Finished,
+        either of them with Failed on error. A stopped prefill ends with Finished("stopped"). Read it once, from one
+        thread."""
         ...
 
     def stop(self) -> None:
-        """End it within 100 ms, also in the middle of a prefill. May be called from any thread, more than once."""
+        """End it within 100 ms, even during a prefill. May be called from any thread, and more than once."""
         ...
 
 
@@ -52,11 +53,11 @@ class Engine(Protocol):
         ...
 
     def start(self, prompt: Prompt, sampling: Sampling) -> Handle:
-        """Answer `prompt`. Bad input (no turn, an unusable picture) comes back as a Failed event."""
+        """Answer `prompt`. Invalid input (no turn, an unusable picture) is reported as a Failed event."""
         ...
 
     def close(self) -> None:
-        """Stop everything that runs and free the model. Running handles end with Finished("stopped")."""
+        """Stop all requests and free the model. Running handles end with Finished("stopped")."""
         ...
 
 
@@ -64,5 +65,5 @@ def check_sampling(sampling: Sampling) -> None:
     """Raises SettingsError "option.out_of_range" for the first value outside `settings.SAMPLING_RANGES`."""
     for name, (low, high) in settings.SAMPLING_RANGES.items():
         value = getattr(sampling, name)
-        if value is not None and not low <= value <= high:  # a NaN lies in no range
+        if value is not None and not low <= value <= high:  # NaN is in no range
             raise SettingsError("option.out_of_range", option=name, value=value, low=low, high=high)

@@ -1,7 +1,7 @@
-"""Token bytes -> text that may be shown at once.
+"""Streaming detokenizer: token bytes -> text that can be shown at once.
 
-In: the bytes of each token as it comes. Out: whole characters, without the space that begins an answer, and never a
-part of a stop string. This file does not know the tokenizer or the engine.
+In: the bytes of each token. Out: whole characters, without the spaces that begin an answer and without any part of a
+stop string. This file does not know the tokenizer or the engine.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 
 class Detokenizer:
-    """The text of one answer in the making.
+    """The text of one growing answer.
 
     >>> words = Words(stop=["STOP"])
     >>> words.add(b" Gr\\xc3"), words.add(b"\\xbcn, S"), words.add(b"T"), words.add(b"AR")
@@ -21,17 +21,17 @@ class Detokenizer:
     """
 
     def __init__(self, stop: Sequence[str] = (), begun: bool = False) -> None:
-        """`begun`: there is text before it already, and a space that comes first belongs between the two."""
+        """`begun`: the answer continues a text, so a space at its beginning is kept."""
         self._stop = tuple(s for s in stop if s)
-        # A byte that belongs to no character becomes U+FFFD; the bytes of a half one wait for the rest.
+        # An invalid byte becomes U+FFFD; the first bytes of a character are held back until the rest arrive.
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._held = ""  # may be the beginning of a stop string
+        self._held = ""  # text that may be the beginning of a stop string
         self._begun = begun
-        self.stopped = False  # a stop string came up: the answer ends before it
-        self.size_bytes = 0  # of the text given out, with the spaces that were taken off the beginning
+        self.stopped = False  # a stop string was found; the answer ends before it
+        self.size_bytes = 0  # of the returned text, including the leading spaces that were removed
 
     def add(self, piece: bytes) -> str:
-        """The text that `piece` completes. Nothing once `stopped`."""
+        """The text that `piece` completes; empty once `stopped`."""
         if self.stopped:
             return ""
         self._held += self._decoder.decode(piece)
@@ -42,11 +42,11 @@ class Detokenizer:
         return self._give(len(self._held) - self._beginning_of_stop())
 
     def end(self) -> str:
-        """What was held back, when nothing follows. Half a character at the end is left out."""
+        """The text held back so far, for when no token follows. An incomplete character at the end is dropped."""
         return "" if self.stopped else self._give(len(self._held))
 
     def _beginning_of_stop(self) -> int:
-        """How many characters at the end of the held text may be the beginning of a stop string."""
+        """The number of characters at the end of the held text that may begin a stop string."""
         longest = max((len(s) for s in self._stop), default=1) - 1
         for size in range(min(longest, len(self._held)), 0, -1):
             if any(s.startswith(self._held[-size:]) for s in self._stop):

@@ -1,1 +1,1 @@
-"""The engine on this machine: llama.cpp, onnxruntime and the scheduler over them."""
+"""The engine on this machine: llama.cpp, onnxruntime and the scheduler."""

@@ -1,7 +1,8 @@
-"""What computes below the scheduler: a model and its vocabulary, the KV cache, a sampler, eyes.
+"""The interfaces that the scheduler runs on: model, KV cache, sampler and vision encoder.
 
-In: token ids and embeddings, position by position. Out: the KV cache that they fill, and next tokens.
-`llama` has these for GGUF files, `torch` for checkpoints; `vision` has eyes for ONNX. This file knows none of them.
+In: token ids and embeddings, position by position. Out: a filled KV cache, and next tokens.
+`llama` implements these for GGUF files, `models.convert.torch_engine` for checkpoints; `vision` and `mtmd` hold vision
+encoders. This file knows no implementation.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ class Row:
     sequence: int
     position: int
     token: int = 0  # not used with embeddings
-    logits: bool = False  # the next token is going to be sampled from this row
+    logits: bool = False  # compute logits: the next token is sampled from this row
 
 
 class Outcome(Enum):
-    """How a decode ended. Where it is not DONE, the rows' positions must be removed from their sequences."""
+    """How a decode ended. Unless it is DONE, the caller must remove the rows' positions from their sequences."""
 
     DONE = "done"
     ABORTED = "aborted"
@@ -37,29 +38,29 @@ class Outcome(Enum):
 
 
 class Context(Protocol):
-    """The KV cache of several sequences, and the decoding into it. Belongs to one thread; `abort` may come from any."""
+    """The KV cache of several sequences, and decoding into it. Use it on one thread; only `abort` is thread-safe."""
 
     batch_tokens: int  # most rows of one decode
 
     def decode(self, rows: Sequence[Row], embeddings: NDArray[numpy.float32] | None = None) -> Outcome:
-        """Read `rows` (1 to `batch_tokens`) into the KV cache: their tokens, or `embeddings` (float32, rows x hidden).
-        Per sequence, positions follow each other and what is there already."""
+        """Decode 1 to `batch_tokens` `rows` into the KV cache: their tokens, or `embeddings`, float32 (rows, hidden).
+        Within a sequence, positions must be consecutive and continue what the cache holds."""
         ...
 
     def abort(self) -> None:
-        """End the decode that runs, and any later one until `rearm`."""
+        """Abort the running decode, and any later one until `rearm`."""
         ...
 
     def rearm(self) -> None:
-        """Let decodes run again."""
+        """Allow decodes again."""
         ...
 
     def remove(self, sequence: int, start: int) -> None:
-        """Forget the positions of `sequence` from `start` on."""
+        """Remove the positions of `sequence` from `start` on."""
         ...
 
     def share(self, source: int, target: int, end: int) -> None:
-        """Let `target`, which is empty, begin with the first `end` positions of `source`."""
+        """Make the first `end` positions of `source` the content of `target`, which must be empty."""
         ...
 
     def free(self) -> None: ...
@@ -69,11 +70,11 @@ class Sampler(Protocol):
     """Chooses the next tokens of one answer."""
 
     def pick(self, context: Context, row: int) -> int:
-        """The next token after row number `row` of the last decode, one with `logits`."""
+        """Sample the token after row `row` of the last decode. That row must have `logits`."""
         ...
 
     def accept(self, token: int) -> None:
-        """Count `token`, which was chosen elsewhere, among those picked."""
+        """Treat `token`, which was sampled elsewhere, as if it had been picked here."""
         ...
 
     def free(self) -> None: ...
@@ -86,11 +87,11 @@ class Model(Protocol):
     bos: int
 
     def tokenize(self, text: str, special: bool = False, /) -> list[int]:
-        """Token ids of `text`, without bos or eos; with `special`, markers in it become one token each."""
+        """Token ids of `text`, without bos or eos. With `special`, markers in `text` become one token each."""
         ...
 
     def piece(self, token: int) -> bytes:
-        """The bytes of `token`, often a part of a character only; none for a special token."""
+        """The bytes of `token`, possibly only part of a character; empty for a special token."""
         ...
 
     def sampler(self, sampling: Sampling, seed: int) -> Sampler: ...
@@ -99,23 +100,23 @@ class Model(Protocol):
 
 
 class Vision(Protocol):
-    """Pictures -> embeddings. All methods may be called from any thread."""
+    """A vision encoder: pictures -> embeddings. All methods may be called from any thread."""
 
     hidden: int
 
     def cached(self, sha256: str) -> NDArray[numpy.float32] | None:
-        """The embeddings of the picture with this hash, where it was encoded lately."""
+        """The cached embeddings of the picture with this hash, or None."""
         ...
 
     def encode(self, picture: Picture) -> NDArray[numpy.float32]:
-        """float32 (tokens, hidden), not to be written to. Raises ImageError for bytes that are no picture,
-        EngineError "engine.vision_failed"."""
+        """The embeddings of `picture`, float32 (tokens, hidden), read-only. Raises ImageError for bytes that are not a
+        picture, EngineError "engine.vision_failed"."""
         ...
 
     def close(self) -> None:
-        """End the picture that is being encoded, and fail every later one."""
+        """Abort the encoding that runs, and fail every later one."""
         ...
 
     def free(self) -> None:
-        """Give the memory back, after `close` and when nobody encodes any more; the model must still be there."""
+        """Free the memory. Call it after `close`, when no encoding runs, and before the model is freed."""
         ...

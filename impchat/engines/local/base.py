@@ -1,6 +1,6 @@
-"""What the engines on this machine share: an Engine over a scheduler.
+"""The base class of engines on this machine: an `Engine` on top of a scheduler.
 
-In: what is said of the engine, and a scheduler. Out: the methods of an `Engine`.
+In: an `EngineInfo` and a scheduler. Out: the methods of an `Engine`.
 This file does not know models.
 """
 
@@ -20,12 +20,12 @@ _MOST_SLOTS = 64  # llama.cpp's own limit on sequences is not lower in any versi
 
 
 class ScheduledEngine:
-    """An engine that nobody holds any more closes itself."""
+    """An Engine on top of a scheduler. It closes itself when it is garbage-collected."""
 
     def __init__(self, info: EngineInfo, scheduler: Scheduler) -> None:
         self._info = info
         self._scheduler = scheduler
-        # The interpreter must not end while the model works; and an engine that is dropped must not run on.
+        # The interpreter must not exit while the model runs, and an engine without references must not keep running.
         atexit.register(self._scheduler.close)
         weakref.finalize(self, _drop, self._scheduler).atexit = False
 
@@ -35,26 +35,27 @@ class ScheduledEngine:
 
     @property
     def broken(self) -> bool:
-        """Whether a fault of ours has ended it: every request fails now, only a new engine helps."""
+        """Whether a bug in ImpChat or a library has ended it. Every request then fails; open a new engine."""
         return self._scheduler.broken
 
     def prefill(self, prompt: Prompt) -> LocalHandle:
-        """Read `prompt` into the KV cache and generate nothing. What another prompt is just reading is shared."""
+        """Read `prompt` into the KV cache and generate nothing. A beginning that another request is reading is shared,
+        not read twice."""
         return self._scheduler.submit(Request(prompt, None))
 
     def start(self, prompt: Prompt, sampling: Sampling) -> LocalHandle:
-        """Answer `prompt`. Where its beginning is just being read, by a prefill or for someone else, it waits and goes
-        on from there."""
+        """Answer `prompt`. If another request is reading the same beginning, this one waits and continues from
+        there."""
         return self._scheduler.submit(Request(prompt, sampling))
 
     def close(self) -> None:
-        """Stop everything that runs and free the model. May be called more than once."""
+        """Stop all requests and free the model. May be called more than once."""
         self._scheduler.close()
         atexit.unregister(self._scheduler.close)
 
 
 def check_sizes(slots: int, context_tokens: int, threads: int) -> None:
-    """Raises SettingsError "option.out_of_range" for the first that no engine can take."""
+    """Raises SettingsError "option.out_of_range" for the first value that is out of range."""
     for name, value, low, high in (
         ("slots", slots, 1, _MOST_SLOTS),
         ("context_tokens", context_tokens, 4 * settings.ANSWER_LEAST_TOKENS, 2**20),

@@ -1,7 +1,7 @@
-"""A bundle on this machine: llama.cpp and onnxruntime, several conversations at once, nothing read twice.
+"""The engine of a bundle on this machine: llama.cpp and onnxruntime, several conversations at once.
 
-In: a bundle; prompts, from any thread. Out: their events. This file loads the model and checks what it is asked to
-load; `scheduler` does the work.
+In: a bundle; prompts, from any thread. Out: their events. This file checks the options and loads the model;
+`scheduler` runs it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from impchat.errors import ImpChatError, ModelError
 
 
 def threads_for(bundle: Bundle) -> int:
-    """How many threads a LocalEngine of `bundle` takes: all that it may use, one for a model too small for more."""
+    """The default number of threads for a LocalEngine of `bundle`: one per available processor, or 1 for a model below
+    `settings.SMALL_MODEL_BYTES`."""
     return default_threads() if bundle.size_bytes >= settings.SMALL_MODEL_BYTES else 1
 
 
 class LocalEngine(ScheduledEngine):
-    """The Engine of a bundle. Takes `slots` conversations at a time, others wait; each keeps its KV cache until its
-    slot is needed for another one."""
+    """The Engine of a bundle. Runs up to `slots` requests at a time; others wait. A conversation's KV cache is kept
+    until its slot is needed for another conversation."""
 
     def __init__(
         self,
@@ -35,11 +36,11 @@ class LocalEngine(ScheduledEngine):
         threads: int | None = None,
         packed: bool = True,
     ) -> None:
-        """`context_tokens`: of each conversation; None: the bundle's. `threads`: None: as many as processors, one for
-        a model below `settings.SMALL_MODEL_BYTES`. `packed`: see `OnnxVision`.
+        """Load the model. `context_tokens`: per conversation; None takes the bundle's value. `threads`: None takes
+        `threads_for(bundle)`. `packed`: see `OnnxVision`.
 
-        Loads the model. Raises ModelError "model.load_failed" or "model.parts_disagree", EngineError
-        "engine.out_of_memory", "engine.not_installed" or "engine.no_mtmd", SettingsError "option.out_of_range"."""
+        Raises ModelError "model.load_failed" or "model.parts_disagree", EngineError "engine.out_of_memory",
+        "engine.not_installed" or "engine.no_mtmd", SettingsError "option.out_of_range"."""
         context_tokens = bundle.context_tokens if context_tokens is None else context_tokens
         if threads is None:
             threads = threads_for(bundle)
@@ -65,9 +66,9 @@ def _load(bundle: Bundle, slots: int, context_tokens: int, threads: int, packed:
 
 
 def open_eyes(bundle: Bundle, model: Model, threads: int, packed: bool = True) -> Vision:
-    """What looks at the pictures for `bundle`, whose language model is `model`. Raises as LocalEngine."""
+    """The vision encoder of `bundle`, whose language model is `model`. Raises as LocalEngine."""
     if bundle.mmproj is None:
         return OnnxVision(bundle, threads, packed)
-    from impchat.engines.local.mtmd import MtmdVision  # no phone has it
+    from impchat.engines.local.mtmd import MtmdVision  # not available on phones
 
     return MtmdVision(bundle, model, threads)

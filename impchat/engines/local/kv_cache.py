@@ -1,7 +1,7 @@
-"""What the KV cache holds: which conversation is in which slot, and how much of a new prompt is there already.
+"""Bookkeeping of the KV cache: which conversation each slot holds, and how much of a new prompt is cached.
 
-In: prompts as cells, one for each position of the cache. Out: a slot whose cache begins as the prompt does, kept up to
-the first difference. This file does not know how anything is decoded, nor who asks.
+In: prompts as cells, one per cache position. Out: a slot that holds the longest cached beginning of the prompt and
+nothing else. This file does not know how cells are decoded.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from impchat.messages import Picture
 from impchat.prompts import Piece
 
 Cell = int | tuple[str, int]
-"""What a position of the cache was read from: a token id, or the n-th embedding of a picture, named by its hash."""
+"""The input at one position of the cache: a token id, or (sha256, n) for the n-th embedding of a picture."""
 
 
 class Memory(Protocol):
-    """What is asked of the thing that holds the cache itself (`llama.Context`)."""
+    """The operations that `Slots` needs from the cache itself (`backend.Context`)."""
 
     def remove(self, sequence: int, start: int) -> None: ...
 
@@ -26,7 +26,7 @@ class Memory(Protocol):
 
 
 def cells(pieces: Iterable[Piece], picture_tokens: int) -> list[Cell]:
-    """The cells of a rendered prompt; each picture fills `picture_tokens` of them."""
+    """The cells of a rendered prompt. Each picture takes `picture_tokens` cells."""
     row: list[Cell] = []
     for piece in pieces:
         if isinstance(piece, Picture):
@@ -37,24 +37,24 @@ def cells(pieces: Iterable[Piece], picture_tokens: int) -> list[Cell]:
 
 
 def common(a: Sequence[Cell], b: Sequence[Cell]) -> int:
-    """How many cells from the first on are equal."""
+    """The length of the common prefix."""
     shorter = min(len(a), len(b))
     return next((n for n in range(shorter) if a[n] != b[n]), shorter)
 
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """A sequence of the KV cache. `cells` says what it holds, always exactly."""
+    """One sequence of the KV cache. `cells` always matches its content exactly."""
 
     sequence: int
     cells: list[Cell] = field(default_factory=list)
-    key: str = ""  # of the prompt that was read last
-    busy: bool = False  # a prompt is being read or answered in it
-    used: int = 0  # when it was taken last; larger is later
+    key: str = ""  # of the latest prompt
+    busy: bool = False  # a request is using it
+    used: int = 0  # time of the latest use; larger is later
 
 
 class Slots:
-    """The slots of one cache. Belongs to the thread that decodes."""
+    """The slots of one cache. Use it only on the thread that decodes."""
 
     def __init__(self, memory: Memory, count: int) -> None:
         self._memory = memory
@@ -62,19 +62,19 @@ class Slots:
         self._clock = 0
 
     def holds(self, prompt: Sequence[Cell]) -> bool:
-        """Whether some slot begins with the whole of `prompt`; asking counts as a use of it."""
+        """Whether some slot begins with all of `prompt`. If so, that slot counts as used."""
         slot = next((s for s in self._slots if common(s.cells, prompt) == len(prompt)), None)
         if slot is not None:
             self._use(slot)
         return slot is not None
 
     def take(self, key: str, prompt: Sequence[Cell]) -> Slot | None:
-        """A free slot for `prompt`, busy from now on, holding as much of its beginning as there is anywhere in the
-        cache and nothing else; None where all slots are busy.
+        """Take a free slot for `prompt` and mark it busy; None if all slots are busy. The slot then holds the longest
+        beginning of `prompt` found in any slot, and nothing else.
 
-        The conversation's own slot comes first, then an empty one, then one whose whole content is the beginning of
-        the prompt (nothing is lost), then the one that was not used for longest. A beginning that another slot holds
-        is shared, not read again: a second conversation about a picture starts where the first one stands."""
+        Order of preference: the conversation's own slot, an empty one, one whose whole content is a beginning of the
+        prompt (nothing is lost), the least recently used one. A longer beginning in another slot is shared, not read
+        again, so a second conversation about a picture reuses the first one's cache."""
         free = [slot for slot in self._slots if not slot.busy]
         if not free:
             return None
@@ -102,7 +102,7 @@ class Slots:
         slot.used = self._clock
 
     def cut(self, slot: Slot, length: int) -> None:
-        """Keep the first `length` cells of `slot`."""
+        """Keep only the first `length` cells of `slot`."""
         if length < len(slot.cells):
             self._memory.remove(slot.sequence, length)
             del slot.cells[length:]

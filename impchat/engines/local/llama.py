@@ -1,9 +1,9 @@
-"""The low-level binding of llama.cpp: the only module that touches it, and where its versions differ.
+"""Low-level binding of llama.cpp's language models, and the place where its versions differ.
 
 In: a GGUF file, token ids, embeddings. Out: a loaded `Model`, a `Context` that keeps the KV cache of several
-sequences and decodes one batch at a time, and `Sampler`s. Uses only what llama-cpp-python 0.3.36 (desktops) and
-0.3.32 (phones) both have; a test holds that. This file does not know prompts, conversations or threads: a Context and
-its samplers belong to one thread, only `Context.abort` may come from another.
+sequences and decodes one batch at a time, and `Sampler`s. Uses only what both llama-cpp-python 0.3.36 (desktops) and
+0.3.32 (phones) provide; a test checks that. This file does not know prompts or conversations. Use a Context and its
+samplers on one thread; only `Context.abort` may be called from others.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LOG_ERROR = 4  # ggml_log_level
-_LONGEST_RUN = 1000  # characters of one kind that are tokenised together; see _short_runs
+_LONGEST_RUN = 1000  # characters of one class that are tokenised together; see _short_runs
 
 _lock = threading.Lock()
 _binding: Any = None
-_log_callback: Any = None  # llama.cpp holds its address for as long as the process lives
-_errors: deque[str] = deque(maxlen=4)  # what llama.cpp said last
+_log_callback: Any = None  # kept alive: llama.cpp holds its address until the process ends
+_errors: deque[str] = deque(maxlen=4)  # the latest error messages of llama.cpp
 
 
 def binding() -> Any:
-    """The module llama_cpp.llama_cpp, its backend started once and its log silenced.
+    """The module llama_cpp.llama_cpp, with its backend initialised once and its log silenced.
 
-    Raises EngineError "engine.not_installed" where the package or its library cannot be loaded."""
+    Raises EngineError "engine.not_installed" if the package or its library cannot be loaded."""
     global _binding
     with _lock:
         if _binding is None:
@@ -58,7 +58,7 @@ def binding() -> Any:
 
 
 def _close_its_files() -> None:
-    """The package opens /dev/null twice and leaves it open, which Python tells where warnings are shown."""
+    """Close the two handles of /dev/null that the package leaves open, which would cause a ResourceWarning."""
     from llama_cpp import _utils
 
     _utils.outnull_file.close()
@@ -66,7 +66,7 @@ def _close_its_files() -> None:
 
 
 def _silence(module: Any) -> None:
-    """Keep llama.cpp from printing; its errors are remembered for the sentence of ours."""
+    """Keep llama.cpp from printing; remember its errors for our own error messages."""
     global _log_callback
 
     def note(level: int, text: bytes, _data: object) -> None:
@@ -78,24 +78,24 @@ def _silence(module: Any) -> None:
 
 
 def log_callback() -> Any:
-    """What keeps llama.cpp from printing, for its other libraries."""
+    """The log callback that silences llama.cpp, for its other libraries."""
     binding()
     return _log_callback
 
 
 def forget_errors() -> None:
-    """Begin anew to remember what llama.cpp says, before a call that may fail."""
+    """Clear the remembered errors, before a call that may fail."""
     _errors.clear()
 
 
 def last_error() -> str:
-    """The most telling of llama.cpp's last words: the first error names the cause, later ones what it led to."""
+    """The first remembered error of llama.cpp: it names the cause, later ones the consequences."""
     return _errors[0] if _errors else "no reason given"
 
 
 def _set(parameters: Any, **values: Any) -> Any:
-    """`parameters`, a structure of the binding, with `values`. A name it lacks is our mistake: ctypes would take it
-    and llama.cpp would never see it."""
+    """`parameters`, a structure of the binding, with `values` set. Asserts that the fields exist: ctypes accepts any
+    attribute name, and llama.cpp would never see it."""
     names = {name for name, _ in parameters._fields_}
     assert values.keys() <= names, values.keys() - names
     for name, value in values.items():
@@ -104,18 +104,18 @@ def _set(parameters: Any, **values: Any) -> Any:
 
 
 def default_threads() -> int:
-    """As many threads as this process may use processors."""
+    """The number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _short_runs(text: str) -> list[str]:
-    """`text` cut wherever letters, digits, spaces or signs run on for `_LONGEST_RUN` characters.
+    """`text` split so that no run of letters, digits, spaces or signs is longer than `_LONGEST_RUN` characters.
 
-    Most vocabularies of the BPE kind split text by std::regex, which calls itself for each character of a match: a run
-    of about 20,000 letters overflows a stack of 8 MB and ends the process (llama.cpp issue 27783), and threads on
-    Android have 1 MB. A cut may cost one token of a text that nobody writes."""
+    Most BPE vocabularies split text with std::regex, which recurses for each character of a match: a run of about
+    20,000 letters overflows a stack of 8 MB and ends the process (llama.cpp issue 27783), and threads on Android have
+    1 MB. A split may cost one extra token, only in text that nobody writes."""
     if all(len(part[0]) <= _LONGEST_RUN for part in re.finditer(r"\S+|\s+", text)):
         return [text]
     runs = ("".join(run) for _, run in itertools.groupby(text, _kind))
@@ -129,7 +129,7 @@ def _short_runs(text: str) -> list[str]:
 
 
 def _kind(character: str) -> str:
-    """The class that a pre-tokenizer's expressions put it in: letters with their marks, digits, spaces, signs."""
+    """The class of a character in a pre-tokenizer's expressions: letter (or its mark), digit, space or sign."""
     if character.isspace():
         return "Z"
     kind = unicodedata.category(character)[0]
@@ -137,7 +137,7 @@ def _kind(character: str) -> str:
 
 
 class Model:
-    """A loaded GGUF: weights and vocabulary. `tokenize` and `piece` may be called from any thread."""
+    """A loaded GGUF file: weights and vocabulary. `tokenize` and `piece` may be called from any thread."""
 
     def __init__(self, path: Path) -> None:
         """Raises ModelError "model.load_failed", EngineError "engine.not_installed"."""
@@ -157,11 +157,11 @@ class Model:
         self._splits_by_regex = llama.llama_vocab_type(self._vocab) == llama.LLAMA_VOCAB_TYPE_BPE
 
     def tokenize(self, text: str, special: bool = False, /) -> list[int]:
-        """Token ids of `text`, without bos or eos; with `special`, markers in it become one token each."""
+        """Token ids of `text`, without bos or eos. With `special`, markers in `text` become one token each."""
         found: list[int] = []
         for part in _short_runs(text) if self._splits_by_regex else (text,):
             data = part.encode("utf-8", "replace")
-            room = len(data) + 2  # a token stands for at least a byte; some vocabularies put a space in front
+            room = len(data) + 2  # a token is at least one byte; some vocabularies add a space in front
             ids = (self._llama.llama_token * room)()
             count = self._llama.llama_tokenize(self._vocab, data, len(data), ids, room, False, special)
             assert count >= 0, "the room for token ids was too small"
@@ -169,7 +169,7 @@ class Model:
         return found
 
     def piece(self, token: int) -> bytes:
-        """The bytes of `token`, often a part of a character only; none for a special token."""
+        """The bytes of `token`, possibly only part of a character; empty for a special token."""
         room = 64
         while True:
             data = ctypes.create_string_buffer(room)
@@ -180,7 +180,7 @@ class Model:
 
     @property
     def adds_bos(self) -> bool:
-        """Whether its vocabulary says that a prompt begins with `bos`."""
+        """Whether the vocabulary asks for `bos` at the beginning of a prompt."""
         return bool(self._llama.llama_vocab_get_add_bos(self._vocab))
 
     @property
@@ -189,19 +189,20 @@ class Model:
 
     @property
     def context_tokens(self) -> int:
-        """Positions it was made for."""
+        """The context length that the model was trained with, in tokens."""
         return int(self._llama.llama_model_n_ctx_train(self.handle))
 
     @property
     def forgets_a_tail(self) -> bool:
-        """Whether the last positions of a sequence can be removed, one by one: a decoder without recurrent state."""
+        """Whether single positions at the end of a sequence can be removed: true of a decoder without recurrent
+        state."""
         llama, model = self._llama, self.handle
         kinds = (llama.llama_model_has_encoder, llama.llama_model_is_recurrent, llama.llama_model_is_hybrid)
         return not any(kind(model) for kind in kinds)
 
     def special_tokens(self) -> dict[int, str]:
-        """Token id -> text of those that only stand where `tokenize` is told to look for markers, or that end an
-        answer; see `ends_answer`."""
+        """Token id -> text of the tokens that `tokenize` produces only with `special`, and of those that end an answer
+        (`ends_answer`)."""
         llama, vocab = self._llama, self._vocab
         marked = llama.LLAMA_TOKEN_ATTR_CONTROL | llama.LLAMA_TOKEN_ATTR_USER_DEFINED
         return {
@@ -214,21 +215,21 @@ class Model:
         return bool(self._llama.llama_vocab_is_eog(self._vocab, token))
 
     def sampler(self, sampling: Sampling, seed: int) -> Sampler:
-        """What chooses the tokens of one answer."""
+        """A sampler for one answer."""
         return Sampler(self, sampling, seed)
 
     def free(self) -> None:
-        """Give the memory back; nothing of this model may be used afterwards."""
+        """Free the memory. The model must not be used afterwards."""
         if self.handle:
             self._llama.llama_model_free(self.handle)
         self.handle = None
 
 
 class Context:
-    """The KV cache of `sequences` conversations of at most `context_tokens` each, and the decoding into it."""
+    """The KV cache of `sequences` conversations of at most `context_tokens` each, and decoding into it."""
 
     def __init__(self, model: Model, sequences: int, context_tokens: int, batch_tokens: int, threads: int) -> None:
-        """Raises EngineError "engine.out_of_memory" where the KV cache cannot be made."""
+        """Raises EngineError "engine.out_of_memory" if the KV cache cannot be allocated."""
         self._llama = llama = model._llama
         self._hidden = model.hidden
         self._vocabulary = model.vocabulary
@@ -237,12 +238,12 @@ class Context:
             llama.llama_context_default_params(),
             n_ctx=sequences * context_tokens,
             n_seq_max=sequences,
-            # One buffer for all, so that rows of several sequences and lengths are one batch, and a beginning that two
-            # conversations share is kept once.
+            # One buffer for all sequences, so that one batch can hold rows of several sequences and a beginning that
+            # two conversations share is stored once.
             kv_unified=True,
             n_batch=batch_tokens,
             n_ubatch=batch_tokens,
-            n_outputs_max=sequences,  # logits of at most one row each; by default memory for a whole batch of them
+            n_outputs_max=sequences,  # logits for one row per sequence; the default allocates a whole batch
             n_threads=threads,
             n_threads_batch=threads,
         )
@@ -250,19 +251,19 @@ class Context:
         self.handle = llama.llama_init_from_model(model.handle, parameters)
         if not self.handle:
             raise EngineError("engine.out_of_memory", tokens=sequences * context_tokens, detail=last_error())
-        self.decoded: Sequence[Row] = ()  # the rows of the last decode, where it was done
+        self.decoded: Sequence[Row] = ()  # the rows of the last decode; empty if it did not complete
         self._memory = llama.llama_get_memory(self.handle)
         self._tokens = llama.llama_batch_init(batch_tokens, 0, 1)
         self._embeddings = llama.llama_batch_init(batch_tokens, self._hidden, 1)
         self._flag = ctypes.create_string_buffer(2)  # "" or "\x01": its length says whether to abort
-        # llama.cpp asks this before each of a decode's hundreds of operations. strlen answers without Python's lock;
-        # a Python function would make every decode wait for whatever else Python is doing.
+        # llama.cpp calls this before each of the hundreds of operations of a decode. strlen runs without the GIL; a
+        # Python callback would make every decode wait for other Python threads.
         abort = ctypes.cast(_libc().strlen, llama.ggml_abort_callback)
         llama.llama_set_abort_callback(self.handle, abort, ctypes.cast(self._flag, ctypes.c_void_p))
 
     def decode(self, rows: Sequence[Row], embeddings: NDArray[numpy.float32] | None = None) -> Outcome:
-        """Read `rows` (1 to `batch_tokens`) into the KV cache: their tokens, or `embeddings` (float32, rows x hidden).
-        Per sequence, positions follow each other and what is there already."""
+        """Decode 1 to `batch_tokens` `rows` into the KV cache: their tokens, or `embeddings`, float32 (rows, hidden).
+        Within a sequence, positions must be consecutive and continue what the cache holds."""
         assert 0 < len(rows) <= self.batch_tokens, "llama.cpp ends the process above n_batch"
         batch = self._tokens if embeddings is None else self._embeddings
         batch.n_tokens = len(rows)
@@ -282,7 +283,7 @@ class Context:
         return {0: Outcome.DONE, 2: Outcome.ABORTED}.get(code, Outcome.FAILED)
 
     def logits(self, row: int) -> NDArray[numpy.float32]:
-        """The logits (vocabulary,) behind row number `row` of the last decode, one with `logits`. A copy."""
+        """A copy of the logits, float32 (vocabulary,), of row `row` of the last decode. That row must have `logits`."""
         import numpy as np
 
         assert self.decoded[row].logits, "llama.cpp ends the process where there are no logits"
@@ -290,23 +291,23 @@ class Context:
         return np.ctypeslib.as_array(values, (self._vocabulary,)).copy()
 
     def abort(self) -> None:
-        """End the decode that runs, and any later one until `rearm`. May be called from any thread."""
+        """Abort the running decode, and any later one until `rearm`. May be called from any thread."""
         self._flag[0] = b"\x01"
 
     def rearm(self) -> None:
-        """Let decodes run again."""
+        """Allow decodes again."""
         self._flag[0] = b"\x00"
 
     def remove(self, sequence: int, start: int) -> None:
-        """Forget the positions of `sequence` from `start` on."""
+        """Remove the positions of `sequence` from `start` on."""
         self._llama.llama_memory_seq_rm(self._memory, sequence, start, -1)
 
     def share(self, source: int, target: int, end: int) -> None:
-        """Let `target`, which is empty, begin with the first `end` positions of `source`. Takes no memory."""
+        """Make the first `end` positions of `source` the content of `target`, which must be empty. Takes no memory."""
         self._llama.llama_memory_seq_cp(self._memory, source, target, 0, end)
 
     def free(self) -> None:
-        """Give the memory back; the model must still be there."""
+        """Free the memory. Call it before the model is freed."""
         if self.handle:
             self._llama.llama_batch_free(self._tokens)
             self._llama.llama_batch_free(self._embeddings)
@@ -315,8 +316,8 @@ class Context:
 
 
 class Sampler:
-    """Chooses the next token of one answer, in the order of llama.cpp's own programs. The repeat penalty looks at the
-    answer alone: an answer about a picture must be free to take up the words of the question."""
+    """Samples the tokens of one answer. The steps have the order of llama.cpp's own programs. The repeat penalty counts
+    only the answer, because an answer about a picture should be free to repeat words of the question."""
 
     def __init__(self, model: Model, sampling: Sampling, seed: int) -> None:
         self._llama = llama = model._llama
@@ -326,7 +327,7 @@ class Sampler:
             llama.llama_sampler_chain_add(self._chain, sampler)
 
         if sampling.repeat_penalty != 1.0:
-            # 0.3.36 wants the size of the vocabulary first, 0.3.32 does not know it.
+            # 0.3.36 takes the size of the vocabulary as first argument, 0.3.32 does not.
             newer = len(llama.llama_sampler_init_penalties.argtypes) == 5
             size = (model.vocabulary,) if newer else ()
             add(llama.llama_sampler_init_penalties(*size, settings.PENALTY_TOKENS, sampling.repeat_penalty, 0.0, 0.0))
@@ -343,13 +344,13 @@ class Sampler:
         add(llama.llama_sampler_init_dist(seed))
 
     def pick(self, context: backend.Context, row: int) -> int:
-        """The next token after row number `row` of the last decode, one with `logits`."""
+        """Sample the token after row `row` of the last decode. That row must have `logits`."""
         assert isinstance(context, Context)
         assert context.decoded[row].logits, "llama.cpp ends the process where there are no logits"
         return int(self._llama.llama_sampler_sample(self._chain, context.handle, row))
 
     def accept(self, token: int) -> None:
-        """Count `token`, which was chosen elsewhere, among those picked."""
+        """Treat `token`, which was sampled elsewhere, as if it had been picked here."""
         self._llama.llama_sampler_accept(self._chain, token)
 
     def free(self) -> None:

@@ -1,7 +1,7 @@
-"""Pictures -> embeddings by llama.cpp's mtmd, for models that are not Imp: any projector that gives plain embeddings.
+"""The vision encoder of models other than Imp, by llama.cpp's mtmd: any projector that returns plain embeddings.
 
-In: the mmproj of a language model that is loaded already; pictures. Out: float32 embeddings, and the text tokens that
-the model wants around them. The library is not there on phones; only what opens such a model loads it.
+In: the mmproj file of a loaded language model; pictures. Out: float32 embeddings, and the text tokens that the model
+expects around them. Phones do not have the library, so only the code that opens such a model loads it.
 This file does not know prompts, nor how a bundle is made of two GGUF files.
 """
 
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
     import numpy
     from numpy.typing import NDArray
 
-_TEXT, _IMAGE = 0, 1  # kinds of chunks
-_STRIDE = 16  # an encoding looks so often, in operations, whether it is to end
+_TEXT, _IMAGE = 0, 1  # mtmd_input_chunk_type
+_STRIDE = 16  # operations between two checks for a stop during an encoding
 
 _lock = threading.Lock()
 _binding: Any = None
 
 
 def binding() -> Any:
-    """The module llama_cpp.mtmd_cpp, its log silenced as llama.cpp's is.
+    """The module llama_cpp.mtmd_cpp, with its log silenced.
 
-    Raises EngineError "engine.no_mtmd" where llama-cpp-python was built without it."""
+    Raises EngineError "engine.no_mtmd" if llama-cpp-python was built without it."""
     global _binding
     llama.binding()
     with _lock:
@@ -54,7 +54,7 @@ def binding() -> Any:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sight:
-    """What the model reads in place of a picture."""
+    """A picture as the model reads it: embeddings, and the text tokens around them."""
 
     before: tuple[int, ...]  # token ids
     embeddings: NDArray[numpy.float32]  # (tokens, hidden)
@@ -62,18 +62,18 @@ class Sight:
 
 
 class Projector:
-    """A loaded mmproj. Everything but `stop` belongs to one thread at a time."""
+    """A loaded mmproj file. Call its methods from one thread at a time; only `stop` is thread-safe."""
 
     def __init__(self, path: Path, model: llama.Model, threads: int) -> None:
-        """Raises ModelError "model.load_failed", "mmproj.widths" (it was made for another language model),
-        "mmproj.not_vision", "mmproj.positions"; EngineError "engine.no_mtmd"."""
+        """Raises ModelError "model.load_failed", "mmproj.widths" (made for another language model), "mmproj.not_vision"
+        or "mmproj.positions" (M-RoPE), EngineError "engine.no_mtmd"."""
         self._mtmd = mtmd = binding()
         self._hidden = model.hidden
         self._stopped = False
         self._asked = 0
         parameters = mtmd.mtmd_context_params_default()
         kinds: dict[str, Any] = dict(type(parameters)._fields_)
-        self._watch = kinds["cb_eval"](self._goes_on)  # mtmd holds its address
+        self._watch = kinds["cb_eval"](self._goes_on)  # kept alive: mtmd holds its address
         parameters.cb_eval = self._watch
         parameters.n_threads = threads
         parameters.print_timings = False
@@ -95,12 +95,12 @@ class Projector:
         self._path = path
 
     def see(self, pixels: NDArray[numpy.uint8]) -> Sight:
-        """`pixels`: RGB (height, width, 3). Raises as `measure` does."""
+        """Encode `pixels`, uint8 RGB (height, width, 3). Raises as `measure`."""
         with self._chunks(pixels) as (before, chunk, after):
             return Sight(before, self._encode(chunk), after)
 
     def measure(self, pixels: NDArray[numpy.uint8]) -> tuple[tuple[int, ...], int, tuple[int, ...]]:
-        """The token ids before a picture, how many embeddings it becomes, and the token ids behind it.
+        """The token ids before a picture, its number of embeddings, and the token ids after it.
 
         Raises ModelError "mmproj.slices" or "mmproj.attention" for a model that needs more than plain embeddings,
         EngineError "engine.vision_failed"."""
@@ -148,34 +148,35 @@ class Projector:
         mtmd = self._mtmd
         llama.forget_errors()
         failed = mtmd.mtmd_encode_chunk(self._handle, chunk)
-        if failed or self._stopped:  # one that was stopped counts as done, and has left anything behind
+        if failed or self._stopped:  # mtmd reports a stopped encoding as a success; its output is undefined
             raise EngineError("engine.vision_failed", detail=llama.last_error())
         shape = (mtmd.mtmd_input_chunk_get_n_tokens(chunk), self._hidden)
         return np.ctypeslib.as_array(mtmd.mtmd_get_output_embd(self._handle), shape).astype(np.float32, copy=True)
 
     def _goes_on(self, _operation: int, asking: bool, _data: object) -> bool:
-        """llama.cpp asks first which operations it is to stop behind, then, behind each of these, whether to go on."""
+        """llama.cpp's `cb_eval`. With `asking` it returns whether to call again after this operation, which is true of
+        one in `_STRIDE`; without, whether to continue."""
         if asking:
             self._asked += 1
             return self._asked % _STRIDE == 0
         return not self._stopped
 
     def stop(self) -> None:
-        """End the encoding that runs, and fail any later one. May be called from any thread."""
+        """Abort the encoding that runs, and fail every later one. May be called from any thread."""
         self._stopped = True
 
     def free(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         if self._handle:
             self._mtmd.mtmd_free(self._handle)
         self._handle = None
 
 
 class MtmdVision(CachedVision):
-    """The eyes of a bundle with an mmproj."""
+    """The vision encoder of a bundle with an mmproj file."""
 
     def __init__(self, bundle: Bundle, model: llama.Model, threads: int) -> None:
-        """`model`: the bundle's language model, which must outlive this. Raises as `Projector` does."""
+        """`model`: the bundle's language model, which must outlive this. Raises as `Projector`."""
         super().__init__()
         assert bundle.mmproj
         self._projector = Projector(bundle.mmproj, model, threads)
@@ -190,7 +191,7 @@ class MtmdVision(CachedVision):
         return embeddings
 
     def close(self) -> None:
-        """End the picture that is being encoded, and fail every later one."""
+        """Abort the encoding that runs, and fail every later one."""
         self._projector.stop()
 
     def free(self) -> None:
@@ -198,8 +199,9 @@ class MtmdVision(CachedVision):
 
 
 def pixels(data: bytes, size: int, aspect: str) -> NDArray[numpy.uint8]:
-    """What mtmd is given of a picture, (height, width, 3). Where it pads to a square, "pad", the longest side is
-    brought to `size` first: Pillow's filter sees every pixel of a large picture, mtmd's only a few."""
+    """The pixels of a picture for mtmd, uint8 RGB (height, width, 3). With `aspect` "pad", where mtmd pads to a square,
+    the longest side is scaled to `size` first: Pillow's filter uses every pixel of a large picture, mtmd's only a
+    few."""
     import numpy as np
     import PIL.Image
 

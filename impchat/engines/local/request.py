@@ -1,7 +1,7 @@
-"""A prompt on its way through the scheduler, and what its asker holds of it.
+"""The state of one request in the scheduler, and the handle that its caller gets.
 
-In: a prompt and a sampling. Out: a queue of events, and the receipt (`Stats`) of what was done for it so far.
-This file does not know who does the work.
+In: a prompt and a sampling. Out: a queue of events, and the `Stats` so far.
+This file does not know the scheduler.
 """
 
 from __future__ import annotations
@@ -22,54 +22,54 @@ if TYPE_CHECKING:
 
 
 class Request:
-    """A prompt on its way through the scheduler. `ended`, `events` and what belongs to the answer change only under
-    the scheduler's lock, all else on its thread."""
+    """The state of one prefill or answer. The scheduler's lock guards `ended`, `events` and the fields of the answer;
+    only the scheduler's own threads change the other fields."""
 
     def __init__(self, prompt: Prompt, sampling: Sampling | None) -> None:
         self.prompt = prompt
         self.sampling = sampling  # None: a prefill
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self.ended = False  # its last event is out
+        self.ended = False  # the last event has been sent
         self.begun = time.perf_counter()
-        # when it is rendered
+        # Set when it is rendered
         self.cells: list[kv_cache.Cell] = []
         self.pictures: dict[str, Picture] = {}
-        # when it has a slot
+        # Set when it has a slot
         self.slot: kv_cache.Slot | None = None
         self.sampler: Sampler | None = None
         self.embeddings: dict[str, NDArray[numpy.float32]] = {}
-        self.cached = 0  # cells that were there already
-        self.read = 0  # cells read since
+        self.cached = 0  # prompt cells found in the KV cache
+        self.read = 0  # prompt cells decoded since
         self.vision_s = 0.0
         self.prefill_s = 0.0
-        # when it is read: the answer
+        # The answer
         self.words = Detokenizer()
         self.tokens: list[int] = []
-        self.ends: list[int] = []  # behind which byte of the answer each token ends
-        self.told = 0  # of the tokens, how many are behind the text that is out
+        self.ends: list[int] = []  # for each token, the length in bytes of the answer up to its end
+        self.told = 0  # tokens whose text has been sent
         self.next: int | None = None  # the token to decode next
-        self.first_at = 0.0  # when the first token came
+        self.first_at = 0.0  # time.perf_counter() at the first token; 0: none yet
         self.last_at = 0.0
 
     @property
     def reading(self) -> bool:
-        """It has a slot, and its prompt is not yet wholly there."""
+        """Whether it has a slot and its prompt is not completely in the KV cache yet."""
         return self.slot is not None and self.cached + self.read < len(self.cells)
 
     def add(self, token: int, piece: bytes) -> str:
-        """The answer goes on with `token`; the text that its bytes `piece` complete."""
+        """Append `token`, whose bytes are `piece`, to the answer. Returns the text that it completes."""
         self.tokens.append(token)
         self.ends.append((self.ends[-1] if self.ends else 0) + len(piece))
         return self.words.add(piece)
 
     def tell(self, text: str) -> None:
-        """Let `text` out, if it is any, with the tokens that made it."""
+        """Send `text`, unless it is empty, with the tokens added since the last piece."""
         if text:
             self.events.put(Text(text, tuple(self.tokens[self.told :])))
             self.told = len(self.tokens)
 
     def forget(self) -> None:
-        """Let go of everything but the events: who asked may keep the handle for long."""
+        """Release everything but the events and the counts, because the caller may keep the handle for a long time."""
         if self.slot:
             self.slot.busy = False
         if self.sampler:
@@ -91,8 +91,8 @@ class Request:
         )
 
     def answer_tokens(self) -> tuple[int, ...]:
-        """The ids of the answer. Behind a stop string the text was cut: the ids before the cut, or none where it
-        goes through the middle of one."""
+        """The token ids of the answer. If a stop string cut the text, only the ids before the cut; empty if the cut
+        falls inside a token."""
         if not self.words.stopped:
             return tuple(self.tokens)
         size = self.words.size_bytes
@@ -111,16 +111,16 @@ class LocalHandle:
 
     @property
     def stats(self) -> Stats:
-        """The receipt so far."""
+        """The stats so far."""
         return self._request.stats()
 
     def events(self) -> Iterator[Event]:
-        """The events as they happen, to the last one; blocks between them. To be read by one thread, once."""
+        """Yield the events as they happen, up to the last one; blocks between them. Read it once, from one thread."""
         while not self._over:
             event = self._request.events.get()
             self._over = isinstance(event, Ready | Finished | Failed)
             yield event
 
     def stop(self) -> None:
-        """End it at once: its last event, with what there is, comes before this returns."""
+        """End it at once. The last event, Finished("stopped"), is queued before this returns."""
         self._stop(self._request)

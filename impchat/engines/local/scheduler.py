@@ -1,9 +1,9 @@
-"""The thread that owns the model: prompts in, events out, several at once.
+"""Continuous batching on the one thread that owns the model.
 
-In: requests, from any thread. Out: their events. In each step it decodes one batch: the latest token of every answer
-that runs, and a chunk of the prompts that are being read; pictures are encoded on another thread meanwhile. So answers
-go on while a long prompt is read, new ones join at any time, and what the KV cache holds is not read again. Each
-prompt is tokenised on a thread of its own. A fault in the work for one request ends that request alone.
+In: requests, from any thread. Out: their events. Each step decodes the latest token of every running answer and a chunk
+of the prompts that are being read. Answers therefore continue while a long prompt is read, and new requests join at any
+step. Pictures are encoded on one separate thread, and each prompt is tokenised on its own thread. An exception in the
+work for one request fails only that request.
 This file does not know conversations beyond their key, nor who reads the events.
 """
 
@@ -51,16 +51,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What one request adds to a batch: cells that follow those in its slot, all tokens or all of pictures."""
+    """One request's share of a batch: the next cells of its slot, either all tokens or all picture embeddings."""
 
     request: Request
     slot: kv_cache.Slot
     cells: list[kv_cache.Cell]
-    logits: bool  # a token is sampled behind the last of them
+    logits: bool  # a token is sampled after the last cell
 
 
 class Scheduler:
-    """The thread that owns model and context. `submit`, `stop` and `close` may be called from any thread."""
+    """Owns the thread, the model and the context. `submit`, `stop` and `close` may be called from any thread."""
 
     def __init__(
         self, bundle: Bundle, model: Model, context: Context, vision: Vision, slots: int, context_tokens: int
@@ -71,15 +71,15 @@ class Scheduler:
         self._vision = vision
         self._context_tokens = context_tokens
         self._slots = kv_cache.Slots(context, slots)
-        self._commands: queue.SimpleQueue[Request | EncodeResult | None] = queue.SimpleQueue()  # None: look around
+        self._commands: queue.SimpleQueue[Request | EncodeResult | None] = queue.SimpleQueue()  # None: wakes the thread
         self._eyes = EncoderThread(vision, self._is_wanted, self._commands.put)
-        # The scheduler's own: requests that wait for a slot, those that have one, and who first asked for a picture.
-        self._waiting: list[Request] = []
-        self._active: list[Request] = []
-        self._looking: dict[str, Request] = {}
-        # Under the lock: what a stop from another thread needs to know.
+        # Used only by the scheduler's thread.
+        self._waiting: list[Request] = []  # for a slot
+        self._active: list[Request] = []  # have a slot
+        self._looking: dict[str, Request] = {}  # sha256 of a picture being encoded -> the first request for it
+        # Guarded by _lock: stop() and close() read these on other threads.
         self._lock = threading.Lock()
-        self._open: set[Request] = set()  # without their last event
+        self._open: set[Request] = set()  # their last event has not been sent
         self._in_flight: set[Request] = set()  # in the batch that is being decoded
         self._preparing: set[threading.Thread] = set()
         self._closing = False
@@ -102,7 +102,7 @@ class Scheduler:
 
     @property
     def broken(self) -> bool:
-        """Whether a fault has ended the thread: nothing is answered any more."""
+        """Whether an exception has ended the thread. Every later request fails."""
         return self._broken
 
     def stop(self, request: Request) -> None:
@@ -124,7 +124,7 @@ class Scheduler:
         self._thread.join()
 
     def abandon(self) -> None:
-        """Close without waiting. Takes no lock, for the garbage collector may call it in the middle of anything."""
+        """Close without waiting. Takes no lock, because the garbage collector may call it at any point."""
         self._closing = True
         self._commands.put(None)
 
@@ -164,12 +164,12 @@ class Scheduler:
             with self._lock:
                 self._broken, self._closing = not self._closing, True
                 for request in [*self._open]:
-                    if self._broken:  # a fault ended the loop: nobody may wait for ever
+                    if self._broken:  # an exception ended the loop; without a last event, readers would block forever
                         self._end(request, _failed(EngineError("engine.broken")))
                     else:
                         self._finish(request, "stopped")
                 preparing = [*self._preparing]
-            for work in preparing:  # they use the model
+            for work in preparing:  # these threads use the model, which is freed below
                 work.join()
             self._release()
             self._eyes.close()
@@ -178,7 +178,7 @@ class Scheduler:
             self._model.free()
 
     def _collect(self, wait: bool) -> None:
-        """Take what came in; with `wait`, at least one command."""
+        """Process all queued commands; with `wait`, block until there is at least one."""
         while True:
             try:
                 command = self._commands.get(block=wait)
@@ -191,8 +191,8 @@ class Scheduler:
                 self._waiting.append(command)
 
     def _prepare(self, request: Request) -> None:
-        """Render a new request, then let it wait for a slot; the body of a thread of its own, because text of many
-        megabytes takes seconds to tokenise."""
+        """Render a new request, then queue it for a slot. Runs on its own thread, because tokenising many megabytes
+        of text takes seconds."""
         try:
             with self._faults_of(request):
                 if not request.ended:
@@ -200,7 +200,7 @@ class Scheduler:
         finally:
             with self._lock:
                 self._preparing.discard(threading.current_thread())
-            self._commands.put(request)  # also one that ended: it is let go of there
+            self._commands.put(request)  # even if it has ended: _release() frees it
 
     def _render(self, request: Request) -> None:
         bundle, tokens = self._bundle, self._bundle.image.tokens
@@ -219,22 +219,22 @@ class Scheduler:
 
     @contextmanager
     def _faults_of(self, request: Request) -> Iterator[None]:
-        """Around the work for one request: an exception ends that request."""
+        """Context for work on one request: an exception inside ends the request with a Failed event."""
         try:
             yield
         except ImpChatError as exc:
             self._tell(request, _failed(exc))
-        except Exception:  # noqa: BLE001 - a fault of ours or of a library must not end the work for everybody else
+        except Exception:  # noqa: BLE001 - a bug here or in a library must not end the other requests
             _log.exception("a request ended by a fault")
             self._tell(request, _failed(EngineError("engine.fault")))
 
     def _is_wanted(self, sha256: str) -> bool:
-        """Whether any request still waits for this picture; called on the thread of the eyes."""
+        """Whether any open request contains this picture. Called on the thread that encodes pictures."""
         with self._lock:
             return any(sha256 in request.pictures for request in self._open)
 
     def _seen(self, seen: EncodeResult) -> None:
-        """Give a picture's embeddings, or why there are none, to all who wait for them."""
+        """Pass a picture's embeddings, or the error, to every active request that contains the picture."""
         self._looking.pop(seen.sha256).vision_s += seen.seconds
         for request in self._active:
             if request.ended or seen.sha256 not in request.pictures:
@@ -243,17 +243,17 @@ class Scheduler:
                 request.embeddings[seen.sha256] = seen.embeddings
             elif seen.error is not None:
                 self._tell(request, _failed(seen.error))
-            elif seen.sha256 not in request.embeddings:  # it came when the picture had just been passed over
+            elif seen.sha256 not in request.embeddings:  # the request arrived just after the picture was skipped
                 self._look(request, seen.sha256)
 
     def _look(self, request: Request, sha256: str) -> None:
-        """Have a picture of `request` encoded, once for all who wait for it."""
+        """Queue a picture of `request` for encoding, unless it is queued already."""
         if sha256 not in self._looking:
             self._looking[sha256] = request
             self._eyes.look(request.pictures[sha256])
 
     def _release(self) -> None:
-        """Let go of requests that ended."""
+        """Free the slots, samplers and memory of requests that have ended."""
         for request in [*self._active, *self._waiting]:
             if request.ended:
                 request.forget()
@@ -261,7 +261,7 @@ class Scheduler:
         self._waiting = [r for r in self._waiting if not r.ended]
 
     def _admit(self) -> bool:
-        """Give slots to those that wait, answers before prefills; whether anything changed."""
+        """Give slots to waiting requests, answers before prefills. Returns whether any request started or ended."""
         changed = False
         for request in sorted(self._waiting, key=lambda r: r.sampling is None):
             if any(_is_ahead(other, request) for other in self._active):
@@ -284,7 +284,7 @@ class Scheduler:
         return changed
 
     def _begin(self, request: Request, slot: kv_cache.Slot) -> None:
-        """A request has its slot: have its pictures looked at, as far as they are not in the KV cache."""
+        """Prepare a request that has just got its slot: its sampler, and the pictures that the KV cache lacks."""
         request.cached = len(slot.cells)
         if request.sampling:
             request.words = Detokenizer((*self._bundle.text.stop, *request.sampling.stop), request.prompt.is_continued)
@@ -303,7 +303,8 @@ class Scheduler:
         self._tell(request, Reading(0, len(new)))
 
     def _resume(self, request: Request, sampling: Sampling, sampler: Sampler) -> bool:
-        """Bring the answer to where it was cut off; whether there is room for it to go on."""
+        """Restore the part of the answer in `prompt.begun`. Returns whether there is room for more tokens; if not,
+        the request has ended with finish reason "length"."""
         for token in request.prompt.begun:
             sampler.accept(token)
             request.add(token, self._model.piece(token))
@@ -316,7 +317,7 @@ class Scheduler:
         return not full
 
     def _step(self) -> bool:
-        """Decode one token of every answer and a chunk of the prompts; whether there was anything to decode."""
+        """Decode one token of every answer and a chunk of the prompts. Returns whether there was anything to decode."""
         texts: list[_Part] = []
         pictures: list[_Part] = []
         for request in self._active:
@@ -330,7 +331,7 @@ class Scheduler:
             if part is not None:
                 budget -= len(part.cells)
                 (texts if isinstance(part.cells[0], int) else pictures).append(part)
-        if readers:  # who was first this time is last next time
+        if readers:  # round robin: the first one this time is last next time
             self._active.remove(readers[0])
             self._active.append(readers[0])
         for parts in (texts, pictures):  # a batch holds either tokens or embeddings
@@ -339,8 +340,8 @@ class Scheduler:
         return bool(texts or pictures)
 
     def _decode(self, parts: list[_Part]) -> None:
-        """Decode `parts` in one batch. Aborted, for someone in it was stopped: the others come again in the next
-        step. Failed: each is tried alone, and who fails then is told so."""
+        """Decode `parts` in one batch. If a stop aborts it, the other requests are decoded again in the next step. If
+        it fails, each part is decoded alone, and a request that fails alone ends with "engine.decode_failed"."""
         with self._lock:
             parts = [part for part in parts if not part.request.ended]
             if not parts:
@@ -373,7 +374,8 @@ class Scheduler:
                 self._advance(part, row, seconds)
 
     def _advance(self, part: _Part, row: int, seconds: float) -> None:
-        """`part`, whose last row in the batch was `row`, is in the KV cache: what follows from that."""
+        """Update the request of `part` after a decode: report progress and sample the next token. `row`: index of the
+        part's last row in the batch. `seconds`: duration of the decode."""
         request = part.request
         if request.reading:
             request.read += len(part.cells)
@@ -386,7 +388,7 @@ class Scheduler:
             self._accept(request, part.slot, request.sampler.pick(self._context, row))
 
     def _accept(self, request: Request, slot: kv_cache.Slot, token: int) -> None:
-        """`token` continues the answer, or ends it."""
+        """Add a sampled `token` to the answer, or end the answer with it."""
         assert request.sampling
         piece = self._model.piece(token)
         with self._lock:
@@ -407,16 +409,18 @@ class Scheduler:
 
 
 def _is_ahead(other: Request, request: Request) -> bool:
-    """Whether `other` is just reading what `request` begins with too: better to wait and share than to read it twice.
-    So a question joins the prefill of its picture, and two people who ask about one picture read it once."""
+    """Whether `other` is reading a beginning that `request` shares and the slot does not hold yet.
+
+    `request` then waits and shares the KV cache. A question thus reuses the prefill of its picture, and two requests
+    about one picture read it once."""
     if other.ended or other.slot is None or not other.reading:
         return False
     return kv_cache.common(other.cells, request.cells) > len(other.slot.cells)
 
 
 def _next_part(request: Request, budget: int) -> _Part | None:
-    """The next cells of a prompt, at most `budget`, all tokens or all of pictures; None where the
-    embeddings are not there yet."""
+    """The next cells of a prompt, at most `budget`, either all tokens or all picture embeddings. None if there is no
+    budget or the next picture is not encoded yet."""
     slot = request.slot
     assert slot is not None
     at = len(slot.cells)
@@ -433,7 +437,7 @@ def _next_part(request: Request, budget: int) -> _Part | None:
 
 
 def _batch(parts: list[_Part]) -> tuple[list[Row], NDArray[numpy.float32] | None]:
-    """The rows of `parts`, and their embeddings where they are of pictures."""
+    """The rows of `parts`, and their embeddings, float32 (rows, hidden), if they are pictures."""
     import numpy as np
 
     rows, seen = [], []

@@ -1,7 +1,7 @@
-"""Plain spelling, for a small model that was taught no other: typographic marks, capitals and full-width forms.
+"""Plain spelling, for a small model trained on nothing else: no typographic marks, all capitals or full-width forms.
 
-In: what a person typed. Out: the same as the model's lessons spell it. Only a bundle whose manifest asks for it
-(`TextRule.plain`) gets this; every other model reads what was typed. This file does not know models.
+In: the text a person typed. Out: the same text as the training data spells it. Applied only for a bundle whose
+manifest sets `TextRule.plain`; every other model reads the text as typed. This file does not know models.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from impchat.messages import Prompt
 _MARKS = str.maketrans(
     dict.fromkeys("’‘‛ʼ′´＇`", "'") | dict.fromkeys("‐‑‒–—―−", "-") | dict.fromkeys('"“”„‟″«»‹›「」『』《》〈〉＂', "")
 )
-_QUOTES = re.compile(r"(?<!\w)'|'(?!\w)")  # the others are apostrophes
+_QUOTES = re.compile(r"(?<!\w)'|'(?!\w)")  # a ' inside a word is an apostrophe and stays
 _ENDS = re.compile(r" ?[?!？！]+(?: [?!？！]+)*")
 _HAN = r"[\u3400-\u9fff\uff00-\uffef\u3001\u3002]"
-_CHINESE = re.compile("([？！，：；])")  # in Chinese both forms are plain spelling
+_CHINESE = re.compile("([？！，：；])")  # in Chinese text the full-width forms stay
 _WORD = re.compile(r"[A-Za-z]+(?:'[A-Za-z]+)*(?:-3[Bb])?")
 _NAMES = {name.lower(): name for name in ("I", "AI", "OK", "Imp", "Imp-3B", "ImpChat", "README")}
 
 
 def plain(text: str) -> str:
-    """`text` in plain spelling, or as it is if nothing would be left: straight apostrophes, no quotation marks, single
-    spaces and marks, no words in capitals, full-width forms only as punctuation in Chinese."""
+    """`text` in plain spelling, or unchanged if nothing would be left: straight apostrophes, no quotation marks, single
+    spaces and end marks, no words in capitals, full-width forms only as punctuation in Chinese."""
     line = text.translate(_MARKS)
     chinese = re.search(r"[\u3400-\u9fff]", line)
     parts = _CHINESE.split(line) if chinese else [line]
@@ -44,7 +44,8 @@ def _one_mark(found: re.Match[str]) -> str:
 
 
 def _in_small_letters(line: str) -> str:
-    """Words in capitals in small letters, and all words if each has a capital; where a sentence begins one stays."""
+    """Lower-case the words in capitals, or all words if each begins with a capital. The first word of a sentence keeps
+    its capital."""
     each = re.search(r"\b(?<!')[a-z]", line) is None
 
     def small(found: re.Match[str]) -> str:
@@ -60,6 +61,6 @@ def _in_small_letters(line: str) -> str:
 
 
 def plainly_spelt(prompt: Prompt) -> Prompt:
-    """`prompt` with the questions in plain spelling."""
+    """`prompt` with its questions in plain spelling."""
     turns = (replace(turn, text=plain(turn.text)) if turn.role == "user" else turn for turn in prompt.turns)
     return replace(prompt, turns=tuple(turns))

@@ -1,8 +1,8 @@
-"""Pictures -> embeddings for the language model, each picture once.
+"""The vision encoder: pictures -> embeddings for the language model.
 
-In: a picture's stored bytes. Out: float32 embeddings, (tokens, hidden), from the bundle's vision file by onnxruntime;
-the latest are kept by the picture's hash. `EncoderThread` encodes on its own thread, so that answers go on meanwhile.
-This file does not know prompts or the language model.
+In: a picture's stored bytes. Out: embeddings, float32 (tokens, hidden), computed by onnxruntime from the bundle's
+vision file and cached under the picture's hash. `EncoderThread` encodes on a separate thread, so that answers continue
+meanwhile. This file does not know prompts or the language model.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _log = logging.getLogger(__name__)
-_SILENT = 4  # onnxruntime's log: fatal errors only
+_SILENT = 4  # onnxruntime's log level: fatal errors only
 
 
 class CachedVision(ABC):
-    """Eyes that remember the latest pictures. All methods may be called from any thread; pictures are encoded one at a
-    time."""
+    """A vision encoder that caches the embeddings of the latest `settings.EMBEDDING_CACHE` pictures. All methods may be
+    called from any thread; pictures are encoded one at a time."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # of the cache
+        self._lock = threading.Lock()  # guards _cache
         self._encoding = threading.Lock()
-        self._cache: OrderedDict[str, NDArray[numpy.float32]] = OrderedDict()  # oldest use first
+        self._cache: OrderedDict[str, NDArray[numpy.float32]] = OrderedDict()  # least recently used first
 
     def cached(self, sha256: str) -> NDArray[numpy.float32] | None:
-        """The embeddings of the picture with this hash, where it was encoded lately."""
+        """The cached embeddings of the picture with this hash, or None."""
         with self._lock:
             if sha256 in self._cache:
                 self._cache.move_to_end(sha256)
             return self._cache.get(sha256)
 
     def encode(self, picture: Picture) -> NDArray[numpy.float32]:
-        """float32 (tokens, hidden), not to be written to. Raises ImageError for bytes that are no picture,
-        EngineError "engine.vision_failed"."""
+        """The embeddings of `picture`, float32 (tokens, hidden), read-only. Raises ImageError for bytes that are not a
+        picture, EngineError "engine.vision_failed"."""
         with self._encoding:
             known = self.cached(picture.sha256)
             if known is not None:
@@ -64,15 +64,15 @@ class CachedVision(ABC):
 
     @abstractmethod
     def _encode(self, picture: Picture) -> NDArray[numpy.float32]:
-        """As `encode`, for a picture that is not remembered; an array of its own."""
+        """As `encode`, for a picture that is not cached. Returns a new array."""
 
 
 class OnnxVision(CachedVision):
-    """The eyes of a bundle."""
+    """The vision encoder of a bundle with an ONNX file."""
 
     def __init__(self, bundle: Bundle, threads: int, packed: bool = True) -> None:
-        """`packed`: copy the weights into the order in which the processor wants them. A picture then takes half the
-        time, the eyes a second more to open, and memory of their own for the copy (docs/benchmarks.md).
+        """`packed`: copy the weights into the layout that the processor prefers. A picture then takes half the time,
+        but opening takes a second longer and the copy needs memory (docs/benchmarks.md).
 
         Raises ModelError "model.load_failed" or "model.parts_disagree", EngineError "engine.not_installed"."""
         super().__init__()
@@ -81,7 +81,7 @@ class OnnxVision(CachedVision):
             from onnxruntime.capi import onnxruntime_pybind11_state as state
         except (ImportError, OSError) as exc:
             raise EngineError("engine.not_installed", package="onnxruntime", detail=str(exc)) from exc
-        # The classes that onnxruntime raises have no base of their own.
+        # onnxruntime's exceptions have no common base class.
         raised = [k for k in vars(state).values() if isinstance(k, type) and issubclass(k, Exception)]
         self._failures: tuple[type[Exception], ...] = (*raised, MemoryError)
         options = onnxruntime.SessionOptions()
@@ -90,7 +90,7 @@ class OnnxVision(CachedVision):
         options.log_severity_level = _SILENT
         if not packed:
             options.add_session_config_entry("session.disable_prepacking", "1")
-        # Threads that wait for the next picture by spinning would take the processors from the language model.
+        # Threads that spin while they wait for a picture would take processors from the language model.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session: Any = onnxruntime.InferenceSession(bundle.vision, options, ["CPUExecutionProvider"])
@@ -117,28 +117,29 @@ class OnnxVision(CachedVision):
         return np.ascontiguousarray(output, dtype=np.float32)
 
     def close(self) -> None:
-        """End the picture that is being encoded, and fail every later one."""
+        """Abort the encoding that runs, and fail every later one."""
         self._run_options.terminate = True
 
     def free(self) -> None:
-        """onnxruntime's memory goes with the last reference."""
+        """Does nothing: onnxruntime frees its memory with the last reference."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodeResult:
-    """What came of a picture: its embeddings or an error, or neither where nobody wanted it any more."""
+    """The result of encoding a picture: embeddings or an error, or neither if no request wanted it any more."""
 
     sha256: str
     embeddings: NDArray[numpy.float32] | None = None
     error: ImpChatError | None = None
-    seconds: float = 0.0  # spent on it
+    seconds: float = 0.0  # spent encoding
 
 
 class EncoderThread:
-    """One thread that encodes pictures in the order in which they were asked for."""
+    """One thread that encodes pictures in the order in which they were queued."""
 
     def __init__(self, vision: Vision, wanted: Callable[[str], bool], done: Callable[[EncodeResult], None]) -> None:
-        """Both are called on that thread: `wanted` with a picture's hash before it is encoded, `done` after that."""
+        """`wanted`: called with a picture's hash before it is encoded; False skips it. `done`: called with the result.
+        Both are called on the encoding thread."""
         self._vision = vision
         self._is_wanted = wanted
         self._done = done
@@ -148,11 +149,12 @@ class EncoderThread:
         self._thread.start()
 
     def look(self, picture: Picture) -> None:
-        """Encode `picture` if it is still wanted when its turn comes; `done` follows."""
+        """Queue `picture`. When its turn comes it is encoded if it is still wanted, and `done` is called."""
         self._wanted.put(picture)
 
     def close(self) -> None:
-        """End the thread, at once also where it is busy; no `done` for pictures that wait. May be called again."""
+        """End the thread and abort the encoding that runs. Pictures that wait get no `done`. May be called more than
+        once."""
         self._closing = True
         self._vision.close()
         self._wanted.put(None)
@@ -171,12 +173,12 @@ class EncoderThread:
             embeddings = self._vision.encode(picture)
         except ImpChatError as exc:
             error = exc
-        except Exception as exc:  # noqa: BLE001 - one picture fails, not the thread that all others wait for
+        except Exception as exc:  # noqa: BLE001 - one picture fails, not the thread that encodes all
             _log.exception("encoding a picture failed")
             error = EngineError("engine.vision_failed", detail=_short(exc))
         return EncodeResult(picture.sha256, embeddings, error, time.perf_counter() - begun)
 
 
 def _short(exc: Exception) -> str:
-    """The first line of a foreign error; onnxruntime adds its sources and a stack."""
+    """The first line of an error's message; onnxruntime adds source locations and a stack trace."""
     return (str(exc).splitlines() or [type(exc).__name__])[0]

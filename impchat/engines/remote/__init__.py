@@ -1,1 +1,1 @@
-"""The engine over a server of OpenAI's API."""
+"""The engine of a server that speaks OpenAI's API."""

@@ -1,8 +1,8 @@
-"""What a server tells of itself before it is asked anything.
+"""Probing a server: which models it has and what they support.
 
-In: a connection, an address, the name of a model. Out: `ServerInfo`, true of that address alone. A server that tells
-nothing, or nonsense, is no error: many answer well and list nothing.
-This file does not know how answers are asked for.
+In: a connection, an address, the name of a model. Out: `ServerInfo`, valid for that address only. A server that reports
+nothing, or invalid values, is not an error: many servers answer well and list nothing.
+This file does not know how answers are requested.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from impchat.engines.remote.connection import Connection
 from impchat.errors import EngineError, SettingsError
 from impchat.messages import Sampling
 
-# Where servers write how much a model can read: ImpChat and OpenRouter, vLLM, Mistral, LM Studio
+# The fields in which servers report the context length: ImpChat and OpenRouter, vLLM, Mistral, LM Studio
 _CONTEXT = ("context_length", "max_model_len", "max_context_length", "loaded_context_length")
 
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """What is known of the server at `url`."""
+    """What is known about the server at `url`."""
 
     url: str
     listed: bool = False  # it lists its models
     models: tuple[str, ...] = ()
-    own: bool = False  # ImpChat serves there
+    own: bool = False  # it is an ImpChat server
     context_tokens: int = 0  # 0: unknown
-    image_tokens: int = 0
-    vision: bool = True  # unless it says otherwise
+    image_tokens: int = 0  # per picture; 0: unknown
+    vision: bool = True  # assumed, unless the server says otherwise
     sampling: Sampling = field(default_factory=Sampling)
 
 
 def probe(connection: Connection, url: str, model: str) -> ServerInfo:
-    """Ask the server whose API is at `url` what it is, and what `model` is ("": its only one).
+    """Query the server whose API is at `url` about itself and about `model` ("": the first one it lists).
 
-    Raises EngineError where nothing answers there (`connection.NOT_REACHED`) or
-    the key is not taken ("remote.key_wrong", "remote.key_missing")."""
+    Raises EngineError with a code in `connection.NOT_REACHED` if nothing answers there, "remote.key_wrong" or
+    "remote.key_missing" if the key is rejected."""
     entries = _entries(_get(connection, url, "/models"))
     if entries is None:
         return ServerInfo(url)
@@ -59,7 +59,7 @@ def probe(connection: Connection, url: str, model: str) -> ServerInfo:
 
 
 def _get(connection: Connection, url: str, path: str) -> Any:
-    """The JSON at `path` under `url`, None where there is none."""
+    """The JSON at `path` under `url`, or None."""
     try:
         with connection.send("GET", url, path, silence_s=settings.REMOTE_PROBE_S) as reply:
             if reply.status == 200:
@@ -82,7 +82,7 @@ def _entries(listing: Any) -> list[dict[str, Any]] | None:
 
 
 def _sees(entry: Mapping[str, Any]) -> bool:
-    """Whether the model takes pictures; servers that say so do it in several ways."""
+    """Whether the model accepts pictures. Servers report this in several ways."""
     modalities = entry.get("input_modalities", _dict(entry.get("architecture")).get("input_modalities"))
     if isinstance(modalities, Iterable) and not isinstance(modalities, str):
         return "image" in modalities
@@ -92,7 +92,7 @@ def _sees(entry: Mapping[str, Any]) -> bool:
 
 
 def _sampling(said: Mapping[str, Any]) -> Sampling:
-    """What is recommended for the model; ours, where that is not told or makes no sense."""
+    """The sampling recommended for the model. Defaults replace missing values, and all values if any is invalid."""
     numbers: dict[str, Any] = {
         name: value
         for name, value in said.items()

@@ -1,7 +1,7 @@
-"""One HTTP connection to a server, which another thread may cut at any moment.
+"""One HTTP connection to a server, which another thread may cut at any time.
 
-In: a `Server`, requests. Out: replies of bounded size, and EngineErrors for all that can go wrong on the way.
-This file does not know what is asked or answered.
+In: a `Server`, requests. Out: responses of bounded size, and an EngineError for every network fault.
+This file does not know the content of requests and responses.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-NOT_REACHED = {  # nobody, or the wrong one, is at this address: another one of the same server may do
+NOT_REACHED = {  # no server, or the wrong one, is at this address; another address may work
     "remote.no_name",
     "remote.refused",
     "remote.unreachable",
@@ -38,7 +38,7 @@ NOT_REACHED = {  # nobody, or the wrong one, is at this address: another one of 
 
 
 class Reply:
-    """What came back. To be read inside the block of `Connection.send`."""
+    """A response. Read it inside the block of `Connection.send`."""
 
     def __init__(self, response: httpx.Response, url: str) -> None:
         self._response = response
@@ -48,16 +48,16 @@ class Reply:
         self.kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     def body(self) -> bytes:
-        """All of it. Raises EngineError "remote.not_openai" where it is larger than `settings.REMOTE_REPLY_BYTES`."""
+        """The whole body. Raises EngineError "remote.not_openai" above `settings.REMOTE_REPLY_BYTES`."""
         self._limit()
         return self._response.read()
 
     def json(self) -> Any:
-        """Raises EngineError "remote.not_openai" for what is no JSON, and as `body`."""
+        """The body as JSON. Raises EngineError "remote.not_openai" if it is not JSON, and as `body`."""
         return read_json(self.body(), self._url)
 
     def events(self) -> Iterator[str]:
-        """The data of each server-sent event, as it comes. Raises as `body`, for each event on its own."""
+        """Yield the data of each server-sent event as it arrives. Raises as `body`; the limit applies to each event."""
         from httpx_sse import EventSource
 
         begin = self._limit()
@@ -67,8 +67,8 @@ class Reply:
                 yield event.data
 
     def _limit(self) -> Callable[[], None]:
-        """Refuse the body behind `settings.REMOTE_REPLY_BYTES`, counted anew whenever the returned function is called:
-        httpx and httpx-sse would gather a line without end."""
+        """Limit the body to `settings.REMOTE_REPLY_BYTES`; calling the returned function resets the count. Needed
+        because httpx and httpx-sse would buffer an endless line."""
         import httpx
 
         url, seen = self._url, 0
@@ -95,8 +95,8 @@ class Reply:
 
 
 def _without_bom(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """`blocks` without a byte order mark at their beginning, which would hide the first event."""
-    begin: bytes | None = b""  # what may be one; None: it was passed
+    """`blocks` without a leading byte order mark, which would hide the first event."""
+    begin: bytes | None = b""  # the first bytes, which may be a mark; None: already checked
     for block in blocks:
         if begin is not None:
             begin += block
@@ -110,7 +110,7 @@ def _without_bom(blocks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def read_json(data: str | bytes, url: str) -> Any:
-    """Raises EngineError "remote.not_openai" for what is no JSON."""
+    """Parse JSON. Raises EngineError "remote.not_openai" if `data` is not JSON."""
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as exc:
@@ -118,7 +118,8 @@ def read_json(data: str | bytes, url: str) -> Any:
 
 
 class Connection:
-    """Takes one request at a time, of one thread, and stays open for the next. `abort` may come from any thread."""
+    """Sends one request at a time, from one thread, and stays open for the next. `abort` may be called from any
+    thread."""
 
     def __init__(self, server: Server, connect_s: float, silence_s: float) -> None:
         self.keyed = bool(server.key)
@@ -127,14 +128,14 @@ class Connection:
         self._silence_s = silence_s
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
-        self._opened = False  # for the latest request
+        self._opened = False  # whether the latest request opened a new socket
         self.aborted = False
 
     @cached_property
     def _client(self) -> httpx.Client:
         import httpx
 
-        headers = {"accept-encoding": "identity", "user-agent": "ImpChat"}  # a size that is seen is the size there is
+        headers = {"accept-encoding": "identity", "user-agent": "ImpChat"}  # identity: no decompression bombs
         if self._server.key:
             headers["authorization"] = f"Bearer {self._server.key}"
         secure = any(url.startswith("https:") for url in self._server.urls)
@@ -143,18 +144,19 @@ class Connection:
             verify=trust,
             headers=headers,
             limits=httpx.Limits(max_connections=1),
-            follow_redirects=False,  # a key and pictures go where they were meant to go
-            trust_env=not any(servers.is_near(url) for url in self._server.urls),  # no proxy is nearer than these
+            follow_redirects=False,  # the key and the pictures must not go to another server
+            trust_env=not any(servers.is_near(url) for url in self._server.urls),  # no proxy for private networks
         )
 
     @contextmanager
     def send(
         self, method: str, url: str, path: str, body: Mapping[str, Any] | None = None, silence_s: float | None = None
     ) -> Iterator[Reply]:
-        """Send a request to `path` under `url`; the block reads the reply. `silence_s`: if not the connection's own.
+        """Send a request to `path` under `url`; the block reads the response. `silence_s`: overrides the connection's
+        read timeout, in seconds.
 
-        Raises EngineError, whose code is in `NOT_REACHED` where nothing was sent; "remote.hung_up" where the
-        connection ended too early, "remote.silent", "remote.not_openai"."""
+        Raises EngineError: a code in `NOT_REACHED` if nothing was sent, "remote.hung_up" if the connection ended too
+        early, "remote.silent", "remote.not_openai"."""
         import httpx
 
         timeout = httpx.Timeout(silence_s or self._silence_s, connect=self._connect_s)
@@ -172,8 +174,8 @@ class Connection:
             raise self._failure(exc, url) from exc
 
     def _begin(self, request: httpx.Request) -> httpx.Response:
-        """The reply, as soon as its head is there. Asked once more where a connection that was kept open proves to
-        have been closed by the server meanwhile."""
+        """The response, once its headers are received. The request is sent again, once, if the server had closed the
+        idle connection meanwhile."""
         import httpx
 
         self._opened = False
@@ -185,7 +187,7 @@ class Connection:
             return self._client.send(request, stream=True)
 
     def _trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """httpx tells here of what it does; remember the socket that it works on."""
+        """httpx's trace callback. Remembers the current socket for `abort`."""
         if event.endswith(("connect_tcp.complete", "start_tls.complete")):
             with self._lock:
                 self._opened = True
@@ -194,15 +196,15 @@ class Connection:
                 self.abort()
 
     def abort(self) -> None:
-        """Cut it: what is being read or written fails at once, and the server sees us go."""
+        """Cut the connection: reads and writes that run fail at once, and the server notices."""
         with self._lock:
             self.aborted = True
             if self._socket is not None:
-                with suppress(OSError):  # gone already; and TLS must not wait for a farewell
+                with suppress(OSError):  # already closed. socket.socket's method: TLS would wait for a close_notify
                     socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """For the thread that uses it, or when none does any more."""
+        """Close the connection. Call it from the thread that uses it, or when no thread does."""
         self.abort()
         if "_client" in self.__dict__:
             self._client.close()
@@ -243,7 +245,7 @@ def _trust(certificate: str | None) -> ssl.SSLContext:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """`error` and what led to it, the latest first."""
+    """`error` and the chain of its causes, latest first."""
     at: BaseException | None = error
     while at is not None:
         yield at

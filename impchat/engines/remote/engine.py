@@ -1,8 +1,8 @@
-"""A server in place of a model on this machine: any that speaks OpenAI's API.
+"""The engine of a remote server: any that speaks OpenAI's API.
 
 In: a `Server`; prompts, from any thread. Out: their events. Pictures are scaled down before they are sent, and carry no
-metadata. This file decides what is asked when, what is asked again and what is remembered; `openai` knows the words,
-`connection` the wire, `probe` what a server tells of itself.
+metadata. This file decides what is sent, retried and remembered; `protocol` knows the JSON, `connection` the network,
+`capabilities` what a server reports about itself.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from impchat.errors import EngineError, ImpChatError
 from impchat.messages import Encoding, Failed, Picture, Prompt, Sampling
 from impchat.peers.servers import Server
 
-_FAREWELLS = 3  # events behind the end of an answer that are read for the connection's sake
+_FAREWELLS = 3  # events read after the end of an answer, so that the connection can be reused
 _AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # the same request may succeed a little later
 
 
 class RemoteEngine:
-    """The Engine of a server. Opening it sends nothing; the server is asked what it is before the first question."""
+    """The Engine of a server. Opening it sends nothing; the server is probed before the first question."""
 
     def __init__(
         self,
@@ -42,21 +42,21 @@ class RemoteEngine:
         silence_s: float = settings.REMOTE_SILENCE_S,
         retry_s: float = settings.REMOTE_RETRY_S,
     ) -> None:
-        """`image_side`: longest side of a picture that is sent. `connect_s`: an address that takes longer to take a
-        connection is not there. `silence_s`: a server that sends nothing for so long has failed. `retry_s`: before a
-        request is tried again; twice as long before each later time."""
+        """`image_side`: longest side of a picture that is sent, in pixels. `connect_s`: timeout for connecting to an
+        address. `silence_s`: timeout without a byte from the server. `retry_s`: pause before the first retry, doubled
+        before each later one."""
         self._server = server
         self._connect_s = connect_s
         self._silence_s = silence_s
         self._retry_s = retry_s
         self._pictures = _Pictures(image_side)
-        self._meeting = threading.Lock()  # held while the server is asked what it is
-        # Under the lock
+        self._meeting = threading.Lock()  # held while the server is probed
+        # Guarded by _lock
         self._lock = threading.Lock()
         self._closed = False
-        self._facts: ServerInfo | None = None  # of the address in use; gone with it
-        self._refused: set[str] = set()  # fields that the server does not take
-        self._sizes: tuple[float, int] | None = None  # tokens of a character, and of all that the model can read
+        self._facts: ServerInfo | None = None  # of the address in use; None: not probed
+        self._refused: set[str] = set()  # fields that the server rejects
+        self._sizes: tuple[float, int] | None = None  # tokens per character, and the context length in tokens
         self._open: set[RemoteHandle] = set()
         self._lent: set[Connection] = set()
         self._idle: list[Connection] = []
@@ -72,16 +72,16 @@ class RemoteEngine:
         return self._server.model or next(iter(facts.models), "")
 
     def connect(self) -> ServerInfo:
-        """What the server tells of itself, asked at the first call. Blocks.
+        """The facts about the server, probed at the first call. Blocks.
 
-        Raises EngineError where no address of it answers or the key is not taken (as `probe`), where it has several
-        models and none was named ("remote.several_models") or names none ("remote.no_model_named")."""
+        Raises EngineError as `probe` if no address answers or the key is rejected; "remote.several_models" if it has
+        several models and none was chosen, "remote.no_model_named" if it lists none."""
         with self._connection() as connection:
             return self._meet(connection)
 
     def prefill(self, prompt: Prompt) -> RemoteHandle:
-        """Where ImpChat serves: have `prompt` read there. Elsewhere nothing can be read ahead: only its pictures are
-        made ready to be sent, and the receipt says so."""
+        """On an ImpChat server: read `prompt` into its KV cache. Other servers cannot read ahead: only the pictures are
+        prepared for sending, and the stats stay empty."""
         return self._submit(RemoteHandle(prompt, None))
 
     def start(self, prompt: Prompt, sampling: Sampling) -> RemoteHandle:
@@ -89,14 +89,14 @@ class RemoteEngine:
         return self._submit(RemoteHandle(prompt, sampling))
 
     def close(self) -> None:
-        """Stop everything that runs and end the connections."""
+        """Stop all requests and close the connections."""
         with self._lock:
             self._closed = True
             running, lent, idle = [*self._open], [*self._lent], self._idle
             self._idle = []
         for handle in running:
             handle.stop()
-        for connection in lent:  # their threads close them
+        for connection in lent:  # their own threads close them
             connection.abort()
         for connection in idle:
             connection.close()
@@ -119,8 +119,8 @@ class RemoteEngine:
         except ImpChatError as exc:
             handle.tell(_failed(exc))
         finally:
-            handle.tell(_failed(EngineError("engine.broken")))  # a mistake of ours: nobody may wait for ever
-            handle.prompt = Prompt("", ())  # who asked may keep the handle for long
+            handle.tell(_failed(EngineError("engine.broken")))  # only after a bug: the reader must get a last event
+            handle.prompt = Prompt("", ())  # the caller may keep the handle for a long time
             with self._lock:
                 self._open.discard(handle)
 
@@ -131,7 +131,7 @@ class RemoteEngine:
         assert not handle.prompt.begun, "a server takes no token ids"
         for turn in handle.prompt.turns:
             for picture in turn.pictures:
-                if handle.over.is_set():  # stopped: whoever asked wants no picture decoded
+                if handle.over.is_set():  # stopped: decode no further picture
                     return
                 self._pictures.ready(picture, partial(handle.tell, Encoding(picture.sha256)))
         with self._connection() as connection, handle.using(connection):
@@ -139,7 +139,7 @@ class RemoteEngine:
 
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
-        """A connection of one's own; an open one, where there is."""
+        """A connection for the caller alone; reuses an idle one if there is any."""
         with self._lock:
             new = partial(Connection, self._server, self._connect_s, self._silence_s)
             connection = self._idle.pop() if self._idle else new()
@@ -156,7 +156,7 @@ class RemoteEngine:
                 connection.close()
 
     def _meet(self, connection: Connection) -> ServerInfo:
-        """The facts of the first address that answers."""
+        """The facts about the first address that answers. Raises as `connect`."""
         with self._meeting:
             if self._facts:
                 return self._facts
@@ -177,10 +177,10 @@ class RemoteEngine:
                 return facts
             raise failures[0]
 
-    # Asking
+    # Sending requests
 
     def _persist(self, handle: RemoteHandle, connection: Connection) -> None:
-        """Ask until there is an answer, as long as asking again makes sense; never once something of it has come."""
+        """Send the request, and retry while that may help; never after a part of the answer has arrived."""
         for planned_s in (*(self._retry_s * 2**n for n in range(settings.REMOTE_RETRIES)), None):
             try:
                 self._try(handle, connection)
@@ -193,8 +193,8 @@ class RemoteEngine:
                     return
 
     def _try(self, handle: RemoteHandle, connection: Connection) -> None:
-        """Ask, and ask otherwise where the server would have it otherwise. Raises _Later where the same may do better
-        in a while, EngineError where it may not."""
+        """Send the request, and adapt it as long as the server rejects it for a reason that can be avoided. Raises
+        _Later if a retry may succeed, EngineError if not."""
         try:
             while refused := self._ask(handle, connection):
                 if not self._adapt(handle, refused):
@@ -209,13 +209,13 @@ class RemoteEngine:
             raise
 
     def _leave(self) -> bool:
-        """Forget the address in use, and all that is known of it; whether there are others."""
+        """Forget the address in use and its facts. Returns whether the server has other addresses."""
         with self._lock:
             known, self._facts = self._facts, None
         return known is not None and len(self._server.urls) > 1
 
     def _ask(self, handle: RemoteHandle, connection: Connection) -> Refusal | None:
-        """Ask once; what the server says instead of an answer."""
+        """Send the request once. Returns the server's error response, or None after an answer."""
         if handle.over.is_set():  # stopped before there was a connection to cut
             return None
         facts = self._meet(connection)
@@ -236,7 +236,7 @@ class RemoteEngine:
                 return protocol.refusal(reply.status, reply.headers, reply.body())
             handle.begun = True
             with self._lock:
-                self._refused |= handle.refused  # it was this that the server would not have
+                self._refused |= handle.refused  # accepted without these: leave them out from now on
             if sampling is None:
                 handle.ready(protocol.told(reply.json()))
             else:
@@ -244,17 +244,17 @@ class RemoteEngine:
         return None
 
     def _adapt(self, handle: RemoteHandle, refused: Refusal) -> bool:
-        """Change what is asked so that the server may take it; False where there is nothing to change."""
+        """Change the request so that the server may accept it. Returns False if there is nothing to change."""
         if not refused.too_long:
             unknown = refused.fields(handle.sent)
             handle.refused |= unknown
             return bool(unknown)
         tokens, limit = refused.lengths
         sampling, handle.tries = handle.sampling, handle.tries + 1
-        own = self._facts is not None and self._facts.own  # it leaves out the oldest turns itself
+        own = self._facts is not None and self._facts.own  # an ImpChat server drops the oldest turns itself
         if sampling is None or not limit or own or handle.tries > 3:
             return False
-        if tokens and tokens <= limit - settings.ANSWER_LEAST_TOKENS:  # it is the answer that has no room
+        if tokens and tokens <= limit - settings.ANSWER_LEAST_TOKENS:  # only the answer does not fit
             handle.sampling = replace(sampling, max_tokens=min(sampling.max_tokens - 1, limit - tokens))
             return sampling.max_tokens > 1
         if len(handle.prompt.turns) == 1:
@@ -266,7 +266,8 @@ class RemoteEngine:
         return True
 
     def _fitted(self, handle: RemoteHandle, facts: ServerInfo) -> Prompt:
-        """The prompt without its oldest turns where it is too long for this server, as it was found to count."""
+        """The prompt, without its oldest turns if it is too long for the server by the token ratio measured in
+        `_adapt`."""
         assert self._sizes
         per_char, limit = self._sizes
 
@@ -293,7 +294,7 @@ class RemoteEngine:
 
 
 class _Later(Exception):
-    """`error`, but the same may do better in `wait_s` seconds; None: in a while."""
+    """`error`, which a retry after `wait_s` seconds may avoid; None: the engine's own pause."""
 
     def __init__(self, error: EngineError, wait_s: float | None = None) -> None:
         self.error = error
@@ -301,7 +302,7 @@ class _Later(Exception):
 
 
 class _Pictures:
-    """Pictures as they are sent, the latest of them kept: each question of a conversation sends them again."""
+    """A cache of pictures as they are sent, because each question of a conversation sends its pictures again."""
 
     def __init__(self, side: int) -> None:
         self._side = side
@@ -309,7 +310,7 @@ class _Pictures:
         self._kept: OrderedDict[str, str] = OrderedDict()  # sha256 -> data URI
 
     def ready(self, picture: Picture, working: Callable[[], object] = lambda: None) -> str:
-        """The data URI of `picture`; `working` is called first where it must be made. Raises ImageError."""
+        """The data URI of `picture`. `working` is called first if it is not cached. Raises ImageError."""
         with self._lock:
             if known := self._kept.get(picture.sha256):
                 self._kept.move_to_end(picture.sha256)
@@ -325,11 +326,11 @@ class _Pictures:
 
 
 def _listen(handle: RemoteHandle, reply: Reply, url: str) -> None:
-    """Take the answer as it comes, to its end. Raises EngineError "remote.not_openai", "remote.failed" (the server
-    says so), "remote.filtered", "remote.hung_up"."""
+    """Read the answer to its end. Raises EngineError "remote.not_openai", "remote.failed" (the server reports an
+    error), "remote.filtered", "remote.hung_up", and as `_finish`."""
     if reply.kind == "text/event-stream":
         pieces = reply.events()
-    else:  # a server that does not stream; not all of them say that it is JSON
+    else:  # a server that does not stream; not all of them declare JSON
         body = reply.body().decode("utf-8-sig", "replace")
         if reply.kind != "application/json" and not body.lstrip().startswith("{"):
             raise EngineError("remote.not_openai", url=url, detail=reply.kind or "?")
@@ -341,13 +342,13 @@ def _listen(handle: RemoteHandle, reply: Reply, url: str) -> None:
             _finish(handle, reason, url)
             if behind > _FAREWELLS:
                 return
-            continue  # to the end of the reply, so that the connection can be used again
+            continue  # read to the end of the response, so that the connection can be reused
         try:
             chunk = protocol.chunk(read_json(data, url))
         except ValueError as exc:
             raise EngineError("remote.not_openai", url=url, detail=str(exc)) from exc
         handle.take(chunk)
-        if handle.over.is_set():  # stopped, by a stop string too, or because this server does not end
+        if handle.over.is_set():  # by stop(), a stop string, or a server that ignores max_tokens
             return
         if chunk.own:
             raise chunk.own
@@ -356,7 +357,7 @@ def _listen(handle: RemoteHandle, reply: Reply, url: str) -> None:
         if chunk.finish_reason == "content_filter":
             raise EngineError("remote.filtered", url=url)
         reason, told = chunk.finish_reason or reason, told or bool(chunk.told)
-        if reason and told:  # all is said; some servers keep the connection open nevertheless
+        if reason and told:  # complete; some servers still keep the connection open
             _finish(handle, reason, url)
             behind = 1
     if not reason:
@@ -365,8 +366,8 @@ def _listen(handle: RemoteHandle, reply: Reply, url: str) -> None:
 
 
 def _finish(handle: RemoteHandle, reason: str, url: str) -> None:
-    """End the answer. Raises EngineError "remote.no_words", "remote.only_tools", "remote.only_thoughts" for one without
-    a word, unless that is what was asked for."""
+    """End the answer. Raises EngineError "remote.no_words", "remote.only_tools" or "remote.only_thoughts" for one
+    without text, unless it continues an answer or has stop strings."""
     goes_on, stops = handle.prompt.turns[-1].role == "assistant", handle.sampling and handle.sampling.stop
     if not (handle.said or handle.over.is_set() or goes_on or stops):
         if handle.tools:

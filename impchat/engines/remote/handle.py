@@ -1,7 +1,7 @@
-"""A prefill or an answer on its way through a server, and what its asker holds of it.
+"""The handle of a prefill or an answer that a server computes.
 
-In: pieces of the answer. Out: a queue of events, and the receipt (`Stats`), as far as the server tells it.
-This file does not know how a server is asked.
+In: pieces of the answer. Out: a queue of events, and the `Stats` that the server reports.
+This file does not know how requests are sent.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from impchat.messages import Event, Failed, Finished, FinishReason, Prompt, Read
 
 
 class RemoteHandle:
-    """A prefill or an answer that a server is asked for."""
+    """A running prefill or answer of a server."""
 
     def __init__(self, prompt: Prompt, sampling: Sampling | None) -> None:
         self.prompt = prompt
         self.sampling = sampling  # None: a prefill
-        self.over = threading.Event()  # its last event is out
-        # The asking thread's own
-        self.begun = False  # the server has begun to answer: nothing is asked again
+        self.over = threading.Event()  # set once the last event has been sent
+        # Used only by the thread that sends the request
+        self.begun = False  # the server has begun to answer: no more retries
         self.sent: frozenset[str] = frozenset()  # the fields of the latest request
-        self.refused: set[str] = set()  # fields left out of it
-        self.tries = 0  # to make it short enough
-        self.said = self.thoughts = self.tools = False  # what has come: words, reasoning, calls of tools
+        self.refused: set[str] = set()  # the fields left out of it
+        self.tries = 0  # attempts to shorten the prompt or the answer
+        self.said = self.thoughts = self.tools = False  # received so far: text, reasoning, tool calls
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._read = False
-        # Under the lock: what a stop from another thread needs to know.
+        # Guarded by _lock: read by stop(), which may run on another thread.
         self._lock = threading.Lock()
         self._connection: Connection | None = None
         self._words = Detokenizer(sampling.stop if sampling else (), prompt.is_continued)
@@ -46,25 +46,26 @@ class RemoteHandle:
         self._first_at = self._last_at = 0.0
 
     def events(self) -> Iterator[Event]:
-        """The events as they happen, to the last one; blocks between them. To be read by one thread, once."""
+        """Yield the events as they happen, up to the last one; blocks between them. Read it once, from one thread."""
         while not self._read:
             event = self._events.get()
             self._read = isinstance(event, Ready | Finished | Failed)
             yield event
 
     def stop(self) -> None:
-        """End it at once: its last event, with what there is, comes before this returns, and the server sees us go."""
+        """End it at once: queue the last event, Finished("stopped"), and cut the connection, so that the server stops
+        too."""
         with self._lock:
             if not self.over.is_set():
                 self._finish("stopped")
                 if self._connection:
                     self._connection.abort()
 
-    # For the thread that asks
+    # For the thread that sends the request
 
     @contextmanager
     def using(self, connection: Connection) -> Iterator[None]:
-        """What a stop in this block cuts."""
+        """Context in which `stop` cuts `connection`."""
         with self._lock:
             self._connection = connection
         try:
@@ -84,7 +85,7 @@ class RemoteHandle:
             self.over.set()
 
     def take(self, chunk: Chunk) -> None:
-        """A piece of the answer has come."""
+        """Process a piece of the answer."""
         with self._lock:
             if self.over.is_set():
                 return
@@ -105,7 +106,7 @@ class RemoteHandle:
             if self._words.stopped:
                 self._finish("stop")
             elif self.sampling and self._chars > self.sampling.max_tokens * settings.TOKEN_CHARS:
-                self._finish("length")  # this server never ends
+                self._finish("length")  # the server ignores max_tokens
 
     def finish(self, reason: FinishReason) -> None:
         with self._lock:
@@ -124,7 +125,7 @@ class RemoteHandle:
         self._put(Finished(reason, self._receipt()))
 
     def _receipt(self) -> Stats:
-        """What the server says of its work; what it does not say is seen from here, or stays nothing."""
+        """The stats that the server reported. Missing counts and times are measured here if possible, or stay 0."""
         said = self._stats
         return replace(
             said,

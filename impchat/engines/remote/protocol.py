@@ -1,6 +1,6 @@
-"""OpenAI's API as a client speaks it, with what llama.cpp's server and ImpChat's own add to it.
+"""The client side of OpenAI's API, with the extensions of llama.cpp's server and of ImpChat.
 
-In: a prompt and a sampling; JSON that came back. Out: a request's JSON; what a chunk or a refusal says.
+In: a prompt and a sampling; JSON from a server. Out: the JSON of a request; the content of a chunk or of an error.
 This file does not know how anything is sent.
 """
 
@@ -18,7 +18,7 @@ from impchat import settings
 from impchat.errors import EngineError
 from impchat.messages import Dropped, Picture, Prompt, Reading, Sampling, Stats, Turn
 
-# Fields that only some servers know. One that is refused is left out from then on, or goes by its other name.
+# Fields that only some servers support. A refused one is left out from then on, or sent under its other name.
 _OTHER_NAMES = {"max_tokens": "max_completion_tokens"}
 _NEEDED = ("model", "messages")
 _EXTRA = (
@@ -32,8 +32,8 @@ _FOUND = re.compile(r"(\d+) in the messages|resulted in (\d+) tokens|(\d+) input
 _BLIND = re.compile(
     r"(image|vision|multimodal|multi-modal)\b.*\b(not|n't|only)\b|\bnot\b.*(image|vision|multimodal)", re.I
 )
-_THOUGHTS = ("reasoning_content", "reasoning", "thinking", "reasoning_details")  # as servers name them
-_MOST = 10**12  # no count and no time is above: what is, is nonsense
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking", "reasoning_details")  # the names that servers use
+_MOST = 10**12  # a count or time of this size or more is ignored as invalid
 
 Json = dict[str, Any]
 
@@ -41,12 +41,12 @@ Json = dict[str, Any]
 def request(
     prompt: Prompt, sampling: Sampling | None, model: str, address: Callable[[Picture], str], refused: Collection[str]
 ) -> Json:
-    """The body of a chat completion; of a prefill where there is no `sampling`. `address`: the data URI of a picture.
-    `refused`: fields that are not sent."""
+    """The body of a chat completion, or of a prefill if `sampling` is None. `address`: returns the data URI of a
+    picture. `refused`: fields to leave out."""
     asked: Json = {"model": model, "messages": messages(prompt, address)}
     if prompt.key:
         asked["prompt_cache_key"] = prompt.key
-    if prompt.turns[-1].role == "assistant":  # vLLM's names; llama.cpp's server and ImpChat go on without being told
+    if prompt.turns[-1].role == "assistant":  # vLLM's names; llama.cpp's server and ImpChat need neither
         asked |= {"add_generation_prompt": False, "continue_final_message": True}
     if sampling:
         asked |= _how(sampling)
@@ -59,11 +59,11 @@ def request(
 
 
 def _how(sampling: Sampling) -> Json:
-    """How a prompt is to be answered."""
+    """The fields of a chat completion that say how to answer."""
     asked: Json = {
         "stream": True,
         "stream_options": {"include_usage": True},
-        "return_progress": True,  # llama.cpp's name for news of how far the prompt is read
+        "return_progress": True,  # llama.cpp's field: report how much of the prompt has been read
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "top_k": sampling.top_k,
@@ -79,9 +79,9 @@ def _how(sampling: Sampling) -> Json:
 
 
 def messages(prompt: Prompt, address: Callable[[Picture], str]) -> list[Json]:
-    """The turns as OpenAI writes them; pictures go first in the turn that carries them."""
+    """The turns as OpenAI's messages. Pictures come first in their turn."""
     said: list[Json] = [{"role": "system", "content": prompt.system}] if prompt.system else []
-    greeted = len(prompt.turns) > 1 and prompt.turns[0] == Turn("user", "")  # our own prompts begin with a question
+    greeted = len(prompt.turns) > 1 and prompt.turns[0] == Turn("user", "")  # the empty question before a greeting
     for turn in prompt.turns[greeted:]:
         parts: list[Json] = [{"type": "image_url", "image_url": {"url": address(p)}} for p in turn.pictures]
         if parts and turn.text:
@@ -90,35 +90,35 @@ def messages(prompt: Prompt, address: Callable[[Picture], str]) -> list[Json]:
     return said
 
 
-# What comes back
+# Responses
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What one piece of an answer says."""
+    """The content of one piece of an answer."""
 
     text: str = ""
-    finish_reason: str = ""  # "": it goes on
+    finish_reason: str = ""  # "": not finished
     reading: Reading | None = None
     dropped: Dropped | None = None
-    thoughts: bool = False  # it has reasoning, which is no answer
-    tools: bool = False  # it has calls of tools
-    told: Mapping[str, Any] = field(default_factory=dict)  # fields of `Stats`, as far as the server tells them
-    error: str | None = None  # the answer ends with it
-    own: EngineError | None = None  # the same, where ImpChat says it
+    thoughts: bool = False  # contains reasoning, which is not part of the answer
+    tools: bool = False  # contains tool calls
+    told: Mapping[str, Any] = field(default_factory=dict)  # the fields of `Stats` that the server reports
+    error: str | None = None  # the answer ends with this error
+    own: EngineError | None = None  # the same error, if the server is ImpChat
 
 
 def chunk(data: Any) -> Chunk:
-    """What a chunk of a stream, or a whole answer, says. What is not as it should be is passed over.
+    """Parse a chunk of a stream, or a whole answer. Malformed fields are ignored.
 
-    Raises ValueError for what is no part of an answer at all."""
+    Raises ValueError for JSON that is not part of an answer."""
     if not isinstance(data, dict):
         raise ValueError("no object")
     if error := data.get("error"):
         return Chunk(error=_message(error) or "?", own=_own(error))
     choices = data.get("choices", ())
     if not isinstance(choices, list | None):
-        if error := _message(data):  # how some servers tell of an error
+        if error := _message(data):  # how some servers report an error
             return Chunk(error=error)
         raise ValueError("no choices")
     choice = choices[0] if choices and isinstance(choices[0], dict) else {}
@@ -140,7 +140,7 @@ def chunk(data: Any) -> Chunk:
 
 
 def _content(content: Any) -> str:
-    """The words of a message's content: a string, a part, or a list of both."""
+    """The text of a message's content: a string, a part, or a list of either."""
     if isinstance(content, list):
         return "".join(map(_content, content))
     if isinstance(content, dict):
@@ -149,7 +149,8 @@ def _content(content: Any) -> str:
 
 
 def told(data: Json) -> Json:
-    """The fields of `Stats` that a reply tells: ImpChat's own receipt, llama.cpp's timings, OpenAI's usage."""
+    """The fields of `Stats` that a response reports. ImpChat's stats take precedence over llama.cpp's timings, and
+    these over OpenAI's usage."""
     found: Json = {}
     if usage := _dict(data.get("usage")):
         found["prompt_tokens"] = _count(usage.get("prompt_tokens"))
@@ -170,15 +171,15 @@ def told(data: Json) -> Json:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A reply that is no answer."""
+    """A response with an error status."""
 
     status: int
     body: str = field(repr=False)
-    message: str  # what the server says, in one line
-    code: str  # a name of the server's, or ""
-    wait_s: float | None  # Retry-After
-    place: str  # Location
-    own: EngineError | None = None  # the same, where ImpChat says it
+    message: str  # the server's message, in one line
+    code: str  # the server's error code or type; "": none
+    wait_s: float | None  # Retry-After, in seconds
+    place: str  # the Location header
+    own: EngineError | None = None  # the same error, if the server is ImpChat
 
     @property
     def too_long(self) -> bool:
@@ -189,7 +190,7 @@ class Refusal:
 
     @property
     def lengths(self) -> tuple[int, int]:
-        """Of a prompt that is too long: its tokens and how many the model can read; 0 where that is not told."""
+        """For a prompt that is too long: its number of tokens and the model's limit; 0 for a number not reported."""
         if self.own and self.own.code == "prompt.too_long":
             return _count(self.own.values["tokens"]), _count(self.own.values["limit"])
         error = _dict(_dict(_parsed(self.body)).get("error"))
@@ -201,11 +202,11 @@ class Refusal:
 
     @property
     def blind(self) -> bool:
-        """Whether the model takes no pictures."""
+        """Whether the server says that the model does not accept pictures."""
         return self.status in (400, 415, 422, 500, 501) and bool(_BLIND.search(self.message))
 
     def fields(self, sent: Collection[str]) -> set[str]:
-        """The fields of `sent` that the server does not take: those it names, else all that only some servers know."""
+        """The fields of `sent` that the server rejects: those it names, or else all that only some servers support."""
         if self.status not in (400, 422):
             return set()
         optional = [name for name in sent if name not in _NEEDED]
@@ -222,7 +223,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes) -> Refusal:
         status,
         text,
         _message(parsed),
-        code if isinstance(code, str) else str(error.get("type", "")),  # llama.cpp's code is the status
+        code if isinstance(code, str) else str(error.get("type", "")),  # llama.cpp's code is the HTTP status
         _seconds(headers.get("retry-after", "")),
         headers.get("location", "")[:200],
         _own(error),
@@ -232,7 +233,8 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes) -> Refusal:
 def failure(
     refused: Refusal, url: str, model: str, known: Collection[str], *, keyed: bool, pictures: bool
 ) -> EngineError:
-    """The error that tells a person of `refused`. `known`: the server's models; `keyed`: a key was sent."""
+    """The EngineError for `refused`. `known`: the server's models; `keyed`: a key was sent; `pictures`: the request
+    had pictures."""
     status, said = refused.status, refused.message
     place = {"url": url, "model": model, "known": ", ".join(known) or "?", "status": status, "detail": said or "?"}
     if 300 <= status < 400:
@@ -266,7 +268,8 @@ def failure(
 
 
 def _own(error: Any) -> EngineError | None:
-    """The error that an ImpChat tells of, to be said in the reader's language; None where that makes no sense here."""
+    """The error that an ImpChat server reports, so that it can be shown in the reader's language; None if it is not one
+    that this version can render."""
     told = _dict(_dict(error).get("impchat"))
     code, values = told.get("code"), _dict(told.get("values"))
     if not isinstance(code, str) or not all(isinstance(value, str | int | float) for value in values.values()):
@@ -274,7 +277,7 @@ def _own(error: Any) -> EngineError | None:
     try:
         own = EngineError(code, **{str(k): v if not isinstance(v, str) else v[:300] for k, v in values.items()})
         return own if own.sentence() else None
-    except (KeyError, ValueError, TypeError, IndexError):  # a newer ImpChat's error, or none at all
+    except (KeyError, ValueError, TypeError, IndexError):  # from a newer ImpChat, or malformed
         return None
 
 
@@ -286,7 +289,8 @@ def _parsed(text: str) -> Any:
 
 
 def _message(error: Any) -> str:
-    """What an error body says, in one line; bodies differ from server to server, and HTML says nothing."""
+    """The message in an error body, as one line of at most 300 characters. Handles the formats of different servers;
+    empty for anything but JSON."""
     return " ".join(" ".join(_words(error, 0)).split())[:300]
 
 
@@ -302,7 +306,7 @@ def _words(error: Any, depth: int) -> Iterator[str]:
 
 
 def _seconds(value: str) -> float | None:
-    """Retry-After: seconds, or a date."""
+    """The seconds in a Retry-After header, which holds seconds or a date; None if it is neither."""
     if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value.strip()):
         return float(value)
     parsed = parsedate_tz(value)
@@ -317,7 +321,7 @@ def _dict(value: Any) -> Json:
 
 
 def _number(value: Any) -> float:
-    good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _MOST  # a NaN is not
+    good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _MOST  # false for NaN
     return value if good else 0.0
 
 
