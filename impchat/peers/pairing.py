@@ -92,8 +92,8 @@ def place_of(address: str) -> str:
 
 def meet(places: Sequence[str], code: str) -> Link:
     """A link to the server at the first of `places`, from the typed `code` and the certificate that it presents. Do not
-    use it before the person has compared its `check` with the one on the server's screen: a man in the middle
-    would present another certificate. The code is not sent.
+    use it before the person has compared its `check` with the one on the server's screen: a man in the middle would
+    present another certificate. The code is not sent.
 
     Raises RequestError "pair.code_form", "pair.nobody" (nothing answers), "pair.else" (it is not ImpChat)."""
     import httpx

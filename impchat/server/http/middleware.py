@@ -140,7 +140,7 @@ def _check_size(count: int, limit: int) -> None:
 
 
 class _Body:
-    """Wraps the ASGI `receive` of a request: limits the actual size of its body, and the time that it may take."""
+    """Wraps the ASGI `receive` of a request to limit the size of its body, and the time that it may take."""
 
     def __init__(self, receive: Receive, limit: int, gate: Gate) -> None:
         self._receive = receive
