@@ -1,8 +1,8 @@
-"""Taking a conversation along: a zip that another ImpChat reads back, or Markdown that a person reads.
+"""Export and import of a conversation: a zip that another ImpChat imports, or Markdown for people.
 
-In: a history, a conversation and its owner; or the bytes of such a zip, from wherever it comes. Out: bytes or text; or
-the conversation, back in the history. The zip holds `conversation.json` and `images/<sha256>.<jpg|png>`, nothing else,
-and equal conversations give equal bytes. Reading trusts nothing: a zip is taken whole or not at all.
+In: a history, a conversation and its owner; or the bytes of a zip from any source. Out: bytes or text; or the
+conversation, saved in the history. The zip contains only `conversation.json` and `images/<sha256>.<jpg|png>`, and equal
+conversations give equal bytes. Import treats the zip as untrusted and accepts it completely or not at all.
 This file does not know SQL, nor where files are saved.
 """
 
@@ -29,15 +29,15 @@ from impchat.texts import say
 FORMAT = 1  # of the zip; a newer one is refused
 
 _INDEX = "conversation.json"
-_KEPT_APART = {"owner", "deleted_utc"}  # of a conversation: they belong to one history and stay there
+_KEPT_APART = {"owner", "deleted_utc"}  # fields not exported: they concern only the local history
 _READABLE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _SUFFIX = {"image/jpeg": "jpg", "image/png": "png"}
 
 
 def export_zip(history: History, conversation: str, owner: str) -> bytes:
-    """The whole conversation, all branches and pictures included, as a zip.
+    """The whole conversation as a zip, with all branches and pictures.
 
-    An answer that is being written is in it as far as it got, as "interrupted".
+    An answer that is being written is exported as far as it got, with state "interrupted".
     Raises HistoryError "history.no_conversation" or "history.image_missing"."""
     whole, messages = history.tree(conversation, owner)
     pictures = _pictures(history, whole, messages)
@@ -50,7 +50,7 @@ def export_zip(history: History, conversation: str, owner: str) -> bytes:
     files = {_INDEX: json.dumps(index, ensure_ascii=False, indent=1, sort_keys=True).encode()}
     files |= {image_name(image): history.image_bytes(image.sha256) for image in pictures}
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:  # zlib's versions compress to different bytes
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:  # zlib versions differ in their output
         for name, data in sorted(files.items()):
             entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
             entry.create_system, entry.external_attr = 3, 0o600 << 16
@@ -59,17 +59,17 @@ def export_zip(history: History, conversation: str, owner: str) -> bytes:
 
 
 def import_zip(history: History, data: bytes, owner: str) -> Conversation:
-    """The conversation of an exported zip, now `owner`'s, under its own UUIDs where they are free.
+    """Import an exported zip as a conversation of `owner`, under its own UUIDs if they are free.
 
-    Where `owner` has it already, messages that are missing come along; of a message that both have, the end wins over
-    a beginning, and two different ends are both kept. Title, folder, tags, pin, draft and shown branch are those of the
-    side with the latest message; a deleted one comes back. Importing again changes nothing more.
+    If `owner` has it already, missing messages are added. Of a message that both sides have, a finished version
+    replaces a partial one; two different texts are both kept. Title, folder, tags, pin, draft and shown branch come
+    from the side that was updated last; a deleted conversation is restored. A second import changes nothing.
     Raises HistoryError "portability.broken", "portability.newer" or "portability.too_large", and changes nothing."""
     return history.merge(*read_zip(data, owner))
 
 
 def read_zip(data: bytes, owner: str) -> tuple[Conversation, list[Message], list[Prepared]]:
-    """What is in an exported zip, as `owner`'s. Raises as `import_zip`."""
+    """The content of an exported zip, with `owner` as its owner. Raises as `import_zip`."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > settings.IMPORT_BYTES:
@@ -90,7 +90,7 @@ def read_zip(data: bytes, owner: str) -> tuple[Conversation, list[Message], list
 
 
 def export_markdown(history: History, conversation: str, owner: str, language: str = "en") -> str:
-    """The shown branch as Markdown. Pictures are named as in the zip: put `image_files` beside it to see them.
+    """The shown branch as Markdown. It links pictures by their names in the zip: save `image_files` next to it.
 
     Raises HistoryError "history.no_conversation"."""
     whole = history.conversation(conversation, owner)
@@ -106,7 +106,7 @@ def export_markdown(history: History, conversation: str, owner: str, language: s
 
 
 def image_files(history: History, conversation: str, owner: str) -> dict[str, bytes]:
-    """The pictures of a conversation under the names that `export_markdown` and the zip give them."""
+    """Name -> bytes of a conversation's pictures, with the names of `export_markdown` and the zip."""
     pictures = _pictures(history, *history.tree(conversation, owner))
     return {image_name(image): history.image_bytes(image.sha256) for image in pictures}
 
@@ -129,13 +129,13 @@ def _message_to_dict(message: Message) -> dict[str, Any]:
     return data
 
 
-# What file managers add to a folder: macOS, Windows and Linux.
+# Files that file managers of macOS, Windows and Linux add to a folder.
 _ADDED = re.compile(r"(^|/)(__macosx/.*|\._[^/]*|\.ds_store|thumbs\.db|desktop\.ini|\.directory)$")
 
 
 def _files(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """The files of an export by the names it gave them, also if it was unpacked and packed again: with its folders, in
-    another one, with other slashes or in other case, or with what a file manager added."""
+    """The files of an export by their original names. Accepts a zip that was unpacked and packed again: with folder
+    entries, inside another folder, with backslashes, in other case, or with files that a file manager added."""
     found: dict[str, zipfile.ZipInfo] = {}
     for entry in archive.infolist():
         name = entry.filename.replace("\\", "/").removeprefix("./").casefold()
@@ -150,14 +150,15 @@ def _files(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
 
 
 def _read_picture(data: bytes, image: Image) -> Prepared:
-    """A picture of the zip, if it is just what we would have stored: its hash and size, and no metadata in it."""
+    """A picture of the zip. Raises ValueError unless it is exactly what ImpChat would store: hash, size, no
+    metadata."""
     prepared = images.prepare(data)
     _require(prepared.data == data and prepared.image == image)
     return prepared
 
 
 def _read_index(index: Any, owner: str) -> tuple[Conversation, list[Message], list[Image]]:
-    """The values in `conversation.json`. Raises ValueError for whatever ImpChat would not have written."""
+    """The values in `conversation.json`. Raises ValueError for anything that ImpChat would not have written."""
     _match(index, {"format": lambda value: value == FORMAT, "conversation": _is_any, "messages": _is_list(_is_any),
                    "images": _is_list(_is_any)})  # fmt: skip
     whole = _match(index["conversation"], _CONVERSATION)
@@ -167,7 +168,7 @@ def _read_index(index: Any, owner: str) -> tuple[Conversation, list[Message], li
     described = [Image(**_match(image, _IMAGE)) for image in index["images"]]
     messages = [_read_message(_match(message, _MESSAGE), conversation.uuid) for message in index["messages"]]
 
-    roles: dict[str | None, str] = {None: "assistant"}  # below nothing and below answers come questions
+    roles: dict[str | None, str] = {None: "assistant"}  # questions follow answers, or come first
     for message in messages:
         _require(message.uuid not in roles and roles.get(message.parent, message.role) != message.role)
         roles[message.uuid] = message.role
@@ -190,7 +191,7 @@ def _read_message(data: Mapping[str, Any], conversation: str) -> Message:
     )
 
 
-# What the values of the JSON must be.
+# Validation of the values in the JSON
 
 _Check = Callable[[Any], bool]
 
@@ -201,7 +202,7 @@ def _require(fact: bool) -> None:
 
 
 def _match(data: Any, checks: Mapping[str, _Check]) -> dict[str, Any]:
-    """`data`, if it is an object with just these fields and each passes its check."""
+    """`data`, if it is an object with exactly these fields and each passes its check. Raises ValueError if not."""
     _require(isinstance(data, dict) and data.keys() == checks.keys())
     _require(all(check(data[name]) for name, check in checks.items()))
     result: dict[str, Any] = data
@@ -213,7 +214,7 @@ def _is_any(value: Any) -> bool:
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.encode() or True)  # raises for half characters, which none are stored
+    return isinstance(value, str) and bool(value.encode() or True)  # raises for unpaired surrogates
 
 
 def _is_bool(value: Any) -> bool:
@@ -247,7 +248,7 @@ def _is_stats(value: Any) -> bool:
 
 
 def _is_error(value: Any) -> bool:
-    """An error whose sentence can be told: front ends will."""
+    """Whether the error has a sentence that can be rendered, as front ends do."""
     if not (isinstance(value, dict) and value.keys() == {"code", "values"} and isinstance(value["values"], dict)):
         return False
     return isinstance(value["code"], str) and bool(ImpChatError(value["code"], **value["values"]).sentence())

@@ -1,7 +1,7 @@
-"""An open SQLite file, the history or another one: one connection behind a lock, safe beside other processes.
+"""An open SQLite file, the history or another one: one connection guarded by a lock, safe for several processes.
 
-In: a path. Out: transactions, in which sqlite3's errors come back as HistoryError. Opening and migrating happen under
-a file lock, because two processes opening a new file lock each other out. Every write begins IMMEDIATE, because a
+In: a path. Out: transactions, which raise sqlite3's errors as HistoryError. Opening and migrating hold a file lock,
+because two processes that open a new file would block each other. Every write begins with BEGIN IMMEDIATE, because a
 transaction that reads first and writes later cannot wait for another writer.
 This file does not know what is stored.
 """
@@ -24,7 +24,8 @@ from impchat.history import migrations
 
 
 class Database:
-    """The file at `path`, made or migrated by `steps` to the newest schema. May be used from any thread.
+    """The file at `path`, created or migrated to the newest schema by `steps`. May be used from any thread.
+    `busy_timeout_s`: how long to wait for the lock of another process.
 
     Raises HistoryError "data.unwritable", "history.locked", "history.newer", "history.broken", "history.disk_full"."""
 
@@ -32,7 +33,7 @@ class Database:
         self.path = path
         self.host = platform.node()
         self.pid = os.getpid()
-        self.writer = f"{self.pid}-{uuid4().hex}"  # names a lock that is held until the process ends
+        self.writer = f"{self.pid}-{uuid4().hex}"  # the name of a lock held until close() or the end of the process
         self._busy_timeout_s = busy_timeout_s
         self._steps = steps
         self._lock = threading.Lock()
@@ -44,29 +45,29 @@ class Database:
             self._alive.acquire()
 
     def close(self) -> None:
-        """Close the file. Nothing may be read or written afterwards."""
+        """Close the file. It must not be used afterwards."""
         with self._lock:
             self._connection.close()
-        with suppress(HistoryError), self._opening():  # a file that stays is removed by the next one to open
+        with suppress(HistoryError), self._opening():  # a leftover file is removed at the next opening
             self._alive.release()
             self._writer_file(self.writer).unlink(missing_ok=True)
         self._alive.release()
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
-        """Several reads that see one state of the file."""
+        """A read transaction: all reads inside see one state of the file."""
         with self._transaction("begin") as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
-        """One write, whole or not at all."""
+        """A write transaction, atomic."""
         with self._transaction("begin immediate") as connection:
             yield connection
 
     @contextmanager
     def write_after_deaths(self) -> Iterator[tuple[sqlite3.Connection, list[str]]]:
-        """A write that is told the names of the writers that live; files of the dead are removed."""
+        """A write transaction, with the names of the writers that are alive. Removes the lock files of dead writers."""
         with self._opening(), self.write() as connection:
             living = []
             for file in (self.path.parent / "writers").glob("*.lock"):
@@ -85,13 +86,13 @@ class Database:
                 yield connection
                 connection.execute("commit")
             except BaseException:
-                if connection.in_transaction:  # a full disk has ended it already
+                if connection.in_transaction:  # false after a full disk, which ends the transaction
                     connection.execute("rollback")
                 raise
 
     @contextmanager
     def _opening(self) -> Iterator[None]:
-        """Alone among all processes that open or close the file."""
+        """Exclude other processes that open or close the file."""
         lock = locks.FileLock(self.path.with_suffix(".lock"))
         with _told(self.path):
             if not lock.acquire(self._busy_timeout_s):
@@ -121,12 +122,12 @@ class Database:
 
 @contextmanager
 def _told(path: Path) -> Iterator[None]:
-    """Errors of SQLite and of the disk become the sentence a person can act on."""
+    """Convert errors of SQLite and of the disk to HistoryError."""
     try:
         yield
     except sqlite3.Error as exc:
         code = _code(getattr(exc, "sqlite_errorcode", None))
-        if code is None:  # our own mistake, such as wrong SQL
+        if code is None:  # a bug, such as invalid SQL
             raise
         raise HistoryError(code, path=str(path)) from exc
     except OSError as exc:
@@ -134,7 +135,7 @@ def _told(path: Path) -> Iterator[None]:
 
 
 def disk_code(exc: OSError) -> str:
-    """The code of HistoryError for a file that could not be written."""
+    """The HistoryError code for a file that could not be written."""
     return "history.disk_full" if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "data.unwritable"
 
 
@@ -147,7 +148,7 @@ def _code(sqlite_errorcode: int | None) -> str | None:
         sqlite3.SQLITE_BUSY: "history.locked",
         sqlite3.SQLITE_LOCKED: "history.locked",
         sqlite3.SQLITE_FULL: "history.disk_full",
-        sqlite3.SQLITE_IOERR: "history.disk_full",  # a quota or a file size limit comes back as this
+        sqlite3.SQLITE_IOERR: "history.disk_full",  # reported for a quota or a file size limit
         sqlite3.SQLITE_CANTOPEN: "data.unwritable",
         sqlite3.SQLITE_READONLY: "data.unwritable",
         sqlite3.SQLITE_PERM: "data.unwritable",

@@ -1,7 +1,7 @@
-"""The files of stored pictures: `images/ab/abcd….jpg` beside the database, each named by the hash of its bytes.
+"""The files of stored pictures: `images/ab/abcd….jpg` next to the database, each named by the hash of its bytes.
 
-In: prepared bytes and their `Image`. Out: files, whole or not there at all. Whoever writes here holds the database's
-write lock, so that there is one writer at a time. This file does not know who may see the pictures.
+In: prepared bytes and their `Image`. Out: complete files; writes are atomic. Callers that write must hold the
+database's write lock, so that there is one writer at a time. This file does not know who may see the pictures.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from impchat.messages import Image
 
 
 class ImageFiles:
-    """The pictures under `folder`, which is made with the first one."""
+    """The pictures under `folder`, which is created with the first one."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def write(self, image: Image, data: bytes) -> bool:
-        """Keep `data`; False where it is there already.
+        """Store `data`. Returns False if the file exists already.
 
-        Raises HistoryError "history.disk_full" or "data.unwritable", and leaves nothing behind."""
+        Raises HistoryError "history.disk_full" or "data.unwritable", and then leaves no file."""
         file = self._path(image)
         try:
             if file.is_file() and file.stat().st_size == image.size_bytes:
@@ -43,18 +43,18 @@ class ImageFiles:
         return True
 
     def read(self, image: Image) -> bytes:
-        """The stored bytes. Raises HistoryError "history.image_missing" where the file is gone or unreadable."""
+        """The stored bytes. Raises HistoryError "history.image_missing" if the file is missing or unreadable."""
         try:
             return self._path(image).read_bytes()
         except OSError as exc:
             raise HistoryError("history.image_missing", file=str(self._path(image))) from exc
 
     def remove(self, image: Image) -> None:
-        """Forget the file; nothing where it is gone already."""
+        """Delete the file, if it exists."""
         self._path(image).unlink(missing_ok=True)
 
     def sweep(self) -> None:
-        """Remove what writers left behind that were killed in mid-write."""
+        """Delete incomplete files of writers that were killed."""
         for half in self._folder.glob("*.part"):
             half.unlink(missing_ok=True)
 

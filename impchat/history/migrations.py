@@ -1,7 +1,7 @@
-"""The schema of the history, one function for each change; a shipped one is never edited.
+"""The schema of the history, one function per change. Never edit a step that has been released.
 
-In: an open connection. Out: the same file with every step applied, each step and its record in one transaction.
-This file does not know what the tables are used for; `history` does.
+In: an open connection. Out: the file with every step applied, each step and its record in one transaction.
+This file does not know what the tables are used for; `store` does.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def m001_conversations(db: Database) -> None:
             updated_utc text not null,
             deleted_utc text
         )""")
-    # The list of one person's conversations, pinned ones on top, newest first.
+    # For the list of an owner's conversations: pinned ones on top, newest first.
     db.execute("create index conversations_of_owner on conversations (owner, pinned desc, updated_utc desc)")
     db.execute("""
         create table conversation_tags (
@@ -61,7 +61,7 @@ def m001_conversations(db: Database) -> None:
         )""")
     db.execute("create index messages_of_conversation on messages (conversation)")
     db.execute("create index messages_of_parent on messages (parent)")
-    # On opening, the few streaming messages are looked up among all.
+    # For the search for streaming messages, few among many, when the file is opened.
     db.execute("create index messages_streaming on messages (id) where state = 'streaming'")
 
 
@@ -74,7 +74,7 @@ def m002_images(db: Database) -> None:
             mime text not null,
             size_bytes integer not null
         ) without rowid""")
-    # Who may see a picture. A picture without an owner is removed, with its file.
+    # Who may see a picture. A picture without an owner is removed, together with its file.
     db.execute("""
         create table image_owners (
             owner text not null,
@@ -94,7 +94,7 @@ def m002_images(db: Database) -> None:
 
 
 def m003_search(db: Database) -> None:
-    # Texts with words set apart as search.index_text does; rowid is that of the row found.
+    # Texts as search.index_text returns them; rowid is the id of the indexed row.
     for table, found, column in (("message_search", "messages", "text"), ("title_search", "conversations", "title")):
         db.execute(f"create virtual table {table} using fts5(text, tokenize='unicode61 remove_diacritics 2')")
         db.execute(f"""
@@ -106,7 +106,7 @@ def m003_search(db: Database) -> None:
 
 
 def m004_writers(db: Database) -> None:
-    # Which process adds to a streaming message. `lock` names a file in `writers` that it keeps locked while it lives.
+    # The process that writes a streaming message. `lock` names a file in `writers` that it keeps locked while it runs.
     db.execute("""
         create table writers (
             message integer primary key references messages(id) on delete cascade,
@@ -118,7 +118,7 @@ def m004_writers(db: Database) -> None:
 
 
 def m005_symbols(db: Database) -> None:
-    # search.index_text keeps symbols now, emoji among them, and sets the characters of more scripts apart.
+    # search.index_text now keeps symbols, including emoji, and separates the characters of more scripts.
     for table, found, column in (("message_search", "messages", "text"), ("title_search", "conversations", "title")):
         db.execute(f"delete from {table}")
         for key, text in db.execute(f"select id, {column} from {found}").fetchall():
@@ -132,14 +132,14 @@ STEPS: Sequence[Step] = (m001_conversations, m002_images, m003_search, m004_writ
 def migrate(
     connection: sqlite3.Connection, path: str, stop_before: str | None = None, steps: Sequence[Step] = STEPS
 ) -> None:
-    """Apply those of `steps` that the file lacks, in order, up to but without `stop_before`.
+    """Apply the missing `steps` in order, up to but not including `stop_before`.
 
-    Raises HistoryError "history.newer" where the file has steps that this version does not know."""
+    Raises HistoryError "history.newer" if the file has steps that this version does not know."""
     applied = _applied(connection)
     names = [step.__name__ for step in steps]
     if not applied <= set(names):
         raise HistoryError("history.newer", path=path)
-    if applied == set(names):  # as nearly always: sqlite_utils takes longer to import than the file to open
+    if applied == set(names):  # the usual case; importing sqlite_utils takes longer than opening the file
         return
     from sqlite_utils import Database
     from sqlite_utils.migrations import Migrations

@@ -1,7 +1,7 @@
-"""Changes to rows of the history, each within the transaction it is given.
+"""Changes to rows of the history, each within the caller's transaction.
 
-In: an open transaction, keys and values. Out: changed rows, with what search needs kept in step.
-This file does not know files, owners' rights or who writes when; `history` does.
+In: an open transaction, keys and values. Out: changed rows, with the search index kept in step.
+This file does not know picture files, access rights or the order of writes; `store` does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from impchat.messages import Conversation, Image, Message, Role, State
 
 
 def insert_conversation(db: sqlite3.Connection, new: Conversation) -> int:
-    """A new conversation with the names, owner and times of `new`, and nothing else of it yet: its key."""
+    """Insert an empty conversation with the uuid, owner and times of `new`. Returns its key."""
     key = db.execute(
         "insert into conversations (uuid, owner, title, created_utc, updated_utc) values (?, ?, '', ?, ?)",
         (new.uuid, new.owner, new.created_utc, new.updated_utc),
@@ -34,8 +34,8 @@ def insert_conversation(db: sqlite3.Connection, new: Conversation) -> int:
 def add_message(
     db: sqlite3.Connection, conversation: int, parent: int | None, role: Role, text: str, state: State
 ) -> tuple[str, int]:
-    """A new message at which the shown branch ends: its uuid and its key. A deleted conversation that goes on is no
-    longer deleted, or its answer would be listed nowhere."""
+    """Insert a message and make it the end of the shown branch. Returns its uuid and its key. Restores a deleted
+    conversation, whose new message would otherwise be listed nowhere."""
     above = db.execute("select role from messages where id = ?", (parent,)).fetchone()
     assert role != (above["role"] if above else "assistant"), "below an answer, or nothing, comes a question"
     uuid, created = str(uuid4()), now()
@@ -60,7 +60,7 @@ def set_title(db: sqlite3.Connection, conversation: int, title: str) -> None:
 
 
 def title_by_answer(db: sqlite3.Connection, message: int, text: str) -> None:
-    """Give the conversation of the answer `message` a title from its text, where it has none."""
+    """If the conversation of the answer `message` has no title, take one from `text`."""
     row = db.execute(
         "select conversations.id from conversations join messages on conversation = conversations.id"
         " where messages.id = ? and title = ''",
@@ -94,9 +94,9 @@ def set_images(
 
 
 def forget_unshown(db: sqlite3.Connection, owner: str, images: Iterable[str]) -> list[Image]:
-    """Take from `owner` those of the pictures that no conversation of theirs shows.
+    """Remove the ownership of those `images` that no conversation of `owner` shows.
 
-    Gives back those that nobody has any more: their rows are gone, their files may go."""
+    Returns the images that have no owner left: their rows are deleted, and their files may be."""
     gone = []
     for sha256 in images:
         if queries.is_shown(db, owner, sha256):
@@ -109,7 +109,7 @@ def forget_unshown(db: sqlite3.Connection, owner: str, images: Iterable[str]) ->
 
 
 def end(db: sqlite3.Connection, message: int) -> None:
-    """An answer is no longer written: forget its writer, and let its text be found."""
+    """Finish an answer: delete its writer's row and index its text for search."""
     db.execute("delete from writers where message = ?", (message,))
     index(db, message)
 
@@ -121,7 +121,7 @@ def index(db: sqlite3.Connection, message: int) -> None:
 
 
 def merge(db: sqlite3.Connection, conversation: Conversation, messages: Sequence[Message]) -> Conversation:
-    """See `History.merge`; the pictures have their rows already."""
+    """See `History.merge`. The rows of the pictures must exist already."""
     there = db.execute("select * from conversations where uuid = ?", (conversation.uuid,)).fetchone()
     key: int | None = there["id"] if there and there["owner"] == conversation.owner else None
     if (there and key is None) or any(_is_taken(db, message, key) for message in messages):
@@ -129,7 +129,7 @@ def merge(db: sqlite3.Connection, conversation: Conversation, messages: Sequence
     is_news = key is None or conversation.updated_utc > there["updated_utc"]
     if key is None:
         key = insert_conversation(db, conversation)
-    names: dict[str | None, str] = {}  # of messages that are here under another uuid than there
+    names: dict[str | None, str] = {}  # imported uuid -> local uuid, if they differ
     for message in messages:
         message = replace(message, parent=names.get(message.parent, message.parent))
         if twin := _merge_message(db, key, message, conversation.owner):
@@ -150,12 +150,12 @@ def merge(db: sqlite3.Connection, conversation: Conversation, messages: Sequence
 
 
 def _merge_message(db: sqlite3.Connection, conversation: int, there: Message, owner: str) -> str | None:
-    """Bring one message together with what is here of it; the uuid that it has here, where that is another one."""
+    """Merge one imported message. Returns the uuid that it has here if that is a different one, else None."""
     try:
         here = queries.message(db, there.uuid)
     except HistoryError:
         for sibling in queries.siblings_below(db, conversation, there.parent):
-            if sibling.text == there.text and _twin(sibling) == there.uuid:  # ours, as the other side had to name it
+            if sibling.text == there.text and _twin(sibling) == there.uuid:  # the other side renamed our message
                 return sibling.uuid
         _insert_message(db, conversation, there, owner)
         return None
@@ -165,17 +165,17 @@ def _merge_message(db: sqlite3.Connection, conversation: int, there: Message, ow
     if open_here and there.text.startswith(here.text):
         _replace_message(db, there, owner)
         return None
-    twin = replace(there, uuid=_twin(there))  # two texts: both are kept
+    twin = replace(there, uuid=_twin(there))  # different texts: keep both
     return _merge_message(db, conversation, twin, owner) or twin.uuid
 
 
 def _twin(message: Message) -> str:
-    """The uuid of a message whose own one has another text: the same on every side."""
+    """A new uuid for a message whose own uuid is used by another text. Every history derives the same one."""
     return str(uuid5(UUID(message.uuid), message.text))
 
 
 def _replace_message(db: sqlite3.Connection, message: Message, owner: str) -> None:
-    """Write `message` over an earlier state of it."""
+    """Overwrite an earlier state of `message`."""
     db.execute(
         "update messages set text = ?, state = ?, finish_reason = ?, model = ?, tokens = ?, stats = ?,"
         " dropped_turns = ?, error = ? where uuid = ?",
@@ -187,7 +187,7 @@ def _replace_message(db: sqlite3.Connection, message: Message, owner: str) -> No
 
 
 def _content(message: Message) -> tuple[object, ...]:
-    """What an answer's end writes of it."""
+    """The column values that the end of an answer sets."""
     return (
         queries.clean(message.text),
         message.state,
@@ -201,7 +201,7 @@ def _content(message: Message) -> tuple[object, ...]:
 
 
 def _is_taken(db: sqlite3.Connection, message: Message, conversation: int | None) -> bool:
-    """Whether another message than this one has its uuid."""
+    """Whether the uuid belongs to a message of another conversation or role."""
     found = db.execute("select conversation, role from messages where uuid = ?", (message.uuid,)).fetchone()
     return found is not None and tuple(found) != (conversation, message.role)
 
@@ -232,24 +232,24 @@ def _insert_message(db: sqlite3.Connection, conversation: int, message: Message,
 
 
 def to_json(value: object) -> str | None:
-    """`value` as a column keeps it; None stays None."""
+    """`value` as JSON for a column; None stays None."""
     return None if value is None else queries.clean(json.dumps(value, ensure_ascii=False, default=str))
 
 
 def title_from(text: str) -> str:
-    """The title that a conversation takes from its first question: one line, at most `settings.TITLE_CHARS`."""
+    """A conversation's title from `text`: one line of at most `settings.TITLE_CHARS` characters."""
     line = " ".join(text.split())
     return line if len(line) <= settings.TITLE_CHARS else line[: settings.TITLE_CHARS - 1].rstrip() + "…"
 
 
 _clock = threading.Lock()
-_last = datetime.min.replace(tzinfo=UTC)  # the time that was given last
+_last = datetime.min.replace(tzinfo=UTC)  # the latest time returned
 _STEP, _SLIGHT = timedelta(milliseconds=1), timedelta(seconds=1)
 
 
 def now() -> str:
-    """The time to a millisecond, no two times the same: what comes later is listed as later. A clock that was set back
-    by more than a second is believed."""
+    """The current time to the millisecond, strictly increasing so that rows sort in order of creation. A clock set back
+    by more than a second is followed."""
     global _last
     with _clock:
         moment = datetime.now(UTC)

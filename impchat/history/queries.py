@@ -1,7 +1,7 @@
-"""Rows of the history -> values. Every function reads within the transaction it is given.
+"""Rows of the history -> values. Every function reads within the caller's transaction.
 
-In: an open transaction and what identifies a row. Out: the values of `messages`, or the HistoryError that says what is
-not there. This file does not write.
+In: an open transaction and the identifier of a row. Out: the values of `messages`, or a HistoryError that says what
+does not exist. This file does not write.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _MESSAGE = """
 
 
 def clean(text: str) -> str:
-    """`text` without halves of surrogate pairs (a broken file name in a shell makes them): SQLite takes none."""
+    """`text` with unpaired surrogates replaced by "?": SQLite rejects them (a broken file name in a shell has some)."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def conversation_id(db: sqlite3.Connection, uuid: str, owner: str) -> int:
-    """The key of one conversation. Raises HistoryError "history.no_conversation", for another owner's too."""
+    """The key of a conversation. Raises HistoryError "history.no_conversation", even if another owner has it."""
     row = db.execute("select id from conversations where uuid = ? and owner = ?", (clean(uuid), owner)).fetchone()
     if row is None:
         raise HistoryError("history.no_conversation", conversation=uuid)
@@ -62,7 +62,7 @@ def conversations(
 
 
 def message(db: sqlite3.Connection, uuid: str, owner: str | None = None) -> Message:
-    """One message; of `owner` where that is given. Raises HistoryError "history.no_message"."""
+    """One message, which must be `owner`'s unless that is None. Raises HistoryError "history.no_message"."""
     row = db.execute(
         f"{_MESSAGE} where m.uuid = :uuid and (:owner is null or c.owner = :owner)",
         {"uuid": clean(uuid), "owner": owner},
@@ -83,7 +83,8 @@ def message_id(db: sqlite3.Connection, uuid: str, conversation: int) -> int:
 
 
 def writable(db: sqlite3.Connection, uuid: str) -> tuple[int, bool]:
-    """The key of an answer, and whether it has not ended yet. Raises HistoryError "history.no_message"."""
+    """The key of an answer, and whether it is still open (streaming or interrupted). Raises HistoryError
+    "history.no_message"."""
     row = db.execute("select id, state from messages where uuid = ?", (uuid,)).fetchone()
     if row is None:
         raise HistoryError("history.no_message", message=uuid)
@@ -91,7 +92,7 @@ def writable(db: sqlite3.Connection, uuid: str) -> tuple[int, bool]:
 
 
 def messages(db: sqlite3.Connection, conversation: int) -> list[Message]:
-    """All messages of a conversation, in the order in which they came: a parent before its children."""
+    """All messages of a conversation in order of creation, so parents come before their children."""
     return [_message(row) for row in db.execute(f"{_MESSAGE} where m.conversation = ? order by m.id", (conversation,))]
 
 
@@ -117,13 +118,13 @@ def siblings(db: sqlite3.Connection, uuid: str) -> list[Message]:
 
 
 def siblings_below(db: sqlite3.Connection, conversation: int, parent: str | None) -> list[Message]:
-    """The messages of a conversation below `parent`, oldest first; the first ones where that is None."""
+    """The children of `parent` in a conversation, oldest first; the first messages if `parent` is None."""
     found = db.execute(f"{_MESSAGE} where m.conversation = ? and p.uuid is ? order by m.id", (conversation, parent))
     return [_message(row) for row in found]
 
 
 def image(db: sqlite3.Connection, sha256: str) -> Image:
-    """What is known of a picture. Raises HistoryError "history.no_image"."""
+    """The `Image` of a picture. Raises HistoryError "history.no_image"."""
     row = db.execute("select * from images where sha256 = ?", (clean(sha256),)).fetchone()
     if row is None:
         raise HistoryError("history.no_image", image=sha256)
@@ -141,8 +142,8 @@ def images_of_conversation(db: sqlite3.Connection, conversation: int) -> list[st
 
 
 def pictures(db: sqlite3.Connection, owner: str, limit: int, offset: int) -> list[sqlite3.Row]:
-    """image, conversation, title, message, created_utc of each picture in a question of `owner`, each once, where it
-    was asked about last; nothing deleted, the latest first."""
+    """image, conversation, title, message, created_utc: each picture in the questions of `owner`, once, with the latest
+    question about it. Latest first, without deleted conversations."""
     return db.execute(
         "select image, c.uuid as conversation, title, m.uuid as message, m.created_utc, max(m.id) as last"
         " from message_images join messages m on m.id = message join conversations c on c.id = m.conversation"
@@ -152,7 +153,8 @@ def pictures(db: sqlite3.Connection, owner: str, limit: int, offset: int) -> lis
 
 
 def covers(db: sqlite3.Connection, owner: str) -> list[sqlite3.Row]:
-    """conversation, image: the picture asked about last in each conversation of `owner` that has one."""
+    """conversation, image: the first picture of the latest message with pictures, for each conversation of `owner`
+    that has one."""
     return db.execute(
         "select c.uuid as conversation, image, max(m.id * 100 - i.place) from message_images i"
         " join messages m on m.id = message join conversations c on c.id = m.conversation"
@@ -180,7 +182,7 @@ def is_owned(db: sqlite3.Connection, owner: str, sha256: str) -> bool:
 
 
 def search_titles(db: sqlite3.Connection, owner: str, match: str, limit: int) -> list[sqlite3.Row]:
-    """conversation, title, message (null), role (null), text, created_utc of each title found, newest first."""
+    """conversation, title, message (null), role (null), text, created_utc of each matching title, newest first."""
     return db.execute(
         "select uuid as conversation, title, null as message, null as role, title as text, created_utc"
         " from title_search join conversations on conversations.id = title_search.rowid"
@@ -190,7 +192,7 @@ def search_titles(db: sqlite3.Connection, owner: str, match: str, limit: int) ->
 
 
 def search_messages(db: sqlite3.Connection, owner: str, match: str, limit: int) -> list[sqlite3.Row]:
-    """As `search_titles`, of each message found. By rowid, for ranking would read every hit before the first."""
+    """As `search_titles`, for each matching message. Sorted by rowid, because ranking would first read every hit."""
     return db.execute(
         "select c.uuid as conversation, title, m.uuid as message, role, m.text as text, m.created_utc as created_utc"
         " from message_search join messages m on m.id = message_search.rowid"

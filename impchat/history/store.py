@@ -1,9 +1,9 @@
 """The history: conversations with their message trees and pictures, in one SQLite file for all front ends.
 
-In: questions, answers as they grow, prepared pictures, words to look for. Out: the values of `messages`. Everything a
-person reads or changes is asked for with the owner's name, and what belongs to somebody else is told apart by nothing
-from what does not exist. Several threads and several processes may use one file at once.
-This file does not know how answers are made nor how anything is shown.
+In: questions, answers as they grow, prepared pictures, search queries. Out: the values of `messages`. Callers pass the
+owner's name; data of another owner is treated as if it did not exist. Several threads and processes may use one file
+at the same time.
+This file does not know how answers are generated, nor how anything is shown.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from impchat.messages import Conversation, Failed, FinishReason, Image, Message,
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One place where a search found its words. `message` and `role` None: in the conversation's title."""
+    """One search result. `message` and `role` are None if it is the conversation's title."""
 
     conversation: str
     title: str
     message: str | None
     role: Role | None
-    snippet: str  # one line around the words found
+    snippet: str  # one line around the match
     created_utc: str
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A picture, and where it was asked about last."""
+    """A picture, and the latest question about it."""
 
     image: str  # sha256
     conversation: str
@@ -49,12 +49,12 @@ class Asked:
 
 
 class History:
-    """The history in the file `path`, made or brought up to date; pictures lie in `images` beside it.
+    """The history in the file `path`, created or migrated; pictures are in the folder `images` next to it.
 
-    Answers that were being written by a process that has died are marked "interrupted". A write waits
-    `busy_timeout_s` for another process, then raises HistoryError "history.locked". Every method may raise
-    "history.disk_full", "data.unwritable" and "history.broken"; what was saved before stays whole.
-    Raises HistoryError "history.newer" for a file that a newer ImpChat made."""
+    Opening marks the answers of processes that have died as "interrupted". A write waits `busy_timeout_s` for another
+    process, then raises HistoryError "history.locked". Every method may raise "history.disk_full", "data.unwritable"
+    and "history.broken"; saved data stays intact. Raises HistoryError "history.newer" for a file from a newer
+    ImpChat."""
 
     def __init__(self, path: Path, *, busy_timeout_s: float = settings.BUSY_TIMEOUT_S) -> None:
         self._database = Database(path, busy_timeout_s)
@@ -66,13 +66,13 @@ class History:
             raise
 
     def close(self) -> None:
-        """Close the file. No method may be called afterwards."""
+        """Close the file. It must not be used afterwards."""
         self._database.close()
 
     # Writing: conversations
 
     def create_conversation(self, owner: str, title: str = "") -> Conversation:
-        """A new, empty conversation of `owner`."""
+        """Create an empty conversation of `owner`."""
         now = mutations.now()
         new = Conversation(str(uuid4()), owner, title, created_utc=now, updated_utc=now)
         with self._database.write() as db:
@@ -93,8 +93,8 @@ class History:
         draft_images: Sequence[str] | None = None,
         leaf: str | None = None,
     ) -> Conversation:
-        """Change what is given and leave the rest. `leaf` is the message at which the shown branch ends.
-        A picture that leaves the draft and is shown nowhere else is forgotten.
+        """Change the given fields; None leaves a field unchanged. `leaf`: the last message of the shown branch.
+        A picture that is removed from the draft and shown nowhere else is deleted.
 
         Raises HistoryError "history.no_conversation", "history.no_message" (leaf), "history.no_image" (draft)."""
         gone: list[Image] = []
@@ -120,15 +120,15 @@ class History:
         return after
 
     def delete_conversation(self, uuid: str, owner: str) -> None:
-        """Move it to the deleted ones: no longer listed or found, but nothing is lost."""
+        """Mark a conversation as deleted: it is no longer listed or found, but can be restored."""
         self._set_deleted(uuid, owner, mutations.now())
 
     def restore_conversation(self, uuid: str, owner: str) -> None:
-        """Bring a deleted conversation back."""
+        """Restore a deleted conversation."""
         self._set_deleted(uuid, owner, None)
 
     def purge_conversation(self, uuid: str, owner: str) -> None:
-        """Remove it for good, with the pictures that no other conversation of its owner shows."""
+        """Remove a conversation permanently, with the pictures that no other conversation of `owner` shows."""
         with self._database.write() as db:
             key = queries.conversation_id(db, uuid, owner)
             images = queries.images_of_conversation(db, key)
@@ -139,7 +139,7 @@ class History:
     # Writing: pictures and messages
 
     def add_image(self, prepared: Prepared, owner: str) -> Image:
-        """Keep a picture, once however often it is given; from now on `owner` may see it."""
+        """Store a picture, unless it is stored already, and give `owner` access to it."""
         with self._keeping([prepared]), self._database.write() as db:
             self._add_image(db, prepared, owner)
         return prepared.image
@@ -154,10 +154,10 @@ class History:
         images: Sequence[str] = (),
         keep_draft: bool = False,
     ) -> Message:
-        """Save a question below the answer `parent`, or as a first one where that is None.
+        """Save a question below the answer `parent`, or as a first message if `parent` is None.
 
-        The shown branch ends at it, an untitled conversation takes its title from it, and the draft is empty again,
-        unless it is another text that is to be kept; pictures of the draft that were not sent are forgotten.
+        It becomes the end of the shown branch, and an untitled conversation takes its title from it. Unless
+        `keep_draft`, the draft is cleared and its pictures that are shown nowhere else are deleted.
         Raises HistoryError "history.no_conversation", "history.no_message" (parent), "history.no_image"."""
         text = queries.clean(text)
         gone: list[Image] = []
@@ -179,9 +179,9 @@ class History:
         return question
 
     def start_answer(self, conversation: str, owner: str, *, parent: str, model: str) -> Message:
-        """Save an empty answer below the question `parent`, in state "streaming": this process will write it.
+        """Save an empty answer below the question `parent`, in state "streaming", with this process as its writer.
 
-        `model` is the id of the bundle. The shown branch ends at it.
+        `model`: the id of the bundle. The answer becomes the end of the shown branch.
         Raises HistoryError "history.no_conversation" or "history.no_message"."""
         with self._database.write() as db:
             key = queries.conversation_id(db, conversation, owner)
@@ -193,9 +193,9 @@ class History:
             return queries.message(db, uuid, owner)
 
     def flush_answer(self, uuid: str, text: str) -> None:
-        """Save the whole text so far, and that its writer lives. A finished answer stays as it is.
+        """Save the whole text so far and the writer's heartbeat. A finished answer is left unchanged.
 
-        Raises HistoryError "history.no_message" where its conversation has been purged."""
+        Raises HistoryError "history.no_message" if its conversation has been purged."""
         with self._database.write() as db:
             message, open_end = queries.writable(db, uuid)
             if open_end:
@@ -215,10 +215,10 @@ class History:
         dropped_turns: int = 0,
         error: Failed | None = None,
     ) -> Message:
-        """Save the end of an answer. The first end stands: a finished answer is given back as it is. A conversation
-        without a title, whose first question was a picture alone, takes it from the answer.
+        """Save the end of an answer. A finished answer is returned unchanged. A conversation without a title, because
+        its first question had no text, takes it from the answer.
 
-        Raises HistoryError "history.no_message" where its conversation has been purged."""
+        Raises HistoryError "history.no_message" if its conversation has been purged."""
         with self._database.write() as db:
             message, open_end = queries.writable(db, uuid)
             if open_end:
@@ -243,23 +243,23 @@ class History:
     def merge(
         self, conversation: Conversation, messages: Sequence[Message], pictures: Sequence[Prepared]
     ) -> Conversation:
-        """Save a conversation from elsewhere, for its `owner`, with its messages (parents before their children) and
-        all pictures they show. See `portability.import_zip` for what happens where it is here already."""
+        """Save a conversation from another history for its `owner`, with its messages (parents before their children)
+        and all their pictures. If it exists already, the two are merged as `archive.import_zip` describes."""
         owner = conversation.owner
         with self._keeping(pictures), self._database.write() as db:
             for prepared in pictures:
                 self._add_image(db, prepared, owner)
             merged = mutations.merge(db, conversation, messages)
-            # Those of a draft that was older than the one here.
+            # The pictures of an imported draft that was older than the local one.
             gone = mutations.forget_unshown(db, owner, [prepared.image.sha256 for prepared in pictures])
         self._remove_files(gone)
         return merged
 
     def mark_interrupted(self) -> int:
-        """Mark the streaming answers whose writer has died as "interrupted"; how many there were.
+        """Mark the streaming answers whose writer has died as "interrupted". Returns their number.
 
-        A writer of this machine is dead when the system has released its lock. Locks of another machine on a shared
-        disk may not be seen here: its writer counts as dead after `settings.HEARTBEAT_DEAD_S` of silence."""
+        A writer on this machine is dead once the system has released its lock. Locks of other machines on a shared disk
+        may be invisible, so their writers count as dead after `settings.HEARTBEAT_DEAD_S` without a heartbeat."""
         silent_since = mutations.utc(datetime.now(UTC) - timedelta(seconds=settings.HEARTBEAT_DEAD_S))
         with self._database.write_after_deaths() as (db, living):
             self._files.sweep()
@@ -281,7 +281,7 @@ class History:
     # Reading
 
     def conversation(self, uuid: str, owner: str) -> Conversation:
-        """One conversation, a deleted one too. Raises HistoryError "history.no_conversation"."""
+        """One conversation, even if deleted. Raises HistoryError "history.no_conversation"."""
         with self._database.read() as db:
             return queries.conversation(db, queries.conversation_id(db, uuid, owner))
 
@@ -295,18 +295,18 @@ class History:
         limit: int = 200,
         offset: int = 0,
     ) -> list[Conversation]:
-        """The conversations of `owner`, pinned ones on top, the latest message first; of one folder or tag if given.
-        Either those that are not deleted or those that are."""
+        """The conversations of `owner`, optionally of one folder or tag: pinned ones on top, then by latest message.
+        `deleted`: return only deleted ones instead of only the others."""
         with self._database.read() as db:
             return queries.conversations(db, owner, folder, tag, deleted, limit, offset)
 
     def messages(self, conversation: str, owner: str) -> list[Message]:
-        """The whole tree, in the order in which it grew. Raises HistoryError "history.no_conversation"."""
+        """All messages in order of creation. Raises HistoryError "history.no_conversation"."""
         with self._database.read() as db:
             return queries.messages(db, queries.conversation_id(db, conversation, owner))
 
     def tree(self, conversation: str, owner: str) -> tuple[Conversation, list[Message]]:
-        """A conversation and its messages at one moment. Raises HistoryError "history.no_conversation"."""
+        """A conversation and its messages, read in one transaction. Raises HistoryError "history.no_conversation"."""
         with self._database.read() as db:
             key = queries.conversation_id(db, conversation, owner)
             return queries.conversation(db, key), queries.messages(db, key)
@@ -331,37 +331,37 @@ class History:
             return queries.message(db, uuid, owner)
 
     def image(self, sha256: str) -> Image:
-        """What is known of a stored picture. Ask `image_of` first who may see it.
+        """The `Image` of a stored picture. Does not check access: call `image_of` first.
 
         Raises HistoryError "history.no_image"."""
         with self._database.read() as db:
             return queries.image(db, sha256)
 
     def image_bytes(self, sha256: str) -> bytes:
-        """The stored bytes of a picture. Ask `image_of` first who may see it.
+        """The stored bytes of a picture. Does not check access: call `image_of` first.
 
-        Raises HistoryError "history.no_image", or "history.image_missing" where its file is gone."""
+        Raises HistoryError "history.no_image", or "history.image_missing" if its file is missing."""
         return self._files.read(self.image(sha256))
 
     def image_of(self, owner: str, sha256: str) -> bool:
-        """Whether `owner` has given this picture, and has not purged it since."""
+        """Whether `owner` has added this picture and has not purged it since."""
         with self._database.read() as db:
             return queries.is_owned(db, owner, sha256)
 
     def pictures(self, owner: str, limit: int = 200, offset: int = 0) -> list[Asked]:
-        """All pictures that `owner` has asked about, each once, the latest first; nothing deleted."""
+        """The pictures that `owner` has asked about, each once, latest first, without deleted conversations."""
         with self._database.read() as db:
             found = queries.pictures(db, owner, limit, offset)
         return [Asked(**{name: row[name] for name in Asked.__slots__}) for row in found]
 
     def covers(self, owner: str) -> dict[str, str]:
-        """Conversation -> sha256 of the picture that was asked about last in it."""
+        """Conversation -> sha256 of the first picture in its latest message that has pictures."""
         with self._database.read() as db:
             return {row["conversation"]: row["image"] for row in queries.covers(db, owner)}
 
     def search(self, owner: str, query: str, limit: int = 50) -> list[Hit]:
-        """Where all words of `query` are, the latest first; nothing deleted. A title counts where no message of its
-        conversation is found, and comes first. Words may be cut short at their end; every query is allowed."""
+        """The messages that contain all words of `query`, latest first, without deleted conversations. Before them, the
+        matching titles of conversations without a matching message. Words match as prefixes; any query is allowed."""
         match = search.match_query(queries.clean(query))
         if match is None:
             return []
@@ -376,7 +376,7 @@ class History:
             for row in found[:limit]
         ]  # fmt: skip
 
-    # Within
+    # Internal
 
     def _set_deleted(self, uuid: str, owner: str, when: str | None) -> None:
         with self._database.write() as db:
@@ -391,7 +391,7 @@ class History:
 
     @contextmanager
     def _keeping(self, pictures: Sequence[Prepared]) -> Iterator[None]:
-        """Around a write that adds pictures: where it fails, their files go again."""
+        """Context for a write that adds pictures: if it fails, their files are removed."""
         try:
             yield
         except BaseException:
@@ -400,7 +400,7 @@ class History:
 
     def _add_image(self, db: sqlite3.Connection, prepared: Prepared, owner: str) -> None:
         image = prepared.image
-        self._files.write(image, prepared.data)  # before the row, which then never names a missing file
+        self._files.write(image, prepared.data)  # before the row, so that a row never refers to a missing file
         db.execute(
             "insert or ignore into images (sha256, width, height, mime, size_bytes) values (?, ?, ?, ?, ?)",
             (image.sha256, image.width, image.height, image.mime, image.size_bytes),
@@ -408,10 +408,10 @@ class History:
         db.execute("insert or ignore into image_owners (owner, image) values (?, ?)", (owner, image.sha256))
 
     def _remove_files(self, images: Sequence[Image]) -> None:
-        """Remove the files of those `images` that have no row; a file too many does no harm, so that errors pass."""
+        """Remove the files of those `images` that have no row. Errors are ignored: a leftover file does no harm."""
         if not images:
             return
-        with suppress(HistoryError), self._database.write() as db:  # alone, so that nobody adds one of them meanwhile
+        with suppress(HistoryError), self._database.write() as db:  # so that no process adds one meanwhile
             for image in images:
                 if db.execute("select 1 from images where sha256 = ?", (image.sha256,)).fetchone() is None:
                     self._files.remove(image)

@@ -1,1 +1,1 @@
-"""Other computers: pairing with them, finding them on the network, exchanging chats with them."""
+"""Other computers: pairing, discovery in the network, and exchange of conversations."""

@@ -1,9 +1,9 @@
-"""Servers of the local network that say they are there: asked by mDNS, as any program may ask.
+"""Discovery of ImpChat servers in the local network, by one-shot mDNS queries.
 
-In: how long to wait. Out: what was said. The question comes from an ordinary socket, so the answers come back to that
-socket alone (RFC 6762, 5.1 and 6.7): nothing is announced, nobody else's port 5353 is in the way, and Android wants no
-lock for it.
-Who answers may be anybody. Nothing here is believed: a name to show, and addresses at which pairing may begin.
+In: a time limit. Out: the servers that answered. Queries are sent from an ordinary socket, so the answers are unicast
+to that socket (RFC 6762, 5.1 and 6.7): nothing is announced, another program on port 5353 does not matter, and Android
+needs no multicast lock.
+Anyone can answer, so nothing here is trusted: the result is a name to show, and addresses to try for pairing.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
 
 SERVICE = "_impchat._tcp.local."
 _EVERYBODY = ("224.0.0.251", 5353)
-_PACKET = 9000  # bytes: mDNS sends no more
+_PACKET = 9000  # bytes: the largest mDNS packet
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A server that says it is there. Believe nothing of it: pairing proves who it is."""
+    """A server that answered. Its fields are not authenticated; pairing proves its identity."""
 
     id: str
     name: str
-    places: tuple[str, ...]  # host:port; where it answered from comes first
+    places: tuple[str, ...]  # host:port; addresses that an answer came from are first
 
 
 def discover(seconds: float = settings.DISCOVER_S, interfaces: Iterable[str] | None = None) -> list[Found]:
-    """The servers that answer within `seconds`. `interfaces`: addresses of the cards to ask on; None: on the one that
-    leads out of this device. A network that takes no such question has none."""
+    """The servers that answer within `seconds`. `interfaces`: IPv4 addresses of the network interfaces to query on;
+    None: the default one. Empty on a network without multicast."""
     answers = _Answers()
     with ExitStack() as stack, DefaultSelector() as selector:
         for card in interfaces or (None,):
@@ -53,10 +53,10 @@ def discover(seconds: float = settings.DISCOVER_S, interfaces: Iterable[str] | N
         again = time.monotonic()
         end = again + seconds
         while (now := time.monotonic()) < end:
-            if now >= again:  # once is not enough: what is sent to everybody is easily lost on the air
+            if now >= again:  # repeated, because Wi-Fi easily loses multicast packets
                 again += settings.DISCOVER_AGAIN_S
                 for key in selector.get_map().values():
-                    with suppress(OSError):  # there is no network, or none that takes such a question
+                    with suppress(OSError):  # no network, or one without multicast
                         key.data.sendto(answers.first, _EVERYBODY)
             for key, _ in selector.select(min(again, end) - now):
                 with suppress(OSError):
@@ -68,23 +68,24 @@ def discover(seconds: float = settings.DISCOVER_S, interfaces: Iterable[str] | N
 
 @dataclass
 class _Answers:
-    """What was said so far. Only answers to what is asked are kept, and only so many of them."""
+    """The answers so far. Keeps only answers to our questions, at most `settings.DISCOVER_MOST` per question."""
 
     records: dict[Question, list[Any]] = field(default_factory=dict)
     asked: set[Question] = field(default_factory=set)
     senders: set[str] = field(default_factory=set)
-    number: int = field(default_factory=lambda: secrets.randbelow(1 << 16))  # that every answer must repeat
+    number: int = field(default_factory=lambda: secrets.randbelow(1 << 16))  # query id, which every answer must repeat
 
     @property
     def first(self) -> bytes:
-        """The question with which it begins, as a packet."""
+        """The first question, as a packet."""
         return self._packet(next(self._questions()))
 
     def take(self, data: bytes, sender: str) -> list[bytes]:
-        """Take in a packet; what is still to be asked then, each once. Who answers should have said all at once."""
+        """Process a packet from `sender`. Returns packets with follow-up questions, each asked once; usually none,
+        because an answer should contain all records."""
         from dns import exception, flags, message, rdataclass
 
-        try:  # a record that cannot be read is left out: mDNS shortens names in some where DNS does not
+        try:  # skips unreadable records: mDNS compresses names in records where DNS does not
             answer = message.from_wire(data, continue_on_error=True, ignore_trailing=True)
         except (exception.DNSException, ValueError):
             return []
@@ -106,7 +107,8 @@ class _Answers:
         return message.make_query(*question, id=self.number, flags=0).to_wire()
 
     def _questions(self) -> Iterator[Question]:
-        """Which servers there are; then of each where it is and what it is called; then the addresses of its host."""
+        """The questions that follow from the answers so far: the list of servers (PTR), then the host and the texts of
+        each (SRV, TXT), then the addresses of its host (A)."""
         from dns import name, rdatatype
 
         service = name.from_text(SERVICE)

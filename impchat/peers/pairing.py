@@ -1,10 +1,9 @@
-"""Pairing, seen from the device: a link from a server's QR code -> that server, with a token of the device's own.
+"""The device's side of pairing: the link in a server's QR code -> that server, with a token for this device.
 
-In: a link. Out: a `Server`. The device tries the link's addresses until one proves itself: whoever answers there must
-hold the key of just the certificate that the link names; only then it is told the one-time code. Where a person types
-the code, `meet` makes the link of the certificate that is found, and the person compares its `check` in place of the QR
-code's fingerprint.
-This file does not know how a link is made visible, nor where servers are kept.
+In: a link. Out: a `Server`. The device tries the link's addresses. It sends the one-time code only to a server that
+proves to hold the key of the certificate with the link's fingerprint. If a person types the code instead, `meet`
+creates the link from the certificate that it receives, and the person must compare its `check`.
+This file does not know how a link is shown, nor where servers are stored.
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ if TYPE_CHECKING:
     import httpx
 
 SCHEME = "impchat"
-LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # of codes and checks: none that is taken for another one
+LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # of codes and checks; without I, L, O and U, which are easily misread
 _MISREAD = str.maketrans("OIL", "011", " -")
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What a server's QR code says. `fingerprint`: SHA-256 of its certificate in hex; "": it speaks plain HTTP."""
+    """The content of a server's QR code. `fingerprint`: SHA-256 of its certificate in hex; "": plain HTTP."""
 
-    places: tuple[str, ...]  # host:port, the likeliest first
+    places: tuple[str, ...]  # host:port, most likely first
     code: str
     fingerprint: str
 
@@ -46,7 +45,7 @@ class Link:
 
     @classmethod
     def read(cls, text: str) -> Link:
-        """The link in `text`. Raises RequestError "pair.link"."""
+        """Parse a link. Raises RequestError "pair.link"."""
         try:
             parts = urlsplit(text.strip())
             words = {key: values[0] for key, values in parse_qs(parts.query, strict_parsing=True).items()}
@@ -63,7 +62,7 @@ class Link:
 
     @property
     def check(self) -> str:
-        """80 bits of the fingerprint, for a person to compare; "": it speaks plain HTTP, so there is nothing to."""
+        """The first 80 bits of the fingerprint, for a person to compare; "" for plain HTTP."""
         if self.is_plain:
             return ""
         number = int(self.fingerprint[:20], 16)
@@ -72,18 +71,18 @@ class Link:
 
     @property
     def is_plain(self) -> bool:
-        """Everybody in the same network can read what is said: a person should be warned."""
+        """Whether the server uses plain HTTP, which others in the network can read: warn the person."""
         return not self.fingerprint
 
 
 def is_link(text: str) -> bool:
-    """Whether `text` means to be a pairing link; `Link.read` tells whether it is one."""
+    """Whether `text` looks like a pairing link; `Link.read` checks whether it is valid."""
     return text.strip().lower().startswith(f"{SCHEME}:")
 
 
 def place_of(address: str) -> str:
-    """host:port of an address as people type it, or as a server shows it. Raises RequestError "pair.address"."""
-    with suppress(ValueError):  # also of a port that is none
+    """host:port of an address as typed by a person or shown by a server. Raises RequestError "pair.address"."""
+    with suppress(ValueError):  # also raised for an invalid port
         found = urlsplit(address.strip() if "//" in address else f"//{address.strip()}")
         host, port = found.hostname or "", found.port or settings.SERVE_PORT
         if host.split() == [host] and "@" not in found.netloc and found.scheme in ("", "http", "https"):
@@ -92,11 +91,11 @@ def place_of(address: str) -> str:
 
 
 def meet(places: Sequence[str], code: str) -> Link:
-    """The link to the server at the first of `places`, made of a code that a person has read there and of the
-    certificate that is shown here. To be believed only once that person has found its `check` there as well: whoever is
-    in between can show another one. The code is told to nobody.
+    """A link to the server at the first of `places`, from the typed `code` and the certificate that it presents. Do not
+    use it before the person has compared its `check` with the one on the server's screen: a man in the middle would
+    present another certificate. The code is not sent.
 
-    Raises RequestError "pair.code_form", "pair.nobody" (nothing answers), "pair.else" (what answers is no ImpChat)."""
+    Raises RequestError "pair.code_form", "pair.nobody" (nothing answers), "pair.else" (it is not ImpChat)."""
     import httpx
 
     place, code = places[0], spelt(code)
@@ -118,20 +117,20 @@ def meet(places: Sequence[str], code: str) -> Link:
 
 
 def spelt(code: str) -> str:
-    """A code as it was meant, however a person has written it."""
+    """A code in canonical form: upper case, without spaces and hyphens, with misread letters replaced."""
     return code.upper().translate(_MISREAD)
 
 
 def one_line(name: str) -> str:
-    """A name that a stranger gives, as printable characters that fit a line."""
+    """An untrusted name as one line of printable characters, at most `settings.DEVICE_NAME_CHARS` long."""
     return "".join(c for c in " ".join(name.split()) if c.isprintable())[: settings.DEVICE_NAME_CHARS]
 
 
 def pair(link: Link, device: str) -> Server:
-    """The server of `link`, which knows this device as `device` from now on.
+    """Pair with the server of `link`, under the name `device`. Returns the server, with a token as its key.
 
-    Raises RequestError "pair.code" (wrong, used, expired), "pair.unreachable" (no address answers), "pair.stranger"
-    (something answered, and it was not that server)."""
+    Raises RequestError "pair.code" (wrong, used or expired), "pair.unreachable" (no address answers), "pair.stranger"
+    (only other servers answered)."""
     strangers = 0
     for place in link.places:
         try:
@@ -145,11 +144,12 @@ def pair(link: Link, device: str) -> Server:
 
 
 class _Stranger(Exception):
-    """Who answers is not who the link names."""
+    """The server that answers is not the one that the link names."""
 
 
 def _exchange(link: Link, place: str, device: str) -> Server | None:
-    """The server at `place`; None where nobody answers there."""
+    """Send the code to `place`. Returns the server, or None if nothing answers. Raises _Stranger, and RequestError
+    "pair.code"."""
     import httpx
 
     certificate = None
@@ -164,7 +164,7 @@ def _exchange(link: Link, place: str, device: str) -> Server | None:
         with _client(certificate) as client:
             response = client.post(f"{scheme}://{place}/pair", json={"code": link.code, "name": device})
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
-        if _is_of_tls(exc):  # it has shown the certificate, and has not its key
+        if _is_of_tls(exc):  # it presented the certificate but does not have its key
             raise _Stranger from exc
         return None
     return _server(response, link, scheme, place, certificate)
@@ -181,12 +181,12 @@ def _fingerprint(certificate: str) -> str:
 
 
 def _is_of_tls(exc: BaseException | None) -> bool:
-    """Whether an error comes from a handshake, however httpx has wrapped it."""
+    """Whether an error was caused by TLS, even if httpx has wrapped it."""
     return exc is not None and (isinstance(exc, ssl.SSLError) or _is_of_tls(exc.__cause__ or exc.__context__))
 
 
 def _certificate(place: str) -> str | None:
-    """The certificate that is shown at `place`, believed by nobody yet; None where there is no TLS."""
+    """The certificate in PEM that `place` presents, unverified; None if there is no TLS."""
     found = urlsplit(f"//{place}")
     assert found.hostname and found.port
     try:

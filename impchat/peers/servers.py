@@ -1,7 +1,7 @@
-"""Servers that answer in place of a model on this machine, and the file in which they are kept.
+"""Servers that answer instead of a model on this machine, and the file that stores them.
 
-In: addresses as people type them, keys, certificates; a data folder. Out: `Server` values; `servers.json`, which its
-owner alone may read, for it holds keys. This file does not know how a server is spoken to.
+In: addresses as people type them, keys, certificates; a data folder. Out: `Server` values; `servers.json`, which only
+its owner may read, because it holds keys. This file does not know how requests are sent.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ if TYPE_CHECKING:
     import ssl
 
 FILE = "servers.json"
-_END = "/chat/completions"  # of addresses that people copy
+_END = "/chat/completions"  # removed from the end of copied URLs
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Who answers, and how to prove who is who."""
+    """A server, and how to authenticate both sides."""
 
     id: str
     name: str
-    urls: tuple[str, ...]  # of its API, up to and with /v1; the first one that answers is used
+    urls: tuple[str, ...]  # of its API, including /v1; the first one that answers is used
     key: str = field(default="", repr=False)  # "": none
-    model: str = ""  # "": the one that it has
-    certificate: str | None = None  # PEM; where there is one, nothing else is trusted
+    model: str = ""  # "": its only one
+    certificate: str | None = None  # PEM; if set, no other certificate is trusted
 
 
 def at(url: str, key: str = "", model: str = "", certificate: str | None = None) -> Server:
-    """The server at an address that a person typed. Raises SettingsError "server.address"."""
+    """The server at an address as typed by a person. Raises SettingsError "server.address"."""
     api = normal(url)
     host = urlsplit(api).netloc
     return Server(host, host, (api,), key, model, certificate)
 
 
 def normal(url: str) -> str:
-    """The address of the API at `url`: /v1 is added where there is no path, and taken as it is where there is one.
+    """The base URL of the API at `url`: a path is kept, without "/chat/completions"; without a path, /v1 is added.
 
-    Raises SettingsError "server.address" for what is no http(s) address, or one with a password in it."""
-    with suppress(ValueError):  # also of a port that is none
+    Raises SettingsError "server.address" unless it is an http(s) URL without credentials and query."""
+    with suppress(ValueError):  # also raised for an invalid port
         found = urlsplit(url.strip())
         scheme, host, path, query, _ = found
         if scheme in ("http", "https") and found.hostname and found.port != 0 and "@" not in host and not query:
@@ -60,7 +60,7 @@ def normal(url: str) -> str:
 
 
 def is_near(url: str) -> bool:
-    """Whether `url` is on this machine or in a private network, as far as it can be seen from the address alone."""
+    """Whether `url` is on this machine or in a private network, judged by the host alone, without a DNS lookup."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_private
@@ -69,7 +69,7 @@ def is_near(url: str) -> bool:
 
 
 def is_readable(url: str) -> bool:
-    """Whether everybody on the way to `url` can read what is sent there."""
+    """Whether others can read what is sent to `url`: true of http to any other machine."""
     host = urlsplit(url).hostname or ""
     with suppress(ValueError):
         if ipaddress.ip_address(host).is_loopback:
@@ -78,16 +78,17 @@ def is_readable(url: str) -> bool:
 
 
 def trust(certificate: str | None) -> ssl.SSLContext:
-    """What a connection must prove: that it is to the holder of `certificate`, which may be self-signed and need not
-    name the address (those of a home change), or, where None, to one that this system trusts under that name.
+    """The TLS context for connections to a server. It trusts only `certificate`, which may be self-signed and need not
+    name the host, because addresses in a home network change. With None it trusts the system's certificate authorities
+    and checks the host name.
 
-    Raises SettingsError "server.certificate" for what is no certificate."""
+    Raises SettingsError "server.certificate" if `certificate` is invalid."""
     import ssl
 
     if certificate is None:
         context = ssl.create_default_context()
         found = ssl.get_default_verify_paths()
-        if sys.platform != "win32" and not (found.cafile or found.capath):  # Python knows of none here, as on a phone
+        if sys.platform != "win32" and not (found.cafile or found.capath):  # Python finds no system store, as on phones
             import certifi
 
             context.load_verify_locations(certifi.where())
@@ -103,14 +104,14 @@ def trust(certificate: str | None) -> ssl.SSLContext:
 
 
 def trust_nobody() -> ssl.SSLContext:
-    """For connections that have nothing to prove."""
+    """A TLS context without trusted certificates, for clients that use only plain HTTP or add their own."""
     import ssl
 
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def key_in(text: str) -> str:
-    """The key in `text`, as a file or a variable holds it. Raises SettingsError "server.key"."""
+    """The key in `text`, the content of a file or a variable. Raises SettingsError "server.key"."""
     key = text.strip()
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise SettingsError("server.key")
@@ -121,9 +122,9 @@ def key_in(text: str) -> str:
 
 
 def load(data: Path) -> list[Server]:
-    """The servers kept in the data folder `data`, oldest first.
+    """The servers stored in the data folder `data`, oldest first.
 
-    Raises SettingsError "server.file_broken"; HistoryError "data.unwritable" where the file cannot be read."""
+    Raises SettingsError "server.file_broken"; HistoryError "data.unwritable" if the file cannot be read."""
     path = data / FILE
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["servers"]
@@ -137,7 +138,7 @@ def load(data: Path) -> list[Server]:
 
 
 def save(data: Path, server: Server) -> None:
-    """Keep `server`; it takes the place of one with its id. Raises as `load`, HistoryError "data.unwritable"."""
+    """Store `server`, replacing one with the same id. Raises as `load`, and HistoryError "data.unwritable"."""
     with _changing(data):
         kept = load(data)
         if all(one.id != server.id for one in kept):
@@ -146,7 +147,7 @@ def save(data: Path, server: Server) -> None:
 
 
 def remove(data: Path, id: str) -> None:
-    """Forget the server `id` and its key. Raises SettingsError "server.unknown", and as `save`."""
+    """Delete the server `id` and its key. Raises SettingsError "server.unknown", and as `save`."""
     with _changing(data):
         kept = load(data)
         rest = [one for one in kept if one.id != id]
@@ -156,7 +157,7 @@ def remove(data: Path, id: str) -> None:
 
 
 def find(data: Path, name: str) -> Server:
-    """The kept server with this id or name. Raises SettingsError "server.unknown", and as `load`."""
+    """The stored server with this id or name. Raises SettingsError "server.unknown", and as `load`."""
     kept = load(data)
     for server in kept:
         if name in (server.id, server.name):
@@ -170,7 +171,7 @@ def _names(kept: list[Server]) -> str:
 
 @contextmanager
 def _changing(data: Path) -> Iterator[None]:
-    """One change at a time, whichever process makes it."""
+    """Exclude other processes while the file is changed. Raises HistoryError "data.unwritable"."""
     lock = FileLock(paths.ensure_data_dir(data) / f".{FILE}.lock")
     try:
         if not lock.acquire(settings.BUSY_TIMEOUT_S):
@@ -183,5 +184,5 @@ def _changing(data: Path) -> Iterator[None]:
 
 
 def _write(data: Path, kept: list[Server]) -> None:
-    """Put the file at its place, whole, for its owner's eyes alone."""
+    """Write the file atomically, readable only by its owner."""
     write_atomic(data / FILE, json.dumps({"servers": [asdict(server) for server in kept]}, indent=2).encode())

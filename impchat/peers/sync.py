@@ -1,8 +1,8 @@
-"""What a paired device asks of its computer beside answers: which models it has, and conversations, both ways.
+"""The client of a paired computer's device routes: list its models, and copy conversations in both directions.
 
-In: a paired `Server` and the history of this device. Out: values, and conversations merged on either side: messages
-keep their uuids, so that nothing is lost and nothing is there twice, however often it is handed over.
-This file does not know how the server was found, nor who shows what it has.
+In: a paired `Server` and the history of this device. Out: values, and conversations merged on either side. Messages
+keep their uuids, so repeated transfers neither lose nor duplicate anything.
+This file does not know how the server was found, nor how its data is shown.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A model that the computer has."""
+    """A model on the computer."""
 
     id: str
     name: str
@@ -47,7 +47,8 @@ class RemoteConversation:
 
 
 def offers(server: Server) -> list[Offer]:
-    """Its models. Raises RequestError "device.unreachable", "device.refused" (no longer paired), "device.strange"."""
+    """The models of the server. Raises RequestError "device.unreachable", "device.refused" (no longer paired),
+    "device.strange" (an invalid response)."""
 
     def read(answer: Any) -> list[Offer]:
         found = []
@@ -61,7 +62,7 @@ def offers(server: Server) -> list[Offer]:
 
 
 def conversations(server: Server) -> list[RemoteConversation]:
-    """Its conversations, the latest first. Raises as `offers`."""
+    """The conversations of the server, pinned ones on top, then latest first. Raises as `offers`."""
 
     def read(answer: Any) -> list[RemoteConversation]:
         return [RemoteConversation(row["uuid"], row["title"], row["updated_utc"]) for row in answer["conversations"]]
@@ -70,29 +71,29 @@ def conversations(server: Server) -> list[RemoteConversation]:
 
 
 def hand_over(server: Server, history: History, conversation: str, owner: str) -> None:
-    """Give it a conversation with its pictures. Raises as `offers`, and HistoryError."""
+    """Copy a conversation with its pictures to the server. Raises as `offers`, and HistoryError."""
     data = archive.export_zip(history, conversation, owner)
     _asked(server, "PUT", f"/conversations/{conversation}", lambda response: None, data)
 
 
 def bring(server: Server, history: History, conversation: str, owner: str) -> Conversation:
-    """Take one of its conversations into `history`. Raises as `offers`, and HistoryError."""
+    """Copy a conversation of the server into `history`. Raises as `offers`, and HistoryError."""
     data = _asked(server, "GET", f"/conversations/{conversation}", lambda response: response.content)
     return archive.import_zip(history, data, owner)
 
 
 def unpair(server: Server) -> None:
-    """Give the token up. Raises as `offers`."""
+    """Revoke this device's token on the server. Raises as `offers`."""
     _asked(server, "DELETE", "/pair", lambda response: None)
 
 
 def place(url: str) -> str:
-    """The address of the device's routes at a server whose API is at `url`."""
+    """The base URL of the device routes of a server whose API is at `url`."""
     return url.removesuffix("/v1")
 
 
 def client(server: Server) -> httpx.Client:
-    """A connection that trusts the server's certificate alone and carries the device's token."""
+    """An HTTP client that trusts only the server's certificate and sends the device's token."""
     import httpx
 
     headers = {"authorization": f"Bearer {server.key}"} if server.key else {}
@@ -101,7 +102,7 @@ def client(server: Server) -> httpx.Client:
 
 
 def _asked(server: Server, method: str, path: str, read: Callable[[httpx.Response], T], data: bytes | None = None) -> T:
-    """What `read` makes of the answer of the first address that answers."""
+    """Send a request to the first address that answers, and return `read(response)`."""
     import httpx
 
     with client(server) as http:

@@ -1,6 +1,6 @@
-"""What paired devices get beside answers: their token, model files, and conversations handed over both ways.
+"""Routes for paired devices: pairing, downloads of models, and exchange of conversations.
 
-In: an open App and who may use it. Out: routes. A device sees what belongs to its owner, and nothing else.
+In: an open App and its access tokens. Out: routes. A device sees only the data of its owner.
 This file does not know how a device found this server.
 """
 
@@ -44,7 +44,7 @@ _PAIRING = body.reads(Pairing)
 
 
 def _device(request: Request) -> Holder:
-    """The device that asks. Raises RequestError "request.device" for anybody else."""
+    """The device that sent the request. Raises RequestError "request.device" for any other client."""
     holder = getattr(request.state, "holder", None)
     if not isinstance(holder, Holder) or holder.kind != "device":
         raise RequestError("request.device")
@@ -64,13 +64,13 @@ def add_to(api: FastAPI, app: App, access: Access) -> None:
 def _add_pairing(api: FastAPI, app: App, access: Access) -> None:
     @api.post("/pair", response_model=responses.Paired, openapi_extra={"security": [], **body.described(Pairing)})
     def pair(asked: Annotated[Pairing, Depends(_PAIRING)]) -> Any:
-        """Take a one-time code for a token."""
+        """Exchange a one-time code for a token."""
         holder, token = access.redeem(asked.code, asked.name)
         return {"id": access.server, "name": platform.node(), "model": app.model, "device": holder.id, "token": token}
 
     @api.delete("/pair", status_code=204)
     def unpair(device: _Device) -> None:
-        """Give the token up."""
+        """Revoke the device's own token."""
         access.revoke(device.id)
 
 
@@ -83,12 +83,12 @@ def _add_bundles(api: FastAPI, app: App) -> None:
 
     @api.get("/bundles", response_model=responses.Bundles)
     def bundles(_: _Device) -> Any:
-        """The models of this machine, as a device may copy them."""
+        """The models on this machine, with the files that a device can download."""
         return {"bundles": [_described(row.bundle) for row in library.models(app.data) if row.bundle]}
 
     @api.get("/bundles/{id}/{name}", response_class=FileResponse)
     def file(id: str, name: str, request: Request, _: _Device) -> Response:
-        """One file, or a range of its bytes."""
+        """One file of a model, or a range of its bytes."""
         found = bundle(id)
         sha256 = dict(_files(found)).get(name)
         if sha256 is None:
@@ -108,7 +108,7 @@ def _described(bundle: Bundle) -> dict[str, Any]:
 
 
 def _files(bundle: Bundle) -> list[tuple[str, str]]:
-    """The names and hashes of a bundle's files, the manifest last: whoever has that has all."""
+    """The names and hashes of a bundle's files. The manifest comes last, so that a copy that has it is complete."""
     manifest = hashlib.sha256(Path(bundle.path / MANIFEST).read_bytes()).hexdigest()
     return [*((file.name, file.sha256) for file in bundle.files.values()), (MANIFEST, manifest)]
 
@@ -118,7 +118,7 @@ def _add_conversations(api: FastAPI, app: App) -> None:
 
     @api.get("/conversations", response_model=responses.Conversations)
     def conversations(device: _Device) -> Any:
-        """The owner's conversations, the latest first."""
+        """The owner's conversations, pinned ones on top, then latest first."""
         rows = history.conversations(device.owner)
         return {"conversations": [{"uuid": c.uuid, "title": c.title, "updated_utc": c.updated_utc} for c in rows]}
 
@@ -129,8 +129,8 @@ def _add_conversations(api: FastAPI, app: App) -> None:
 
     @api.put("/conversations/{uuid}", response_model=responses.HandedOver, openapi_extra=_ZIP_BODY)
     async def take_in(uuid: str, request: Request, device: _Device) -> Any:
-        """Merge such a zip into the history: nothing of either side is lost. The answer names the conversation, which
-        has another uuid where that one is somebody else's."""
+        """Merge such a zip into the history; nothing on either side is lost. The response has the uuid of the
+        conversation, which differs if another owner's conversation has that uuid."""
         data = await request.body()
 
         def merge() -> str:

@@ -1,8 +1,8 @@
-"""The phone app's own files, for a phone that does not have the app yet.
+"""Downloads of the phone app, for a phone that does not have it yet.
 
-In: the folder `apps` of the data folder, where a person puts the APKs of a release. Out: what there is, and a route
-that gives it to anybody: an app is no secret, and a phone has no token before it has the app.
-This file does not know how the offer is shown.
+In: the folder `apps` in the data folder, where a person puts the APK files of a release. Out: a list of them, and a
+route to download them without a token: the app is not secret, and a phone has no token before it has the app.
+This file does not know how the download is shown.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _APK = "application/vnd.android.package-archive"
 
 @dataclass(frozen=True, slots=True)
 class AppFile:
-    """An app that can be installed."""
+    """An APK file."""
 
     name: str
     bytes: int
@@ -32,7 +32,7 @@ class AppFile:
 
 
 def files(data: Path) -> list[AppFile]:
-    """What the data folder `data` has, those for telephones before those for emulators."""
+    """The APK files in the data folder `data`, those for phones (arm64) before those for emulators."""
     found = sorted(paths.apps_dir(data).glob("*.apk"), key=lambda path: ("arm64" not in path.name, path.name))
     return [_described(path) for path in found if path.is_file()]
 
@@ -49,11 +49,11 @@ def _sha256(path: Path, size: int, mtime_ns: int) -> str:
 
 
 def add_to(api: FastAPI, data: Path) -> None:
-    """Add the route to `api`."""
+    """Add the download route to `api`."""
 
     @api.get(f"{PATH}{{name}}", response_class=FileResponse)
     def app_file(name: str) -> Response:
-        """An Android app, to be installed on a phone."""
+        """An Android app to install on a phone."""
         file = next((file for file in files(data) if file.name == name), None)
         if file is None:
             raise HTTPException(404)

@@ -1,7 +1,7 @@
-"""Who may use the server: tokens that programs and paired devices show, and the one-time code that pairs a device.
+"""Access tokens of programs and paired devices, and the one-time codes that pair a device.
 
-In: names, tokens, codes. Out: holders. Only hashes of tokens and codes are kept, in a SQLite file of its own; several
-processes may use it at once, and what one revokes no other lets in again.
+In: names, tokens, codes. Out: holders. Only hashes of tokens and codes are stored, in a separate SQLite file. Several
+processes may use it at the same time; a token revoked by one is invalid for all.
 This file does not know HTTP, addresses or certificates.
 """
 
@@ -58,10 +58,10 @@ def m001_holders(db: sqlite_utils.Database) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Whoever holds a token: a program, or a device that was paired."""
+    """The holder of a token: a program or a paired device."""
 
     id: str
-    owner: str  # whose conversations it may see
+    owner: str  # the owner whose conversations it may see
     name: str
     kind: Kind
     created_utc: str
@@ -70,25 +70,26 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """How a one-time code stands."""
+    """The state of a one-time code."""
 
     state: Literal["open", "used", "over"]
-    seconds: int  # that it stays open
-    device: str  # who used it
+    seconds: int  # until it expires; 0 unless it is open
+    device: str  # the name of the device that used it
 
 
 class Access:
-    """The file in the data folder `data`, made at the first use. May be used from any thread.
+    """The access database in the data folder `data`, created at the first use. May be used from any thread. `clock`:
+    returns seconds since 1970.
 
     Raises HistoryError as `Database` does."""
 
     def __init__(self, data: Path, clock: Callable[[], float] = time.time) -> None:
         file = paths.ensure_data_dir(paths.server_dir(data)) / "access.db"
         self._database = Database(file, settings.BUSY_TIMEOUT_S, (m001_holders,))
-        # Who shows a token is looked up on a connection of its own: one that writes may wait for another process.
+        # A separate connection for lookups, because a write may have to wait for another process.
         self._lookups = Database(file, settings.BUSY_TIMEOUT_S, (m001_holders,))
         self._notes = ThreadPoolExecutor(1, "access-notes")
-        self._noted: dict[str, str] = {}  # holder -> the minute of its use that is being noted
+        self._noted: dict[str, str] = {}  # holder -> the minute of use that is being written
         self._clock = clock
 
     def close(self) -> None:
@@ -98,16 +99,16 @@ class Access:
 
     @property
     def server(self) -> str:
-        """The id of this server, for ever the same."""
+        """The permanent id of this server."""
         with self._database.read() as db:
             return str(db.execute("select id from server").fetchone()["id"])
 
     # Tokens
 
     def create(self, name: str, owner: str = settings.OWNER) -> tuple[Holder, str]:
-        """A new token for a program: its holder, and the token itself, which cannot be had again.
+        """Create a token for a program. Returns its holder and the token, which cannot be read again.
 
-        Raises SettingsError "token.name" for an empty name or one that is taken."""
+        Raises SettingsError "token.name" if the name is empty or taken."""
         with self._database.write() as db:
             name = one_line(name)
             if not name or db.execute("select 1 from holders where name = ?", (name,)).fetchone():
@@ -124,23 +125,23 @@ class Access:
         return holder, token
 
     def holders(self) -> list[Holder]:
-        """Programs and devices, oldest first."""
+        """All programs and devices, oldest first."""
         with self._database.read() as db:
             return [_holder(row) for row in db.execute("select * from holders order by created_utc, id")]
 
     def revoke(self, word: str) -> Holder:
-        """Let the holder with this id or name in no longer. Raises SettingsError "token.unknown"."""
+        """Revoke the token of the holder with this id or name. Raises SettingsError "token.unknown"."""
         with self._database.write() as db:
             row = db.execute("select * from holders where id = ? or name = ? order by id = ? desc", (word, word, word))
             if (found := row.fetchone()) is None:
                 raise SettingsError("token.unknown", name=word)
-            db.execute("delete from codes where holder = ?", (found["id"],))  # or it could be used once more
+            db.execute("delete from codes where holder = ?", (found["id"],))  # without a holder it could be used again
             db.execute("delete from holders where id = ?", (found["id"],))
             return _holder(found)
 
     def holder(self, token: str) -> Holder | None:
-        """Who shows `token`; None where nobody has it. That it was used is noted afterwards, if that can be: it holds
-        nobody up."""
+        """The holder of `token`, or None. The time of use is recorded later, on another thread, and failures are
+        ignored, so that requests never wait for it."""
         with self._lookups.read() as db:
             row = db.execute("select * from holders where hash = ?", (_hash(token),)).fetchone()
         if row is None:
@@ -156,12 +157,12 @@ class Access:
             with suppress(HistoryError), self._database.write() as db:
                 db.execute("update holders set used_utc = ? where id = ?", (now, id))
         finally:
-            self._noted.pop(id, None)  # what failed is tried again at the next use
+            self._noted.pop(id, None)  # after a failure, the next use tries again
 
     # Codes
 
     def offer(self, owner: str = settings.OWNER) -> str:
-        """A new one-time code. It takes the place of every earlier one that was not used."""
+        """Create a one-time code. It replaces every earlier code that was not used."""
         code = "".join(secrets.choice(LETTERS) for _ in range(settings.PAIR_CODE_CHARS))
         with self._database.write() as db:
             db.execute("delete from codes where holder is null or expires_at < ?", (self._clock(),))
@@ -172,7 +173,7 @@ class Access:
         return f"{code[:4]}-{code[4:]}"
 
     def code(self, code: str) -> Code:
-        """How `code` stands."""
+        """The state of `code`."""
         with self._database.read() as db:
             row = db.execute(
                 "select expires_at, tries, holder, name from codes left join holders on holders.id = holder"
@@ -185,9 +186,10 @@ class Access:
         return Code("open", seconds, "") if seconds > 0 else Code("over", 0, "")
 
     def redeem(self, code: str, name: str) -> tuple[Holder, str]:
-        """Take a one-time code for a token of a device called `name`. A wrong code costs every open one a try.
+        """Exchange a one-time code for a token of a device called `name`. Returns its holder and the token. A wrong
+        code uses up one try of every stored code.
 
-        Raises RequestError "pair.code" for one that is wrong, used, expired or tried too often."""
+        Raises RequestError "pair.code" if the code is wrong, used, expired or was tried too often."""
         with self._database.write() as db:
             row = db.execute(
                 "select * from codes where hash = ? and holder is null and expires_at > ? and tries > 0",
@@ -206,12 +208,12 @@ class Access:
 
 
 def _hash(secret: str) -> str:
-    """A token holds 256 random bits, a code lives for minutes: neither needs a slow hash."""
+    """SHA-256 in hex. A slow hash is not needed: a token has 256 random bits, and a code is valid for minutes."""
     return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
 
 
 def _free(db: sqlite3.Connection, name: str) -> str:
-    """`name`, with a number where somebody has it already: a name must say who is to be revoked."""
+    """`name`, with a number if it is taken: names must be unique, because `revoke` accepts them."""
     taken = {row["name"] for row in db.execute("select name from holders")}
     numbered = (f"{name} ({number})" for number in itertools.count(2))
     return next(each for each in itertools.chain((name,), numbered) if each not in taken)

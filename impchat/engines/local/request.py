@@ -122,5 +122,5 @@ class LocalHandle:
             yield event
 
     def stop(self) -> None:
-        """End it at once. The last event, Finished("stopped"), is queued before this returns."""
+        """End it at once: its last event is queued before this returns. Does nothing if it has ended."""
         self._stop(self._request)

@@ -409,7 +409,7 @@ class Scheduler:
 
 
 def _is_ahead(other: Request, request: Request) -> bool:
-    """Whether `other` is reading a beginning that `request` shares and the slot does not hold yet.
+    """Whether `other` is still reading cells that `request` begins with too.
 
     `request` then waits and shares the KV cache. A question thus reuses the prefill of its picture, and two requests
     about one picture read it once."""

@@ -126,7 +126,7 @@ class OnnxVision(CachedVision):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodeResult:
-    """The result of encoding a picture: embeddings or an error, or neither if no request wanted it any more."""
+    """The result of encoding a picture: embeddings or an error, or neither if no request needed it any more."""
 
     sha256: str
     embeddings: NDArray[numpy.float32] | None = None
@@ -149,7 +149,7 @@ class EncoderThread:
         self._thread.start()
 
     def look(self, picture: Picture) -> None:
-        """Queue `picture`. When its turn comes it is encoded if it is still wanted, and `done` is called."""
+        """Queue `picture`. When its turn comes it is encoded if `wanted` returns True, and `done` is called."""
         self._wanted.put(picture)
 
     def close(self) -> None:

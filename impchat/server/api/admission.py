@@ -1,7 +1,7 @@
-"""Where requests are taken in: so many at once and no more, each read by a thread of its own for an event loop.
+"""Admission of requests: a limited number at a time, each with a thread that passes its events to an event loop.
 
-In: handles of an engine. Out: their events in asyncio, and what the requests took, as figures for Prometheus.
-This file does not know what is asked, nor how answers are sent.
+In: handles of an engine. Out: their events in asyncio, and metrics for Prometheus.
+This file does not know the content of requests, nor how answers are sent.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100)
 
 
 class Metrics:
-    """What Prometheus is told. No text, no names, no addresses."""
+    """The metrics for Prometheus. They contain no text, names or addresses."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -51,19 +51,19 @@ class Metrics:
 
 
 class AdmissionQueue:
-    """Takes in at most `limit` requests at a time. May be used from several threads, each with its own event loop."""
+    """Admits at most `limit` requests at a time. May be used from several threads, each with its own event loop."""
 
     def __init__(self, limit: int) -> None:
         self.metrics = Metrics()
         self._limit = limit
         self._lock = threading.Lock()
         self._open = 0
-        self._usual_s = 1.0  # how long a request takes; the latest count most
+        self._usual_s = 1.0  # moving average of the duration of a request
 
     def take(self, handle: Handle, gone: threading.Event) -> Admission:
-        """Have `handle` run and its events read by the running event loop. `gone` is set when the job is closed.
+        """Admit a request: read the events of `handle` for the running event loop. `gone`: set when the job is closed.
 
-        Raises RequestError "request.busy" with the seconds after which there may be room."""
+        Raises RequestError "request.busy" with the estimated seconds until a place is free."""
         with self._lock:
             if self._open >= self._limit:
                 self.metrics.requests.labels("refused").inc()
@@ -81,7 +81,7 @@ class AdmissionQueue:
 
 
 class Admission:
-    """A request that was taken in. Whoever holds it calls `close`, which frees its place."""
+    """An admitted request. The caller must call `close`, which frees its place."""
 
     def __init__(self, handle: Handle, gone: threading.Event, metrics: Metrics, leave: Callable[[float], None]) -> None:
         self._handle = handle
@@ -94,23 +94,23 @@ class Admission:
         self._early: list[Event] = []
         self._spoke = self._closed = False
         self._end = "gone"
-        # A daemon: a process that ends must not wait for a model.
+        # A daemon, so that the process can exit without waiting for the model.
         threading.Thread(target=self._take, name="api-request", daemon=True).start()
 
     def _take(self) -> None:
-        end: End = Failed("answer.no_end", {})  # stands where a mistake of ours ends the thread
+        end: End = Failed("answer.no_end", {})  # sent only if a bug ends the thread early
         try:
             end = drain(self._handle, self._put)
         finally:
             self._put(end)
 
     def _put(self, event: Event) -> None:
-        with suppress(RuntimeError):  # the loop has closed: nobody reads any more
+        with suppress(RuntimeError):  # the event loop is closed, so there is no reader
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
     async def first(self, passed: tuple[type, ...], timeout_s: float) -> Event | None:
-        """The first event that is none of `passed`; None where it did not come within `timeout_s` seconds. `events`
-        gives it and those before it once more."""
+        """The first event whose type is not in `passed`, or None after `timeout_s` seconds. `events` will yield it and
+        the events before it again."""
 
         async def find() -> Event:
             while not self._early or isinstance(self._early[-1], passed):
@@ -122,7 +122,7 @@ class Admission:
         return None
 
     async def events(self) -> AsyncIterator[Event]:
-        """The events as they happen, to the last one; pieces of text that came together are one."""
+        """Yield the events as they happen, up to the last one. Pieces of text that are queued together are joined."""
         while True:
             event = self._early.pop(0) if self._early else await self._next()
             rest = None
@@ -151,7 +151,7 @@ class Admission:
         return event
 
     def close(self) -> None:
-        """End it where it runs, and free its place. May be called more than once."""
+        """Stop the handle and free the place. May be called more than once."""
         if not self._closed:
             self._closed = True
             self._gone.set()

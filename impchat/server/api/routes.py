@@ -1,7 +1,7 @@
-"""The API: OpenAI's routes and our few beside them, as one ASGI application.
+"""The API as one ASGI application: OpenAI's routes, and ImpChat's additions.
 
-In: an open App. Out: a FastAPI application for `impchat serve`, for `impchat web` and for a replica of a cluster.
-This file does not know sockets, certificates or who may come; `gate` does.
+In: an open App. Out: a FastAPI application for `impchat serve` and `impchat web`.
+This file does not know sockets, certificates or access checks; `middleware` does the checks.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from impchat.server.tokens import Access
 T = TypeVar("T")
 
 PATHS = ("/v1/", *SHORT, "/health", "/metrics", "/openapi.json", phone_app.PATH, *devices.PATHS)
-"""The beginnings of the paths that the API answers."""
+"""The prefixes of the paths that the API serves."""
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": errors.ErrorBody} for status in (400, 401, 403, 404, 405, 408, 413, 415, 429, 500, 502, 503, 504)
@@ -72,11 +72,11 @@ def build_api(
 ) -> FastAPI:
     """The API of `app`.
 
-    `desk`: shared by several APIs of one engine. `hosts`: names of this server beside its own addresses. `origins`:
-    sites whose pages may use it from a browser, "*" for all. `access`: who holds a token; with it come the routes of
-    devices. `token_needed`: nobody else gets answers. `fetch`: gets pictures from http(s) addresses; without it those
-    are refused."""
-    told = [Depends(HTTPBearer(auto_error=False))] if token_needed else []  # for the OpenAPI document; `gate` looks
+    `desk`: the admission queue, if several APIs share one engine. `hosts`: names of this server in addition to its own
+    addresses. `origins`: sites whose pages may use it from a browser; "*": all. `access`: the access tokens; adds the
+    routes for devices. `token_needed`: require a token. `fetch`: fetches pictures from http(s) URLs; without it they
+    are rejected."""
+    told = [Depends(HTTPBearer(auto_error=False))] if token_needed else []  # for the OpenAPI document
     api = FastAPI(title="ImpChat", docs_url=None, redoc_url=None, responses=_REFUSALS, dependencies=told)
     _add_errors(api)
     _add_models(api, app)
@@ -88,7 +88,7 @@ def build_api(
     _add_heads(api)
     _describe_bodies(api)
     api.add_middleware(AccessMiddleware, hosts=hosts, origins=origins, access=access, token_needed=token_needed)
-    if origins:  # outside of the gate: a page must be able to read its refusals
+    if origins:  # outermost, so that pages can also read the error responses of the middleware above
         api.add_middleware(
             CORSMiddleware,
             allow_origins=[*origins],
@@ -101,7 +101,7 @@ def build_api(
 
 
 def _add_heads(api: FastAPI) -> None:
-    """HEAD for every GET."""
+    """Add a HEAD route for every GET route."""
     for route in [*api.routes]:
         if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
             api.add_api_route(
@@ -115,7 +115,7 @@ def _add_heads(api: FastAPI) -> None:
 
 
 def _describe_bodies(api: FastAPI) -> None:
-    """Add the models of bodies that are read by `body.reads` to the OpenAPI document."""
+    """Add the models of bodies that `body.reads` parses to the OpenAPI document."""
     described = api.openapi
 
     def openapi() -> dict[str, Any]:
@@ -139,7 +139,7 @@ def _add_errors(api: FastAPI) -> None:
 
     @api.exception_handler(Exception)
     async def broken(_: Request, error: Exception) -> JSONResponse:
-        """A mistake of ours; it goes to the log as well."""
+        """A bug in ImpChat. Starlette logs it as well."""
         return refusal(EngineError("answer.no_end"))
 
     @api.exception_handler(HTTPException)
@@ -161,7 +161,7 @@ def _add_models(api: FastAPI, app: App) -> None:
 
 
 def _model(app: App) -> dict[str, Any]:
-    """What is said of the model without opening it."""
+    """The entry of the model in /v1/models. Does not load the model."""
     bundle = app.bundle
     context = bundle.context_tokens if bundle else app.engine.info.context_tokens
     takes = ["text", "image"] if bundle or app.engine.info.vision else ["text"]
@@ -196,7 +196,7 @@ def _add_answers(api: FastAPI, app: App, desk: AdmissionQueue, fetch: Fetch | No
         reply = schemas.Reply(app.model)
         try:
             if asked.stream:
-                # As long as it can, the status says whether there is an answer.
+                # Wait a while for the first text before sending headers: an early failure then has an error status.
                 passed = () if asked.return_progress else (Reading,)
                 first = await _unless_gone(request, job.first((Encoding, Dropped, *passed), settings.SSE_PING_S))
                 if not isinstance(first, Failed):
@@ -216,7 +216,7 @@ def _add_answers(api: FastAPI, app: App, desk: AdmissionQueue, fetch: Fetch | No
         openapi_extra=body.described(Question),
     )
     async def prefill(asked: Annotated[Question, Depends(_READING)], request: Request) -> Response:
-        """Read the pictures of a question that is still being typed; its text is not read. The question then costs
+        """Read the pictures of a question that is still being typed, without its text. The question itself then costs
         only its own tokens."""
         _check_model(app, asked.model)
         gone = threading.Event()
@@ -275,7 +275,7 @@ async def _pieces(
 
 
 def _event(chunk: dict[str, Any]) -> dict[str, str]:
-    # ASCII: clients that split lines as Python does would cut an event at U+2028 or U+0085.
+    # ASCII only: clients that split lines as Python does would cut an event at U+2028 or U+0085.
     return {"data": json.dumps(chunk, separators=(",", ":"))}
 
 
@@ -291,7 +291,7 @@ async def _ready(job: Admission, model: str) -> Response:
 
 
 class _Streamed(EventSourceResponse):
-    """Frees the request's place however sending ends, also before it begins."""
+    """A stream of server-sent events that closes its job however sending ends, even before it begins."""
 
     def __init__(self, job: Admission, content: AsyncIterator[dict[str, str]]) -> None:
         super().__init__(content, ping=settings.SSE_PING_S, sep="\n", send_timeout=settings.SEND_S)
@@ -306,7 +306,7 @@ class _Streamed(EventSourceResponse):
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
-    """The result of `work`; None as soon as whoever asked has gone."""
+    """The result of `work`, or None as soon as the client disconnects."""
 
     async def gone() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -322,7 +322,7 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T | No
 
 
 def _nobody() -> Response:
-    return Response(status_code=499)  # for the log; nobody reads it
+    return Response(status_code=499)  # for the log; the client has disconnected
 
 
 def _add_state(api: FastAPI, app: App, desk: AdmissionQueue) -> None:

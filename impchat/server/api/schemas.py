@@ -1,6 +1,6 @@
-"""The words of OpenAI's API: a request -> a prompt and a sampling; the events of an answer -> what is sent back.
+"""The schemas of OpenAI's API: a request -> a prompt and a sampling; the events of an answer -> response JSON.
 
-In: JSON that has been read, and the pictures in it. Out: values of the core, and JSON-ready dicts.
+In: parsed JSON, with the pictures in it. Out: values of the core, and JSON-ready dicts.
 This file does not know HTTP, nor which engine answers.
 """
 
@@ -25,13 +25,14 @@ from impchat.messages import Dropped, Finished, Picture, Prompt, Reading, Sampli
 from impchat.prompts import conversation_of
 
 Fetch = Callable[[str], bytes]
-"""An http(s) address -> the bytes behind it. Raises RequestError."""
+"""An http(s) URL -> the bytes at it. Raises RequestError."""
 
 _decoding = threading.BoundedSemaphore(settings.PICTURES_AT_ONCE)
 
 
 class _Asked(BaseModel):
-    """Strict: "0.5" is no number. What OpenAI knows and we do not is let pass, unless it would change the answer."""
+    """Base of request models. Strict: "0.5" is not a number. Unknown fields are ignored; those that would change the
+    answer are declared in `ChatRequest` and rejected."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
@@ -87,7 +88,7 @@ class ResponseFormat(_Asked):
 
 
 class Question(_Asked):
-    """What both a chat completion and a prefill are about."""
+    """The fields that a chat completion and a prefill share."""
 
     model: str
     messages: list[Message] = Field(min_length=1, max_length=settings.MESSAGES, fail_fast=True)
@@ -99,7 +100,7 @@ class Question(_Asked):
 class ChatRequest(Question):
     UNSUPPORTED: ClassVar = (
         "n", "logprobs", "response_format", "tools", "functions", "logit_bias", "frequency_penalty", "presence_penalty",
-    )  # fmt: skip  # would change the answer: refused, not passed over, unless their value changes nothing
+    )  # fmt: skip  # rejected, because ignoring them would change the answer; neutral values are accepted
 
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -124,8 +125,8 @@ class ChatRequest(Question):
 
 
 class TokenCache:
-    """The token ids of the latest answers by their text, so that an answer that comes back in a later request is not
-    tokenised anew and the KV cache matches. In memory alone; one thread keeps, any may look."""
+    """A cache: text -> token ids of the latest `settings.SPOKEN_KEPT` answers. An answer that a later request sends
+    back is then not tokenised again and matches the KV cache. Call `keep` from one thread, `find` from any."""
 
     def __init__(self) -> None:
         self._tokens: dict[bytes, tuple[int, ...]] = {}
@@ -144,7 +145,7 @@ class TokenCache:
 
 
 def check_lengths(asked: Question) -> None:
-    """Raises RequestError "request.message_long", "request.long" for text that no model here could read."""
+    """Raises RequestError "request.message_long" or "request.long" for text above the limits in `settings`."""
     total = 0
     for at, message in enumerate(asked.messages):
         total += (chars := len(_text(message.content or "")))
@@ -165,12 +166,12 @@ def prompt_of(
     prefill: bool = False,
     gone: Callable[[], bool] = lambda: False,
 ) -> Prompt:
-    """The prompt of a request. `system`: where the request has no system message of its own. With `prefill` the last
-    question is still being typed: its pictures are read, its text is not. `gone`: whether whoever asked has left; then
-    no further picture is decoded.
+    """The prompt of a request. `system`: the system text if the request has no system message. `prefill`: the last
+    question is still being typed, so its pictures are used but not its text. `gone`: returns whether the client has
+    disconnected; then no further picture is decoded.
 
-    Raises RequestError "request.last_turn", "request.image_address", "request.no_fetching", ImageError, and EngineError
-    "engine.closed" where `gone` says so."""
+    Raises RequestError "request.last_turn", "request.image_address", "request.no_fetching", and as `fetch`; ChatError
+    "question.too_many_images", ImageError, and EngineError "engine.closed" once `gone` returns True."""
     turns: list[Turn] = []
     own: list[str] = []
     for message in asked.messages:
@@ -184,11 +185,11 @@ def prompt_of(
     if not any(turn.role == "user" for turn in turns) or (prefill and turns[-1].role != "user"):
         raise RequestError("request.last_turn")
     text = "\n".join(own) if own else system
-    greeted = turns[0].role == "assistant"  # such a conversation is named after what its user says
+    greeted = turns[0].role == "assistant"  # the empty question below must not name the conversation
     name = conversation_of(Prompt(text, tuple(turns[greeted:]), asked.prompt_cache_key or ""))
     if greeted:
         turns.insert(0, Turn("user", ""))  # a prompt begins with a question
-    key = "api:" + hashlib.sha256(name.encode()).hexdigest()  # no conversation of the history has such a key
+    key = "api:" + hashlib.sha256(name.encode()).hexdigest()  # cannot equal the key of a conversation in the history
     if prefill:
         turns[-1] = replace(turns[-1], text="")
     return Prompt(text, tuple(turns), key, open_turn=prefill)
@@ -230,7 +231,7 @@ def _bytes(address: str, fetch: Fetch | None) -> bytes:
         raise RequestError("request.image_address")
     plain = "".join(data.split()).rstrip("=").replace("-", "+").replace("_", "/")
     plain += "=" * (-len(plain) % 4)
-    try:  # in pieces: decoding 64 MB in one go would hold up every other thread for half a second
+    try:  # in pieces: decoding 64 MB at once would block every other thread for half a second
         pieces = (base64.b64decode(plain[at : at + _PIECE], validate=True) for at in range(0, len(plain), _PIECE))
         return b"".join(pieces)
     except (binascii.Error, ValueError) as exc:
@@ -238,13 +239,13 @@ def _bytes(address: str, fetch: Fetch | None) -> bytes:
 
 
 def _add_answer(turns: list[Turn], text: str, spoken: TokenCache) -> None:
-    if turns and turns[-1].role == "assistant":  # sides must alternate in a prompt
+    if turns and turns[-1].role == "assistant":  # questions and answers must alternate in a prompt
         text = "\n".join(t for t in (turns.pop().text, text) if t)
     turns.append(Turn("assistant", text, tokens=spoken.find(text)))
 
 
 def sampling_of(asked: ChatRequest, recommended: Sampling) -> Sampling:
-    """What the request asks for, and what the model recommends where it does not say."""
+    """The sampling of a request; fields that it leaves out have the `recommended` values."""
     chosen = {
         name: value
         for name in ("temperature", "top_p", "top_k", "min_p", "repeat_penalty")
@@ -261,7 +262,7 @@ def sampling_of(asked: ChatRequest, recommended: Sampling) -> Sampling:
 
 
 class Reply:
-    """The JSON of one answer, whole or in pieces."""
+    """The response JSON of one answer, complete or in chunks."""
 
     def __init__(self, model: str) -> None:
         self._head = {"id": f"chatcmpl-{uuid4().hex}", "created": int(time.time()), "model": model}
@@ -280,7 +281,7 @@ class Reply:
         return self._chunk({"role": "assistant", "content": ""})
 
     def progress(self, reading: Reading) -> dict[str, Any]:
-        """How far the part of the prompt is read that was not in the KV cache."""
+        """A chunk with the progress through the part of the prompt that was not in the KV cache, in tokens."""
         told = {"total": reading.total, "cache": 0, "processed": reading.done}
         return {**self._head, "object": "chat.completion.chunk", "choices": [], "prompt_progress": told}
 
@@ -288,7 +289,7 @@ class Reply:
         return self._chunk({"content": text})
 
     def ends(self, end: Finished, dropped: Dropped | None, with_usage: bool) -> Iterator[dict[str, Any]]:
-        """The last chunks: why it ended, then, where asked for, what it took."""
+        """The last chunks: the finish reason, then, if `with_usage`, the usage."""
         yield self._chunk({}, end.finish_reason) | {"impchat": receipt(end.stats, dropped)}
         if with_usage:
             yield {**self._head, "object": "chat.completion.chunk", "choices": [], "usage": usage(end.stats)}
@@ -299,7 +300,7 @@ class Reply:
 
 
 def usage(stats: Stats) -> dict[str, Any]:
-    """Token counts as OpenAI names them; those of a picture count too."""
+    """Token counts in OpenAI's format, including the tokens of pictures."""
     return {
         "prompt_tokens": stats.prompt_tokens,
         "completion_tokens": stats.generated_tokens,
@@ -309,5 +310,5 @@ def usage(stats: Stats) -> dict[str, Any]:
 
 
 def receipt(stats: Stats, dropped: Dropped | None) -> dict[str, Any]:
-    """What OpenAI has no words for: `messages.Stats`, and what the model could no longer read of the conversation."""
+    """ImpChat's extension of a response: `messages.Stats`, and the turns that were dropped from the prompt."""
     return {"stats": asdict(stats), "dropped": asdict(dropped) if dropped else None}

@@ -1,1 +1,1 @@
-"""One engine over many replicas on Ray Serve."""
+"""One engine made of many replicas on Ray Serve."""

@@ -1,9 +1,9 @@
-"""Many engines as one: replicas of a bundle's engine on Ray Serve, behind an `Engine` like any other.
+"""An `Engine` that distributes requests over replicas of a bundle's engine on Ray Serve.
 
-In: a bundle, and how many replicas of it. Out: an Engine. A conversation goes to the replica that has it in its KV
-cache (consistent hashing of the prompt's key; to another one while that is full), and where a replica dies in the
-middle of an answer, another one goes on with prompt and text so far: who reads the events notices a pause.
-This file does not know HTTP, nor how Ray is started (`rays`) or what runs in a replica (`replica`).
+In: a bundle, and the number of replicas. Out: an Engine. A conversation goes to the replica that has it in its KV cache
+(consistent hashing of the prompt's key), or to another one while that is full. If a replica dies during an answer,
+another one continues from the prompt and the tokens so far; readers of the events only notice a pause.
+This file does not know HTTP, how Ray is started (`ray_runtime`) or what runs in a replica (`replica`).
 """
 
 from __future__ import annotations
@@ -38,10 +38,11 @@ def open_cluster(
     address: str | None = None,
     slots: int = settings.SLOTS,
 ) -> Iterator[ClusterEngine]:
-    """The engine of `bundle` inside the block: on the Ray cluster at `address`, one replica to a machine, or, where
-    that is None, on a Ray of our own, whose replicas share this machine's processors.
+    """The engine of `bundle` inside the block: on the Ray cluster at `address`, with `threads_for(bundle)` processors
+    per replica, or, if that is None, on a private Ray whose replicas share this machine's processors. `replicas`:
+    minimum and maximum. `slots`: per replica.
 
-    Raises EngineError "cluster.unreachable" and what ClusterEngine raises."""
+    Raises EngineError "cluster.unreachable" or "cluster.no_start", and as ClusterEngine."""
     threads = threads_for(bundle)
     if address is None:
         threads = max(1, threads // replicas[1])
@@ -54,8 +55,8 @@ def open_cluster(
 
 
 class ClusterEngine:
-    """The Engine of `bundle` on the Ray that this process is connected to. Where the application runs there already,
-    by another front end, its replicas are shared; who started them takes them down."""
+    """The Engine of `bundle` on the Ray that this process is connected to. If another front end already runs the
+    application there, its replicas are shared. The engine that started them deletes them."""
 
     def __init__(
         self,
@@ -66,10 +67,10 @@ class ClusterEngine:
         threads: int = 1,
         alone: bool = False,
     ) -> None:
-        """`replicas`: at least and at most; between them their number follows the queue. `slots`, `threads`: of each.
-        `alone`: this Ray is our own, and ends with us.
+        """`replicas`: minimum and maximum; their number follows the queue. `slots`, `threads`: per replica. `alone`:
+        this Ray is private and ends with this process.
 
-        Returns when the replicas have loaded the model. Raises EngineError "cluster.too_small", "cluster.failed"."""
+        Returns once the replicas have loaded the model. Raises EngineError "cluster.too_small", "cluster.failed"."""
         self._info = EngineInfo("cluster", bundle.id, bundle.context_tokens, True, bundle.image.tokens, bundle.sampling)
         self._lock = threading.Lock()
         self._runs: set[_Run] = set()
@@ -77,8 +78,8 @@ class ClusterEngine:
         self._name = f"impchat-{bundle.id}"
         app, started = _deploy(self._name, bundle, replicas, slots, threads, alone)
         self._handle = app.options(method_name="pid")
-        # Its first call gives it a router. Handles made from it share that; made before, each would get one of its own,
-        # which knows no queue, and Ray Serve would not see how much there is to do.
+        # The first call creates a router, which handles derived later share. Handles derived before would each create
+        # their own router without the queue, and Ray Serve would not see the load.
         self._handle.remote()
         self._takes_down = started and not alone
         self._loop = asyncio.new_event_loop()
@@ -101,19 +102,19 @@ class ClusterEngine:
         run = _Run(self._handle, prompt, sampling, self._runs.discard)
         with self._lock:
             if self._closing:
-                run.end(Failed("engine.closed", {}))  # `leave` takes no lock
+                run.end(Failed("engine.closed", {}))  # safe under the lock: its callback takes no lock
                 return run
             self._runs.add(run)
             run.begin(self._loop)
         return run
 
     def pids(self, keys: list[str]) -> list[int]:
-        """The process that each of these conversations goes to now."""
+        """For each key, the id of the process that its conversation is routed to now."""
         calls = [self._handle.options(session_id=key).remote() for key in keys]
         return [call.result() for call in calls]
 
     def close(self) -> None:
-        """Stop everything that runs, and the replicas where they are ours. May be called more than once."""
+        """Stop all requests, and delete the replicas if this engine started them. May be called more than once."""
         with self._lock:
             if self._closing:
                 return
@@ -124,7 +125,7 @@ class ClusterEngine:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-        self._handle.shutdown()  # it would go on telling Serve how long the queue is
+        self._handle.shutdown()  # it would keep reporting the queue length to Ray Serve
         if self._takes_down:
             from ray import serve
 
@@ -132,7 +133,7 @@ class ClusterEngine:
 
 
 async def _settle() -> None:
-    """Wait for the tasks that were cancelled: each tells its replica."""
+    """Wait for the cancelled tasks, which pass the cancellation on to their replicas."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     await asyncio.gather(*others, return_exceptions=True)
 
@@ -140,7 +141,7 @@ async def _settle() -> None:
 def _deploy(
     name: str, bundle: Bundle, replicas: tuple[int, int], slots: int, threads: int, alone: bool
 ) -> tuple[Any, bool]:
-    """What calls the replicas of the application `name`, and whether it was started here."""
+    """A handle that calls the replicas of the application `name`, and whether this call started them."""
     import ray
     from ray import serve
 
@@ -154,7 +155,7 @@ def _deploy(
     deployment: Any = serve.deployment(  # Ray's types know only its use as a decorator without options
         ray_actor_options={"num_cpus": threads, "num_gpus": 1 if there.get("GPU", 0) >= least else 0},
         max_ongoing_requests=settings.CLUSTER_REPLICA_REQUESTS,
-        # A conversation goes anywhere rather than wait for its full replica.
+        # If its replica is full, a conversation goes to another one instead of waiting.
         request_router_config={
             "request_router_class": _ROUTER,
             "request_router_kwargs": {"num_fallback_replicas": min(most - 1, settings.CLUSTER_NEIGHBOURS)},
@@ -164,14 +165,14 @@ def _deploy(
         **_number(least, most),
     )(Replica)
     try:
-        serve.start(proxy_location="Disabled")  # whoever holds the engine speaks HTTP
+        serve.start(proxy_location="Disabled")  # the process that opened the engine serves HTTP
         return serve.run(deployment.bind(bundle, slots, threads, alone), name=name, route_prefix=None), True
     except RuntimeError as exc:
         raise EngineError("cluster.failed", problem=str(exc).strip().splitlines()[-1]) from exc
 
 
 def _number(least: int, most: int) -> dict[str, Any]:
-    """How many replicas Ray Serve keeps: after the requests that they have and that wait for them."""
+    """The options for the number of replicas: fixed, or scaled by the running and waiting requests."""
     if least == most:
         return {"num_replicas": least}
     scaling = {
@@ -185,7 +186,8 @@ def _number(least: int, most: int) -> dict[str, Any]:
 
 
 class _Run:
-    """A prompt on its way through the cluster; a Handle. All but its end happens on the engine's loop."""
+    """The Handle of a prefill or an answer in the cluster. It runs on the engine's event loop, but `end` and `stop` may
+    be called from any thread."""
 
     def __init__(self, handle: Any, prompt: Prompt, sampling: Sampling | None, leave: Callable[[_Run], None]) -> None:
         self._handle = handle.options(method_name="run", session_id=conversation_of(prompt), stream=True)
@@ -193,17 +195,17 @@ class _Run:
         self._sampling = sampling
         self._leave = leave
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._over = False  # its last event was read
-        self._lock = threading.Lock()  # held where it ends
+        self._over = False  # the last event has been read
+        self._lock = threading.Lock()  # guards _ended, and the order of events
         self._ended = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._began = time.perf_counter()
         self._first_token_s = 0.0
-        self._tokens: list[int] = []  # of the text that is out
-        self._begun = 0  # how many of them the replica at work was given
-        self._lost = Stats()  # what replicas did that died
-        self._latest = Stats()  # the receipt of the one at work
+        self._tokens: list[int] = []  # of the text sent so far
+        self._begun = 0  # number of these that the current replica was given with the prompt
+        self._lost = Stats()  # of the replicas that died
+        self._latest = Stats()  # of the current replica
 
     # For any thread
 
@@ -216,20 +218,20 @@ class _Run:
         loop.call_soon_threadsafe(begin)
 
     def events(self) -> Iterator[Event]:
-        """The events as they happen, to the last one; blocks between them. To be read by one thread, once."""
+        """Yield the events as they happen, up to the last one; blocks between them. Read it once, from one thread."""
         while not self._over:
             event = self._events.get()
             self._over = isinstance(event, Ready | Finished | Failed)
             yield event
 
     def stop(self) -> None:
-        """End it at once, however long its replica takes to notice."""
+        """End it at once, without waiting for the replica."""
         self.end(Finished("stopped", self._stats(), tuple(self._tokens)))
         if self._loop and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._cancel)
 
     def end(self, event: Ready | Finished | Failed) -> None:
-        """Add the last event, unless it has one."""
+        """Queue the last event, unless there is one already."""
         with self._lock:
             if self._ended:
                 return
@@ -247,26 +249,26 @@ class _Run:
         try:
             await self._persist()
         finally:
-            self.end(Failed("engine.broken", {}))  # a mistake of ours: nobody may wait for ever
+            self.end(Failed("engine.broken", {}))  # only after a bug: the reader must get a last event
 
     async def _persist(self) -> None:
-        """Ask one replica after the other, until there is a last event."""
+        """Try up to `settings.CLUSTER_TRIES` replicas, until there is a last event."""
         from ray.exceptions import RayError, RayTaskError
         from ray.serve.exceptions import RayServeException
 
-        for number in range(settings.CLUSTER_TRIES):  # a prompt that ends every replica must not end all of them
+        for number in range(settings.CLUSTER_TRIES):  # limited: a prompt that crashes its replica must not crash all
             try:
                 await self._listen(first=number == 0)
-            except (RayTaskError, RayServeException):  # a mistake of ours, or the application was taken down
+            except (RayTaskError, RayServeException):  # a bug, or the application was deleted
                 self.end(Failed("engine.broken", {}))
-            except RayError:  # the replica's process, its machine or the way to it is gone
+            except RayError:  # the replica's process, machine or connection is lost
                 self._lost, self._latest = self._stats(), Stats()
             if self._ended:
                 return
         self.end(Failed("cluster.replicas_lost", {"tries": settings.CLUSTER_TRIES}))
 
     async def _listen(self, *, first: bool) -> None:
-        """Take the events of one replica: all of the `first`; of a later one what the reader has not seen."""
+        """Process the events of one replica: all events of the `first`, only text and the end of a later one."""
         self._begun = len(self._tokens)
         stream = self._handle.remote(replace(self._prompt, begun=tuple(self._tokens)), self._sampling)
         try:
@@ -296,7 +298,7 @@ class _Run:
                         self._events.put(event)
 
     def _stats(self) -> Stats:
-        """One receipt for all replicas that worked on it: the counts of the latest, the seconds of all."""
+        """The stats over all replicas that worked on it: the counts of the latest, the summed times of all."""
         lost, latest = self._lost, self._latest
         counts = latest if latest.prompt_tokens else lost
         prompt = max(0, counts.prompt_tokens - (self._begun if counts is latest else 0))

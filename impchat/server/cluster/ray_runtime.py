@@ -1,7 +1,7 @@
-"""A Ray to run on: our own on this machine, or a cluster that is there already.
+"""Starting or joining Ray: a private instance on this machine, or an existing cluster.
 
-In: how many processors to count, or an address. Out: a Ray that this process is connected to inside a block. Our own
-speaks and listens on loopback alone, asks for a password that nobody else has, and leaves nothing behind.
+In: a number of processors, or an address. Out: a Ray that this process is connected to inside a block. A private Ray
+uses only loopback, requires a random token, and leaves no files or processes.
 This file does not know what runs there.
 """
 
@@ -19,20 +19,20 @@ from pathlib import Path
 from impchat.errors import EngineError
 from impchat.server.cluster import reaper
 
-_OBJECT_STORE_BYTES = 256 * 1024 * 1024  # for pictures under way; Ray would take a third of the memory
+_OBJECT_STORE_BYTES = 256 * 1024 * 1024  # for pictures in transit; Ray's default is a third of the memory
 _SILENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_SERVE_LOG_TO_STDERR": "0",
-    "RAY_ENABLE_AUTO_CONNECT": "0",  # a thread of Serve's that comes late would start another Ray, open to the network
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # else a late thread of Ray Serve starts another Ray, open to the network
 }
 _OURS = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on every system: Ray calls this machine 127.0.0.1 and binds to that
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on every system: makes Ray use and bind to 127.0.0.1
     "RAY_AUTH_MODE": "token",
-    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # `kill` while it starts waits for nobody
-    "RAY_worker_niceness": "0",  # with Ray's 15 any busy program keeps answers, and the start of a replica, waiting
+    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # SIGTERM during the start must not wait
+    "RAY_worker_niceness": "0",  # at Ray's default of 15, any busy program delays answers and the start of replicas
 }
-# With usage statistics off, Ray still asks the network at its start which cloud it runs in. No process of ours gets
-# further than a port where nobody listens.
+# Even without usage statistics, Ray queries the network at its start to detect its cloud provider. This proxy, a port
+# without a listener, blocks such requests of all its processes.
 _NO_WAY_OUT = {
     **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9"),
     **dict.fromkeys(("no_proxy", "NO_PROXY"), "127.0.0.1,localhost"),
@@ -41,7 +41,7 @@ _NO_WAY_OUT = {
 
 @contextmanager
 def local_ray(cpus: int) -> Iterator[None]:
-    """A Ray of our own inside the block, which gives `cpus` processors away, however many there are.
+    """A private Ray inside the block, which assigns `cpus` processors, regardless of how many there are.
 
     Raises EngineError "cluster.no_start"."""
     with (
@@ -62,14 +62,14 @@ def local_ray(cpus: int) -> Iterator[None]:
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    """A folder inside the block. It goes with it, or with this process even where that is killed; so does who works
-    in it."""
-    # Private, for Ray lets everyone into the folders that it makes. Its sockets lie deep in there, and their names may
-    # have some hundred characters.
+    """A temporary folder inside the block. At the end of the block, or of this process even if it is killed, the folder
+    and the processes that use it are removed."""
+    # mkdtemp makes it private, while Ray makes its own folders accessible to everyone. In /tmp, because Ray's sockets
+    # lie deep inside it and their paths are limited to about a hundred characters.
     folder = tempfile.mkdtemp(prefix="impchat-", dir="/tmp")
-    # Ray's processes would end with us by themselves, two of them a minute later: they try to tell the others first.
+    # Without it, two of Ray's processes would outlive this one by a minute, trying to reach the others.
     command = [sys.executable, "-I", reaper.__file__, folder]
-    # A session of its own, for Ctrl-C is not for it. At the end `with` closes the pipe and waits.
+    # A new session, so that Ctrl-C does not reach it. At the end, `with` closes the pipe and waits.
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True):
         yield Path(folder)
 
@@ -77,7 +77,7 @@ def _folder() -> Iterator[Path]:
 def _start(cpus: int, folder: Path) -> None:
     import ray
 
-    for tries_left in (2, 1, 0):  # Ray gives its processes 30 seconds and no option for more: few on a busy machine
+    for tries_left in (2, 1, 0):  # Ray's start timeout is 30 s without an option: too short on a busy machine
         try:
             ray.init(
                 address="local",
@@ -98,8 +98,8 @@ def _start(cpus: int, folder: Path) -> None:
 
 @contextmanager
 def other_ray(address: str) -> Iterator[None]:
-    """The cluster at `address`, "host:port" or "auto", inside the block. Where it asks for a password, Ray's own
-    RAY_AUTH_MODE and RAY_AUTH_TOKEN say it.
+    """Connect to the cluster at `address`, "host:port" or "auto", inside the block. If it requires a token, set Ray's
+    RAY_AUTH_MODE and RAY_AUTH_TOKEN.
 
     Raises EngineError "cluster.unreachable"."""
     with _environment(_SILENT):
@@ -119,7 +119,7 @@ def other_ray(address: str) -> Iterator[None]:
 
 @contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """The environment with `values` inside the block. Ray reads it when it is imported, and its processes keep it."""
+    """Set environment variables inside the block. Ray reads them at import, and its processes inherit them."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

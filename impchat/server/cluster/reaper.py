@@ -1,8 +1,8 @@
-"""A process that outlives another one by a moment: it ends what works in a folder and removes the folder.
+"""A helper process that cleans up after its parent: it kills the processes that use a folder and removes the folder.
 
-In: the folder, and on standard input a pipe that closes with the process it serves, however that ends. Out: nothing is
-left of the folder, nor of who had files open in it, but for that process. This file does not know what works there, and
-imports nothing of ImpChat: it is run by its path.
+In: the folder, and on standard input a pipe that closes when the parent ends, even if it is killed. Out: the folder and
+every process with a file open in it are gone, except the parent. This file does not know what those processes are, and
+imports nothing of ImpChat, because it is run by its path.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ _AGAIN_S = 0.1
 
 
 def at_work(folder: str) -> set[int]:
-    """The processes that have a file open in `folder`. Without /proc none is found: Ray ends its own there."""
+    """The ids of the processes with a file open in `folder`. Empty on systems without /proc, where Ray's processes end
+    by themselves."""
     found = set()
     for link in iglob("/proc/[0-9]*/fd/*"):
-        with suppress(OSError):  # it ended, or is somebody else's
+        with suppress(OSError):  # it has ended, or belongs to another user
             if os.readlink(link).startswith(f"{folder}/"):
                 found.add(int(link.split("/")[2]))
     return found

@@ -1,7 +1,7 @@
-"""A replica: the engine of a bundle in a process of Ray's.
+"""A replica: the engine of a bundle in a process of Ray Serve.
 
-In: prompts, from any machine of the cluster. Out: their events, as many at a time as there are, each time with the
-receipt so far. `cluster` deploys and asks it. This file does not know which conversations come here, nor why.
+In: prompts, from any machine of the cluster. Out: batches of their events, each with the stats so far.
+`cluster.engine` deploys and calls it. This file does not know how conversations are routed.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from impchat.engines.local.request import LocalHandle
 from impchat.messages import Event, Failed, Finished, Prompt, Ready, Sampling, Stats
 
 News = tuple[tuple[Event, ...], Stats]
-"""Events in their order, and the receipt of what was done until then."""
+"""Events in order, and the stats after them."""
 
 
 class Replica:
-    """Ray Serve makes it, calls it, and makes a new one where it is gone."""
+    """The Ray Serve deployment. Ray Serve creates, calls and replaces it."""
 
     def __init__(self, bundle: Bundle, slots: int, threads: int, alone: bool) -> None:
-        """`alone`: this is a Ray of our own, on this machine; else the cluster's owner decides who reaches what."""
+        """`alone`: this is a private Ray, so the replica's gRPC port is kept closed; on another cluster, its owner
+        decides about access. `slots`, `threads`: as in `LocalEngine`."""
         if alone:
             _close_port()
         self._engine = LocalEngine(bundle, slots=slots, threads=threads)
 
     async def run(self, prompt: Prompt, sampling: Sampling | None) -> AsyncIterator[News]:
-        """Answer `prompt`, or, where there is no `sampling`, only read it. Who stops listening stops it."""
+        """Answer `prompt`, or only read it if `sampling` is None. Closing the generator stops it."""
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[Event] = asyncio.Queue()
         handle = self._engine.start(prompt, sampling) if sampling else self._engine.prefill(prompt)
@@ -43,7 +44,7 @@ class Replica:
                     news.append(events.get_nowait())
                 match news[-1]:
                     case Failed(code="engine.broken"):
-                        os._exit(1)  # Ray makes a new replica, and all that was asked of this one goes on elsewhere
+                        os._exit(1)  # Ray starts a new replica; the requests continue on others
                     case Ready() | Finished() | Failed():
                         ended = True
                 yield tuple(news), handle.stats
@@ -51,7 +52,7 @@ class Replica:
             handle.stop()
 
     def pid(self) -> int:
-        """Its process."""
+        """The id of the replica's process."""
         return os.getpid()
 
 
@@ -61,8 +62,8 @@ def _pump(handle: LocalHandle, loop: asyncio.AbstractEventLoop, events: asyncio.
 
 
 def _close_port() -> None:
-    """Ray Serve opens a port in each replica, on every address and without a password, for calls over gRPC. Nothing
-    here calls it, and no option keeps it shut."""
+    """Keep Ray Serve from opening a gRPC port in the replica, on all addresses and without authentication. ImpChat does
+    not use it, and Ray Serve has no option to disable it."""
     from ray.serve._private import replica
 
     replica.add_port_to_grpc_server = lambda *_: 0  # type: ignore[attr-defined]

@@ -1,1 +1,1 @@
-"""What every request and response of the server passes: bodies, errors, who may ask."""
+"""HTTP handling shared by all routes of the server: request bodies, errors, access checks."""

@@ -1,8 +1,8 @@
-"""The body of a request: JSON -> a pydantic model, or a refusal that names the place and its rule in plain words.
+"""Parsing a request body: JSON -> a pydantic model, or an error that names the field and the rule it breaks.
 
-In: a request, and the model that its body must match. Out: the model. JSON is read and checked on a worker thread,
-because a body may have many megabytes.
-This file does not know what is asked.
+In: a request, and the model that its body must match. Out: an instance of the model. Parsing and validation run on a
+worker thread, because a body may have many megabytes.
+This file does not know what a request means.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from impchat.errors import RequestError
 T = TypeVar("T", bound=BaseModel)
 Place = tuple[str | int, ...]
 
-_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # as JSON writes half of a surrogate pair
-_RULES = {  # pydantic's error types -> our codes
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # a surrogate as JSON escapes it
+_RULES = {  # pydantic's error type -> ImpChat's error code
     "missing": "request.field_missing",
     "union_tag_not_found": "request.field_missing",
     "union_tag_invalid": "request.field_choice",
@@ -44,21 +44,21 @@ _RULES = {  # pydantic's error types -> our codes
     "less_than_equal": "request.field_most",
     "less_than": "request.field_most",
 }
-_EITHER = {  # what a place may be that takes several types
+_EITHER = {  # error types at a field that accepts several types -> error code
     frozenset({"string_type", "list_type"}): "request.field_text_or_list",
     frozenset({"string_type", "model_type"}): "request.field_text_or_object",
 }
-_LIMITS = ("max_length", "min_length", "ge", "le", "lt")  # where pydantic's errors have the bound
+_LIMITS = ("max_length", "min_length", "ge", "le", "lt")  # the keys of the bound in pydantic's errors
 
 
 def reads(model: type[T], check: Callable[[T], object] = lambda asked: None) -> Callable[[Request], Awaitable[T]]:
-    """A dependency of FastAPI that reads the body as `model`; `check` may refuse what was read.
+    """A FastAPI dependency that parses the body as `model`; `check` may reject the result by raising.
 
     Raises RequestError "request.many", "request.content_type", "request.not_json", "request.field_...", and what
     `check` raises."""
 
     async def read(request: Request) -> T:
-        data = b"".join([piece async for piece in request.stream()])  # Request.body would keep it to the end
+        data = b"".join([piece async for piece in request.stream()])  # Request.body() would keep it in memory
 
         def work() -> T:
             asked = _read(model, data, request.headers.get("content-type", ""))
@@ -71,7 +71,7 @@ def reads(model: type[T], check: Callable[[T], object] = lambda asked: None) -> 
 
 
 def described(model: type[BaseModel]) -> dict[str, Any]:
-    """What the OpenAPI document says of the body of an operation that `reads` a `model`."""
+    """The `openapi_extra` of a route whose body is parsed by `reads(model)`."""
     schema = {"$ref": f"#/components/schemas/{model.__name__}"}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
@@ -85,11 +85,11 @@ def _read(model: type[T], data: bytes, kind: str) -> T:
 
 
 def _parsed(data: bytes, kind: str) -> Any:
-    """The JSON in `data`, whatever Content-Type says of it: curl -d says that it is a form."""
+    """The JSON in `data`, regardless of the Content-Type: curl -d declares a form."""
     if (values := sum(map(data.count, (b"{", b"[", b",")))) > settings.BODY_VALUES:
         raise RequestError("request.many", count=values, limit=settings.BODY_VALUES)
     try:
-        text = data.decode(json.detect_encoding(data))  # json.loads itself would let halves of characters through
+        text = data.decode(json.detect_encoding(data))  # json.loads(bytes) would accept invalid surrogates
         body = json.loads(text)
         return _whole(body) if _HALF.search(text) else body
     except (ValueError, RecursionError) as exc:
@@ -101,7 +101,7 @@ def _parsed(data: bytes, kind: str) -> Any:
 
 
 def _whole(value: Any) -> Any:
-    """`value` with U+FFFD in the place of each half of a surrogate pair: no text that can be stored or sent has any."""
+    """`value` with each unpaired surrogate replaced by U+FFFD, because such text cannot be stored or sent."""
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, list):
@@ -112,8 +112,8 @@ def _whole(value: Any) -> Any:
 
 
 def _refusal(error: ValidationError, body: Any, unsupported: Collection[str]) -> RequestError:
-    """What is wrong at the first place. Where several types are allowed there, pydantic reports one error for each: the
-    one that lies deepest, or says more than that the type is wrong, is about the type that was meant."""
+    """The error at the first faulty field. If that field accepts several types, pydantic reports an error for each; the
+    deepest one, or one that is not about the type itself, belongs to the type that was meant."""
     found = [(_place(each, body), each) for each in error.errors(include_url=False, include_input=False)]
     first = found[0][0]
     alike = [(place, each) for place, each in found if place[: len(first)] == first]
@@ -132,7 +132,7 @@ def _refusal(error: ValidationError, body: Any, unsupported: Collection[str]) ->
 
 
 def _place(error: Any, body: Any) -> Place:
-    """Where in `body` an error is: without the names that pydantic gives to the types of a union."""
+    """The path of an error in `body`, without the names that pydantic adds for the members of a union."""
     loc: Place = error["loc"]
     place: list[str | int] = []
     for step in loc:
@@ -147,5 +147,5 @@ def _place(error: Any, body: Any) -> Place:
 
 
 def _written(place: Place) -> str:
-    """A place as programmers write it: messages[0].content[1]."""
+    """A path in programming notation, such as messages[0].content[1]; "body" if it is empty."""
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place).lstrip(".") or "body"

@@ -1,7 +1,7 @@
-"""Errors as OpenAI tells them: a status, and a body with message, type, param and code.
+"""Errors in OpenAI's format: a status, and a body with message, type, param and code.
 
-In: an error of the core, as exception or event. Out: what is sent. Messages are English, as all of this API.
-This file does not know what was asked.
+In: an error of the core, as exception or event. Out: a response. Messages are in English, like the whole API.
+This file does not know the request.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from impchat.errors import ImpChatError
 from impchat.messages import Failed
 
-_KNOWN: dict[str, tuple[int, str, str | None, str]] = {  # our code -> status, type, param, OpenAI's own code
+_KNOWN: dict[str, tuple[int, str, str | None, str]] = {  # ImpChat's code -> status, type, param, OpenAI's code
     "request.model_unknown": (404, "invalid_request_error", "model", "model_not_found"),
     "request.token": (401, "authentication_error", None, "invalid_api_key"),
     "request.host": (403, "permission_error", None, "forbidden"),
@@ -55,7 +55,7 @@ class ErrorDetail(BaseModel):
     type: str
     param: str | None
     code: str | None
-    impchat: dict[str, Any] | None = None  # our own code and its values: for who says it in another language
+    impchat: dict[str, Any] | None = None  # ImpChat's code and values, for clients that translate it
 
 
 class ErrorBody(BaseModel):
@@ -65,7 +65,7 @@ class ErrorBody(BaseModel):
 
 
 def status_and_body(code: str, values: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
-    """What is told of the error `code`. What a server that answers in our place said keeps its status."""
+    """The HTTP status and body for the error `code`. An error of a remote server keeps that server's status."""
     if code in _KNOWN:
         status, kind, param, name = _KNOWN[code]
     elif code.startswith("request.field_"):
@@ -91,18 +91,18 @@ def body(message: str, kind: str, param: str | None, code: str | None) -> dict[s
 
 
 def _clean(text: str) -> str:
-    """What came in may hold half characters, or be as long as a request."""
+    """`text` without unpaired surrogates, at most `_CHARS` long: it may quote the request."""
     return text[:_CHARS].encode("utf-8", "replace").decode()
 
 
 def refusal(error: ImpChatError | Failed) -> JSONResponse:
-    """The response that tells of `error`."""
+    """The response for `error`."""
     status, content = status_and_body(error.code, error.values)
     headers = {}
     if "seconds" in error.values and status == 429:
         headers["retry-after"] = str(error.values["seconds"])
     if status in (408, 413):
-        headers["connection"] = "close"  # the rest of the body is not waited for
+        headers["connection"] = "close"  # do not wait for the rest of the body
     if status == 401:
         headers["www-authenticate"] = "Bearer"
     return JSONResponse(content, status, headers)

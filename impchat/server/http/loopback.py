@@ -1,7 +1,7 @@
-"""A page for this machine alone: where it listens, which requests are its own, and what its responses carry.
+"""Protection of a page that only this machine may use: its socket, a check of requests, headers for responses.
 
-In: an address, HTTP requests, responses. Out: a socket; whether a request may be read; responses. A request must name
-this machine (a foreign name that leads to 127.0.0.1 is DNS rebinding) and must not come from another site's page.
+In: an address, HTTP requests, responses. Out: a socket; whether a request is allowed; responses. A request must name
+this machine (another name that resolves to 127.0.0.1 is DNS rebinding) and must not come from another site's page.
 This file does not know what the page shows.
 """
 
@@ -24,32 +24,32 @@ SOCKETS = {"ws": "websockets-sansio", "ws_max_size": settings.IMAGE_BYTES + (1 <
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one. Raises SettingsError "web.host" for a host that is not this
-    machine's own, "web.port_busy" and "web.port_refused"."""
+    """A listening socket; port 0 takes a free one. Raises SettingsError "web.host" if `host` is not loopback, and as
+    `sockets.bind`."""
     if host not in NAMES:
         raise SettingsError("web.host", host=host)
     return sockets.bind(host, port)
 
 
 def is_own(headers: Headers) -> bool:
-    """Whether the request names this machine and comes from no other site's page."""
+    """Whether the request names this machine and does not come from another site's page."""
     host = headers.get("host", "")
     try:
         if urlsplit(f"//{host}").hostname not in NAMES:
             return False
-    except ValueError:  # half an IPv6 address
+    except ValueError:  # an incomplete IPv6 address
         return False
-    origin = headers.get("origin")  # absent on a plain GET and from programs that are no browser
+    origin = headers.get("origin")  # absent from a plain GET and from programs other than browsers
     if origin is not None and origin != f"http://{host}":
         return False
-    # A link on another site may open the page itself, and nothing else.
+    # A link on another site may open the page itself, but nothing else.
     return headers.get("sec-fetch-site", "none") in ("same-origin", "none") or (
         headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
     )
 
 
 async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
-    """What a request that is not is told."""
+    """The response to a request that is not `is_own`: 403, or close code 1008 for a WebSocket."""
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008})
     else:
@@ -57,20 +57,20 @@ async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class ResponseHeaders:
-    """A `send` that puts `headers` on every response, and what `change` makes of it in the place of a page's HTML."""
+    """An ASGI `send` that adds `headers` to every response and replaces the HTML of a page by `change(html)`."""
 
     def __init__(self, send: Send, headers: Mapping[str, str], change: Callable[[bytes], bytes]) -> None:
         self._send = send
         self._headers = headers
         self._change = change
-        self._page: Message | None = None  # the start of a response whose body is a page, held back until it is whole
+        self._page: Message | None = None  # the start of an HTML response, held back until the body is complete
         self._body = b""
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             headers.update(self._headers)
-            del headers["access-control-allow-origin"]  # a framework may let any site read along
+            del headers["access-control-allow-origin"]  # a framework may have allowed any site
             if headers.get("content-type", "").startswith("text/html"):
                 self._page = message
                 return

@@ -1,7 +1,7 @@
-"""What every request passes before it is read: whether it names this server, comes from no page of another site than
-those that may, is of bearable size and speed, and shows a token where one is needed.
+"""Checks of every request before it is parsed: host, origin, token, size and speed.
 
-In: HTTP requests. Out: the same with a path as the API names it, or a refusal. This file does not know what is asked.
+In: HTTP requests. Out: the same requests with a normalised path, or an error response. This file does not know what a
+request means.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from impchat.server.http.errors import refusal
 from impchat.server.tokens import Access, Holder
 
 OPEN = (("GET", "/health"), ("POST", "/pair"), ("GET", phone_app.PATH))  # without a token
-SHORT = ("/chat/completions", "/models", "/images/prefill")  # these are under /v1 and may be asked for without it
+SHORT = ("/chat/completions", "/models", "/images/prefill")  # under /v1, but accepted without it
 
 
 class AccessMiddleware:
-    """ASGI middleware. `hosts`: names of this server beside its own addresses. `origins`: other sites whose pages pass.
-    `access`: who holds a token; the scope's state says who asks. `token_needed`: nobody else passes, but to what says
-    nothing and does nothing."""
+    """ASGI middleware. `hosts`: names of this server in addition to its own addresses. `origins`: other sites whose
+    pages may send requests; "*": all. `access`: finds the holder of a token, passed on as `request.state.holder`.
+    `token_needed`: refuse requests without a valid token, except those in `OPEN`."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class AccessMiddleware:
         self._origins = {*origins}
         self._access = access
         self._token_needed = token_needed
-        self._held = 0  # bytes of all requests that are open
+        self._held = 0  # body bytes of all open requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -76,13 +76,15 @@ class AccessMiddleware:
             self._held -= body.size
 
     def hold(self, count: int) -> None:
-        """`count` bytes more of a request have come. Raises RequestError "request.busy"."""
+        """Count `count` more bytes of a request body. Raises RequestError "request.busy" if all open requests together
+        exceed `settings.REQUESTS_BYTES`."""
         self._held += count
         if self._held > settings.REQUESTS_BYTES:
             raise RequestError("request.busy", seconds=1)
 
     def _check_names(self, scope: Scope, headers: Headers) -> None:
-        """A foreign name that leads to this machine is DNS rebinding. A page of another site has no business here."""
+        """Raises RequestError "request.host" if the host is not this server (DNS rebinding), "request.origin" for a
+        page of another site that is not in `origins`."""
         host = headers.get("host", "")
         if not (_is_at(_name(host), scope.get("server")) or _name(host) in self._hosts):
             raise RequestError("request.host", host=host)
@@ -99,7 +101,7 @@ class AccessMiddleware:
 
 
 def _normal(path: str) -> str:
-    """A path as the API names it: clients join an address and a path in several ways."""
+    """The canonical form of a path: clients add slashes or leave out /v1."""
     path = re.sub("/{2,}", "/", path)
     path = path.rstrip("/") if len(path) > 1 else path
     return f"/v1{path}" if path in SHORT or path.startswith("/models/") else path
@@ -111,10 +113,10 @@ def _is_open(scope: Scope) -> bool:
 
 
 def _name(host: str) -> str:
-    """The name in a Host header, without the port; empty where it is none."""
+    """The name in a Host header, without the port; "" if the header is invalid."""
     try:
         return urlsplit(f"//{host}").hostname or ""
-    except ValueError:  # half an IPv6 address
+    except ValueError:  # an incomplete IPv6 address
         return ""
 
 
@@ -127,7 +129,7 @@ def _is_at(name: str, server: tuple[str, int | None] | None) -> bool:
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """A socket of both kinds shows IPv4 addresses as ::ffff:192.0.2.1."""
+    """The parsed address. A dual-stack socket reports IPv4 addresses as ::ffff:192.0.2.1; these become IPv4."""
     address = ipaddress.ip_address(text.partition("%")[0])
     return (address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None) or address
 
@@ -138,7 +140,7 @@ def _check_size(count: int, limit: int) -> None:
 
 
 class _Body:
-    """`receive` of a body: counts what comes, however long it said that it is, and does not wait for it for ever."""
+    """Wraps the ASGI `receive` of a request to limit the size of its body, and the time that it may take."""
 
     def __init__(self, receive: Receive, limit: int, gate: AccessMiddleware) -> None:
         self._receive = receive
@@ -149,7 +151,7 @@ class _Body:
         self.size = 0
 
     async def receive(self) -> Message:
-        if self._whole:  # what follows is that the client leaves
+        if self._whole:  # the next message is the disconnect, which may take any time
             return await self._receive()
         try:
             async with asyncio.timeout(settings.BODY_SILENCE_S):

@@ -1,6 +1,7 @@
-"""What the API answers with, as its OpenAPI document tells other programs.
+"""The response models of the API, for its OpenAPI document.
 
-In: nothing. Out: models of the JSON that `wire` and `api` write. This file does not know how it comes to be.
+In: nothing. Out: models of the JSON that `schemas`, `routes` and `devices` write. This file does not know how it is
+computed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pydantic import BaseModel
 
 
 class Sampling(BaseModel):
-    """What is recommended for the model: what a request that names nothing gets."""
+    """The sampling values recommended for the model, which are the defaults of a request."""
 
     temperature: float
     top_k: int
@@ -50,7 +51,7 @@ class Usage(BaseModel):
 
 
 class Receipt(BaseModel):
-    """The fields of `messages.Stats` and, where the conversation outgrew the context, `messages.Dropped`."""
+    """The fields of `messages.Stats` and, if the conversation exceeded the context, of `messages.Dropped`."""
 
     stats: dict[str, float]
     dropped: dict[str, int] | None

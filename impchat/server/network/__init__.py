@@ -1,1 +1,1 @@
-"""Where the server listens, how it is found, and TLS."""
+"""The network side of the server: sockets, TLS, addresses, discovery."""

@@ -1,4 +1,4 @@
-"""The addresses under which other devices may reach this machine, the likeliest first.
+"""The addresses at which other devices can reach this machine, most likely first.
 
 In: the address that a server listens on. Out: addresses. This file does not know what listens there.
 """
@@ -10,23 +10,23 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-# Networks between programs of this machine, and tunnels: a phone in the same Wi-Fi hardly ever reaches these.
+# Networks of virtual machines and containers, and tunnels: a phone in the same Wi-Fi can hardly ever reach these.
 _APART = re.compile(
     r"docker|br-|veth|virbr|vmnet|vboxnet|cni|flannel|cali|podman|lxc|lxd|vethernet|tun|tap|wg|utun|ppp|tailscale|zt|nebula"
 )
-_SHARED = ipaddress.ip_network("100.64.0.0/10")  # of VPNs such as Tailscale, and of providers
+_SHARED = ipaddress.ip_network("100.64.0.0/10")  # used by VPNs such as Tailscale, and by providers (CGNAT)
 
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """An address of a network card of this machine."""
+    """An address of a network interface of this machine."""
 
     name: str
     address: str
 
 
 def cards() -> list[Interface]:
-    """All of them."""
+    """The addresses of all network interfaces."""
     import ifaddr
 
     found = []
@@ -38,8 +38,8 @@ def cards() -> list[Interface]:
 
 
 def addresses(host: str, own: Iterable[Interface]) -> list[str]:
-    """Where others reach a server that listens on `host`, IPv4 before IPv6, VPNs and containers last; none where it
-    listens on loopback alone. `own`: this machine's cards."""
+    """The addresses at which other devices can reach a server that listens on `host`: IPv4 before IPv6, VPNs and
+    containers last; empty for loopback. `own`: the interfaces of this machine."""
     listening = ipaddress.ip_address(host)
     if listening.is_loopback:
         return []

@@ -1,7 +1,7 @@
-"""A place where devices and programs of other machines come in: its socket, its certificate, and that it is known of.
+"""A listener for devices and programs on other machines: its socket, its certificate and its announcement.
 
-In: an address, and an API. Out: HTTPS (or plain HTTP, where a person asked for that), announced in the local network.
-This file does not know what is asked there.
+In: an address, and an API. Out: HTTPS (or plain HTTP on request), registered and announced in the local network.
+This file does not know what is served.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from impchat.server.tokens import Access
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Where it is, and how uvicorn is to speak there."""
+    """A bound socket, its entry in the registry, and the TLS options for uvicorn (empty: plain HTTP)."""
 
     bound: socket.socket
     note: registry.Listening
@@ -30,17 +30,17 @@ class Listener:
 
     @property
     def address(self) -> str:
-        """The address that a person is told."""
+        """The URL to show to a person."""
         scheme = "https" if self.tls else "http"
         return next((f"{scheme}://{place}" for place in self.note.places()), sockets.address(self.bound, scheme))
 
 
 @contextmanager
 def opened(data: Path, access: Access, host: str, port: int, *, plain: bool) -> Iterator[Listener]:
-    """A door on `host`, known to `listening.find` and, beyond loopback, announced to the network inside the block.
-    `plain`: everybody on the way may read what is said.
+    """A listener on `host`, which is registered inside the block and, unless it is on loopback, announced in the
+    network. `plain`: HTTP without TLS, which others in the network can read.
 
-    Raises SettingsError as `listen.bind`, HistoryError "data.unwritable"."""
+    Raises SettingsError as `sockets.bind`, HistoryError "data.unwritable"."""
     with ExitStack() as stack:
         bound = stack.enter_context(sockets.bind(host, port))
         host, port = bound.getsockname()[:2]
@@ -64,13 +64,13 @@ def _announce(stack: ExitStack, id: str, near: list[str], port: int, scheme: str
         return
     try:
         stack.callback(Announcement(id, platform.node(), near, port, {"scheme": scheme}).close)
-    except OSError as exc:  # a network without multicast: the link works all the same
+    except OSError as exc:  # a network without multicast: pairing links still work
         logging.getLogger(__name__).warning("not announced in the local network: %s", exc)
 
 
 @contextmanager
 def served(door: Listener, api: Any) -> Iterator[None]:
-    """`api` behind `door` inside the block, on a thread of its own."""
+    """Serve `api` on `door` inside the block, on a separate thread."""
     started = threading.Event()
     server = sockets.Server(api, started.set, **door.tls)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [door.bound]}, name="impchat-door", daemon=True)
@@ -86,6 +86,6 @@ def served(door: Listener, api: Any) -> Iterator[None]:
 
 
 def names() -> list[str]:
-    """The names by which this machine may be called in its network."""
+    """The host names of this machine in its network."""
     host = platform.node().lower()
     return [host, f"{host}.local"] if host else []

@@ -1,7 +1,7 @@
-"""The server's name in the local network, so that a phone can list the servers around it (mDNS, DNS-SD).
+"""Announcing the server in the local network with mDNS (DNS-SD), so that phones can list it.
 
-In: a name, addresses, a port. Out: an announcement that lasts until it is closed. It says nothing that a device need
-believe: which server it is, the pairing link proves.
+In: a name, addresses, a port. Out: an announcement that lasts until it is closed. Devices do not trust it: the pairing
+link proves which server it is.
 This file does not know what is served.
 """
 
@@ -15,15 +15,15 @@ from impchat.peers import discovery
 
 
 class Announcement:
-    """Sent on the cards with `addresses` alone."""
+    """An mDNS announcement, sent only on the interfaces with `addresses` (IPv4)."""
 
     def __init__(self, id: str, name: str, addresses: Iterable[str], port: int, properties: Mapping[str, str]) -> None:
-        """Raises OSError where the network takes no announcement."""
+        """Raises OSError if the announcement cannot be sent."""
         from zeroconf import Error, IPVersion, ServiceInfo, Zeroconf
 
         listed: list[Any] = [address for address in addresses if ":" not in address]
         self._zeroconf = Zeroconf(interfaces=listed, ip_version=IPVersion.V4Only)
-        # The id keeps two servers of one name apart, the port those of one data folder.
+        # The id distinguishes servers with the same name, the port those of one data folder.
         info = ServiceInfo(
             discovery.SERVICE,
             f"ImpChat {id[:8]} {port}.{discovery.SERVICE}",
@@ -39,5 +39,5 @@ class Announcement:
             raise OSError(f"{type(exc).__name__} {exc}".strip()) from exc
 
     def close(self) -> None:
-        """Say goodbye."""
+        """Withdraw the announcement."""
         self._zeroconf.close()

@@ -1,6 +1,6 @@
-"""Where the servers of a data folder listen for devices, for whoever makes a pairing link: a page, another process.
+"""A registry of the running servers of a data folder, so that any process can create a pairing link.
 
-In: the socket of a server that runs. Out: a note on disk that counts as long as the server lives, and links.
+In: the address of a running server. Out: a file that is valid while the server runs, and pairing links.
 This file does not know what is served, nor how a link is shown.
 """
 
@@ -21,21 +21,21 @@ from impchat.server.tokens import Access
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """A server that devices may reach."""
+    """A running server."""
 
-    host: str  # an address of this machine, or that of all
+    host: str  # an address of this machine, or the unspecified address
     port: int
-    fingerprint: str  # of its certificate; "": plain HTTP
+    fingerprint: str  # SHA-256 of its certificate in hex; "": plain HTTP
 
     def places(self) -> list[str]:
-        """Where devices reach it now, the likeliest first."""
+        """host:port of each address at which devices can reach it now, most likely first."""
         found = interfaces.addresses(self.host, interfaces.cards())
         return [f"[{address}]:{self.port}" if ":" in address else f"{address}:{self.port}" for address in found]
 
 
 @contextmanager
 def told(data: Path, server: Listening) -> Iterator[None]:
-    """Inside the block `find` knows of `server`. Raises HistoryError "data.unwritable"."""
+    """Register `server` inside the block, so that `find` returns it. Raises HistoryError "data.unwritable"."""
     folder = paths.ensure_data_dir(paths.server_dir(data))
     note = folder / f"listening-{server.port}.json"
     lock = locks.FileLock(note.with_suffix(".lock"))
@@ -54,11 +54,11 @@ def told(data: Path, server: Listening) -> Iterator[None]:
 
 
 def find(data: Path) -> Listening:
-    """A server of this data folder that devices may reach.
+    """A running server of this data folder that other devices can reach.
 
-    Raises SettingsError "pair.loopback" where there is none: a link to this machine alone is of no use to them."""
+    Raises SettingsError "pair.loopback" if there is none; one on loopback does not count."""
     for note in sorted(paths.server_dir(data).glob("listening-*.json")):
-        with suppress(OSError, ValueError, TypeError):  # just gone, or half written
+        with suppress(OSError, ValueError, TypeError):  # just deleted, or incomplete
             if locks.is_held(note.with_suffix(".lock")):
                 server = Listening(**json.loads(note.read_text(encoding="utf-8")))
                 if server.places():
@@ -67,6 +67,6 @@ def find(data: Path) -> Listening:
 
 
 def offer(data: Path, access: Access) -> Link:
-    """A link with a new one-time code. Raises SettingsError "pair.loopback"."""
+    """A pairing link with a new one-time code. Raises SettingsError "pair.loopback"."""
     server = find(data)
     return Link(tuple(server.places()), access.offer(), server.fingerprint)

@@ -1,4 +1,4 @@
-"""Sockets and uvicorn: a place to listen, and a server that says when it is ready.
+"""Listening sockets, and uvicorn with a callback when it is ready.
 
 In: an address and an ASGI application. Out: HTTP. This file does not know what is served.
 """
@@ -21,14 +21,14 @@ from impchat.server import heap
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one. Raises SettingsError "web.port_busy", "web.port_refused" and
-    "serve.address" for an address that is not this machine's."""
+    """A listening socket; port 0 takes a free one. Raises SettingsError "web.port_busy", "web.port_refused", and
+    "serve.address" if `host` is not an address of this machine."""
     try:
         family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except OSError as exc:
         raise SettingsError("serve.address", host=host) from exc
     bound = socket.socket(family)
-    if os.name == "posix":  # elsewhere it would let two servers share a port
+    if os.name == "posix":  # on Windows it would let two servers share a port
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind(place)
@@ -43,17 +43,17 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """Uvicorn on a bound socket, telling when it is ready."""
+    """Uvicorn on a bound socket. Calls `ready` once it accepts requests. `how`: options of uvicorn.Config."""
 
     def __init__(self, app: Any, ready: Callable[[], None], **how: Any) -> None:
-        # Whoever streams is cut off after a second; an answer of a conversation is saved by the core.
+        # At shutdown, streams are cut off after one second; the core still saves the answers of conversations.
         how = {"ws": "none"} | how
         super().__init__(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, **how))
         self._ready = ready
         self._failure: Exception | None = None
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        """Raises what `ready` raised, which has ended the server."""
+        """Serve until the server ends. An exception raised by `ready` ends it and is raised here."""
         heap.give_back()
         log = logging.getLogger("uvicorn.error")
         log.addFilter(self._is_news)
@@ -73,21 +73,21 @@ class Server(uvicorn.Server):
         await super().main_loop()
 
     def _is_news(self, record: logging.LogRecord) -> bool:
-        """Whether uvicorn should log this. At the end it reports every response that it cuts off, with a traceback;
-        only mistakes are left then."""
+        """Log filter. During shutdown uvicorn logs every response that it cuts off, with a traceback; then only records
+        of real exceptions pass."""
         kind = record.exc_info[0] if record.exc_info else None
         return not self.should_exit or (kind is not None and issubclass(kind, Exception))
 
 
 def serve(app: Any, bound: socket.socket, ready: Callable[[], None], **how: Any) -> None:
-    """Serve until Ctrl-C or `kill`, either of which ends it in good order. For the main thread."""
-    # Not before: Ray sets a handler of its own when it starts.
+    """Serve until Ctrl-C or SIGTERM, both of which shut down cleanly. Call it from the main thread."""
+    # Set here, not earlier: Ray installs its own handler when it starts.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with suppress(KeyboardInterrupt):  # how uvicorn passes both on when it has ended
+    with suppress(KeyboardInterrupt):  # uvicorn raises both signals again after its shutdown
         Server(app, ready, **how).run(sockets=[bound])
 
 
 def address(bound: socket.socket, scheme: str = "http") -> str:
-    """The address of a socket as a browser takes it."""
+    """The URL of a socket, for a browser."""
     host, port = bound.getsockname()[:2]
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -1,7 +1,7 @@
-"""The server's certificate: self-signed, made at the first use, kept from then on.
+"""The server's certificate: self-signed, created at the first use and kept.
 
-In: the data folder. Out: a certificate, its key and its fingerprint. Devices trust just this certificate and look at no
-name in it, so that the machine's addresses may change; names are there for programs that do.
+In: the data folder. Out: a certificate, its key and its fingerprint. Paired devices trust exactly this certificate and
+ignore the names in it, so the machine's addresses may change; the names are for programs that check them.
 This file does not know who connects.
 """
 
@@ -24,7 +24,7 @@ from impchat.locks import FileLock
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """The two files, as a TLS server wants them."""
+    """The two PEM files that a TLS server needs."""
 
     certificate: Path
     key: Path
@@ -35,12 +35,12 @@ class Certificate:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the certificate in hex: what a device compares."""
+        """SHA-256 of the DER certificate in hex, which devices compare."""
         return hashlib.sha256(ssl.PEM_cert_to_DER_cert(self.pem)).hexdigest()
 
 
 def certificate(data: Path, addresses: Iterable[str]) -> Certificate:
-    """The certificate in the data folder `data`; where there is none, one is made that names `addresses` too.
+    """The certificate in the data folder `data`. If there is none, a new one is created, which includes `addresses`.
 
     Raises HistoryError "data.unwritable"."""
     folder = paths.ensure_data_dir(paths.server_dir(data))
@@ -72,14 +72,14 @@ def _make(target: Certificate, addresses: Iterable[str]) -> None:
         names.append(x509.IPAddress(ipaddress.ip_address(address)))
     now = datetime.now(UTC)
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    usage = x509.KeyUsage(True, False, False, False, False, False, False, False, False)  # signatures of its own alone
+    usage = x509.KeyUsage(True, False, False, False, False, False, False, False, False)  # digital signatures only
     made = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))  # a phone's clock may be behind
+        .not_valid_before(now - timedelta(days=1))  # a phone's clock may be slow
         .not_valid_after(now + timedelta(days=settings.CERTIFICATE_DAYS))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(usage, critical=True)
@@ -91,5 +91,5 @@ def _make(target: Certificate, addresses: Iterable[str]) -> None:
     )
     plain = serialization.NoEncryption()
     secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
-    write_atomic(target.key, secret)  # the certificate last: where it is, all is there
+    write_atomic(target.key, secret)  # the certificate last: if it exists, both files do
     write_atomic(target.certificate, made.public_bytes(serialization.Encoding.PEM))
