@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +141,15 @@ class Pty:
         with self._changed:
             self._changed.wait_for(lambda: self.seen.count(text) >= times or self._ended, 6 * SECONDS)
             assert self.seen.count(text) >= times, self.seen
+
+    def interrupt(self) -> int:
+        """Press Ctrl-C until the end; the exit code. Python's input() loses one that comes after its prompt and before
+        it waits for a key."""
+        while self.process.poll() is None:
+            self.type("\x03")
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(5)
+        return self.leave()
 
     def leave(self) -> int:
         """Wait for the end; the exit code."""

@@ -177,8 +177,7 @@ def test_ctrl_c_stops_the_answer_keeps_it_and_leaves_at_the_prompt(data: Path, e
         screen.type("\x03")
         screen.expect("Stopped")
         screen.expect("You> ", times=2)
-        screen.type("\x03")
-        assert screen.leave() == 0
+        assert screen.interrupt() == 0
         assert "Traceback" not in screen.seen
 
     row = messages(data)[-1]
