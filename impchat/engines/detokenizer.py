@@ -13,7 +13,7 @@ from collections.abc import Sequence
 class Detokenizer:
     """The text of one growing answer.
 
-    >>> words = Words(stop=["STOP"])
+    >>> words = Detokenizer(stop=["STOP"])
     >>> words.add(b" Gr\\xc3"), words.add(b"\\xbcn, S"), words.add(b"T"), words.add(b"AR")
     ('Gr', 'ün, ', '', 'STAR')
     >>> words.add(b" and STOPPED"), words.stopped

@@ -64,7 +64,7 @@ def test_no_sheet_is_open_again_after_the_screen_that_it_led_to(phone: Open) -> 
             tap(page, opener)
         tap(page, way)
         try:
-            wait_for(page, there, 10)
+            wait_for(page, there, 30)
         except AssertionError:  # the sheet was still rising when it was tapped
             tap(page, way)
             wait_for(page, there)
