@@ -115,7 +115,7 @@ class Shell:
 
     @property
     def wide(self) -> bool:
-        """Whether there is room for a list beside the chat."""
+        """Whether there is room for a list next to the chat."""
         return (self.page.width or 0) >= theme.WIDE and (self.page.height or 0) >= theme.TALL
 
     # Handlers and work behind the screen
