@@ -46,6 +46,8 @@ class SlowHandle:
             if failure and spoken == engine.fails_after_words:
                 yield failure
                 return
+            while engine.pauses_after_words == spoken and not self._stopped.wait(0.02):
+                continue
             if self._stopped.wait(1 / engine.words_per_s):
                 break
             yield Text(word if spoken == 0 else f" {word}")
@@ -71,6 +73,7 @@ class SlowEngine:
     reading_s: float = 2.0
     failure: Failed | None = None  # how the next answer ends, after `fails_after_words` words
     fails_after_words: int = 0
+    pauses_after_words: int = -1  # goes on when this is changed, or is stopped there
     fails_reading: bool = False  # a prefill ends with `failure` too
     closed: bool = False
     prompts: list[Prompt] = field(default_factory=list)  # of the answers, in order

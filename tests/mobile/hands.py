@@ -11,6 +11,20 @@ from playwright.sync_api import Locator, Page, TimeoutError
 
 from tests.mobile.site import SECONDS
 
+# Whether an element keeps its place over six frames. Flutter draws a frame of a movement whenever the browser does.
+RESTS = """async node => {
+    const place = () => {
+        const { x, y, width, height } = node.getBoundingClientRect()
+        return [x, y, width, height].join()
+    }
+    const first = place()
+    for (let frame = 0; frame < 6; frame++) {
+        await new Promise(requestAnimationFrame)
+        if (!node.isConnected || place() !== first) return false
+    }
+    return true
+}"""
+
 
 def boot(page: Page, address: str, control: str) -> None:
     """Open the app and switch its tree for screen readers on; returns when `control` is there."""
@@ -37,28 +51,45 @@ def button(page: Page, label: str) -> Locator:
 
 def tap(page: Page, label: str) -> None:
     """Tap a button, as soon as it can be tapped."""
-    button(page, label).and_(page.locator(":not([aria-disabled=true])")).tap(force=True)
+    touch(button(page, label).and_(page.locator(":not([aria-disabled=true])")))
 
 
-def write(page: Page, label: str, text: str, delay: float = 0) -> None:
+def touch(found: Locator) -> None:
+    """Tap this, as soon as it rests: what moves is not hit where it was seen."""
+    rest(found)
+    found.tap(force=True)
+
+
+def rest(found: Locator) -> None:
+    """Returns when this is there and rests."""
+    while not found.evaluate(RESTS):
+        continue
+
+
+def write(page: Page, label: str, text: str) -> None:
+    """Tap a field and type `text` after what it holds; returns when the field shows it."""
     field = page.get_by_label(label, exact=True).first
     focused = page.locator("textarea:focus, input:focus")
     end = time.monotonic() + SECONDS
-    field.tap(force=True)
+    touch(field)
     while not focused.count():
         assert time.monotonic() < end, f"{label} never takes the keys"
         with suppress(TimeoutError):
             focused.wait_for(state="attached", timeout=2000)
             break
-        field.tap(force=True)  # Flutter may show the caret and leave the focus elsewhere: then another tap is needed
-    page.wait_for_timeout(150)  # Flutter takes the keys a moment later
-    page.keyboard.type(text, delay=delay)
+        touch(field)  # Flutter may show the caret and leave the focus elsewhere: then another tap is needed
+    before = focused.first.input_value()  # by now the field may have lost its name, which is its hint
+    while text and focused.first.input_value() != before + text:
+        assert time.monotonic() < end, f"{label} does not keep what is typed"
+        page.keyboard.press("Control+A")  # Flutter may take the keys a moment after the focus
+        page.keyboard.type(before + text)
+        page.wait_for_timeout(150)  # long enough for Flutter to put back what it knows, if it missed a key
 
 
 @contextmanager
 def finger_on(page: Page, found: Locator) -> Iterator[None]:
     """A finger that is put on something before what happens in the block, and lifted after it."""
-    found.wait_for(state="attached")
+    rest(found)
     box = found.bounding_box()
     assert box
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from playwright.sync_api import Page, TimeoutError
+from playwright.sync_api import Error, Page
 
 from impchat import preferences, settings
 from impchat.app import App
@@ -12,7 +12,7 @@ from impchat.preferences import Preferences
 from tests.core.scripted import ScriptedEngine
 from tests.mobile.browser.conftest import Camera, Open
 from tests.mobile.conftest import drawing
-from tests.mobile.hands import button, nameless, tap, wait_for, words, write
+from tests.mobile.hands import RESTS, button, nameless, tap, wait_for, words, write
 
 ME = settings.OWNER
 HINT = "Ask about a picture"
@@ -27,7 +27,9 @@ def attach(page: Page, label: str, data: bytes) -> None:
 def photograph(page: Page, camera: str, shutter: str) -> None:
     tap(page, camera)
     button(page, shutter).wait_for(state="attached")
-    page.wait_for_timeout(1500)  # the preview has to run before a photo can be taken
+    preview = page.locator("video")
+    while not preview.evaluate("film => film.currentTime > 0.2"):  # before that there is nothing to photograph
+        page.wait_for_timeout(50)
     tap(page, shutter)
 
 
@@ -79,9 +81,10 @@ def test_500_messages_are_scrolled_to_their_beginning_and_back(phone: Open) -> N
     while "Question 1." not in words(page):
         page.mouse.wheel(0, -3000)
         page.wait_for_timeout(200)
-        with suppress(TimeoutError):  # right behind the start the list may go back to its end
-            if button(page, "Show 400 earlier messages").is_visible():
-                button(page, "Show 400 earlier messages").tap(force=True, timeout=1000)
+        earlier = button(page, "Show 400 earlier messages")
+        with suppress(Error):  # just after the start the list may go back to its end
+            if earlier.is_visible() and earlier.evaluate(RESTS):
+                earlier.tap(force=True, timeout=1000)
     page.mouse.wheel(0, 1200)
     wait_for(page, r"Answer 8\.")
     tap(page, "To the latest words")

@@ -20,7 +20,7 @@ from tests.mobile.browser.conftest import Camera, Open
 from tests.mobile.browser.test_chat import HINT, attach, photograph
 from tests.mobile.browser.wire import Wire
 from tests.mobile.conftest import drawing
-from tests.mobile.hands import button, finger_on, tap, wait_for, write
+from tests.mobile.hands import button, finger_on, tap, touch, wait_for, write
 from tests.mobile.test_computer import OTHER, home
 from tests.serve.test_pairing import Home
 
@@ -40,17 +40,13 @@ def through(wire: Wire, home: Home) -> Link:
 
 def open_from_drawer(page: Page, name: str) -> None:
     tap(page, "Chats")
-    button(page, name).wait_for(state="attached")
-    page.wait_for_timeout(400)  # the drawer has come to rest
     tap(page, name)
 
 
 def answer_by(page: Page, model: str) -> None:
     """Let the computer with this model answer in the open chat."""
-    page.get_by_text("On this computer · ").first.tap(force=True)
-    page.wait_for_timeout(500)  # the sheet has come to rest
-    there = page.get_by_role("button", name=re.compile(rf"^On (?!this ).*{model}"))
-    there.first.tap(force=True)
+    touch(page.get_by_text("On this computer · ").first)
+    touch(page.get_by_role("button", name=re.compile(rf"^On (?!this ).*{model}")).first)
     button(page, "Choose pictures").wait_for(state="attached")  # it has gone
 
 

@@ -7,7 +7,7 @@ from playwright.sync_api import Page
 from impchat import settings
 from impchat.app import App
 from tests.mobile.browser.conftest import Open
-from tests.mobile.hands import button, go_back, tap, wait_for, words, write
+from tests.mobile.hands import button, go_back, tap, touch, wait_for, words, write
 
 ME = settings.OWNER
 WELCOME = "Take a photo or choose a picture"
@@ -59,15 +59,11 @@ def test_no_sheet_is_open_again_after_the_screen_that_it_led_to(phone: Open) -> 
         ("More", "Settings", "Appearance"),
     ):
         if opener == "On this computer":  # the chat's title, which names no button
-            page.get_by_text(opener).first.tap(force=True)
+            touch(page.get_by_text(opener).first)
         else:
             tap(page, opener)
         tap(page, way)
-        try:
-            wait_for(page, there, 30)
-        except AssertionError:  # the sheet was still rising when it was tapped
-            tap(page, way)
-            wait_for(page, there)
+        wait_for(page, there)
         tap(page, "Back")
         wait_for(page, WELCOME)
         assert not button(page, way).is_visible(), f"the sheet of {opener} is open again"
@@ -83,7 +79,7 @@ def test_the_browsers_back_leads_from_a_screen_to_the_chat_and_closes_a_sheet(ph
         while "Speed test" not in words(page):
             page.mouse.wheel(0, 600)
             page.wait_for_timeout(50)
-        page.get_by_text("Speed test").first.tap(force=True)
+        touch(page.get_by_text("Speed test").first)
         button(page, "Measure").wait_for(state="attached")
         go_back(page)
         wait_for(page, "Four figures")

@@ -6,7 +6,7 @@ from playwright.sync_api import Page
 
 from tests.mobile.browser.conftest import Open
 from tests.mobile.browser.test_computer import open_from_drawer
-from tests.mobile.hands import tap, wait_for, words
+from tests.mobile.hands import tap, touch, wait_for, words
 
 
 def press(page: Page, pin: str) -> None:
@@ -24,7 +24,7 @@ def test_a_pin_is_set_keeps_people_out_over_a_restart_and_lets_its_owner_in(phon
     while not switch.is_visible():  # it is below the edge
         page.mouse.wheel(0, 300)
         page.wait_for_timeout(100)
-    switch.tap(force=True)
+    touch(switch)
     wait_for(page, "Choose a PIN")
     press(page, "2580")
     wait_for(page, "The same again")

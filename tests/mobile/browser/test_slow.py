@@ -69,7 +69,7 @@ def questions(app: App) -> list[str]:
 
 
 def test_a_slow_answer_is_followed_stopped_and_may_fail_and_nothing_typed_meanwhile_is_lost(phone: Open) -> None:
-    engine = SlowEngine(reading_s=10.0, words_per_s=2.0)
+    engine = SlowEngine(reading_s=20.0, pauses_after_words=3)
     opened = phone(engine=engine)
     page, app = opened.page, opened.site.app
     assert button(page, "Send").get_attribute("aria-disabled") == "true", "there is nothing to send"
@@ -82,16 +82,17 @@ def test_a_slow_answer_is_followed_stopped_and_may_fail_and_nothing_typed_meanwh
     assert "must be provided" not in words(page)
     tap(page, "Stop")
     wait_for(page, "Stopped here")
+    engine.reading_s = 2.0
 
     seen = set()
     write(page, HINT, "And now?")
     tap(page, "Send")
-    wait_for(page, "This picture")
+    wait_for(page, "This picture shows")
     write(page, HINT, "Next")
     page.keyboard.press("Enter")  # neither stops the answer nor gets lost
     wait_for(page, "The answer is still being written")
     page.keyboard.type(" one")
-    engine.words_per_s = 12.0
+    engine.words_per_s, engine.pauses_after_words = 4.0, -1
     while "tokens/s" not in (told := words(page)):
         assert "must be provided" not in told
         seen.add(told)
@@ -107,7 +108,7 @@ def test_a_slow_answer_is_followed_stopped_and_may_fail_and_nothing_typed_meanwh
     wait_for(page, "could not read this prompt")
     assert "This picture shows a" in words(page), "what there was stays"
     assert typed(page) == ""
-    engine.failure, engine.words_per_s = None, 2.0
+    engine.failure, engine.pauses_after_words = None, 5
     tap(page, "Answer again")
     button(page, "Stop").wait_for(state="attached")
     wait_for(page, "This picture shows a red")
