@@ -51,7 +51,7 @@ def served(model: Bundle, engine: Engine) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder, sockets.bind(settings.HOST, 0) as bound:
         app = App(Path(folder), History(paths.history_file(Path(folder))), model, engine, settings.SLOTS)
         started = threading.Event()
-        server = sockets.Server(build_api(app, desk=AdmissionQueue(settings.QUEUE_REQUESTS)), started.set)
+        server = sockets.Server(build_api(app, queue=AdmissionQueue(settings.QUEUE_REQUESTS)), started.set)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
         thread.start()
         started.wait()

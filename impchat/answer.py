@@ -19,9 +19,7 @@ from impchat import settings
 from impchat.engines import Handle
 from impchat.errors import ChatError, HistoryError, ImpChatError
 from impchat.history.store import History
-from impchat.messages import Dropped, Event, Failed, Finished, Message, Ready, State, Stats, Text
-
-End = Ready | Finished | Failed
+from impchat.messages import End, Event, Failed, Finished, Message, Progress, State, Stats, Text
 
 
 class EventLog:
@@ -29,30 +27,32 @@ class EventLog:
 
     def __init__(self) -> None:
         self._events: list[Event] = []
+        self._progress = Progress()
         self._changed = threading.Condition()
 
     def add(self, event: Event) -> None:
         """Append `event` under the next number (the first is 1). Ignored after the log has ended."""
         with self._changed:
-            if self._end() is None:
+            if not self._progress.end:
                 self._events.append(event)
+                self._progress = self._progress.plus(event)
                 self._changed.notify_all()
 
     @property
-    def ended(self) -> bool:
+    def progress(self) -> Progress:
+        """What the events so far add up to."""
         with self._changed:
-            return self._end() is not None
-
-    def _end(self) -> End | None:
-        last = self._events[-1] if self._events else None
-        return last if isinstance(last, Ready | Finished | Failed) else None
+            return self._progress
 
     def _has_news(self, after: int) -> bool:
-        return len(self._events) > after or self._end() is not None
+        return len(self._events) > after or self._progress.end is not None
 
-    def so_far(self) -> tuple[Event, ...]:
+    def latest(self, after: int, timeout_s: float) -> int:
+        """Wait up to `timeout_s` seconds for an event with a number above `after`, or the end of the log. Returns the
+        number of the last event, 0 if there is none."""
         with self._changed:
-            return tuple(self._events)
+            self._changed.wait_for(partial(self._has_news, after), timeout_s)
+            return len(self._events)
 
     def read(self, after: int = 0, timeout_s: float | None = None) -> Iterator[tuple[int, Event]]:
         """Yield the events with numbers above `after` as they arrive, up to the last. If no event arrives within
@@ -61,7 +61,7 @@ class EventLog:
         while True:
             with self._changed:
                 self._changed.wait_for(partial(self._has_news, after), timeout_s)
-                ended = self._end() is not None
+                ended = self._progress.end is not None
                 if ended and after > len(self._events):
                     after = 0
                 new = self._events[after:]
@@ -74,14 +74,14 @@ class EventLog:
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait up to `timeout_s` seconds for the end; return whether it came."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._end() is not None, timeout_s)
+            return self._changed.wait_for(lambda: self._progress.end is not None, timeout_s)
 
 
 def drain(handle: Handle, add: Callable[[Event], None]) -> End:
     """Pass every event of `handle` except the last to `add`, and return the last. An ImpChatError becomes a Failed."""
     try:
         for event in handle.events():
-            if isinstance(event, Ready | Finished | Failed):
+            if isinstance(event, End):
                 return event
             add(event)
     except ImpChatError as exc:
@@ -118,9 +118,18 @@ class Answer:
         return self.log.read(after, timeout_s)
 
     @property
+    def progress(self) -> Progress:
+        """What the events so far add up to."""
+        return self.log.progress
+
+    @property
     def text(self) -> str:
         """The text so far."""
-        return "".join(e.text for e in self.log.so_far() if isinstance(e, Text))
+        return self.progress.text
+
+    def latest(self, after: int, timeout_s: float) -> int:
+        """Wait up to `timeout_s` seconds for an event after number `after`, or the end; return the last number."""
+        return self.log.latest(after, timeout_s)
 
     @property
     def state(self) -> State:
@@ -144,17 +153,15 @@ class Answer:
 
     def snapshot(self) -> Message:
         """The message as it is now."""
-        return _with_events(self._row, self.log.so_far())
+        return _with_progress(self._row, self.log.progress)
 
 
-def _with_events(row: Message, events: tuple[Event, ...]) -> Message:
-    """`row` updated from the events of its answer; a row that has ended is returned unchanged."""
+def _with_progress(row: Message, progress: Progress) -> Message:
+    """`row` with the progress of its answer; a row that has ended is returned unchanged."""
     if row.state != "streaming":
         return row
-    text = "".join(e.text for e in events if isinstance(e, Text))
-    dropped = max((e.turns for e in events if isinstance(e, Dropped)), default=0)
-    row = replace(row, text=text, dropped_turns=dropped)
-    match events[-1] if events else None:
+    row = replace(row, text=progress.text, dropped_turns=progress.dropped.turns if progress.dropped else 0)
+    match progress.end:
         case Finished(reason, stats, tokens):
             state: State = "stopped" if reason == "stopped" else "done"
             return replace(row, state=state, finish_reason=reason, stats=stats, tokens=tokens or None)
@@ -223,7 +230,7 @@ class _Writer:
     def _flush_until_drained(self) -> None:
         flushed, at = "", time.monotonic()
         while not self._drained.wait(settings.FLUSH_S * 0.8):  # the rest of FLUSH_S is for the write
-            text = self.answer.text
+            text = self.answer.progress.text
             if text == flushed and time.monotonic() - at < settings.HEARTBEAT_S:
                 continue
             try:
@@ -236,7 +243,7 @@ class _Writer:
 
     def save(self) -> None:
         """Write the whole answer to the history. If that fails, the answer ends with that error."""
-        row = _with_events(self.answer.snapshot(), (*self.answer.log.so_far(), self._end))
+        row = _with_progress(self.answer.snapshot(), self.answer.progress.plus(self._end))
         try:
             self._history.finish_answer(
                 row.uuid,
@@ -301,7 +308,7 @@ class Answers:
 
     def _remember(self, answer: Answer) -> None:
         self._known[answer.message] = answer
-        ended = [message for message, known in self._known.items() if known.log.ended]
+        ended = [message for message, known in self._known.items() if known.progress.end]
         for message in ended[: max(0, len(ended) - settings.ANSWERS_KEPT)]:
             del self._known[message]
 

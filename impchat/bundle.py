@@ -242,12 +242,12 @@ def seal(folder: Path, bundle: Bundle, files: Mapping[str, tuple[str, str]]) -> 
 
 def write_manifest(bundle: Bundle) -> None:
     """Write the manifest of `bundle` atomically, replacing an older one."""
-    beside = bundle.path / f"{MANIFEST}.new"
-    with beside.open("w", encoding="utf-8") as out:
+    temporary = bundle.path / f"{MANIFEST}.new"
+    with temporary.open("w", encoding="utf-8") as out:
         out.write(json.dumps(to_manifest(bundle), ensure_ascii=False, indent=1) + "\n")
         out.flush()
         os.fsync(out.fileno())
-    beside.replace(bundle.path / MANIFEST)
+    temporary.replace(bundle.path / MANIFEST)
 
 
 def _refuse_foreign(target: Path) -> None:

@@ -8,30 +8,17 @@ This file does not know which engine runs, how the history stores data, or who s
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from impchat import images, settings
-from impchat.answer import Answer, Answers, EventLog, drain
-from impchat.engines import Engine, Handle, check_sampling
+from impchat.answer import Answer, Answers
+from impchat.deferred import Attachment, DeferredHandle
+from impchat.engines import Engine, check_sampling
 from impchat.errors import ChatError, HistoryError
 from impchat.history.store import History
-from impchat.messages import (
-    Conversation,
-    Event,
-    Failed,
-    Finished,
-    Image,
-    Message,
-    Picture,
-    Prompt,
-    Ready,
-    Sampling,
-    Stats,
-    Turn,
-)
+from impchat.messages import Conversation, Image, Message, Picture, Prompt, Sampling, Turn
 
 
 @dataclass(slots=True)
@@ -45,110 +32,6 @@ class Core:
     system: str
     drafts: threading.Lock = field(default_factory=threading.Lock)  # held while a draft or `prefills` changes
     prefills: dict[str, Attachment] = field(default_factory=dict)  # conversation uuid -> its running prefill
-
-
-class Run:
-    """A Handle that starts later: once earlier work in the conversation has ended and the engine is loaded. `stop` ends
-    it at once, even while the model is loading."""
-
-    def __init__(
-        self,
-        opened: Callable[[], Future[Engine]],
-        prompt: Callable[[], Prompt],
-        start: Callable[[Engine, Prompt], Handle],
-        *,
-        behind: Sequence[Callable[[], object]] = (),
-        joined: Attachment | None = None,
-    ) -> None:
-        """`behind`: calls that return once the work before this run has ended. `joined`: a prefill that this run needs;
-        its events become events of this run."""
-        self._opened = opened
-        self._prompt = prompt
-        self._start = start
-        self._behind = behind
-        self._joined = joined
-        self._lock = threading.Lock()
-        self._stopped = threading.Event()
-        self._go = threading.Event()  # set once the engine is loaded or the run is stopped
-        self._handle: Handle | None = None
-
-    def events(self) -> Iterator[Event]:
-        waited_s = 0.0
-        if self._joined:
-            began = time.monotonic()
-            for _, event in self._joined.events():
-                if not isinstance(event, Ready | Finished | Failed):  # the prefill's end is not this run's
-                    yield event
-            self._joined.settled.wait()
-            waited_s = time.monotonic() - began
-        for wait in self._behind:
-            wait()
-        if (handle := self._begin()) is None:
-            yield Finished("stopped", Stats())
-            return
-        for event in handle.events():
-            if isinstance(event, Finished) and event.stats.generated_tokens:  # the user waited for the prefill too
-                stats = replace(event.stats, first_token_s=event.stats.first_token_s + waited_s)
-                event = replace(event, stats=stats)
-            yield event
-
-    def _begin(self) -> Handle | None:
-        if self._stopped.is_set():  # do not load a model for a stopped run
-            return None
-        opened = self._opened()
-        opened.add_done_callback(lambda _: self._go.set())
-        self._go.wait()
-        if self._stopped.is_set():
-            return None
-        engine, prompt = opened.result(), self._prompt()
-        with self._lock:
-            if not self._stopped.is_set():
-                self._handle = self._start(engine, prompt)
-            return self._handle
-
-    def stop(self) -> None:
-        with self._lock:
-            self._stopped.set()
-            self._go.set()
-            handle = self._handle
-        if handle:
-            handle.stop()
-        elif self._joined:
-            self._joined.cancel()
-
-
-class Attachment:
-    """A picture of the draft: stored, and being read by the engine. It can be sent at any time."""
-
-    def __init__(self, core: Core, image: Image, pictures: tuple[str, ...], leaf: str | None, run: Handle) -> None:
-        self.core = core  # the Core whose engine reads it
-        self.image = image
-        self.pictures = pictures  # sha256 of every picture of the draft, in order; includes `image`
-        self.leaf = leaf  # the message that the draft follows
-        self.settled = threading.Event()  # set once the engine has finished this prefill
-        self._run = run
-        self._log = EventLog()
-
-    def events(self, after: int = 0, timeout_s: float | None = None) -> Iterator[tuple[int, Event]]:
-        """Yield numbered events (the first is 1) as they arrive, starting after number `after`. The last one is Ready,
-        Failed (the picture can still be sent) or Finished("stopped") if a newer prefill replaced this one. If no event
-        arrives within `timeout_s` seconds, the iteration ends early."""
-        return self._log.read(after, timeout_s)
-
-    def cancel(self) -> None:
-        """Stop reading. What the engine has read stays in its cache, and the picture stays attached."""
-        self._run.stop()
-        self._log.add(Finished("stopped", Stats()))
-
-    def work(self, done: Callable[[Attachment], None]) -> None:
-        """Run the prefill to its end, then call `done`. Runs on a thread of its own."""
-        end: Ready | Finished | Failed = Failed("answer.no_end", {})
-        try:
-            end = drain(self._run, self._log.add)
-        finally:
-            done(self)
-            self.settled.set()
-            self._log.add(end)
 
 
 class Chat:
@@ -233,19 +116,19 @@ class Chat:
 
     def _read_ahead(self, row: Conversation, image: Image) -> Attachment:
         core = self._core
-        behind: list[Callable[[], object]] = []
+        wait_for: list[Callable[[], object]] = []
         if running := core.answers.running(row.uuid):  # its text precedes the picture in the prompt
-            behind.append(running.wait)
+            wait_for.append(running.wait)
         if earlier := core.prefills.get(row.uuid):
             earlier.cancel()
             if earlier.core is core:
-                behind.append(earlier.settled.wait)
+                wait_for.append(earlier.settled.wait)
 
         def prompt() -> Prompt:
             return self._prompt(row.uuid, row.leaf, row.draft_images)
 
-        run = Run(core.opened, prompt, lambda engine, prompt: engine.prefill(prompt), behind=behind)
-        attachment = core.prefills[row.uuid] = Attachment(core, image, row.draft_images, row.leaf, run)
+        handle = DeferredHandle(core.opened, prompt, lambda engine, prompt: engine.prefill(prompt), wait_for=wait_for)
+        attachment = core.prefills[row.uuid] = Attachment(core, image, row.draft_images, row.leaf, handle)
 
         def done(attachment: Attachment) -> None:
             with core.drafts:
@@ -332,7 +215,7 @@ class Chat:
     ) -> Answer:
         """Start the answer to `question`. `draft`: the pictures and the parent that the question had as a draft. A
         prefill of exactly these on this engine is joined; any other is cancelled."""
-        core, joined, behind = self._core, None, []
+        core, joined, wait_for = self._core, None, []
         with core.drafts:
             if prefill := core.prefills.get(question.conversation):
                 if prefill.core is core and (prefill.pictures, prefill.leaf) == draft:
@@ -340,16 +223,16 @@ class Chat:
                 else:
                     prefill.cancel()
                     if prefill.core is core:
-                        behind.append(prefill.settled.wait)
+                        wait_for.append(prefill.settled.wait)
         row = self._history.start_answer(question.conversation, self._owner, parent=question.uuid, model=core.model)
-        run = Run(
+        handle = DeferredHandle(
             core.opened,
             lambda: self._prompt(question.conversation, question.uuid),
             lambda engine, prompt: engine.start(prompt, sampling or engine.info.sampling),
-            behind=behind,
+            wait_for=wait_for,
             joined=joined,
         )
-        return core.answers.start(row, run)
+        return core.answers.start(row, handle)
 
     # Prompts
 

@@ -8,8 +8,8 @@ This file does not know where values are stored, which engine answers, or how a 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal, assert_never
 
 from impchat import settings
 
@@ -75,14 +75,14 @@ class Prompt:
     The first turn is the user's. If the last one is the assistant's, the answer continues its text. With `open_turn`
     the user is still typing: the prompt has the turn's pictures but not its text, and ends right after the last picture
     (prefill on attach). `key` names the conversation, so that its next prompt finds its KV cache.
-    `begun`: token ids of an answer that another engine of the same model could not finish. The answer continues after
+    `prefix`: token ids of an answer that another engine of the same model could not finish. The answer continues after
     them, and only the new text is reported."""
 
     system: str
     turns: tuple[Turn, ...]
     key: str = ""
     open_turn: bool = False
-    begun: tuple[int, ...] = ()
+    prefix: tuple[int, ...] = ()
 
     @property
     def is_continued(self) -> bool:
@@ -170,7 +170,8 @@ class Failed:
     values: Mapping[str, Any]
 
 
-Event = Encoding | Reading | Ready | Dropped | Text | Finished | Failed
+End = Ready | Finished | Failed
+Event = Encoding | Reading | Dropped | Text | End
 
 _EVENTS: dict[str, type[Any]] = {
     t.__name__.lower(): t for t in (Encoding, Reading, Ready, Dropped, Text, Finished, Failed)
@@ -192,6 +193,40 @@ def event_from_dict(data: Mapping[str, Any]) -> Event:
         values["tokens"] = tuple(values["tokens"])
     event: Event = kind(**values)
     return event
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the events of an answer or a prefill add up to so far. Front ends show this and need not read events."""
+
+    text: str = ""
+    is_encoding: bool = False  # a picture is being encoded; Reading follows
+    reading: Reading | None = None
+    dropped: Dropped | None = None
+    end: End | None = None
+
+    @property
+    def percent(self) -> int | None:
+        """Share of the prompt that has been read, 0 to 100. None: nothing is being read yet."""
+        if self.is_encoding:
+            return 0
+        return 100 * self.reading.done // max(self.reading.total, 1) if self.reading else None
+
+    def plus(self, event: Event) -> Progress:
+        """The progress once `event` has arrived. A type checker reports any kind of event that is not handled."""
+        match event:
+            case Encoding():
+                return replace(self, is_encoding=True)
+            case Reading():
+                return replace(self, is_encoding=False, reading=event)
+            case Dropped():
+                return replace(self, dropped=event)
+            case Text(piece):
+                return replace(self, is_encoding=False, text=self.text + piece)
+            case Ready() | Finished() | Failed():
+                return replace(self, is_encoding=False, end=event)
+            case _:
+                assert_never(event)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Literal
 
 from impchat.errors import ImpChatError
-from impchat.messages import Conversation, Failed, Message, Reading, Stats
+from impchat.messages import Conversation, Failed, Message, Progress, Stats
 from impchat.texts import say
 
 Kind = Literal["error", "hint"]
@@ -62,11 +62,11 @@ def receipt_details(stats: Stats, language: str) -> Iterator[str]:
         yield say("receipt.answer", language, tokens=stats.generated_tokens, seconds=seconds, speed=speed)
 
 
-def progress(reading: Reading | None, language: str) -> str:
-    """How far the prompt before an answer has been read."""
-    if reading is None or reading.total == 0:
+def progress(progress: Progress, language: str) -> str:
+    """What an answer without text so far is doing: how far its prompt has been read."""
+    if progress.reading is None or progress.reading.total == 0:
         return say("chat.thinking", language)
-    return say("chat.reading_percent", language, percent=100 * reading.done // reading.total)
+    return say("chat.reading_percent", language, percent=progress.percent)
 
 
 def context_used(branch: Sequence[Message]) -> int:

@@ -161,8 +161,8 @@ CLUSTER_TRIES = 3  # replicas that one prompt is tried on
 
 # Doctor
 DISK_LOW_BYTES = 1_000_000_000  # less free disk space than this causes a warning
-MEMORY_BESIDE_MODEL_BYTES = 600_000_000  # the vision encoder's work space and the program itself
-MEMORY_BESIDE_UNPACKED_BYTES = 250_000_000  # the same with packed=False (docs/benchmarks.md, "Memory on a phone")
+MODEL_OVERHEAD_BYTES = 600_000_000  # the vision encoder's work space and the program itself
+UNPACKED_MODEL_OVERHEAD_BYTES = 250_000_000  # the same with packed=False (docs/benchmarks.md, "Memory on a phone")
 
 # App lock
 PIN_DIGITS = (4, 12)  # minimum and maximum

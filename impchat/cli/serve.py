@@ -70,7 +70,7 @@ def _serve(data: Path, model: str | None, access: Access, screen: Terminal, args
         app.engine  # noqa: B018  # an open port must mean that answers work; report a broken model now
         api = build_api(
             app,
-            desk=AdmissionQueue(args.queue),
+            queue=AdmissionQueue(args.queue),
             hosts=[*args.name, *(listener.names() if args.listen else [])],
             origins=args.allow_origin,
             access=access,

@@ -20,7 +20,7 @@ from impchat import settings, texts
 from impchat.answer import Answer
 from impchat.app import App
 from impchat.errors import ChatError, ImpChatError, SettingsError
-from impchat.messages import Dropped, Encoding, Event, Message, Reading, Sampling, Stats, Text
+from impchat.messages import Message, Progress, Sampling, Stats
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -138,12 +138,13 @@ class Terminal:
 
     def answer(self, answer: Answer) -> Message:
         """Print `answer` as it arrives. Ctrl-C stops it and keeps its text; a second one raises KeyboardInterrupt."""
-        seen, stopping = 0, False
+        shown, stopping = Progress(), False
         while True:
             try:
-                for number, event in answer.events(after=seen):
-                    seen = number
-                    self._show(event)
+                for _ in answer.events():
+                    progress = answer.progress
+                    self._show(shown, progress)
+                    shown = progress
                 break
             except KeyboardInterrupt:
                 if stopping:
@@ -158,20 +159,20 @@ class Terminal:
         self._close(message)
         return message
 
-    def _show(self, event: Event) -> None:
-        match event:
-            case Encoding():
-                self._progress("terminal.encoding")
-            case Reading(done, total):
-                self._progress("terminal.reading", done=done, total=total)
-            case Dropped(turns):
-                self._status.stop()
-                self.note("answer.dropped", turns=turns)
-            case Text(text):
-                self._status.stop()
-                print(printable(text), end="", flush=True)
+    def _show(self, shown: Progress, now: Progress) -> None:
+        """Print what `now` adds to `shown`."""
+        if now.dropped and now.dropped != shown.dropped:
+            self._status.stop()
+            self.note("answer.dropped", turns=now.dropped.turns)
+        if len(now.text) > len(shown.text):
+            self._status.stop()
+            print(printable(now.text[len(shown.text) :]), end="", flush=True)
+        elif now.is_encoding:
+            self._show_status("terminal.encoding")
+        elif now.reading and now.reading != shown.reading:
+            self._show_status("terminal.reading", done=now.reading.done, total=now.reading.total)
 
-    def _progress(self, key: str, **values: Any) -> None:
+    def _show_status(self, key: str, **values: Any) -> None:
         if self._err.is_terminal:
             self._status.update(self.text(key, **values))
             self._status.start()

@@ -80,7 +80,7 @@ class Database:
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
         connection = self._connection
-        with self._lock, _told(self.path):
+        with self._lock, _sqlite_errors(self.path):
             connection.execute(begin)
             try:
                 yield connection
@@ -94,7 +94,7 @@ class Database:
     def _opening(self) -> Iterator[None]:
         """Exclude other processes that open or close the file."""
         lock = locks.FileLock(self.path.with_suffix(".lock"))
-        with _told(self.path):
+        with _sqlite_errors(self.path):
             if not lock.acquire(self._busy_timeout_s):
                 raise HistoryError("history.locked", path=str(self.path))
             try:
@@ -121,7 +121,7 @@ class Database:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _sqlite_errors(path: Path) -> Iterator[None]:
     """Convert errors of SQLite and of the disk to HistoryError."""
     try:
         yield

@@ -29,15 +29,15 @@ class ImageFiles:
             if file.is_file() and file.stat().st_size == image.size_bytes:
                 return False
             file.parent.mkdir(parents=True, exist_ok=True)
-            beside = self._folder / f"{file.name}.part"
+            temporary = self._folder / f"{file.name}.part"
             try:
-                with open(beside, "wb") as out:
+                with open(temporary, "wb") as out:
                     out.write(data)
                     out.flush()
                     os.fsync(out.fileno())
-                os.replace(beside, file)
+                os.replace(temporary, file)
             finally:
-                beside.unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
         except OSError as exc:
             raise HistoryError(disk_code(exc), path=str(self._folder)) from exc
         return True

@@ -117,8 +117,8 @@ def memory_bytes(
     """Approximate memory that a bundle of this size takes while it runs: its files, the KV cache of all slots at this
     context, and the rest of the program with its buffers. `packed`: see `engines.local.vision.OnnxVision`."""
     cache = entry.cache_bytes if entry else 0
-    beside = settings.MEMORY_BESIDE_MODEL_BYTES if packed else settings.MEMORY_BESIDE_UNPACKED_BYTES
-    return bundle_bytes + cache * context_tokens * slots + beside
+    overhead = settings.MODEL_OVERHEAD_BYTES if packed else settings.UNPACKED_MODEL_OVERHEAD_BYTES
+    return bundle_bytes + cache * context_tokens * slots + overhead
 
 
 def find(text: str) -> Entry:

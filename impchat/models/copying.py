@@ -88,7 +88,7 @@ def copy(data: Path, source: Source, http: httpx.Client, watch: Watch, stop: thr
     Raises ModelError "copy.unreachable" (the next copy resumes), "copy.refused" (no longer paired), "copy.corrupt",
     "copy.strange", "download.no_space", "model.busy", "model.target_occupied", "model.target_unwritable", and those of
     `bundle.load`."""
-    with _told(source):
+    with _connection_errors(source):
         manifest = _manifest(http, source)
     values = json.loads(manifest)
     target = paths.models_dir(data) / values["id"]
@@ -101,9 +101,9 @@ def copy(data: Path, source: Source, http: httpx.Client, watch: Watch, stop: thr
         _check_room(part, total - library.disk_bytes(part))
         before = 0
         for name, length, digest in files:
-            with _told(source):
-                tell = partial(_of_all, watch, before, total)
-                whole = _fetch(http, f"{source.base}/{name}", part / name, length, tell, stop)
+            with _connection_errors(source):
+                report = partial(_of_all, watch, before, total)
+                whole = _fetch(http, f"{source.base}/{name}", part / name, length, report, stop)
             if not whole:
                 return None
             _verify(part / name, digest, source)
@@ -194,7 +194,7 @@ def _check_room(part: Path, needed: int) -> None:
 
 
 @contextmanager
-def _told(source: Source) -> Iterator[None]:
+def _connection_errors(source: Source) -> Iterator[None]:
     """Turn connection errors into ModelError; what was fetched is kept."""
     import httpx
 

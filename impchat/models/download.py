@@ -196,7 +196,7 @@ class _Pull:
     def _begin(self, language: str | None, vision: str | None) -> _Plan:
         """A new plan, with the hub's current commit and its files."""
         source = self._entry.source
-        with _told(source):
+        with _hub_errors(source):
             commit, names = _look(source)
             files = tuple(_describe(source, commit, name) for name in sorted(filter(_is_wanted, names)))
         if not any(file.is_weights for file in files):
@@ -234,12 +234,12 @@ class _Pull:
 
     def _write(self, plan: _Plan) -> None:
         with _room(self._folder):
-            beside = self._folder / f"{library.PULL}.new"
-            with beside.open("w", encoding="utf-8") as out:
+            temporary = self._folder / f"{library.PULL}.new"
+            with temporary.open("w", encoding="utf-8") as out:
                 json.dump(asdict(plan), out, indent=1)
                 out.flush()
                 os.fsync(out.fileno())
-            beside.replace(self._folder / library.PULL)
+            temporary.replace(self._folder / library.PULL)
 
     def _clean(self) -> None:
         """Remove the plan once the bundle is in place, and the checkpoint unless it is to be kept."""
@@ -264,7 +264,7 @@ class _Pull:
     def _fetch(self, plan: _Plan, file: _File) -> None:
         """Fetch the file, resuming a partial one. Raises ModelError "download.…"."""
         place = self._folder / file.name
-        with _told(plan.source), _room(self._folder):
+        with _hub_errors(plan.source), _room(self._folder):
             if not (place.is_file() and _is_whole(place, file)):
                 place.unlink(missing_ok=True)
                 place.parent.mkdir(parents=True, exist_ok=True)
@@ -367,7 +367,7 @@ def _is_wanted(name: str) -> bool:
 
 
 @contextmanager
-def _told(source: str) -> Iterator[None]:
+def _hub_errors(source: str) -> Iterator[None]:
     """Turn errors of the hub's client and of the network into ModelError "download.…"."""
     import httpx2
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled

@@ -130,8 +130,10 @@ class _Answers:
 
         found = []
         for server in self._servers():
-            told = [text for record in self.records.get((server, rdatatype.TXT), ()) for text in record.strings]
-            words = {key: value for key, _, value in (text.decode("utf-8", "replace").partition("=") for text in told)}
+            strings = [text for record in self.records.get((server, rdatatype.TXT), ()) for text in record.strings]
+            words = {
+                key: value for key, _, value in (text.decode("utf-8", "replace").partition("=") for text in strings)
+            }
             places = [
                 f"{address.address}:{place.port}"
                 for place in self.records.get((server, rdatatype.SRV), ())

@@ -197,12 +197,14 @@ def _certificate(place: str) -> str | None:
 
 def _server(response: httpx.Response, link: Link, scheme: str, place: str, certificate: str | None) -> Server:
     try:
-        told: Any = response.json()
+        reply: Any = response.json()
         if response.status_code == 200:
             places = (place, *(other for other in link.places if other != place))
             urls = tuple(f"{scheme}://{each}/v1" for each in places)
-            return Server(str(told["id"]), str(told["name"]), urls, str(told["token"]), str(told["model"]), certificate)
-        if told["error"]["code"] == "pair.code":
+            return Server(
+                str(reply["id"]), str(reply["name"]), urls, str(reply["token"]), str(reply["model"]), certificate
+            )
+        if reply["error"]["code"] == "pair.code":
             raise RequestError("pair.code")
     except (ValueError, KeyError, TypeError):
         pass

@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any, Protocol, TypeVar
 
 from impchat import images, presentation, settings
 from impchat.answer import Answer
 from impchat.app import App
-from impchat.chat import Attachment, Chat
+from impchat.chat import Chat
+from impchat.deferred import Attachment
 from impchat.errors import ChatError, HistoryError
 from impchat.images import Prepared, boxes
-from impchat.messages import Encoding, Event, Failed, Finished, Message, Reading, Ready, Sampling, Text
+from impchat.messages import Failed, Finished, Message, Ready, Sampling
 from impchat.peers.servers import Server
 from impchat_mobile.stream import follow
 
@@ -55,8 +56,6 @@ class Growing:
     """The answer that is being written."""
 
     answer: Answer
-    text: str = ""
-    reading: Reading | None = None
     stopping: bool = False
 
 
@@ -262,24 +261,20 @@ class OpenConversation:
         self.draft = Draft(attachment.pictures, reading=True)
         self._tell("drafted")
 
-        def take(events: list[Event]) -> None:
-            draft = self.draft
-            for event in events:
-                match event:
-                    case Encoding():
-                        draft = replace(draft, percent=0)
-                    case Reading(done, total) if total:
-                        draft = replace(draft, percent=100 * done // total)
-                    case Ready():
-                        draft = Draft(draft.pictures, ready=True)
-                    case Failed():
-                        draft = Draft(draft.pictures, failed=event)
-                    case Finished():  # another picture took its place
-                        return
-            self.draft = draft
+        def update() -> None:
+            progress = attachment.progress
+            match progress.end:
+                case None:
+                    self.draft = Draft(attachment.pictures, reading=True, percent=progress.percent)
+                case Ready():
+                    self.draft = Draft(attachment.pictures, ready=True)
+                case Failed() as error:
+                    self.draft = Draft(attachment.pictures, failed=error)
+                case Finished():  # another prefill replaced this one
+                    return
             self._tell("drafted")
 
-        self._begin("draft", attachment.events, take)
+        self._begin("draft", attachment, update)
 
     # Questions and answers
 
@@ -350,13 +345,7 @@ class OpenConversation:
     def _watch(self, answer: Answer) -> None:
         growing = self.growing = Growing(answer)
 
-        def take(events: list[Event]) -> None:
-            for event in events:
-                match event:
-                    case Text(text):
-                        growing.text += text
-                    case Reading():
-                        growing.reading = event
+        def update() -> None:
             if self.growing is growing:
                 self._tell("grew")
 
@@ -366,21 +355,21 @@ class OpenConversation:
                 await self.refresh()
                 self._tell("changed")
 
-        self._begin("answer", answer.events, take, end)
+        self._begin("answer", answer, update, end)
 
     # Within
 
     def _begin(
         self,
         name: str,
-        events: Callable[[], Iterable[tuple[int, Event]]],
-        take: Callable[[list[Event]], None],
+        source: Answer | Attachment,
+        update: Callable[[], None],
         end: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._cancel(name)
 
         async def work() -> None:
-            await follow(events, take)
+            await follow(source, update)
             if end:
                 await end()
 

@@ -1,6 +1,6 @@
-"""The core's events, read by a thread -> batches on the event loop.
+"""Calls on the event loop whenever an answer or a prefill has progressed.
 
-In: what begins to read numbered events, as `Answer.events` and `Attachment.events` do. Out: calls with lists of events,
+In: an `Answer` or an `Attachment`, which threads of the core change. Out: calls of a function that shows its progress,
 at most one every `settings.MOBILE_UPDATE_S`, so that a fast answer costs the screen no more than a slow one.
 This file does not know Flet.
 """
@@ -10,35 +10,39 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from impchat import settings
-from impchat.messages import Event
+from impchat.answer import Answer
+from impchat.deferred import Attachment
+
+_WAIT_S = 1.0  # for the next event, before the thread checks whether it is still needed
 
 
-async def follow(events: Callable[[], Iterable[tuple[int, Event]]], take: Callable[[list[Event]], None]) -> None:
-    """Give `take` every event in order; returns behind the last one. Cancelling it leaves what runs alone."""
-    loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[Event | None] = asyncio.Queue()
+async def follow(source: Answer | Attachment, update: Callable[[], None]) -> None:
+    """Call `update` whenever `source` has progressed; returns after the call that shows its end. `source` does not
+    notice if this is cancelled."""
+    loop, changed, cancelled = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
 
-    def put(event: Event | None) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody listens any more
-            loop.call_soon_threadsafe(queue.put_nowait, event)
+    def watch() -> None:
+        seen = 0
+        while not cancelled.is_set():
+            before, seen = seen, source.latest(seen, _WAIT_S)
+            ended = source.progress.end is not None
+            if seen != before or ended:
+                with contextlib.suppress(RuntimeError):  # the loop has been closed
+                    loop.call_soon_threadsafe(changed.set)
+            if ended:
+                return
 
-    def read() -> None:
-        try:
-            for _, event in events():
-                put(event)
-        finally:
-            put(None)
-
-    threading.Thread(target=read, name="follow", daemon=True).start()
-    ended = False
-    while not ended:
-        batch = [await queue.get()]
-        await asyncio.sleep(settings.MOBILE_UPDATE_S)
-        while not queue.empty():
-            batch.append(queue.get_nowait())
-        ended = batch[-1] is None
-        if found := [event for event in batch if event is not None]:
-            take(found)
+    threading.Thread(target=watch, name="follow", daemon=True).start()
+    try:
+        ended = False
+        while not ended:
+            await changed.wait()
+            await asyncio.sleep(settings.MOBILE_UPDATE_S)
+            changed.clear()
+            ended = source.progress.end is not None
+            update()
+    finally:
+        cancelled.set()

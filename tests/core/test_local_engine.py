@@ -504,7 +504,7 @@ def test_an_answer_cut_off_anywhere_goes_on_as_if_nothing_had_happened(open_engi
     assert len(pieces) > 5
     for cut in range(1, len(pieces) + 1):
         begun = tuple(token for piece in pieces[:cut] for token in piece.tokens)
-        rest = run(open_engine().start(replace(prompt, begun=begun), sampling))
+        rest = run(open_engine().start(replace(prompt, prefix=begun), sampling))
         assert text_of([*pieces[:cut], *rest]) == text_of(whole)
         assert finished(rest).tokens == finished(whole).tokens
         assert finished(rest).finish_reason == finished(whole).finish_reason
@@ -519,10 +519,10 @@ def test_an_answer_begun_elsewhere_that_has_no_room_left_ends_at_once(open_engin
     engine = open_engine(eos=NO_TOKEN, context_tokens=256)
     prompt = ask("Hello!")
     tokens = finished(run(engine.start(prompt, WILD))).tokens
-    ended = run(engine.start(replace(prompt, begun=tokens), WILD))
+    ended = run(engine.start(replace(prompt, prefix=tokens), WILD))
     assert (text_of(ended), finished(ended).finish_reason, finished(ended).tokens) == ("", "length", tokens)
     short = replace(WILD, max_tokens=8)
-    ended = run(engine.start(replace(prompt, begun=tokens[:8]), short))
+    ended = run(engine.start(replace(prompt, prefix=tokens[:8]), short))
     assert (text_of(ended), finished(ended).finish_reason, finished(ended).tokens) == ("", "length", tokens[:8])
 
 

@@ -125,7 +125,7 @@ def test_a_body_of_unsaid_length_is_read_so_far_and_no_further(site: Site) -> No
 
 def test_beyond_the_limit_a_request_is_told_to_come_again(serve: Serve) -> None:
     engine = ScriptedEngine()
-    site = serve(engine, desk=AdmissionQueue(2))
+    site = serve(engine, queue=AdmissionQueue(2))
     ask = asking(question("Hi"), model="scripted-1")
     answers: list[int] = []
 
@@ -158,7 +158,7 @@ def test_beyond_the_limit_a_request_is_told_to_come_again(serve: Serve) -> None:
 @pytest.mark.parametrize("spoken", [False, True])
 def test_a_client_that_goes_away_frees_its_place_at_once(serve: Serve, stream: bool, spoken: bool) -> None:
     engine = ScriptedEngine()
-    site = serve(engine, desk=AdmissionQueue(1))
+    site = serve(engine, queue=AdmissionQueue(1))
     body = asking(question("Hi"), model="scripted-1", stream=stream)
     sent = json.dumps(body).encode()
     with socket.create_connection(("127.0.0.1", site.port), SECONDS) as connection:

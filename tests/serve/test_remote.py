@@ -86,10 +86,10 @@ def test_what_the_server_recommends_for_its_model_is_known_here(connect: Open) -
 
 
 def test_what_the_server_refuses_is_told_in_the_readers_language(serve: Serve, draw: Draw) -> None:
-    site = serve(LocalEngine(bundle.load(paths.demo_bundle()), threads=1), desk=AdmissionQueue(0))
+    site = serve(LocalEngine(bundle.load(paths.demo_bundle()), threads=1), queue=AdmissionQueue(0))
     with closing(RemoteEngine(servers.at(site.url), retry_s=0.01)) as engine:
         told = run(engine.start(ask("Hello!"), GREEDY))
-    assert failed(told) == "remote.rate_limited"  # the desk takes nobody
+    assert failed(told) == "remote.rate_limited"  # the queue takes nobody
     many = tuple(Turn("user", "?", (draw(c),) * 9) for c in ("red",))
     site = serve(LocalEngine(bundle.load(paths.demo_bundle()), threads=1))
     with closing(RemoteEngine(servers.at(site.url))) as engine:

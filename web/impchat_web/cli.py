@@ -62,13 +62,13 @@ def _serve(options: argparse.Namespace, language: str) -> int:
         data = paths.ensure_data_dir(chosen_data(options))
         access = stack.enter_context(closing(Access(data)))
         app = stack.enter_context(open_app(data, options))
-        desk = AdmissionQueue(settings.QUEUE_REQUESTS)
+        queue = AdmissionQueue(settings.QUEUE_REQUESTS)
         entrance = None
         if options.listen:
             how = {"plain": options.http}
             entrance = stack.enter_context(listener.opened(data, access, options.listen, options.listen_port, **how))
             hosts = [*options.name, *listener.names()]
-            others = build_api(app, desk=desk, hosts=hosts, access=access, token_needed=True)
+            others = build_api(app, queue=queue, hosts=hosts, access=access, token_needed=True)
             stack.enter_context(listener.served(entrance, others))
 
         def ready() -> None:
@@ -80,6 +80,6 @@ def _serve(options: argparse.Namespace, language: str) -> int:
             if options.open:
                 webbrowser.open(address)
 
-        web = server.build_app(app, options.language if "language" in options else None, access, desk)
+        web = server.build_app(app, options.language if "language" in options else None, access, queue)
         sockets.serve(web, bound, ready, **loopback.SOCKETS)
     return 0

@@ -58,27 +58,27 @@ _FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
 
 
 class Guard:
-    """ASGI middleware. `ours`: path prefixes that ImpChat-Web itself answers; `beside`: paths of other front ends,
+    """ASGI middleware. `ours`: path prefixes that ImpChat-Web itself answers; `others`: paths of other front ends,
     which set their own policy; `dress`: changes Gradio's page (its HTML, the request's Accept-Language) into ours."""
 
     def __init__(
-        self, app: ASGIApp, ours: tuple[str, ...], beside: tuple[str, ...], dress: Callable[[str, str], str]
+        self, app: ASGIApp, ours: tuple[str, ...], others: tuple[str, ...], dress: Callable[[str, str], str]
     ) -> None:
         self._app = app
         self._paths = _GRADIO + ours
-        self._beside = beside
+        self._others = others
         self._dress = dress
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        beside = next((path for path in self._beside if f"{scope['path']}/".startswith(f"{path}/")), None)
-        if not loopback.is_own(Headers(scope=scope)) or (scope["type"] != "http" and beside is None):
+        prefix = next((path for path in self._others if f"{scope['path']}/".startswith(f"{path}/")), None)
+        if not loopback.is_own(Headers(scope=scope)) or (scope["type"] != "http" and prefix is None):
             await loopback.refuse(scope, receive, send)
-        elif beside == scope["path"]:
-            await RedirectResponse(f"{beside}/", 308)(scope, receive, send)
-        elif beside is not None:
+        elif prefix == scope["path"]:
+            await RedirectResponse(f"{prefix}/", 308)(scope, receive, send)
+        elif prefix is not None:
             await self._app(scope, receive, send)
         elif scope["path"] != "/" and not scope["path"].startswith(self._paths):
             await PlainTextResponse("Not found.", 404)(scope, receive, send)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from impchat import presentation
 from impchat.images import boxes
-from impchat.messages import Conversation, Image, Message, Reading
+from impchat.messages import Conversation, Image, Message, Progress
 from impchat.texts import say
 from impchat_web import markdown
 
@@ -39,10 +39,10 @@ def thread(messages: Iterable[Message], image_of: Callable[[str], Image], langua
     return "".join(parts)
 
 
-def waiting(message: str, reading: Reading | None, language: str) -> str:
+def waiting(message: str, progress: Progress, language: str) -> str:
     """An answer without text so far, and the progress of reading the prompt."""
-    progress = escape(presentation.progress(reading, language))
-    return _assistant(message, f'<p class="waiting">{_dots()}<span>{progress}</span></p>', growing=True)
+    words = escape(presentation.progress(progress, language))
+    return _assistant(message, f'<p class="waiting">{_dots()}<span>{words}</span></p>', growing=True)
 
 
 def writing(message: str, blocks: Sequence[str]) -> str:

@@ -38,9 +38,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from impchat import images, paths, presentation, settings
 from impchat.answer import Answer
 from impchat.app import App
-from impchat.chat import Attachment
+from impchat.deferred import Attachment
 from impchat.errors import ChatError, ImageError, ImpChatError
-from impchat.messages import Encoding, Event, Failed, Finished, Reading, Ready, Text
+from impchat.messages import Failed, Finished, Ready
 from impchat.server.api import routes
 from impchat.server.api.admission import AdmissionQueue
 from impchat.server.api.routes import build_api
@@ -67,18 +67,18 @@ IDLE_S = 0.5  # without news, how often to check whether the page has disconnect
 
 
 def build_app(
-    app: App, language: str | None = None, access: Access | None = None, desk: AdmissionQueue | None = None
+    app: App, language: str | None = None, access: Access | None = None, queue: AdmissionQueue | None = None
 ) -> FastAPI:
     """The web application for `app`, which is closed when the server stops: the page, and the API for programs on this
-    machine. `language` None: each browser's. `access`: the access list; if given, the page can pair phones. `desk`:
+    machine. `language` None: each browser's. `access`: the access list; if given, the page can pair phones. `queue`:
     shared with other APIs of `app`."""
 
-    beside = {f"/{name}": build(app, language, f"/{name}") for name, build in _front_ends()}
+    front_ends = {f"/{name}": build(app, language, f"/{name}") for name, build in _front_ends()}
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            for other in beside.values():
+            for other in front_ends.values():
                 await stack.enter_async_context(other.router.lifespan_context(other))
             yield
         await run_in_threadpool(app.close)
@@ -110,10 +110,10 @@ def build_app(
             mcp_server=False,
             theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         )
-    others: dict[tuple[str, ...], ASGIApp] = {routes.PATHS: build_api(app, desk=desk, access=access)}
-    others |= {(f"{path}/",): other for path, other in beside.items()}
+    others: dict[tuple[str, ...], ASGIApp] = {routes.PATHS: build_api(app, queue=queue, access=access)}
+    others |= {(f"{path}/",): other for path, other in front_ends.items()}
     web.add_middleware(_Crossing, others=others)
-    web.add_middleware(guard.Guard, ours=_OURS, beside=tuple(beside), dress=_dress(language))
+    web.add_middleware(guard.Guard, ours=_OURS, others=tuple(front_ends), dress=_dress(language))
     web.add_middleware(_Compression, without=tuple(path for paths in others for path in paths))
     return web
 
@@ -238,25 +238,23 @@ async def _body(request: Request, limit: int, refused: Callable[[int], ImpChatEr
 def _progress(conversation: str | None, attachment: Attachment, language: str) -> Iterator[str]:
     """JSON lines: the stored picture, the engine's progress in reading it, and the result."""
     yield _line(type="attached", conversation=conversation, image=attachment.image.sha256)
-    after = 0
+    seen = 0
     while True:
-        for number, event in attachment.events(after, timeout_s=IDLE_S):
-            after = number
-            match event:
-                case Encoding():
-                    yield _line(type="reading", percent=0)
-                case Reading(done, total):
-                    yield _line(type="reading", percent=100 * done // max(total, 1))
-                case Ready():
-                    yield _line(type="ready")
-                    return
-                case Failed():
-                    yield _line(type="failed", error=presentation.sentence(event, language))
-                    return
-                case Finished():
-                    yield _line(type="ended")
-                    return
-        yield "\n"  # lets the server notice that the page has disconnected
+        before, seen = seen, attachment.latest(seen, IDLE_S)
+        progress = attachment.progress
+        match progress.end:
+            case None if seen == before or progress.percent is None:
+                yield "\n"  # lets the server notice that the page has disconnected
+            case None:
+                yield _line(type="reading", percent=progress.percent)
+            case Ready():
+                yield _line(type="ready")
+            case Failed() as error:
+                yield _line(type="failed", error=presentation.sentence(error, language))
+            case Finished():
+                yield _line(type="ended")
+        if progress.end:
+            return
 
 
 def _add_answers(web: FastAPI, app: App, language: str | None) -> None:
@@ -277,26 +275,19 @@ def _add_answers(web: FastAPI, app: App, language: str | None) -> None:
 def _frames(answer: Answer, language: str) -> Iterator[str]:
     """JSON lines whenever the answer has grown: the whole answer as `html`, or the `html` of its blocks starting at
     number `from`; earlier blocks are unchanged. Ends when the answer ends."""
-    after, text, reading, wait_s = 0, "", None, 0.0  # wait_s 0: send what exists at once
+    seen, wait_s = 0, 0.0  # wait_s 0: send what exists at once
     sent: list[str] = []
     while True:
-        seen = after
-        for after, event in _news(answer, seen, wait_s):
-            if after == 1:
-                text, reading, sent = "", None, []
-            match event:
-                case Text(piece):
-                    text += piece
-                case Reading():
-                    reading = event
-                case Finished() | Failed():
-                    return
-        if after == seen and wait_s:
+        before, seen = seen, answer.latest(seen, wait_s)
+        progress = answer.progress
+        if progress.end:
+            return
+        if seen == before and wait_s:
             yield "\n"
-        elif not text:
-            yield _line(html=render.waiting(answer.message, reading, language))
+        elif not progress.text:
+            yield _line(html=render.waiting(answer.message, progress, language))
         else:
-            blocks = render.blocks(text, language)
+            blocks = render.blocks(progress.text, language)
             if sent:
                 same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(sent, blocks, strict=False)))
                 yield _line(**{"from": same, "html": "".join(blocks[same:])})
@@ -305,14 +296,6 @@ def _frames(answer: Answer, language: str) -> Iterator[str]:
             sent = blocks
         wait_s = IDLE_S
         time.sleep(FRAME_S)
-
-
-def _news(answer: Answer, after: int, wait_s: float) -> Iterator[tuple[int, Event]]:
-    """The events after number `after`: waits for the first, then takes all that have arrived."""
-    for number, event in answer.events(after, wait_s):
-        yield number, event
-        yield from answer.events(number, 0)
-        return
 
 
 def _line(**values: Any) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from impchat.engines.detokenizer import Detokenizer
 from impchat.engines.local import kv_cache
 from impchat.engines.local.backend import Sampler
-from impchat.messages import Event, Failed, Finished, Picture, Prompt, Ready, Sampling, Stats, Text
+from impchat.messages import End, Event, Picture, Prompt, Sampling, Stats, Text
 
 if TYPE_CHECKING:
     import numpy
@@ -30,7 +30,7 @@ class Request:
         self.sampling = sampling  # None: a prefill
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.ended = False  # the last event has been sent
-        self.begun = time.perf_counter()
+        self.started_at = time.perf_counter()
         # Set when it is rendered
         self.cells: list[kv_cache.Cell] = []
         self.pictures: dict[str, Picture] = {}
@@ -46,7 +46,7 @@ class Request:
         self.words = Detokenizer()
         self.tokens: list[int] = []
         self.ends: list[int] = []  # for each token, the length in bytes of the answer up to its end
-        self.told = 0  # tokens whose text has been sent
+        self.emitted = 0  # tokens whose text has been sent
         self.next: int | None = None  # the token to decode next
         self.first_at = 0.0  # time.perf_counter() at the first token; 0: none yet
         self.last_at = 0.0
@@ -62,13 +62,13 @@ class Request:
         self.ends.append((self.ends[-1] if self.ends else 0) + len(piece))
         return self.words.add(piece)
 
-    def tell(self, text: str) -> None:
+    def emit(self, text: str) -> None:
         """Send `text`, unless it is empty, with the tokens added since the last piece."""
         if text:
-            self.events.put(Text(text, tuple(self.tokens[self.told :])))
-            self.told = len(self.tokens)
+            self.events.put(Text(text, tuple(self.tokens[self.emitted :])))
+            self.emitted = len(self.tokens)
 
-    def forget(self) -> None:
+    def release(self) -> None:
         """Release everything but the events and the counts, because the caller may keep the handle for a long time."""
         if self.slot:
             self.slot.busy = False
@@ -87,7 +87,7 @@ class Request:
             vision_s=self.vision_s,
             prefill_s=self.prefill_s,
             decode_s=self.last_at - self.first_at,
-            first_token_s=self.first_at - self.begun if self.first_at else 0.0,
+            first_token_s=self.first_at - self.started_at if self.first_at else 0.0,
         )
 
     def answer_tokens(self) -> tuple[int, ...]:
@@ -118,7 +118,7 @@ class LocalHandle:
         """Yield the events as they happen, up to the last one; blocks between them. Read it once, from one thread."""
         while not self._over:
             event = self._request.events.get()
-            self._over = isinstance(event, Ready | Finished | Failed)
+            self._over = isinstance(event, End)
             yield event
 
     def stop(self) -> None:

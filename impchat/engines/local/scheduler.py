@@ -29,17 +29,7 @@ from impchat.engines.local.backend import Context, Model, Outcome, Row, Sampler,
 from impchat.engines.local.request import LocalHandle, Request
 from impchat.engines.local.vision import EncodeResult, EncoderThread
 from impchat.errors import EngineError, ImpChatError
-from impchat.messages import (
-    Encoding,
-    Event,
-    Failed,
-    Finished,
-    FinishReason,
-    Picture,
-    Reading,
-    Ready,
-    Sampling,
-)
+from impchat.messages import Encoding, End, Event, Failed, Finished, FinishReason, Picture, Reading, Ready, Sampling
 
 if TYPE_CHECKING:
     import numpy
@@ -130,13 +120,13 @@ class Scheduler:
 
     # Events; the lock is held
 
-    def _end(self, request: Request, event: Ready | Finished | Failed) -> None:
+    def _end(self, request: Request, event: End) -> None:
         request.ended = True
         request.events.put(event)
         self._open.remove(request)
 
     def _finish(self, request: Request, reason: FinishReason) -> None:
-        request.tell(request.words.end())
+        request.emit(request.words.end())
         self._end(request, Finished(reason, request.stats(), request.answer_tokens()))
 
     # Events; the lock is not held
@@ -145,7 +135,7 @@ class Scheduler:
         with self._lock:
             if request.ended:
                 return
-            if isinstance(event, Ready | Finished | Failed):
+            if isinstance(event, End):
                 self._end(request, event)
             else:
                 request.events.put(event)
@@ -211,7 +201,7 @@ class Scheduler:
             check_sampling(request.sampling)
         asked = spelling.plainly_spelt(request.prompt) if bundle.text.plain else request.prompt
         prompt, dropped = prompts.fit(asked, *writing, picture_tokens=tokens, context_tokens=self._context_tokens)
-        pieces = [*prompts.render(prompt, *writing), prompts.Tokens(prompt.begun)]
+        pieces = [*prompts.render(prompt, *writing), prompts.Tokens(prompt.prefix)]
         request.cells = kv_cache.cells(pieces, tokens)
         request.pictures = {piece.sha256: piece for piece in pieces if isinstance(piece, Picture)}
         if dropped:
@@ -256,7 +246,7 @@ class Scheduler:
         """Free the slots, samplers and memory of requests that have ended."""
         for request in [*self._active, *self._waiting]:
             if request.ended:
-                request.forget()
+                request.release()
         self._active = [r for r in self._active if not r.ended]
         self._waiting = [r for r in self._waiting if not r.ended]
 
@@ -290,7 +280,7 @@ class Scheduler:
             request.words = Detokenizer((*self._bundle.text.stop, *request.sampling.stop), request.prompt.is_continued)
             seed = request.sampling.seed
             request.sampler = self._model.sampler(request.sampling, random.getrandbits(31) if seed is None else seed)
-            if request.prompt.begun and not self._resume(request, request.sampling, request.sampler):
+            if request.prompt.prefix and not self._resume(request, request.sampling, request.sampler):
                 return
         new = request.cells[request.cached :]
         for sha256 in dict.fromkeys(cell[0] for cell in new if not isinstance(cell, int)):
@@ -303,12 +293,12 @@ class Scheduler:
         self._tell(request, Reading(0, len(new)))
 
     def _resume(self, request: Request, sampling: Sampling, sampler: Sampler) -> bool:
-        """Restore the part of the answer in `prompt.begun`. Returns whether there is room for more tokens; if not,
+        """Restore the part of the answer in `prompt.prefix`. Returns whether there is room for more tokens; if not,
         the request has ended with finish reason "length"."""
-        for token in request.prompt.begun:
+        for token in request.prompt.prefix:
             sampler.accept(token)
             request.add(token, self._model.piece(token))
-        request.told = len(request.tokens)
+        request.emitted = len(request.tokens)
         full = len(request.tokens) >= sampling.max_tokens or len(request.cells) > self._context_tokens
         if full:
             with self._lock:
@@ -399,7 +389,7 @@ class Scheduler:
             if token in self._bundle.text.eos:
                 self._finish(request, "stop")
                 return
-            request.tell(request.add(token, piece))
+            request.emit(request.add(token, piece))
             if request.words.stopped:
                 self._finish(request, "stop")
             elif len(request.tokens) >= request.sampling.max_tokens or len(slot.cells) >= self._context_tokens:

@@ -108,7 +108,7 @@ class RemoteEngine:
             closed = self._closed
             self._open.add(handle)
         if closed:
-            handle.tell(_failed(EngineError("engine.closed")))
+            handle.emit(_failed(EngineError("engine.closed")))
         threading.Thread(target=self._run, args=(handle,), name="impchat-remote", daemon=True).start()
         return handle
 
@@ -117,9 +117,9 @@ class RemoteEngine:
             if not handle.over.is_set():
                 self._answer(handle)
         except ImpChatError as exc:
-            handle.tell(_failed(exc))
+            handle.emit(_failed(exc))
         finally:
-            handle.tell(_failed(EngineError("engine.broken")))  # only after a bug: the reader must get a last event
+            handle.emit(_failed(EngineError("engine.broken")))  # only after a bug: the reader must get a last event
             handle.prompt = Prompt("", ())  # the caller may keep the handle for a long time
             with self._lock:
                 self._open.discard(handle)
@@ -128,12 +128,12 @@ class RemoteEngine:
         if handle.sampling:
             check_sampling(handle.sampling)
         prompts.check(handle.prompt)
-        assert not handle.prompt.begun, "a server takes no token ids"
+        assert not handle.prompt.prefix, "a server takes no token ids"
         for turn in handle.prompt.turns:
             for picture in turn.pictures:
                 if handle.over.is_set():  # stopped: decode no further picture
                     return
-                self._pictures.ready(picture, partial(handle.tell, Encoding(picture.sha256)))
+                self._pictures.ready(picture, partial(handle.emit, Encoding(picture.sha256)))
         with self._connection() as connection, handle.using(connection):
             self._persist(handle, connection)
 
@@ -200,7 +200,7 @@ class RemoteEngine:
                 if not self._adapt(handle, refused):
                     raise self._failure(handle, refused)
         except EngineError as exc:
-            if handle.begun:
+            if handle.responding:
                 raise (EngineError("remote.broken_off", **exc.values) if exc.code == "remote.hung_up" else exc) from exc
             if exc.code == "remote.hung_up":
                 raise _Later(exc) from exc
@@ -234,11 +234,11 @@ class RemoteEngine:
         with connection.send("POST", facts.url, path, asked) as reply:
             if reply.status != 200:
                 return protocol.refusal(reply.status, reply.headers, reply.body())
-            handle.begun = True
+            handle.responding = True
             with self._lock:
                 self._refused |= handle.refused  # accepted without these: leave them out from now on
             if sampling is None:
-                handle.ready(protocol.told(reply.json()))
+                handle.ready(protocol.stats_fields(reply.json()))
             else:
                 _listen(handle, reply, facts.url)
         return None
@@ -278,7 +278,7 @@ class RemoteEngine:
             handle.prompt, "phi2", count, 0, picture_tokens=self._picture_tokens(facts), context_tokens=limit
         )
         if dropped:
-            handle.tell(dropped)
+            handle.emit(dropped)
         return prompt
 
     def _picture_tokens(self, facts: ServerInfo | None) -> int:
@@ -335,12 +335,12 @@ def _listen(handle: RemoteHandle, reply: Reply, url: str) -> None:
         if reply.kind != "application/json" and not body.lstrip().startswith("{"):
             raise EngineError("remote.not_openai", url=url, detail=reply.kind or "?")
         pieces = iter((body, "[DONE]"))
-    reason, told, behind = "", False, 0
+    reason, has_stats, extra = "", False, 0
     for data in pieces:
-        if behind or data.strip() == "[DONE]":
-            reason, behind = reason or "stop", behind + 1
+        if extra or data.strip() == "[DONE]":
+            reason, extra = reason or "stop", extra + 1
             _finish(handle, reason, url)
-            if behind > _FAREWELLS:
+            if extra > _FAREWELLS:
                 return
             continue  # read to the end of the response, so that the connection can be reused
         try:
@@ -356,10 +356,10 @@ def _listen(handle: RemoteHandle, reply: Reply, url: str) -> None:
             raise EngineError("remote.failed", url=url, detail=chunk.error)
         if chunk.finish_reason == "content_filter":
             raise EngineError("remote.filtered", url=url)
-        reason, told = chunk.finish_reason or reason, told or bool(chunk.told)
-        if reason and told:  # complete; some servers still keep the connection open
+        reason, has_stats = chunk.finish_reason or reason, has_stats or bool(chunk.stats)
+        if reason and has_stats:  # complete; some servers still keep the connection open
             _finish(handle, reason, url)
-            behind = 1
+            extra = 1
     if not reason:
         raise EngineError("remote.hung_up", url=url)
     _finish(handle, reason, url)

@@ -18,7 +18,7 @@ from impchat import settings
 from impchat.engines.detokenizer import Detokenizer
 from impchat.engines.remote.connection import Connection
 from impchat.engines.remote.protocol import Chunk
-from impchat.messages import Event, Failed, Finished, FinishReason, Prompt, Ready, Sampling, Stats, Text
+from impchat.messages import End, Event, Finished, FinishReason, Prompt, Ready, Sampling, Stats, Text
 
 
 class RemoteHandle:
@@ -29,7 +29,7 @@ class RemoteHandle:
         self.sampling = sampling  # None: a prefill
         self.over = threading.Event()  # set once the last event has been sent
         # Used only by the thread that sends the request
-        self.begun = False  # the server has begun to answer: no more retries
+        self.responding = False  # the server has begun to answer: no more retries
         self.sent: frozenset[str] = frozenset()  # the fields of the latest request
         self.refused: set[str] = set()  # the fields left out of it
         self.tries = 0  # attempts to shorten the prompt or the answer
@@ -49,7 +49,7 @@ class RemoteHandle:
         """Yield the events as they happen, up to the last one; blocks between them. Read it once, from one thread."""
         while not self._read:
             event = self._events.get()
-            self._read = isinstance(event, Ready | Finished | Failed)
+            self._read = isinstance(event, End)
             yield event
 
     def stop(self) -> None:
@@ -74,14 +74,14 @@ class RemoteHandle:
             with self._lock:
                 self._connection = None
 
-    def tell(self, event: Event) -> None:
+    def emit(self, event: Event) -> None:
         with self._lock:
             if not self.over.is_set():
                 self._put(event)
 
     def _put(self, event: Event) -> None:
         self._events.put(event)
-        if isinstance(event, Ready | Finished | Failed):
+        if isinstance(event, End):
             self.over.set()
 
     def take(self, chunk: Chunk) -> None:
@@ -89,7 +89,7 @@ class RemoteHandle:
         with self._lock:
             if self.over.is_set():
                 return
-            self._stats = replace(self._stats, **chunk.told)
+            self._stats = replace(self._stats, **chunk.stats)
             for event in (chunk.dropped, chunk.reading):
                 if event:
                     self._put(event)
@@ -113,9 +113,9 @@ class RemoteHandle:
             if not self.over.is_set():
                 self._finish(reason)
 
-    def ready(self, told: dict[str, Any]) -> None:
+    def ready(self, stats: dict[str, Any]) -> None:
         with self._lock:
-            self._stats = replace(self._stats, **told)
+            self._stats = replace(self._stats, **stats)
             if not self.over.is_set():
                 self._put(Ready(self._receipt()))
 

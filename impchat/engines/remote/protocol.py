@@ -103,7 +103,7 @@ class Chunk:
     dropped: Dropped | None = None
     thoughts: bool = False  # contains reasoning, which is not part of the answer
     tools: bool = False  # contains tool calls
-    told: Mapping[str, Any] = field(default_factory=dict)  # the fields of `Stats` that the server reports
+    stats: Mapping[str, Any] = field(default_factory=dict)  # the fields of `Stats` that the server reports
     error: str | None = None  # the answer ends with this error
     own: EngineError | None = None  # the same error, if the server is ImpChat
 
@@ -135,7 +135,7 @@ def chunk(data: Any) -> Chunk:
         finish_reason=reason if isinstance(reason, str) else "",
         reading=Reading(max(0, done - cached), max(0, total - cached)) if progress else None,
         dropped=Dropped(_count(dropped.get("turns")), _count(dropped.get("tokens"))) if dropped else None,
-        told=told(data),
+        stats=stats_fields(data),
     )
 
 
@@ -148,7 +148,7 @@ def _content(content: Any) -> str:
     return content if isinstance(content, str) else ""
 
 
-def told(data: Json) -> Json:
+def stats_fields(data: Json) -> Json:
     """The fields of `Stats` that a response reports. ImpChat's stats take precedence over llama.cpp's timings, and
     these over OpenAI's usage."""
     found: Json = {}
@@ -270,8 +270,8 @@ def failure(
 def _own(error: Any) -> EngineError | None:
     """The error that an ImpChat server reports, so that it can be shown in the reader's language; None if it is not one
     that this version can render."""
-    told = _dict(_dict(error).get("impchat"))
-    code, values = told.get("code"), _dict(told.get("values"))
+    fields = _dict(_dict(error).get("impchat"))
+    code, values = fields.get("code"), _dict(fields.get("values"))
     if not isinstance(code, str) or not all(isinstance(value, str | int | float) for value in values.values()):
         return None
     try:

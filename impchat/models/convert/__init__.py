@@ -180,9 +180,9 @@ class Conversion:
         into files."""
         from impchat.models.convert.checkpoint import INDEX
 
-        told = {name: found for name, found in self._folder.hashes.items() if name != INDEX}
+        hashes = {name: found for name, found in self._folder.hashes.items() if name != INDEX}
         tensors = {name: found for file in self._work.taken.values() for name, found in file.items()}
-        return _hash([*_items(told), *_items(tensors)])
+        return _hash([*_items(hashes), *_items(tensors)])
 
 
 def describe(folder: Folder, id: str) -> bundle.Bundle:

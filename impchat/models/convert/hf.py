@@ -133,8 +133,8 @@ def _tokenizer(source: Path, weights: Weights) -> tuple[Any, int]:
     beginning of a prompt is in the chat template."""
     from tokenizers import Tokenizer
 
-    told = json.loads(vocabulary.tokenizer(Folder(source), weights.layout.family.pre_tokenizer).to_str())
-    tokenizer = Tokenizer.from_str(json.dumps(told | {"post_processor": None}))
+    values = json.loads(vocabulary.tokenizer(Folder(source), weights.layout.family.pre_tokenizer).to_str())
+    tokenizer = Tokenizer.from_str(json.dumps(values | {"post_processor": None}))
     tokenizer.add_special_tokens([IMAGE])
     image = tokenizer.token_to_id(IMAGE)
     if image is None or image >= weights.language.vocab:
@@ -147,7 +147,7 @@ def _write_words(folder: Path, described: bundle.Bundle, tokenizer: Any, bos: st
     template = prompts.TEMPLATES[described.template]
     eos = tokenizer.id_to_token(described.text.eos[0]) or ""
     tokenizer.save(str(folder / TOKENIZER))
-    told = {
+    values = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": eos,
         "pad_token": eos,
@@ -155,7 +155,7 @@ def _write_words(folder: Path, described: bundle.Bundle, tokenizer: Any, bos: st
         "clean_up_tokenization_spaces": False,
         "model_max_length": described.context_tokens,
     }
-    _write(folder / TOKENIZER_CONFIG, told)
+    _write(folder / TOKENIZER_CONFIG, values)
     (folder / "chat_template.jinja").write_text(chat_template(template, bos, eos), encoding="utf-8")
 
 

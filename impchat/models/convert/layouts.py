@@ -185,16 +185,16 @@ def describe_eyes(folder: Folder, language: Language) -> VisionLayout:
     vision = _vision_config(folder)
     if vision.values.get("hidden_act", "gelu_pytorch_tanh") != "gelu_pytorch_tanh":
         raise vision.wrong("hidden_act", vision.values["hidden_act"])
-    select, told = config.values.get("mm_vision_select_layer"), vision.integer("num_hidden_layers")
-    if not isinstance(select, int) or not -told <= select < 0:
+    select, declared = config.values.get("mm_vision_select_layer"), vision.integer("num_hidden_layers")
+    if not isinstance(select, int) or not -declared <= select < 0:
         raise config.wrong("mm_vision_select_layer", select)
     named = _named_size(config)
     # Imp's code deletes the layers that it does not use. If the described number equals the layers found, the
     # description was written after that; the fixed one of SO400M never was.
-    is_cut = _count_layers(folder) == told != (_SO400M["num_hidden_layers"] if named else 0)
+    is_cut = _count_layers(folder) == declared != (_SO400M["num_hidden_layers"] if named else 0)
     eyes = VisionLayout(
         hidden=vision.integer("hidden_size"),
-        layers=told if is_cut else told + 1 + select,  # -1 is the last layer's output, -2 the one before
+        layers=declared if is_cut else declared + 1 + select,  # -1 is the last layer's output, -2 the one before
         heads=vision.integer("num_attention_heads"),
         mlp=vision.integer("intermediate_size"),
         image_size=vision.integer("image_size"),
@@ -269,5 +269,5 @@ def _unused(folder: Folder, layout: Layout, eyes: VisionLayout) -> dict[str, Sha
     """Tensors that may exist and are not read, because the feature is taken before them: the norm that Imp's training
     code keeps in its model, and the last layers of a tower that was not cut."""
     whole = eye_shapes(replace(eyes, layers=max(eyes.layers, _count_layers(folder))))
-    behind = whole | {f"eyes.post_layernorm.{kind}": (eyes.hidden,) for kind in ("weight", "bias")}
-    return {eye_source(name, layout.prefix): shape for name, shape in behind.items() if name not in eye_shapes(eyes)}
+    expected = whole | {f"eyes.post_layernorm.{kind}": (eyes.hidden,) for kind in ("weight", "bias")}
+    return {eye_source(name, layout.prefix): shape for name, shape in expected.items() if name not in eye_shapes(eyes)}

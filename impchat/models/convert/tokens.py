@@ -19,11 +19,11 @@ class Tokens:
     """Encodes text and decodes single tokens with `tokenizer`."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        told = tokenizer.to_str()
+        serialised = tokenizer.to_str()
         self._special = tokenizer
-        self._plain = type(tokenizer).from_str(told)
+        self._plain = type(tokenizer).from_str(serialised)
         self._plain.encode_special_tokens = True  # tokenizers' name for treating special tokens as plain text
-        values = json.loads(told)
+        values = json.loads(serialised)
         piece = _sentence_piece if values["model"].get("byte_fallback") else _byte_level
         self._pieces = {number: piece(text) for text, number in values["model"]["vocab"].items()}
         for token in values["added_tokens"]:

@@ -120,8 +120,8 @@ def measured(bundle: Bundle, source: Path | Weights | None = None) -> Bundle:
     """`bundle` with the current results of `verify` in its fields. Raises as `verify`."""
     figures = verify(bundle, source)
     found = {name: value for name, value in asdict(figures).items() if value is not None}
-    told = {**bundle.figures, "verify": {**bundle.figures.get("verify", {}), **found}}
-    return replace(bundle, figures=told, unverified=doubts(bundle, figures))
+    merged = {**bundle.figures, "verify": {**bundle.figures.get("verify", {}), **found}}
+    return replace(bundle, figures=merged, unverified=doubts(bundle, figures))
 
 
 def write_eyes(weights: Weights, path: Path, kind: str, *, least: float = settings.VERIFY_COSINE) -> str:
@@ -180,7 +180,7 @@ def cosines(ours: Floats, theirs: Floats) -> Floats:
 def _missed(bundle: Bundle, values: Mapping[str, Any], *, hard: bool) -> str:
     """Those of `values` that miss their bounds, as text."""
     bounds = [b for b in _bounds(bundle) if b.hard is hard and values.get(b.figure) is not None]
-    return ", ".join(_told(b, values[b.figure]) for b in bounds if not b.holds(values[b.figure]))
+    return ", ".join(_format(b, values[b.figure]) for b in bounds if not b.holds(values[b.figure]))
 
 
 def _bounds(bundle: Bundle) -> list[_Bound]:
@@ -197,7 +197,7 @@ def _bounds(bundle: Bundle) -> list[_Bound]:
     ]
 
 
-def _told(bound: _Bound, value: float) -> str:
+def _format(bound: _Bound, value: float) -> str:
     limit = f"≥ {bound.least}" if bound.least is not None else f"≤ {bound.most}"
     return f"{bound.figure} {value:.3g} ({limit})"
 

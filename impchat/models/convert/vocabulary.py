@@ -104,7 +104,7 @@ def read(folder: Folder, size: int, splitter: str) -> Vocabulary:
         raise _unusable(folder, f"token {max(tokens)}, embedding {size}")
     rows = [tokens.get(number, (f"[PAD{number}]", UNUSED)) for number in range(size)]
     ids = {text: number for number, (text, _) in reversed(tokens.items())}
-    told = _told(folder)
+    config = _tokenizer_config(folder)
     bos = folder.config.values.get("bos_token_id")
     return Vocabulary(
         model="llama" if pieces else "gpt2",
@@ -116,7 +116,7 @@ def read(folder: Folder, size: int, splitter: str) -> Vocabulary:
         bos=bos if isinstance(bos, int) and bos < size and rows[bos][1] == CONTROL else None,
         unknown=ids.get("<unk>") if pieces else None,
         # the defaults of these tokenizers' classes, if tokenizer_config.json does not set them
-        add_bos=bool(told.get("add_bos_token", pieces)),
+        add_bos=bool(config.get("add_bos_token", pieces)),
         nfc=_NORMALIZERS[splitter] == {"type": "NFC"},
         tight=tight,
     )
@@ -138,7 +138,7 @@ def _values(folder: Folder, splitter: str) -> dict[str, Any]:
     else:
         values = _from_vocab_and_merges(folder, splitter)
     added = {token["content"]: token for token in values.get("added_tokens", [])}
-    for number, said in _told(folder).get("added_tokens_decoder", {}).items():
+    for number, said in _tokenizer_config(folder).get("added_tokens_decoder", {}).items():
         token = _PLAIN_TOKEN | said | {"id": int(number)}
         if added.setdefault(token["content"], token)["id"] != token["id"]:
             raise _unusable(folder, f"token {number}")
@@ -149,7 +149,7 @@ def _values(folder: Folder, splitter: str) -> dict[str, Any]:
     return values | {"added_tokens": sorted(added.values(), key=lambda token: int(token["id"]))}
 
 
-def _told(folder: Folder) -> dict[str, Any]:
+def _tokenizer_config(folder: Folder) -> dict[str, Any]:
     """tokenizer_config.json, which may be missing."""
     return folder.json(TOKENIZER_CONFIG) if folder.has(TOKENIZER_CONFIG) else {}
 
@@ -242,8 +242,8 @@ def _eos(folder: Folder, rows: list[tuple[str, int]]) -> tuple[int, ...]:
     first = folder.config.integer("eos_token_id")
     if first >= len(rows) or rows[first][1] != CONTROL:
         raise _unusable(folder, f"eos_token_id {first}")
-    told = folder.json(GENERATION).get("eos_token_id", []) if folder.has(GENERATION) else []
-    more = (n for n in (told if isinstance(told, list) else [told]) if isinstance(n, int) and 0 <= n < len(rows))
+    ids = folder.json(GENERATION).get("eos_token_id", []) if folder.has(GENERATION) else []
+    more = (n for n in (ids if isinstance(ids, list) else [ids]) if isinstance(n, int) and 0 <= n < len(rows))
     return tuple(dict.fromkeys((first, *(number for number in more if rows[number][1] == CONTROL))))
 
 

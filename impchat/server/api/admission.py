@@ -15,10 +15,10 @@ from contextlib import suppress
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from impchat.answer import End, drain
+from impchat.answer import drain
 from impchat.engines import Handle
 from impchat.errors import RequestError
-from impchat.messages import Event, Failed, Finished, Ready, Stats, Text
+from impchat.messages import End, Event, Failed, Finished, Ready, Stats, Text
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100)
 

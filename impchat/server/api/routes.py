@@ -12,7 +12,7 @@ import threading
 from collections.abc import AsyncIterator, Collection, Coroutine
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, assert_never
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -29,10 +29,10 @@ from starlette.types import Receive, Scope, Send
 
 from impchat import settings
 from impchat.app import App
-from impchat.chat import Run
+from impchat.deferred import DeferredHandle
 from impchat.engines import Handle
 from impchat.errors import EngineError, ImpChatError, RequestError
-from impchat.messages import Dropped, Encoding, Failed, Finished, Reading, Ready, Text
+from impchat.messages import Dropped, Encoding, Failed, Finished, Progress, Reading, Ready, Text
 from impchat.server import devices, phone_app
 from impchat.server.api import schemas
 from impchat.server.api.admission import Admission, AdmissionQueue
@@ -63,7 +63,7 @@ _READING = body.reads(Question, schemas.check_lengths)
 def build_api(
     app: App,
     *,
-    desk: AdmissionQueue | None = None,
+    queue: AdmissionQueue | None = None,
     hosts: Collection[str] = (),
     origins: Collection[str] = (),
     access: Access | None = None,
@@ -72,16 +72,16 @@ def build_api(
 ) -> FastAPI:
     """The API of `app`.
 
-    `desk`: the admission queue, if several APIs share one engine. `hosts`: names of this server in addition to its own
+    `queue`: the admission queue, if several APIs share one engine. `hosts`: names of this server in addition to its own
     addresses. `origins`: sites whose pages may use it from a browser; "*": all. `access`: the access tokens; adds the
     routes for devices. `token_needed`: require a token. `fetch`: fetches pictures from http(s) URLs; without it they
     are rejected."""
-    told = [Depends(HTTPBearer(auto_error=False))] if token_needed else []  # for the OpenAPI document
-    api = FastAPI(title="ImpChat", docs_url=None, redoc_url=None, responses=_REFUSALS, dependencies=told)
+    security = [Depends(HTTPBearer(auto_error=False))] if token_needed else []  # for the OpenAPI document
+    api = FastAPI(title="ImpChat", docs_url=None, redoc_url=None, responses=_REFUSALS, dependencies=security)
     _add_errors(api)
     _add_models(api, app)
-    _add_answers(api, app, desk := desk or AdmissionQueue(settings.QUEUE_REQUESTS), fetch)
-    _add_state(api, app, desk)
+    _add_answers(api, app, queue := queue or AdmissionQueue(settings.QUEUE_REQUESTS), fetch)
+    _add_state(api, app, queue)
     if access:
         devices.add_to(api, app, access)
         phone_app.add_to(api, app.data)
@@ -130,7 +130,7 @@ def _describe_bodies(api: FastAPI) -> None:
 
 def _add_errors(api: FastAPI) -> None:
     @api.exception_handler(ImpChatError)
-    async def told(_: Request, error: ImpChatError) -> JSONResponse:
+    async def report(_: Request, error: ImpChatError) -> JSONResponse:
         return refusal(error)
 
     @api.exception_handler(ClientDisconnect)
@@ -177,7 +177,7 @@ def _check_model(app: App, model: str) -> None:
         raise RequestError("request.model_unknown", model=model, known=app.model)
 
 
-def _add_answers(api: FastAPI, app: App, desk: AdmissionQueue, fetch: Fetch | None) -> None:
+def _add_answers(api: FastAPI, app: App, queue: AdmissionQueue, fetch: Fetch | None) -> None:
     spoken = TokenCache()
 
     @api.post(
@@ -191,8 +191,10 @@ def _add_answers(api: FastAPI, app: App, desk: AdmissionQueue, fetch: Fetch | No
             return handle
 
         gone = threading.Event()
-        run = Run(app.opened, lambda: schemas.prompt_of(asked, app.system, spoken, fetch, gone=gone.is_set), start)
-        job = desk.take(run, gone)
+        handle = DeferredHandle(
+            app.opened, lambda: schemas.prompt_of(asked, app.system, spoken, fetch, gone=gone.is_set), start
+        )
+        job = queue.take(handle, gone)
         reply = schemas.Reply(app.model)
         try:
             if asked.stream:
@@ -220,12 +222,12 @@ def _add_answers(api: FastAPI, app: App, desk: AdmissionQueue, fetch: Fetch | No
         only its own tokens."""
         _check_model(app, asked.model)
         gone = threading.Event()
-        run = Run(
+        handle = DeferredHandle(
             app.opened,
             lambda: schemas.prompt_of(asked, app.system, spoken, fetch, prefill=True, gone=gone.is_set),
             lambda engine, prompt: engine.prefill(prompt),
         )
-        job = desk.take(run, gone)
+        job = queue.take(handle, gone)
         try:
             return await _unless_gone(request, _ready(job, app.model)) or _nobody()
         finally:
@@ -233,44 +235,45 @@ def _add_answers(api: FastAPI, app: App, desk: AdmissionQueue, fetch: Fetch | No
 
 
 async def _whole(job: Admission, reply: schemas.Reply, spoken: TokenCache) -> Response:
-    text, dropped = "", None
+    progress = Progress()
     async for event in job.events():
-        match event:
-            case Text(piece):
-                text += piece
-            case Dropped():
-                dropped = event
-            case Failed():
-                return refusal(event)
-            case Finished(reason) if reason != "stopped":
-                spoken.keep(text, event.tokens)
-                return JSONResponse(reply.whole(text, event, dropped))
-    return refusal(EngineError("engine.closed"))
+        progress = progress.plus(event)
+    match progress.end:
+        case Failed() as error:
+            return refusal(error)
+        case Finished(reason) as end if reason != "stopped":
+            spoken.keep(progress.text, end.tokens)
+            return JSONResponse(reply.whole(progress.text, end, progress.dropped))
+        case _:
+            return refusal(EngineError("engine.closed"))
 
 
 async def _pieces(
-    job: Admission, reply: schemas.Reply, spoken: TokenCache, usage: bool, progress: bool
+    job: Admission, reply: schemas.Reply, spoken: TokenCache, usage: bool, with_progress: bool
 ) -> AsyncIterator[dict[str, str]]:
     """The answer as server-sent events."""
-    text, dropped = "", None
+    progress = Progress()
     yield _event(reply.begin())
     async for event in job.events():
+        progress = progress.plus(event)
         match event:
             case Text(piece):
-                text += piece
                 yield _event(reply.piece(piece))
-            case Reading() if progress:
-                yield _event(reply.progress(event))
-            case Dropped():
-                dropped = event
+            case Reading():
+                if with_progress:
+                    yield _event(reply.progress(event))
             case Finished(reason) if reason != "stopped":
-                spoken.keep(text, event.tokens)
-                for chunk in reply.ends(event, dropped, usage):
+                spoken.keep(progress.text, event.tokens)
+                for chunk in reply.ends(event, progress.dropped, usage):
                     yield _event(chunk)
             case Failed(code, values):
                 yield _event(errors.status_and_body(code, values)[1])
-            case Finished():
+            case Finished() | Ready():
                 yield _event(errors.status_and_body("engine.closed", {})[1])
+            case Encoding() | Dropped():
+                pass  # reported in the last chunk, or not at all
+            case _:
+                assert_never(event)
     yield {"data": "[DONE]"}
 
 
@@ -325,11 +328,11 @@ def _nobody() -> Response:
     return Response(status_code=499)  # for the log; the client has disconnected
 
 
-def _add_state(api: FastAPI, app: App, desk: AdmissionQueue) -> None:
+def _add_state(api: FastAPI, app: App, queue: AdmissionQueue) -> None:
     @api.get("/health", response_model=responses.Health, openapi_extra={"security": []})
     async def health() -> Any:
         return {"status": "ok", "model": app.model}
 
     @api.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     def metrics() -> Response:
-        return Response(generate_latest(desk.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(queue.metrics.registry), media_type=CONTENT_TYPE_LATEST)

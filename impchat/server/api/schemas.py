@@ -112,7 +112,9 @@ class ChatRequest(Question):
     min_p: float | None = Field(None, ge=0, le=1)
     repeat_penalty: float | None = Field(None, ge=0.5, le=2)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    return_progress: bool | None = Field(None, description="As in llama.cpp's server: tell how far the prompt is read")
+    return_progress: bool | None = Field(
+        None, description="As in llama.cpp's server: report how far the prompt is read"
+    )
     stop: Stop | Annotated[list[Stop], Field(max_length=settings.STOP_STRINGS, fail_fast=True)] | None = None
     n: Literal[1] | None = None
     logprobs: Literal[False] | None = None
@@ -282,8 +284,8 @@ class Reply:
 
     def progress(self, reading: Reading) -> dict[str, Any]:
         """A chunk with the progress through the part of the prompt that was not in the KV cache, in tokens."""
-        told = {"total": reading.total, "cache": 0, "processed": reading.done}
-        return {**self._head, "object": "chat.completion.chunk", "choices": [], "prompt_progress": told}
+        progress = {"total": reading.total, "cache": 0, "processed": reading.done}
+        return {**self._head, "object": "chat.completion.chunk", "choices": [], "prompt_progress": progress}
 
     def piece(self, text: str) -> dict[str, Any]:
         return self._chunk({"content": text})

@@ -23,7 +23,7 @@ from impchat.bundle import Bundle
 from impchat.engines import EngineInfo
 from impchat.engines.local.engine import threads_for
 from impchat.errors import EngineError
-from impchat.messages import Event, Failed, Finished, Prompt, Ready, Sampling, Stats, Text
+from impchat.messages import End, Event, Failed, Finished, Prompt, Ready, Sampling, Stats, Text
 from impchat.prompts import conversation_of
 from impchat.server.cluster.ray_runtime import local_ray, other_ray
 from impchat.server.cluster.replica import Replica
@@ -221,7 +221,7 @@ class _Run:
         """Yield the events as they happen, up to the last one; blocks between them. Read it once, from one thread."""
         while not self._over:
             event = self._events.get()
-            self._over = isinstance(event, Ready | Finished | Failed)
+            self._over = isinstance(event, End)
             yield event
 
     def stop(self) -> None:
@@ -230,7 +230,7 @@ class _Run:
         if self._loop and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._cancel)
 
-    def end(self, event: Ready | Finished | Failed) -> None:
+    def end(self, event: End) -> None:
         """Queue the last event, unless there is one already."""
         with self._lock:
             if self._ended:
@@ -270,7 +270,7 @@ class _Run:
     async def _listen(self, *, first: bool) -> None:
         """Process the events of one replica: all events of the `first`, only text and the end of a later one."""
         self._begun = len(self._tokens)
-        stream = self._handle.remote(replace(self._prompt, begun=tuple(self._tokens)), self._sampling)
+        stream = self._handle.remote(replace(self._prompt, prefix=tuple(self._tokens)), self._sampling)
         try:
             async for events, stats in stream:
                 self._latest = stats

@@ -123,11 +123,13 @@ def _refusal(error: ValidationError, body: Any, unsupported: Collection[str]) ->
         return RequestError("request.field_unsupported", place=place[0])
     code = _RULES.get(worst["type"], "request.field_wrong")
     code = _EITHER.get(frozenset(each["type"] for at, each in alike if at == place), code)
-    told = worst.get("ctx", {})
+    context = worst.get("ctx", {})
     if code == "request.field_choice":
-        allowed = str(told.get("expected_tags") or told.get("expected", "")).replace("'", "").replace(" or ", ", ")
+        allowed = (
+            str(context.get("expected_tags") or context.get("expected", "")).replace("'", "").replace(" or ", ", ")
+        )
         return RequestError(code, place=named, allowed=allowed)
-    limit = next((told[name] for name in _LIMITS if name in told), None)
+    limit = next((context[name] for name in _LIMITS if name in context), None)
     return RequestError(code, place=named) if limit is None else RequestError(code, place=named, limit=limit)
 
 

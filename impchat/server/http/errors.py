@@ -71,8 +71,8 @@ def status_and_body(code: str, values: Mapping[str, Any]) -> tuple[int, dict[str
     elif code.startswith("request.field_"):
         status, kind, param, name = 400, "invalid_request_error", values["place"], "invalid_request"
     elif code.startswith("remote."):
-        told = values.get("status", 502)
-        status, param, name = told if isinstance(told, int) and 400 <= told < 600 else 502, None, code
+        reported = values.get("status", 502)
+        status, param, name = reported if isinstance(reported, int) and 400 <= reported < 600 else 502, None, code
         kind = "server_error" if status >= 500 else _KINDS.get(status, "invalid_request_error")
     elif code.startswith(_ASKED_WRONG):
         status, kind, param, name = 400, "invalid_request_error", None, code

@@ -52,7 +52,7 @@ def opened(data: Path, access: Access, host: str, port: int, *, plain: bool) -> 
             fingerprint = shown.fingerprint
             how = {"ssl_certfile": str(shown.certificate), "ssl_keyfile": str(shown.key)}
         note = registry.Listening(host, port, fingerprint)
-        stack.enter_context(registry.told(data, note))
+        stack.enter_context(registry.registered(data, note))
         _announce(stack, access.server, near, port, "http" if plain else "https")
         yield Listener(bound, note, how)
 
@@ -76,7 +76,7 @@ def served(door: Listener, api: Any) -> Iterator[None]:
     thread = threading.Thread(target=server.run, kwargs={"sockets": [door.bound]}, name="impchat-door", daemon=True)
     thread.start()
     while not started.wait(0.1):
-        assert thread.is_alive(), "uvicorn has told why it did not start"
+        assert thread.is_alive(), "uvicorn has logged why it did not start"
     try:
         yield
     finally:

@@ -34,7 +34,7 @@ class Listening:
 
 
 @contextmanager
-def told(data: Path, server: Listening) -> Iterator[None]:
+def registered(data: Path, server: Listening) -> Iterator[None]:
     """Register `server` inside the block, so that `find` returns it. Raises HistoryError "data.unwritable"."""
     folder = paths.ensure_data_dir(paths.server_dir(data))
     note = folder / f"listening-{server.port}.json"

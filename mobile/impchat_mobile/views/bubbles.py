@@ -12,7 +12,7 @@ from typing import Any
 import flet as ft
 
 from impchat import presentation
-from impchat.messages import Message
+from impchat.messages import Message, Progress
 from impchat_mobile import markdown, theme
 from impchat_mobile.app_shell import Shell
 from impchat_mobile.conversation import Growing
@@ -219,7 +219,7 @@ class Answered:
         """`boxes`: the picture with the boxes that the answer names. `last`: no question follows."""
         self._shell = shell
         self._words = MarkdownText(shell, do.link, message.text)
-        self._progress = theme.faint(presentation.progress(None, shell.language), size=14)
+        self._progress = theme.faint(presentation.progress(Progress(), shell.language), size=14)
         ring = ft.ProgressRing(width=16, height=16, stroke_width=2)
         # Hidden as a whole: Flet draws an error in the place of a Semantics without a visible content.
         self._wait = ft.Semantics(live_region=True, content=ft.Row([ring, self._progress], spacing=10))
@@ -237,16 +237,17 @@ class Answered:
 
     def grow(self, growing: Growing) -> None:
         """Show what there is by now."""
-        if growing.text:
+        progress = growing.answer.progress
+        if progress.text:
             if self._wait.visible:
                 self._wait.visible = False
                 self._words.control.visible = True
-                self._words.grow(growing.text)
+                self._words.grow(progress.text)
                 self._shell.draw(self.control)
             else:
-                self._words.grow(growing.text)
+                self._words.grow(progress.text)
         else:
-            self._progress.value = presentation.progress(growing.reading, self._shell.language)
+            self._progress.value = presentation.progress(progress, self._shell.language)
             self._shell.draw(self._wait)
 
     def _below(
