@@ -35,7 +35,7 @@ def test_the_wheel_carries_both_packages_and_the_assets_byte_for_byte(wheel: Pat
             assert files
             for path in files:
                 assert packed.read(f"impchat/{path.relative_to(ROOT).as_posix()}") == path.read_bytes()
-    page = {f"impchat_web/page.{kind}" for kind in ("py", "js", "css", "svg")}
+    page = {f"impchat_web/static/page.{kind}" for kind in ("js", "css", "svg")}
     assert {"impchat/cli/main.py", "impchat_web/cli.py"} | page <= names
     top = {name.split("/")[0] for name in names}
     assert top == {

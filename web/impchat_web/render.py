@@ -21,7 +21,7 @@ from impchat_web import markdown
 
 _PICTURE_WIDTH, _PICTURE_HEIGHT = 256, 224  # maximum size of a picture on the page, in CSS pixels
 
-MARK = (Path(__file__).parent / "page.svg").read_text(encoding="utf-8").strip()
+MARK = (Path(__file__).parent / "static/page.svg").read_text(encoding="utf-8").strip()
 
 
 def thread(messages: Iterable[Message], image_of: Callable[[str], Image], language: str, known: int = 0) -> str:

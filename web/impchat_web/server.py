@@ -48,7 +48,7 @@ from impchat.server.tokens import Access
 from impchat.texts import say
 from impchat_web import banners, devices, guard, languages, page, render
 
-_HERE = Path(__file__).parent
+_STATIC = Path(__file__).with_name("static")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FOREVER = {"cache-control": "private, max-age=31536000, immutable"}  # for paths that contain a hash
 _DAY = {"cache-control": "private, max-age=86400"}
@@ -305,7 +305,7 @@ def _line(**values: Any) -> str:
 def _dress(language: str | None) -> Callable[[str, str], str]:
     """A function that adapts Gradio's page: our files, name and language. The hash in a file's address makes browsers
     fetch a changed file at once."""
-    version = {name: hashlib.sha256((_HERE / name).read_bytes()).hexdigest()[:12] for name in _FILES}
+    version = {name: hashlib.sha256((_STATIC / name).read_bytes()).hexdigest()[:12] for name in _FILES}
     script = f'<script defer src="/page.js?{version["page.js"]}"></script>'  # runs before Gradio's
     links = (
         f'<link rel="icon" type="image/svg+xml" href="/page.svg?{version["page.svg"]}">'
@@ -332,7 +332,7 @@ def _add_files(web: FastAPI) -> None:
     def page_file(kind: str) -> Response:
         if (mime := _FILES.get(f"page.{kind}")) is None:
             return Response(status_code=404)
-        return Response((_HERE / f"page.{kind}").read_bytes(), media_type=mime, headers=_FOREVER)
+        return Response((_STATIC / f"page.{kind}").read_bytes(), media_type=mime, headers=_FOREVER)
 
     @web.get("/favicon.ico")
     def icon() -> Response:
