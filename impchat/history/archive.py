@@ -64,7 +64,7 @@ def import_zip(history: History, data: bytes, owner: str) -> Conversation:
     If `owner` has it already, missing messages are added. Of a message that both sides have, a finished version
     replaces a partial one; two different texts are both kept. Title, folder, tags, pin, draft and shown branch come
     from the side that was updated last; a deleted conversation is restored. A second import changes nothing.
-    Raises HistoryError "portability.broken", "portability.newer" or "portability.too_large", and changes nothing."""
+    Raises HistoryError "archive.broken", "archive.newer" or "archive.too_large", and changes nothing."""
     return history.merge(*read_zip(data, owner))
 
 
@@ -73,19 +73,19 @@ def read_zip(data: bytes, owner: str) -> tuple[Conversation, list[Message], list
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > settings.IMPORT_BYTES:
-                raise HistoryError("portability.too_large", limit=settings.IMPORT_BYTES // 2**20)
+                raise HistoryError("archive.too_large", limit=settings.IMPORT_BYTES // 2**20)
             files = _files(archive)
             _require(files[_INDEX].file_size <= settings.IMPORT_INDEX_BYTES)
             index = json.loads(archive.read(files[_INDEX]))
             if isinstance(index, dict) and type(index.get("format")) is int and index["format"] > FORMAT:
-                raise HistoryError("portability.newer")
+                raise HistoryError("archive.newer")
             conversation, messages, described = _read_index(index, owner)
             _require(sorted(files) == sorted([_INDEX, *map(image_name, described)]))
             pictures = [_read_picture(archive.read(files[image_name(image)]), image) for image in described]
     except (
         ImageError, zipfile.BadZipFile, zlib.error, LookupError, TypeError, ValueError, EOFError, OSError, RuntimeError,
     ) as exc:  # fmt: skip  # RuntimeError: an encrypted entry, or JSON nested too deeply
-        raise HistoryError("portability.broken") from exc
+        raise HistoryError("archive.broken") from exc
     return conversation, messages, pictures
 
 
@@ -94,14 +94,14 @@ def export_markdown(history: History, conversation: str, owner: str, language: s
 
     Raises HistoryError "history.no_conversation"."""
     whole = history.conversation(conversation, owner)
-    lines = [f"# {whole.title or say('portability.untitled', language)}", ""]
+    lines = [f"# {whole.title or say('archive.untitled', language)}", ""]
     for message in history.branch(conversation, owner):
-        speaker = say(f"portability.{message.role}", language, model=message.model or "")
+        speaker = say(f"archive.{message.role}", language, model=message.model or "")
         lines += [f"## {speaker}", f"<small>{message.created_utc}</small>", ""]
         lines += [f"![]({image_name(history.image(sha256))})\n" for sha256 in message.images]
         lines += [message.text, ""] if message.text else []
         if message.state != "done":
-            lines += [f"*{say(f'portability.{message.state}', language)}*", ""]
+            lines += [f"*{say(f'archive.{message.state}', language)}*", ""]
     return "\n".join(lines)
 
 

@@ -298,19 +298,19 @@ def test_a_zip_that_was_unpacked_and_packed_again_is_taken(here: History, there:
 
 def test_files_that_are_no_exports_are_refused(refusing: History) -> None:
     for data in (b"", b"Dear diary", b"PK\x03\x04", b"PK\x05\x06" + bytes(18), os.urandom(5000), picture("red").data):
-        assert refused(refusing, data) == "portability.broken"
-    assert refused(refusing, zipped({"other.json": b"{}"})) == "portability.broken"
+        assert refused(refusing, data) == "archive.broken"
+    assert refused(refusing, zipped({"other.json": b"{}"})) == "archive.broken"
 
 
 def test_two_exports_in_one_zip_are_refused(exported: bytes, refusing: History) -> None:
     files = parts(exported)
     both = {f"{folder}/{name}": content for folder in ("one", "two") for name, content in files.items()}
-    assert refused(refusing, zipped(both)) == "portability.broken"
+    assert refused(refusing, zipped(both)) == "archive.broken"
     assert refused(refusing, zipped(files | {"two/conversation.json": files["conversation.json"]})) == (
-        "portability.broken"
+        "archive.broken"
     )
     assert refused(refusing, zipped({f"one/{name}": content for name, content in files.items()} | {"note": b""})) == (
-        "portability.broken"
+        "archive.broken"
     )
 
 
@@ -321,17 +321,17 @@ def test_two_exports_in_one_zip_are_refused(exported: bytes, refusing: History) 
     ids=range(13),
 )  # fmt: skip
 def test_an_index_that_is_no_conversation_is_refused(refusing: History, index: bytes) -> None:
-    assert refused(refusing, zipped({"conversation.json": index})) == "portability.broken"
+    assert refused(refusing, zipped({"conversation.json": index})) == "archive.broken"
 
 
 def test_an_export_of_a_newer_impchat_is_refused_by_name(exported: bytes, refusing: History) -> None:
     newer = changed(exported, lambda index: index.update(format=2, dreams=[]))
-    assert refused(refusing, newer) == "portability.newer"
+    assert refused(refusing, newer) == "archive.newer"
 
 
 def test_a_truncated_zip_is_refused_wherever_it_ends(exported: bytes, refusing: History) -> None:
     for length in range(0, len(exported), 97):
-        assert refused(refusing, exported[:length]) == "portability.broken"
+        assert refused(refusing, exported[:length]) == "archive.broken"
 
 
 def test_a_damaged_zip_is_refused_or_comes_in_whole(exported: bytes, there: History) -> None:
@@ -340,7 +340,7 @@ def test_a_damaged_zip_is_refused_or_comes_in_whole(exported: bytes, there: Hist
         try:
             arrived = archive.import_zip(there, damaged, ME)  # the damage was to a date or such
         except HistoryError as error:
-            assert error.code in ("portability.broken", "portability.newer", "portability.too_large")
+            assert error.code in ("archive.broken", "archive.newer", "archive.too_large")
         else:
             assert archive.export_zip(there, arrived.uuid, ME) == exported
 
@@ -351,15 +351,15 @@ def test_a_damaged_zip_is_refused_or_comes_in_whole(exported: bytes, there: Hist
      "images/" + "0" * 64 + ".png", "C:evil", "\u202egnp.exe"],
 )  # fmt: skip
 def test_a_file_more_than_the_index_names_is_refused(exported: bytes, refusing: History, name: str) -> None:
-    assert refused(refusing, zipped(parts(exported) | {name: b"evil"})) == "portability.broken"
+    assert refused(refusing, zipped(parts(exported) | {name: b"evil"})) == "archive.broken"
 
 
 def test_a_picture_less_or_another_than_the_index_names_is_refused(exported: bytes, refusing: History) -> None:
     files = parts(exported)
     name = next(name for name in files if name.endswith(".png"))
-    assert refused(refusing, zipped({n: d for n, d in files.items() if n != name})) == "portability.broken"
+    assert refused(refusing, zipped({n: d for n, d in files.items() if n != name})) == "archive.broken"
     for other in (b"", b"not a picture", picture("black").data, files[name] + b"trailer"):
-        assert refused(refusing, zipped(files | {name: other})) == "portability.broken"
+        assert refused(refusing, zipped(files | {name: other})) == "archive.broken"
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -367,7 +367,7 @@ def test_a_name_that_comes_twice_is_refused(exported: bytes, refusing: History) 
     out = io.BytesIO(exported)
     with zipfile.ZipFile(out, "a") as archive:
         archive.writestr("conversation.json", b"{}")
-    assert refused(refusing, out.getvalue()) == "portability.broken"
+    assert refused(refusing, out.getvalue()) == "archive.broken"
 
 
 def test_a_picture_with_metadata_is_refused_though_its_hash_is_right(here: History, refusing: History) -> None:
@@ -386,16 +386,16 @@ def test_a_picture_with_metadata_is_refused_though_its_hash_is_right(here: Histo
 
     files = parts(changed(archive.export_zip(here, uuid, ME), with_metadata))
     only = {"conversation.json": files["conversation.json"], f"images/{sha256}.jpg": data}
-    assert refused(refusing, zipped(only)) == "portability.broken"
+    assert refused(refusing, zipped(only)) == "archive.broken"
 
 
 def test_a_zip_bomb_is_refused_unread(refusing: History) -> None:
     bomb = zipped({"conversation.json": bytes(settings.IMPORT_INDEX_BYTES + 1)}, zipfile.ZIP_DEFLATED)
-    assert len(bomb) < 10**6 and refused(refusing, bomb) == "portability.broken"
+    assert len(bomb) < 10**6 and refused(refusing, bomb) == "archive.broken"
     claim = bytearray(zipped({"conversation.json": b"{}"}))
     directory = claim.index(b"PK\x01\x02")
     claim[directory + 24 : directory + 28] = (settings.IMPORT_BYTES + 1).to_bytes(4, "little")
-    assert refused(refusing, bytes(claim)) == "portability.too_large"
+    assert refused(refusing, bytes(claim)) == "archive.too_large"
 
 
 BAD: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
@@ -450,7 +450,7 @@ BAD: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
 def test_whatever_impchat_would_not_have_written_is_refused(
     exported: bytes, refusing: History, change: Callable[[dict[str, Any]], object]
 ) -> None:
-    assert refused(refusing, changed(exported, change)) == "portability.broken"
+    assert refused(refusing, changed(exported, change)) == "archive.broken"
 
 
 def test_a_full_disk_during_an_import_leaves_nothing_of_it(exported: bytes, there: History) -> None:
