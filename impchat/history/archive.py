@@ -4,6 +4,11 @@ In: a history, a conversation and its owner; or the bytes of a zip from any sour
 conversation, saved in the history. The zip contains only `conversation.json` and `images/<sha256>.<jpg|png>`, and equal
 conversations give equal bytes. Import treats the zip as untrusted and accepts it completely or not at all.
 This file does not know SQL, nor where files are saved.
+
+Exports of every earlier version stay importable, and a missing field takes its default. Therefore a new field of
+`Conversation`, `Message`, `Image` or `Stats` needs a default, and a field, a value or an error code that is removed or
+renamed must still be read. Raise `FORMAT` with every change that an older ImpChat would refuse, such as a new field or
+a new `State`, so that it raises "archive.newer" instead of "archive.broken".
 """
 
 from __future__ import annotations
@@ -14,8 +19,8 @@ import math
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from collections.abc import Callable, Mapping, Set
+from dataclasses import MISSING, asdict, fields
 from typing import Any, get_args
 from uuid import UUID
 
@@ -26,7 +31,7 @@ from impchat.images import Prepared
 from impchat.messages import Conversation, Failed, FinishReason, Image, Message, Role, State, Stats
 from impchat.texts import say
 
-FORMAT = 1  # of the zip; a newer one is refused
+FORMAT = 1  # of the zip; earlier ones are imported too, a newer one is refused
 
 _INDEX = "conversation.json"
 _KEPT_APART = {"owner", "deleted_utc"}  # fields not exported: they concern only the local history
@@ -159,14 +164,11 @@ def _read_picture(data: bytes, image: Image) -> Prepared:
 
 def _read_index(index: Any, owner: str) -> tuple[Conversation, list[Message], list[Image]]:
     """The values in `conversation.json`. Raises ValueError for anything that ImpChat would not have written."""
-    _match(index, {"format": lambda value: value == FORMAT, "conversation": _is_any, "messages": _is_list(_is_any),
+    _match(index, {"format": _is_format, "conversation": _is_any, "messages": _is_list(_is_any),
                    "images": _is_list(_is_any)})  # fmt: skip
-    whole = _match(index["conversation"], _CONVERSATION)
-    conversation = Conversation(
-        **whole | {"owner": owner, "tags": tuple(whole["tags"]), "draft_images": tuple(whole["draft_images"])}
-    )
-    described = [Image(**_match(image, _IMAGE)) for image in index["images"]]
-    messages = [_read_message(_match(message, _MESSAGE), conversation.uuid) for message in index["messages"]]
+    conversation = Conversation(**_match(index["conversation"], _CONVERSATION, _defaulted(Conversation)), owner=owner)
+    described = [Image(**_match(image, _IMAGE, _defaulted(Image))) for image in index["images"]]
+    messages = [_read_message(message, conversation.uuid) for message in index["messages"]]
 
     roles: dict[str | None, str] = {None: "assistant"}  # questions follow answers, or come first
     for message in messages:
@@ -178,17 +180,12 @@ def _read_index(index: Any, owner: str) -> tuple[Conversation, list[Message], li
     return conversation, messages, described
 
 
-def _read_message(data: Mapping[str, Any], conversation: str) -> Message:
-    return Message(
-        **dict(data)
-        | {
-            "conversation": conversation,
-            "images": tuple(data["images"]),
-            "tokens": None if data["tokens"] is None else tuple(data["tokens"]),
-            "stats": None if data["stats"] is None else Stats(**data["stats"]),
-            "error": None if data["error"] is None else Failed(**data["error"]),
-        }
-    )
+def _read_message(data: Any, conversation: str) -> Message:
+    values = _match(data, _MESSAGE, _defaulted(Message))
+    for name, kind in (("stats", Stats), ("error", Failed)):
+        if values.get(name) is not None:
+            values[name] = kind(**values[name])
+    return Message(**values, conversation=conversation)
 
 
 # Validation of the values in the JSON
@@ -201,12 +198,21 @@ def _require(fact: bool) -> None:
         raise ValueError("not a file that ImpChat exported")
 
 
-def _match(data: Any, checks: Mapping[str, _Check]) -> dict[str, Any]:
-    """`data`, if it is an object with exactly these fields and each passes its check. Raises ValueError if not."""
-    _require(isinstance(data, dict) and data.keys() == checks.keys())
-    _require(all(check(data[name]) for name, check in checks.items()))
-    result: dict[str, Any] = data
-    return result
+def _match(data: Any, checks: Mapping[str, _Check], optional: Set[str] = frozenset()) -> dict[str, Any]:
+    """The fields of `data`, with lists as tuples. Raises ValueError unless it is an object, each of its fields has a
+    check and passes it, and no field is missing except those in `optional`."""
+    _require(isinstance(data, dict) and checks.keys() - optional <= data.keys() <= checks.keys())
+    _require(all(checks[name](value) for name, value in data.items()))
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
+
+
+def _defaulted(kind: type[Any]) -> set[str]:
+    """The fields of a dataclass that have a default."""
+    return {f.name for f in fields(kind) if (f.default, f.default_factory) != (MISSING, MISSING)}
+
+
+def _is_format(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= FORMAT
 
 
 def _is_any(value: Any) -> bool:
