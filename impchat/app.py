@@ -1,6 +1,6 @@
 """The entry point to ImpChat: opens the data folder, the history and the engine once, and creates conversations.
 
-In: a data folder, and a model's name or path. Out: `Chat`s, running and finished `Answer`s, the history.
+In: a data folder, and a model's name or path. Out: `Chat`s, running and finished `Answer`s, the history, thumbnails.
 This file does not know the content of a conversation, or who shows it.
 """
 
@@ -20,6 +20,7 @@ from impchat.chat import Chat, Core
 from impchat.engines import Engine
 from impchat.errors import ChatError, EngineError
 from impchat.history.store import History
+from impchat.history.thumbnails import Thumbnails
 from impchat.messages import Sampling
 from impchat.models import library
 from impchat.peers.servers import Server
@@ -57,6 +58,7 @@ class App:
         """Use `App.open` instead. If `engine` is None, the engine of `bundle` is loaded at its first use."""
         self.data = data
         self.history = history
+        self.thumbnails = Thumbnails(history)
         self.bundle = bundle
         self.tuning = Tuning(slots)
         self._given = _done(engine) if engine else None

@@ -1,7 +1,7 @@
-"""The text that every front end shows around a conversation: an answer's statistics and notes, titles, groups of the
+"""What every front end shows around a conversation: an answer's statistics, notes and picture, titles, groups of the
 list.
 
-In: values of the history, and a language. Out: sentences of the catalogue, ready to show.
+In: values of the history, and a language. Out: sentences of the catalogue, ready to show; hashes of pictures.
 This file does not know how or where they are shown.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
+from itertools import takewhile
 from typing import Literal
 
 from impchat.errors import ImpChatError
@@ -67,6 +68,13 @@ def progress(progress: Progress, language: str) -> str:
     if progress.reading is None or progress.reading.total == 0:
         return say("chat.thinking", language)
     return say("chat.reading_percent", language, percent=progress.percent)
+
+
+def boxed_picture(branch: Sequence[Message], answer: str) -> str | None:
+    """The sha256 of the picture that boxes in the answer with the uuid `answer` refer to: the last one before it in
+    `branch`. None if there is none."""
+    before = takewhile(lambda message: message.uuid != answer, branch)
+    return next((message.images[-1] for message in reversed(list(before)) if message.images), None)
 
 
 def context_used(branch: Sequence[Message]) -> int:

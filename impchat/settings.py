@@ -103,6 +103,7 @@ IMAGE_STORED_SIDE = 2048  # longest side of a stored picture, in pixels
 IMAGE_JPEG_QUALITY = 92
 IMAGES_PER_MESSAGE = 8
 THUMBNAIL_SIDE = 320
+THUMBNAILS_KEPT = 512  # in memory
 
 # Server
 QUEUE_REQUESTS = 64  # running or waiting at the same time; further requests get status 429

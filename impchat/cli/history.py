@@ -75,14 +75,14 @@ def _show(history: History, screen: Terminal, args: argparse.Namespace) -> int:
 
 
 def _print_message(history: History, screen: Terminal, message: Message) -> None:
-    print(f"{screen.text(f'portability.{message.role}', model=message.model)}:")
+    print(f"{screen.text(f'archive.{message.role}', model=message.model)}:")
     for sha in message.images:
         image = history.image(sha)
         print(f"[{screen.text('history.picture', width=image.width, height=image.height)}]")
     if message.text:
         print(printable(message.text))
     if message.state != "done":
-        print(f"({screen.text(f'portability.{message.state}')})")
+        print(f"({screen.text(f'archive.{message.state}')})")
     print()
 
 

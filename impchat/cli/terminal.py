@@ -266,7 +266,7 @@ class ChatLoop:
         if interactive:
             self._screen.note("terminal.hello")
             for message in self._chat.branch():
-                speaker = self._screen.text(f"portability.{message.role}", model=message.model)
+                speaker = self._screen.text(f"archive.{message.role}", model=message.model)
                 print(f"{speaker}: {printable(message.text)}", flush=True)
 
     def _take(self, line: str, interactive: bool) -> None:

@@ -4,6 +4,11 @@ In: a history, a conversation and its owner; or the bytes of a zip from any sour
 conversation, saved in the history. The zip contains only `conversation.json` and `images/<sha256>.<jpg|png>`, and equal
 conversations give equal bytes. Import treats the zip as untrusted and accepts it completely or not at all.
 This file does not know SQL, nor where files are saved.
+
+Exports of every earlier version stay importable, and a missing field takes its default. Therefore a new field of
+`Conversation`, `Message`, `Image` or `Stats` needs a default, and a field, a value or an error code that is removed or
+renamed must still be read. Raise `FORMAT` with every change that an older ImpChat would refuse, such as a new field or
+a new `State`, so that it raises "archive.newer" instead of "archive.broken".
 """
 
 from __future__ import annotations
@@ -14,8 +19,8 @@ import math
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from collections.abc import Callable, Mapping, Set
+from dataclasses import MISSING, asdict, fields
 from typing import Any, get_args
 from uuid import UUID
 
@@ -26,7 +31,7 @@ from impchat.images import Prepared
 from impchat.messages import Conversation, Failed, FinishReason, Image, Message, Role, State, Stats
 from impchat.texts import say
 
-FORMAT = 1  # of the zip; a newer one is refused
+FORMAT = 1  # of the zip; earlier ones are imported too, a newer one is refused
 
 _INDEX = "conversation.json"
 _KEPT_APART = {"owner", "deleted_utc"}  # fields not exported: they concern only the local history
@@ -64,7 +69,7 @@ def import_zip(history: History, data: bytes, owner: str) -> Conversation:
     If `owner` has it already, missing messages are added. Of a message that both sides have, a finished version
     replaces a partial one; two different texts are both kept. Title, folder, tags, pin, draft and shown branch come
     from the side that was updated last; a deleted conversation is restored. A second import changes nothing.
-    Raises HistoryError "portability.broken", "portability.newer" or "portability.too_large", and changes nothing."""
+    Raises HistoryError "archive.broken", "archive.newer" or "archive.too_large", and changes nothing."""
     return history.merge(*read_zip(data, owner))
 
 
@@ -73,19 +78,19 @@ def read_zip(data: bytes, owner: str) -> tuple[Conversation, list[Message], list
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > settings.IMPORT_BYTES:
-                raise HistoryError("portability.too_large", limit=settings.IMPORT_BYTES // 2**20)
+                raise HistoryError("archive.too_large", limit=settings.IMPORT_BYTES // 2**20)
             files = _files(archive)
             _require(files[_INDEX].file_size <= settings.IMPORT_INDEX_BYTES)
             index = json.loads(archive.read(files[_INDEX]))
             if isinstance(index, dict) and type(index.get("format")) is int and index["format"] > FORMAT:
-                raise HistoryError("portability.newer")
+                raise HistoryError("archive.newer")
             conversation, messages, described = _read_index(index, owner)
             _require(sorted(files) == sorted([_INDEX, *map(image_name, described)]))
             pictures = [_read_picture(archive.read(files[image_name(image)]), image) for image in described]
     except (
         ImageError, zipfile.BadZipFile, zlib.error, LookupError, TypeError, ValueError, EOFError, OSError, RuntimeError,
     ) as exc:  # fmt: skip  # RuntimeError: an encrypted entry, or JSON nested too deeply
-        raise HistoryError("portability.broken") from exc
+        raise HistoryError("archive.broken") from exc
     return conversation, messages, pictures
 
 
@@ -94,14 +99,14 @@ def export_markdown(history: History, conversation: str, owner: str, language: s
 
     Raises HistoryError "history.no_conversation"."""
     whole = history.conversation(conversation, owner)
-    lines = [f"# {whole.title or say('portability.untitled', language)}", ""]
+    lines = [f"# {whole.title or say('archive.untitled', language)}", ""]
     for message in history.branch(conversation, owner):
-        speaker = say(f"portability.{message.role}", language, model=message.model or "")
+        speaker = say(f"archive.{message.role}", language, model=message.model or "")
         lines += [f"## {speaker}", f"<small>{message.created_utc}</small>", ""]
         lines += [f"![]({image_name(history.image(sha256))})\n" for sha256 in message.images]
         lines += [message.text, ""] if message.text else []
         if message.state != "done":
-            lines += [f"*{say(f'portability.{message.state}', language)}*", ""]
+            lines += [f"*{say(f'archive.{message.state}', language)}*", ""]
     return "\n".join(lines)
 
 
@@ -159,14 +164,11 @@ def _read_picture(data: bytes, image: Image) -> Prepared:
 
 def _read_index(index: Any, owner: str) -> tuple[Conversation, list[Message], list[Image]]:
     """The values in `conversation.json`. Raises ValueError for anything that ImpChat would not have written."""
-    _match(index, {"format": lambda value: value == FORMAT, "conversation": _is_any, "messages": _is_list(_is_any),
+    _match(index, {"format": _is_format, "conversation": _is_any, "messages": _is_list(_is_any),
                    "images": _is_list(_is_any)})  # fmt: skip
-    whole = _match(index["conversation"], _CONVERSATION)
-    conversation = Conversation(
-        **whole | {"owner": owner, "tags": tuple(whole["tags"]), "draft_images": tuple(whole["draft_images"])}
-    )
-    described = [Image(**_match(image, _IMAGE)) for image in index["images"]]
-    messages = [_read_message(_match(message, _MESSAGE), conversation.uuid) for message in index["messages"]]
+    conversation = Conversation(**_match(index["conversation"], _CONVERSATION, _defaulted(Conversation)), owner=owner)
+    described = [Image(**_match(image, _IMAGE, _defaulted(Image))) for image in index["images"]]
+    messages = [_read_message(message, conversation.uuid) for message in index["messages"]]
 
     roles: dict[str | None, str] = {None: "assistant"}  # questions follow answers, or come first
     for message in messages:
@@ -178,17 +180,12 @@ def _read_index(index: Any, owner: str) -> tuple[Conversation, list[Message], li
     return conversation, messages, described
 
 
-def _read_message(data: Mapping[str, Any], conversation: str) -> Message:
-    return Message(
-        **dict(data)
-        | {
-            "conversation": conversation,
-            "images": tuple(data["images"]),
-            "tokens": None if data["tokens"] is None else tuple(data["tokens"]),
-            "stats": None if data["stats"] is None else Stats(**data["stats"]),
-            "error": None if data["error"] is None else Failed(**data["error"]),
-        }
-    )
+def _read_message(data: Any, conversation: str) -> Message:
+    values = _match(data, _MESSAGE, _defaulted(Message))
+    for name, kind in (("stats", Stats), ("error", Failed)):
+        if values.get(name) is not None:
+            values[name] = kind(**values[name])
+    return Message(**values, conversation=conversation)
 
 
 # Validation of the values in the JSON
@@ -201,12 +198,21 @@ def _require(fact: bool) -> None:
         raise ValueError("not a file that ImpChat exported")
 
 
-def _match(data: Any, checks: Mapping[str, _Check]) -> dict[str, Any]:
-    """`data`, if it is an object with exactly these fields and each passes its check. Raises ValueError if not."""
-    _require(isinstance(data, dict) and data.keys() == checks.keys())
-    _require(all(check(data[name]) for name, check in checks.items()))
-    result: dict[str, Any] = data
-    return result
+def _match(data: Any, checks: Mapping[str, _Check], optional: Set[str] = frozenset()) -> dict[str, Any]:
+    """The fields of `data`, with lists as tuples. Raises ValueError unless it is an object, each of its fields has a
+    check and passes it, and no field is missing except those in `optional`."""
+    _require(isinstance(data, dict) and checks.keys() - optional <= data.keys() <= checks.keys())
+    _require(all(checks[name](value) for name, value in data.items()))
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
+
+
+def _defaulted(kind: type[Any]) -> set[str]:
+    """The fields of a dataclass that have a default."""
+    return {f.name for f in fields(kind) if (f.default, f.default_factory) != (MISSING, MISSING)}
+
+
+def _is_format(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= FORMAT
 
 
 def _is_any(value: Any) -> bool:

@@ -136,7 +136,7 @@ def _add_conversations(api: FastAPI, app: App) -> None:
         def merge() -> str:
             parts = archive.read_zip(data, device.owner)
             if parts[0].uuid != uuid:
-                raise HistoryError("portability.broken")
+                raise HistoryError("archive.broken")
             return history.merge(*parts).uuid
 
         return {"uuid": await run_in_threadpool(merge)}

@@ -21,7 +21,6 @@ from impchat.preferences import Preferences
 from impchat.texts import LANGUAGES, say
 from impchat_mobile import theme
 from impchat_mobile.guard import Handler, guarded, log, note
-from impchat_mobile.thumbnails import Thumbnails
 
 MARK = "/screen"  # the address in a browser while something stands above the first screen
 _PATIENCE_S = 1.0  # with a dialog that is to go: its closing takes a quarter of this
@@ -59,7 +58,6 @@ class Shell:
         self.app = app
         self.shares = shares
         self.preferences = chosen.load(app.data)
-        self.thumbnails = Thumbnails(app)
         self.above = 120.0  # pixels that notices leave free: the composer, to which a person may return meanwhile
         self._system_language = language
         self._screens: list[tuple[Screen, ft.View]] = []

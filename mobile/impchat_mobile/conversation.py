@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
 from typing import Any, Protocol, TypeVar
 
 from impchat import images, presentation, settings
@@ -178,11 +177,8 @@ class OpenConversation:
         """The picture that `answer` speaks of with the boxes that it names; None: it names none. Takes time."""
         found = boxes.boxes(answer.text)
         # By uuid: by now the branch may have been read again, and the answer be a longer one.
-        before = takewhile(lambda message: message.uuid != answer.uuid, self.messages)
-        pictures = [name for message in before for name in message.images]
-        if not (found and pictures):
-            return None
-        return boxes.draw(self.app.history.image_bytes(pictures[-1]), found)
+        picture = presentation.boxed_picture(self.messages, answer.uuid) if found else None
+        return boxes.draw(self.app.history.image_bytes(picture), found) if picture else None
 
     async def answer_by(self, server: Server | None) -> None:
         """Let another one answer from the next question on; None: the model here. What was said stays."""

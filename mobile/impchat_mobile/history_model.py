@@ -11,7 +11,6 @@ from itertools import groupby
 
 from impchat import presentation, settings
 from impchat.app import App
-from impchat_mobile.thumbnails import Thumbnails
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +32,13 @@ class Group:
     entries: tuple[HistoryEntry, ...]
 
 
-def groups(app: App, thumbnails: Thumbnails, query: str, language: str, today: date, limit: int) -> list[Group]:
+def groups(app: App, query: str, language: str, today: date, limit: int) -> list[Group]:
     """All conversations, or those in which `query` is found, at most `limit`. Reads the disk."""
     history, owner = app.history, settings.OWNER
     covers = history.covers(owner)
 
     def cover(uuid: str) -> bytes | None:
-        return thumbnails.get(covers[uuid]) if uuid in covers else None
+        return app.thumbnails.available([covers[uuid]]).get(covers[uuid]) if uuid in covers else None
 
     if query.strip():
         found: dict[str, HistoryEntry] = {}

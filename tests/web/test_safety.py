@@ -100,6 +100,7 @@ def test_a_picture_is_shown_to_its_owner_alone(serve: Serve) -> None:
     mine = site.app.history.add_image(images.prepare(drawing("red")), "local").sha256
     theirs = site.app.history.add_image(images.prepare(drawing("blue")), "somebody else").sha256
     unknown = hashlib.sha256(b"unknown").hexdigest()
+    assert site.app.thumbnails.get(theirs), "cached for them, and still not shown to others"
     for route in ("image", "thumbnail"):
         assert ask(site, "GET", f"/{route}/{mine}").status == 200
         for sha in (theirs, unknown, "x", "..%2f..%2fhistory.db"):

@@ -7,7 +7,7 @@ This file does not know Gradio, the store or the engine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from html import escape
 from itertools import groupby
@@ -24,18 +24,18 @@ _PICTURE_WIDTH, _PICTURE_HEIGHT = 256, 224  # maximum size of a picture on the p
 MARK = (Path(__file__).parent / "static/page.svg").read_text(encoding="utf-8").strip()
 
 
-def thread(messages: Iterable[Message], image_of: Callable[[str], Image], language: str, known: int = 0) -> str:
+def thread(messages: Sequence[Message], image_of: Callable[[str], Image], language: str, known: int = 0) -> str:
     """The messages of a conversation, oldest first, without the running one and the first `known`."""
     parts = []
-    latest: Sequence[str] = ()  # pictures so far; the boxes of an answer refer to the last one
-    for number, message in enumerate(messages):
-        latest = message.images or latest
-        if number < known or message.state == "streaming":
+    for message in messages[known:]:
+        if message.state == "streaming":
             continue
         if message.role == "user":
             parts.append(_question(message, image_of, language))
         else:
-            parts.append(_answer(message, image_of(latest[-1]) if latest else None, language))
+            found = boxes.boxes(message.text)
+            picture = presentation.boxed_picture(messages, message.uuid) if found else None
+            parts.append(_answer(message, _marked(image_of(picture), found, language) if picture else "", language))
     return "".join(parts)
 
 
@@ -100,13 +100,11 @@ def _marked(image: Image, found: Sequence[boxes.Box], language: str) -> str:
     )
 
 
-def _answer(message: Message, shown: Image | None, language: str) -> str:
+def _answer(message: Message, marked: str, language: str) -> str:
     body = ""
     if message.text:
         body = f'<div class="words" dir="auto">{"".join(blocks(message.text, language))}</div>'
-    if shown and (found := boxes.boxes(message.text)):
-        body += _marked(shown, found, language)
-    body += "".join(
+    body += marked + "".join(
         f'<p class="note {kind}">{escape(text)}</p>' for kind, text in presentation.notes(message, language)
     )
     return _assistant(message.uuid, body + _receipt(message, language))

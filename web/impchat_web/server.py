@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
-from functools import lru_cache
 from html import escape
 from importlib import metadata
 from itertools import takewhile
@@ -35,7 +34,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from impchat import images, paths, presentation, settings
+from impchat import paths, presentation, settings
 from impchat.answer import Answer
 from impchat.app import App
 from impchat.deferred import Attachment
@@ -57,7 +56,6 @@ _TALK = ("/attach", "/detach", "/draft", "/follow/", "/stop/")
 _OURS = (*_PICTURES, *_TALK, "/page.", "/manifest.", "/favicon.", banners.PATH, devices.PATH, *routes.PATHS)
 _FOREIGN_META = re.compile(r'<meta\s+(?:property="og:|name="twitter:)[^>]*>')  # "Gradio", "Click to try out the app!"
 _FILES = {"page.js": "text/javascript", "page.css": "text/css", "page.svg": "image/svg+xml"}
-_THUMBNAILS = 256  # kept in memory
 _STREAM: dict[str, Any] = {
     "media_type": "application/x-ndjson",
     "headers": {"content-encoding": "identity"},  # compression would delay a line until the next ones
@@ -169,10 +167,6 @@ class _Compression(GZipMiddleware):
 
 
 def _add_pictures(web: FastAPI, app: App) -> None:
-    @lru_cache(maxsize=_THUMBNAILS)
-    def small(sha256: str) -> bytes:
-        return images.thumbnail(app.history.image_bytes(sha256))
-
     def theirs(sha256: str) -> bool:
         return bool(_SHA256.fullmatch(sha256)) and app.history.image_of(page.owner_of(None), sha256)
 
@@ -187,7 +181,7 @@ def _add_pictures(web: FastAPI, app: App) -> None:
     def thumbnail(sha256: str) -> Response:
         if not theirs(sha256):
             return Response(status_code=404)
-        return Response(small(sha256), media_type="image/jpeg", headers=_FOREVER)
+        return Response(app.thumbnails.get(sha256), media_type="image/jpeg", headers=_FOREVER)
 
     @web.get("/sample/{name}")
     def sample(name: str) -> Response:

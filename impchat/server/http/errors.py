@@ -47,7 +47,7 @@ _KNOWN: dict[str, tuple[int, str, str | None, str]] = {  # ImpChat's code -> sta
 }
 _CHARS = 1000
 _KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-_ASKED_WRONG = ("image.", "question.", "option.", "request.", "portability.")
+_ASKED_WRONG = ("image.", "question.", "option.", "request.", "archive.")
 
 
 class ErrorDetail(BaseModel):

@@ -208,7 +208,7 @@ class ChatScreen(Screen):
             hidden = 0 if self._all else max(0, len(messages) - settings.MOBILE_MESSAGES)
             shown = messages[hidden:]
             names = {name for message in shown for name in message.images}
-            small = await asyncio.to_thread(shell.thumbnails.all, names)
+            small = await asyncio.to_thread(shell.app.thumbnails.available, names)
             boxed = await asyncio.to_thread(self._boxed, shown)
             if talk.messages is not messages:  # a newer drawing follows
                 return
@@ -277,7 +277,7 @@ class ChatScreen(Screen):
 
     def _small(self, pictures: Sequence[str], new: Mapping[str, Prepared]) -> dict[str, bytes]:
         """Thumbnails; those of `new` are not in the history yet."""
-        found = self._shell.thumbnails.all(name for name in pictures if name not in new)
+        found = self._shell.app.thumbnails.available(name for name in pictures if name not in new)
         return found | {name: images.thumbnail(new[name].data) for name in pictures if name in new}
 
     def _show_chips(self) -> None:

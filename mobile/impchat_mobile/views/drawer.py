@@ -141,7 +141,7 @@ class HistoryDrawer:
         async with self._reading:
             query = (self._field.value or "").strip()
             found = await asyncio.to_thread(
-                history_model.groups, shell.app, shell.thumbnails, query, shell.language, date.today(), self._limit
+                history_model.groups, shell.app, query, shell.language, date.today(), self._limit
             )
             before, self._rows = self._rows, {}
             controls: list[ft.Control] = []

@@ -80,7 +80,7 @@ class PhotosScreen(Screen):
         if query.strip():
             inside = {hit.conversation for hit in history.search(owner, query, _MOST)}
             found = [asked for asked in found if asked.conversation in inside]
-        small = self._shell.thumbnails.all(asked.image for asked in found)
+        small = self._shell.app.thumbnails.available(asked.image for asked in found)
         return [(asked, small[asked.image]) for asked in found if asked.image in small]
 
     async def _draw(self) -> None:

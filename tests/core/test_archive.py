@@ -9,6 +9,8 @@ import os
 import re
 import zipfile
 from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from impchat.errors import HistoryError
 from impchat.history import archive
 from impchat.history.store import History
 from impchat.images import Prepared
-from impchat.messages import Failed, Stats
+from impchat.messages import Conversation, Failed, Message, Stats
 
 ME, OTHER = "me", "somebody else"
 
@@ -188,6 +190,153 @@ def test_another_owners_conversation_cannot_be_exported(here: History) -> None:
         assert caught.value.code == "history.no_conversation"
 
 
+# Exports of earlier versions
+
+# An export of format 1, written by hand. It must stay importable: do not change it together with the code.
+RED = bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000030000000208020000001216f14d0000001049444154789c63fccf00054c30060300132901"
+    "03f0d807840000000049454e44ae426082"
+)
+RED_SHA256 = "e3912111240cc23d3907176b114871cb7c9c47e3f55202afa61554de07f4baa9"
+FORMAT_1: dict[str, Any] = {
+    "format": 1,
+    "conversation": {
+        "uuid": "00000000-0000-4000-8000-000000000001",
+        "title": "Shapes 图形",
+        "created_utc": "2026-11-01T08:00:00.000Z",
+        "updated_utc": "2026-11-01T08:00:30.000Z",
+        "folder": "School",
+        "tags": ["maths", "图形"],
+        "pinned": True,
+        "draft": "And then",
+        "draft_images": [RED_SHA256],
+        "leaf": "00000000-0000-4000-8000-000000000003",
+    },
+    "messages": [
+        {
+            "uuid": "00000000-0000-4000-8000-000000000002",
+            "parent": None,
+            "role": "user",
+            "text": "What is this?",
+            "images": [RED_SHA256],
+            "state": "done",
+            "created_utc": "2026-11-01T08:00:10.000Z",
+            "finish_reason": None,
+            "model": None,
+            "tokens": None,
+            "stats": None,
+            "dropped_turns": 0,
+            "error": None,
+        },
+        {
+            "uuid": "00000000-0000-4000-8000-000000000003",
+            "parent": "00000000-0000-4000-8000-000000000002",
+            "role": "assistant",
+            "text": "A red",
+            "images": [],
+            "state": "failed",
+            "created_utc": "2026-11-01T08:00:11.000Z",
+            "finish_reason": "length",
+            "model": "imp-demo-196",
+            "tokens": [1, 0, 51199],
+            "stats": {
+                "prompt_tokens": 236,
+                "cached_tokens": 200,
+                "new_tokens": 36,
+                "generated_tokens": 3,
+                "vision_s": 0.25,
+                "prefill_s": 0.5,
+                "decode_s": 1.5,
+                "first_token_s": 0.75,
+            },
+            "dropped_turns": 2,
+            "error": {"code": "image.too_many_pixels", "values": {"limit": 120}},
+        },
+    ],
+    "images": [{"sha256": RED_SHA256, "width": 3, "height": 2, "mime": "image/png", "size_bytes": 73}],
+}
+CONVERSATION = Conversation(
+    "00000000-0000-4000-8000-000000000001", ME, "Shapes 图形", "2026-11-01T08:00:00.000Z", "2026-11-01T08:00:30.000Z",
+    "School", ("maths", "图形"), True, "And then", (RED_SHA256,), "00000000-0000-4000-8000-000000000003",
+)  # fmt: skip
+QUESTION = Message(
+    "00000000-0000-4000-8000-000000000002", CONVERSATION.uuid, None, "user", "What is this?", (RED_SHA256,), "done",
+    "2026-11-01T08:00:10.000Z",
+)  # fmt: skip
+ANSWER = Message(
+    "00000000-0000-4000-8000-000000000003", CONVERSATION.uuid, QUESTION.uuid, "assistant", "A red", (), "failed",
+    "2026-11-01T08:00:11.000Z", "length", "imp-demo-196", (1, 0, 51199), Stats(236, 200, 36, 3, 0.25, 0.5, 1.5, 0.75),
+    2, Failed("image.too_many_pixels", {"limit": 120}),
+)  # fmt: skip
+
+
+def by_hand(index: dict[str, Any]) -> bytes:
+    return zipped({"conversation.json": json.dumps(index).encode(), f"images/{RED_SHA256}.png": RED})
+
+
+def names(kind: type[Any], index: dict[str, Any], *, defaulted: bool) -> list[str]:
+    """The fields of `index` that have, or do not have, a default in the dataclass."""
+    return [f.name for f in fields(kind) if f.name in index and (f.default is not MISSING) == defaulted]
+
+
+def test_an_export_of_format_1_is_taken(here: History) -> None:
+    assert archive.import_zip(here, by_hand(FORMAT_1), ME) == CONVERSATION
+    assert here.messages(CONVERSATION.uuid, ME) == [QUESTION, ANSWER]
+    assert here.image_bytes(RED_SHA256) == RED
+
+
+@pytest.mark.parametrize("name", names(Conversation, FORMAT_1["conversation"], defaulted=True))
+def test_a_field_of_the_conversation_that_an_export_lacks_takes_its_default(name: str) -> None:
+    index = deepcopy(FORMAT_1)
+    del index["conversation"][name]
+    default = {f.name: f.default for f in fields(Conversation)}[name]
+    read, messages, _ = archive.read_zip(by_hand(index), ME)
+    assert read == replace(CONVERSATION, **{name: default}) and messages == [QUESTION, ANSWER]
+
+
+@pytest.mark.parametrize("name", names(Message, FORMAT_1["messages"][1], defaulted=True))
+def test_a_field_of_a_message_that_an_export_lacks_takes_its_default(name: str) -> None:
+    index = deepcopy(FORMAT_1)
+    for message in index["messages"]:
+        del message[name]
+    default = {f.name: f.default for f in fields(Message)}[name]
+    read, messages, _ = archive.read_zip(by_hand(index), ME)
+    assert read == CONVERSATION and messages == [QUESTION, replace(ANSWER, **{name: default})]
+
+
+@pytest.mark.parametrize("name", asdict(Stats()))
+def test_a_number_of_the_stats_that_an_export_lacks_is_0(name: str) -> None:
+    index = deepcopy(FORMAT_1)
+    del index["messages"][1]["stats"][name]
+    assert ANSWER.stats
+    assert archive.read_zip(by_hand(index), ME)[1][1].stats == replace(ANSWER.stats, **{name: 0})
+
+
+def test_an_export_with_the_required_fields_alone_is_taken(here: History) -> None:
+    index = deepcopy(FORMAT_1)
+    for kind, part in ((Conversation, index["conversation"]), *((Message, part) for part in index["messages"])):
+        for name in names(kind, part, defaulted=True):
+            del part[name]
+    archive.import_zip(here, by_hand(index), ME)
+    assert [message.text for message in here.messages(CONVERSATION.uuid, ME)] == ["What is this?", "A red"]
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        *(("conversation", name) for name in names(Conversation, FORMAT_1["conversation"], defaulted=False)),
+        *(("messages", name) for name in names(Message, FORMAT_1["messages"][0], defaulted=False)),
+        *(("images", name) for name in FORMAT_1["images"][0]),
+        *((None, name) for name in FORMAT_1),
+    ],
+)
+def test_an_export_without_a_required_field_is_refused(refusing: History, part: str | None, name: str) -> None:
+    index = deepcopy(FORMAT_1)
+    lacking = index[part] if part else index
+    del (lacking[0] if isinstance(lacking, list) else lacking)[name]
+    assert refused(refusing, by_hand(index)) == "archive.broken"
+
+
 # Coming in where something is already
 
 
@@ -298,19 +447,19 @@ def test_a_zip_that_was_unpacked_and_packed_again_is_taken(here: History, there:
 
 def test_files_that_are_no_exports_are_refused(refusing: History) -> None:
     for data in (b"", b"Dear diary", b"PK\x03\x04", b"PK\x05\x06" + bytes(18), os.urandom(5000), picture("red").data):
-        assert refused(refusing, data) == "portability.broken"
-    assert refused(refusing, zipped({"other.json": b"{}"})) == "portability.broken"
+        assert refused(refusing, data) == "archive.broken"
+    assert refused(refusing, zipped({"other.json": b"{}"})) == "archive.broken"
 
 
 def test_two_exports_in_one_zip_are_refused(exported: bytes, refusing: History) -> None:
     files = parts(exported)
     both = {f"{folder}/{name}": content for folder in ("one", "two") for name, content in files.items()}
-    assert refused(refusing, zipped(both)) == "portability.broken"
+    assert refused(refusing, zipped(both)) == "archive.broken"
     assert refused(refusing, zipped(files | {"two/conversation.json": files["conversation.json"]})) == (
-        "portability.broken"
+        "archive.broken"
     )
     assert refused(refusing, zipped({f"one/{name}": content for name, content in files.items()} | {"note": b""})) == (
-        "portability.broken"
+        "archive.broken"
     )
 
 
@@ -321,17 +470,17 @@ def test_two_exports_in_one_zip_are_refused(exported: bytes, refusing: History) 
     ids=range(13),
 )  # fmt: skip
 def test_an_index_that_is_no_conversation_is_refused(refusing: History, index: bytes) -> None:
-    assert refused(refusing, zipped({"conversation.json": index})) == "portability.broken"
+    assert refused(refusing, zipped({"conversation.json": index})) == "archive.broken"
 
 
 def test_an_export_of_a_newer_impchat_is_refused_by_name(exported: bytes, refusing: History) -> None:
-    newer = changed(exported, lambda index: index.update(format=2, dreams=[]))
-    assert refused(refusing, newer) == "portability.newer"
+    newer = changed(exported, lambda index: index.update(format=archive.FORMAT + 1, dreams=[]))
+    assert refused(refusing, newer) == "archive.newer"
 
 
 def test_a_truncated_zip_is_refused_wherever_it_ends(exported: bytes, refusing: History) -> None:
     for length in range(0, len(exported), 97):
-        assert refused(refusing, exported[:length]) == "portability.broken"
+        assert refused(refusing, exported[:length]) == "archive.broken"
 
 
 def test_a_damaged_zip_is_refused_or_comes_in_whole(exported: bytes, there: History) -> None:
@@ -340,7 +489,7 @@ def test_a_damaged_zip_is_refused_or_comes_in_whole(exported: bytes, there: Hist
         try:
             arrived = archive.import_zip(there, damaged, ME)  # the damage was to a date or such
         except HistoryError as error:
-            assert error.code in ("portability.broken", "portability.newer", "portability.too_large")
+            assert error.code in ("archive.broken", "archive.newer", "archive.too_large")
         else:
             assert archive.export_zip(there, arrived.uuid, ME) == exported
 
@@ -351,15 +500,15 @@ def test_a_damaged_zip_is_refused_or_comes_in_whole(exported: bytes, there: Hist
      "images/" + "0" * 64 + ".png", "C:evil", "\u202egnp.exe"],
 )  # fmt: skip
 def test_a_file_more_than_the_index_names_is_refused(exported: bytes, refusing: History, name: str) -> None:
-    assert refused(refusing, zipped(parts(exported) | {name: b"evil"})) == "portability.broken"
+    assert refused(refusing, zipped(parts(exported) | {name: b"evil"})) == "archive.broken"
 
 
 def test_a_picture_less_or_another_than_the_index_names_is_refused(exported: bytes, refusing: History) -> None:
     files = parts(exported)
     name = next(name for name in files if name.endswith(".png"))
-    assert refused(refusing, zipped({n: d for n, d in files.items() if n != name})) == "portability.broken"
+    assert refused(refusing, zipped({n: d for n, d in files.items() if n != name})) == "archive.broken"
     for other in (b"", b"not a picture", picture("black").data, files[name] + b"trailer"):
-        assert refused(refusing, zipped(files | {name: other})) == "portability.broken"
+        assert refused(refusing, zipped(files | {name: other})) == "archive.broken"
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -367,7 +516,7 @@ def test_a_name_that_comes_twice_is_refused(exported: bytes, refusing: History) 
     out = io.BytesIO(exported)
     with zipfile.ZipFile(out, "a") as archive:
         archive.writestr("conversation.json", b"{}")
-    assert refused(refusing, out.getvalue()) == "portability.broken"
+    assert refused(refusing, out.getvalue()) == "archive.broken"
 
 
 def test_a_picture_with_metadata_is_refused_though_its_hash_is_right(here: History, refusing: History) -> None:
@@ -386,21 +535,24 @@ def test_a_picture_with_metadata_is_refused_though_its_hash_is_right(here: Histo
 
     files = parts(changed(archive.export_zip(here, uuid, ME), with_metadata))
     only = {"conversation.json": files["conversation.json"], f"images/{sha256}.jpg": data}
-    assert refused(refusing, zipped(only)) == "portability.broken"
+    assert refused(refusing, zipped(only)) == "archive.broken"
 
 
 def test_a_zip_bomb_is_refused_unread(refusing: History) -> None:
     bomb = zipped({"conversation.json": bytes(settings.IMPORT_INDEX_BYTES + 1)}, zipfile.ZIP_DEFLATED)
-    assert len(bomb) < 10**6 and refused(refusing, bomb) == "portability.broken"
+    assert len(bomb) < 10**6 and refused(refusing, bomb) == "archive.broken"
     claim = bytearray(zipped({"conversation.json": b"{}"}))
     directory = claim.index(b"PK\x01\x02")
     claim[directory + 24 : directory + 28] = (settings.IMPORT_BYTES + 1).to_bytes(4, "little")
-    assert refused(refusing, bytes(claim)) == "portability.too_large"
+    assert refused(refusing, bytes(claim)) == "archive.too_large"
 
 
 BAD: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
     ("an unknown field", lambda i: i.update(more=1)),
     ("an unknown field of the conversation", lambda i: i["conversation"].update(owner="me")),
+    ("an unknown field of a message", lambda i: i["messages"][1].update(mood="good")),
+    ("an unknown field of a picture", lambda i: i["images"][0].update(mood="good")),
+    ("a format below 1", lambda i: i.update(format=0)),
     ("a missing field", lambda i: i["conversation"].pop("title")),
     ("a conversation uuid that is none", lambda i: i["conversation"].update(uuid="../../x")),
     ("a conversation uuid in another form", lambda i: i["conversation"].update(uuid=i["conversation"]["uuid"].upper())),
@@ -450,7 +602,7 @@ BAD: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
 def test_whatever_impchat_would_not_have_written_is_refused(
     exported: bytes, refusing: History, change: Callable[[dict[str, Any]], object]
 ) -> None:
-    assert refused(refusing, changed(exported, change)) == "portability.broken"
+    assert refused(refusing, changed(exported, change)) == "archive.broken"
 
 
 def test_a_full_disk_during_an_import_leaves_nothing_of_it(exported: bytes, there: History) -> None:

@@ -1,0 +1,39 @@
+"""Thumbnails of stored pictures, cached in memory.
+
+In: a history, and the hash of a picture in it. Out: a small JPEG of the picture. All methods may be called from any
+thread and read the disk. They do not check access: call `History.image_of` first.
+This file does not know who is shown a picture, or where.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import lru_cache
+
+from impchat import images, settings
+from impchat.errors import ImpChatError
+from impchat.history.store import History
+
+
+class Thumbnails:
+    """The thumbnails of one history. The last `settings.THUMBNAILS_KEPT` in use stay in memory."""
+
+    def __init__(self, history: History) -> None:
+        @lru_cache(maxsize=settings.THUMBNAILS_KEPT)
+        def make(sha256: str) -> bytes:
+            return images.thumbnail(history.image_bytes(sha256))
+
+        self._make = make
+
+    def get(self, sha256: str) -> bytes:
+        """The thumbnail of a picture. Raises as `History.image_bytes` and `images.thumbnail`."""
+        return self._make(sha256)
+
+    def available(self, sha256s: Iterable[str]) -> dict[str, bytes]:
+        """sha256 -> thumbnail, without those whose file is missing or damaged."""
+        found = {}
+        for sha256 in sha256s:
+            with suppress(ImpChatError):
+                found[sha256] = self.get(sha256)
+        return found
