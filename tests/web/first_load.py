@@ -1,7 +1,9 @@
-"""How long a person waits for the page on a slow line: `python -m tests.web.first_load [KBIT]`, 400 kbit/s by default.
+"""Measures the first load of the page on a slow connection: `python -m tests.web.first_load [KBIT]`, 400 kbit/s by
+default.
 
-In: nothing. Out: on standard output, bytes, when the first words are seen and when the page can be used, in a Chromium
-with an empty cache and with what that visit left there; the engine is a scripted one."""
+Out: on standard output, the bytes, the time until the first text is visible and until the page is usable, in a Chromium
+with an empty cache and again with the cache of that visit. The engine is a scripted one.
+"""
 
 from __future__ import annotations
 

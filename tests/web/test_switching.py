@@ -1,4 +1,4 @@
-"""Changing from one conversation to another faster than the page can follow: what was chosen last is what is shown."""
+"""Fast changes of conversation: the last chosen conversation is shown."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def site(serve: Serve) -> Site:
 
 @pytest.fixture
 def told(site: Site) -> list[str]:
-    """Five conversations in the history, "Chat 0" to "Chat 4": their uuids."""
+    """Add five conversations, "Chat 0" to "Chat 4"; return their uuids."""
     history, uuids = site.app.history, []
     for number in range(5):
         row = history.create_conversation(settings.OWNER)
@@ -48,7 +48,7 @@ def click(page: Page, *uuids: str, gap_ms: int) -> None:
 
 
 def expect_chat(page: Page, told: list[str], uuid: str) -> None:
-    """All of the page shows one conversation."""
+    """Check that all parts of the page show the conversation `uuid`."""
     number = told.index(uuid)
     page.wait_for_url(re.compile(f"c={uuid}$"))
     expect(page.locator("#title")).to_have_text(f"Chat {number}")
@@ -67,7 +67,7 @@ def test_of_two_quick_clicks_the_last_is_shown(site: Site, visit: Visit, told: l
     expect_chat(page, told, told[-1])
 
 
-def test_quick_steps_back_and_forward_end_where_they_lead(site: Site, visit: Visit, told: list[str]) -> None:
+def test_quick_steps_back_and_forward_end_at_the_right_conversation(site: Site, visit: Visit, told: list[str]) -> None:
     page = visit(site.url)
     for uuid in told:
         click(page, uuid, gap_ms=0)
@@ -80,7 +80,7 @@ def test_quick_steps_back_and_forward_end_where_they_lead(site: Site, visit: Vis
     expect_chat(page, told, told[3])
 
 
-def test_an_answer_stays_with_its_conversation_while_others_are_looked_at(
+def test_an_answer_stays_in_its_conversation_while_others_are_opened(
     serve: Serve, visit: Visit, told: list[str], site: Site
 ) -> None:
     engine = site.app.engine
