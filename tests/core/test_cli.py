@@ -351,9 +351,8 @@ def test_export_and_import_bring_a_conversation_to_another_folder(data: Path, to
     with zipfile.ZipFile(first) as exported:
         assert "conversation.json" in exported.namelist()
         exported.extractall(tmp_path / "unpacked")
-    packed_again = shutil.make_archive(
-        str(tmp_path / "again"), "zip", tmp_path, "unpacked"
-    )  # in a subfolder, with folder entries
+    # in a subfolder, with folder entries
+    packed_again = shutil.make_archive(str(tmp_path / "again"), "zip", tmp_path, "unpacked")
     assert impchat(tmp_path / "third", "history", "import", packed_again) == 0
     assert impchat(tmp_path / "third", "history", "export", told, "-o", tmp_path / "third.zip") == 0
     assert first.read_bytes() == (tmp_path / "third.zip").read_bytes()
