@@ -433,14 +433,14 @@ def _write_tokenizer(path: Path, tiny: Tiny, tokenizer: Tokenizer, config: dict[
     """Write the tokenizer files of the family's repositories besides tokenizer.json."""
     if tiny.layout == "phi3":
         eos = [tokenizer.token_to_id(t) for t in ("<|endoftext|>", "<|assistant|>", "<|end|>")]
-        told = {"add_bos_token": True, "add_eos_token": False, "tokenizer_class": "LlamaTokenizer"}
+        config_json = {"add_bos_token": True, "add_eos_token": False, "tokenizer_class": "LlamaTokenizer"}
     elif tiny.layout == "qwen2":
         eos = [config["eos_token_id"], config["bos_token_id"]]
-        told = {"add_prefix_space": False, "bos_token": None, "tokenizer_class": "Qwen2Tokenizer"}
+        config_json = {"add_prefix_space": False, "bos_token": None, "tokenizer_class": "Qwen2Tokenizer"}
     else:
         return
     (path / checkpoint.GENERATION).write_text(json.dumps({"eos_token_id": eos}))
-    (path / checkpoint.TOKENIZER_CONFIG).write_text(json.dumps(told))
+    (path / checkpoint.TOKENIZER_CONFIG).write_text(json.dumps(config_json))
 
 
 def _to_bfloat16(path: Path, tensors: dict[str, Any]) -> None:
@@ -474,9 +474,9 @@ def to_vocab_and_merges(path: Path) -> None:
     pairs = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
     (path / checkpoint.VOCAB).write_text(json.dumps(model["vocab"], ensure_ascii=False), encoding="utf-8")
     (path / checkpoint.MERGES).write_text("#version: 0.2\n" + "\n".join(pairs) + "\n", encoding="utf-8")
-    told = json.loads((path / checkpoint.TOKENIZER_CONFIG).read_text())
-    told["added_tokens_decoder"] = {
+    config_json = json.loads((path / checkpoint.TOKENIZER_CONFIG).read_text())
+    config_json["added_tokens_decoder"] = {
         str(t["id"]): {k: v for k, v in t.items() if k != "id"} for t in values["added_tokens"]
     }
-    (path / checkpoint.TOKENIZER_CONFIG).write_text(json.dumps(told))
+    (path / checkpoint.TOKENIZER_CONFIG).write_text(json.dumps(config_json))
     (path / checkpoint.TOKENIZER).unlink()

@@ -87,8 +87,8 @@ def main(folder: Path, repository: str, steps: list[int]) -> None:
         bundle = paths.models_dir(data) / id
         files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(bundle.iterdir())}
         left = [path.name for path in [*paths.models_dir(data).iterdir(), *paths.checkpoints_dir(data).iterdir()]]
-        told = {"step": step, "killed": killed, "changes": changes, "offered": offered, "files": files, "left": left}
-        print(json.dumps(told), flush=True)
+        result = {"step": step, "killed": killed, "changes": changes, "offered": offered, "files": files, "left": left}
+        print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":

@@ -235,14 +235,14 @@ def test_layers_are_counted_in_configurations_from_before_and_after_the_cut(
 
 
 @pytest.mark.parametrize("eyes_in", ["vision_config", "siglip-so400m-patch14-56"])
-@pytest.mark.parametrize("told", [384, 28])
-def test_the_picture_size_follows_from_the_positions(tmp_path: Path, eyes_in: str, told: int) -> None:
+@pytest.mark.parametrize("size", [384, 28])
+def test_the_picture_size_follows_from_the_positions(tmp_path: Path, eyes_in: str, size: int) -> None:
     tiny = Tiny("older", eyes_in=eyes_in)
     right = convert(checkpoints.write(tmp_path / "right", tiny, shards=3), tmp_path / "first", id="imp")
     path = checkpoints.write(tmp_path / "wrong", tiny, shards=3)
     file = path / ("config.json" if eyes_in == "vision_config" else f"{eyes_in}/config.json")
     config = json.loads(file.read_text())
-    config["vision_config"]["image_size"] = told
+    config["vision_config"]["image_size"] = size
     file.write_text(json.dumps(config))
     made = convert(path, tmp_path / "second", id="imp")
     assert (made.image.size, made.image.tokens) == (56, 16)

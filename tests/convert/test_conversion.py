@@ -189,10 +189,10 @@ def test_the_estimated_disk_space_is_enough(source: Path, tmp_path: Path) -> Non
         for file in conversion.files:
             conversion.take(source / file)
         work = sum(file.stat().st_size for file in bundle.work_folder(target).iterdir())
-        told = conversion.needs_bytes
+        needed = conversion.needs_bytes
         # In so small a file the header is the largest part, and stays the same with fewer bits per value.
         made = conversion.finish()
-        assert told * 1.2 + 50_000 > work + made.size_bytes > 0.5 * told
+        assert needed * 1.2 + 50_000 > work + made.size_bytes > 0.5 * needed
 
 
 def test_a_given_version_is_stored_in_the_manifest(source: Path, tmp_path: Path) -> None:

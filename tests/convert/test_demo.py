@@ -135,9 +135,9 @@ def test_an_edge_is_one_token_and_near_ones_are_targets_too(tokenizer: Tokenizer
     assert len(places) > 10
     numerals = [tokenizer.token_to_id(n) for n in lessons.HUNDREDTHS]
     for row, at in places:
-        told = numerals.index(batch.ids[row, at])
-        assert batch.hundredths[row, at, told] > 0.2  # the written one is among the likely ones
-        assert tokenizer.decode(batch.ids[row, at - 2 : at + 1]) == f"0.{told:02}"
+        number = numerals.index(batch.ids[row, at])
+        assert batch.hundredths[row, at, number] > 0.2  # the written one is among the likely ones
+        assert tokenizer.decode(batch.ids[row, at - 2 : at + 1]) == f"0.{number:02}"
         assert batch.learned[row, at] > 0
 
 
@@ -184,8 +184,10 @@ def test_overlap_of_boxes() -> None:
 def test_answers_agree_with_the_picture(language: str) -> None:
     asker = Asker(scene_of(RED_CIRCLE, BLUE_STAR), language, Random(5))
     names = words.COLOUR_NAMES[language], words.SHAPE_NAMES[language]
-    told = asker.describe().answer
-    assert all(word in told for word in (names[0]["red"], names[1]["circle"], names[0]["blue"], names[1]["star"]))
+    description = asker.describe().answer
+    assert all(
+        word in description for word in (names[0]["red"], names[1]["circle"], names[0]["blue"], names[1]["star"])
+    )
     assert asker.count_all().answer == asker.there_are(2, "图形" if language == "zh" else "shape")
     for _ in range(200):
         asked = asker.yes_no()

@@ -170,11 +170,11 @@ def test_a_prompt_has_the_ids_of_the_training_format(member: Member) -> None:
         prompt = Prompt(system, (Turn("user", question, (shown,)), Turn("assistant", answer), Turn("user", more)))
         pieces = prompts.render(prompt, member.bundle.writing, member.tokenize, member.bundle.text.eos[0], bos(member))
         at = next(i for i, piece in enumerate(pieces) if isinstance(piece, Picture))
-        before, behind = ([n for p in part for n in p.ids] for part in (pieces[:at], pieces[at + 1 :]))  # type: ignore[union-attr]
+        before, after = ([n for p in part for n in p.ids] for part in (pieces[:at], pieces[at + 1 :]))  # type: ignore[union-attr]
         first, rest = as_trained(member, system, question, answer, more)
         begin = [] if bos(member) is None else [bos(member)]
         assert before == begin + member.tokenizer.encode(first, add_special_tokens=False).ids
-        assert behind == member.tokenizer.encode(rest, add_special_tokens=False).ids
+        assert after == member.tokenizer.encode(rest, add_special_tokens=False).ids
 
 
 def test_llama_cpps_own_programs_read_the_same_from_the_file(member: Member) -> None:
@@ -192,8 +192,8 @@ def test_llama_cpps_own_programs_read_the_same_from_the_file(member: Member) -> 
     template = ImmutableSandboxedEnvironment().from_string(head["tokenizer.chat_template"])
     turns = [{"role": r, "content": c} for r, c in (("user", "<image>\nQ"), ("assistant", "A"), ("user", "MORE"))]
     for system in (SAYS, "S"):
-        told = [{"role": "system", "content": system}] if system != SAYS else []
-        text = template.render(messages=told + turns, add_generation_prompt=True)
+        first_turns = [{"role": "system", "content": system}] if system != SAYS else []
+        text = template.render(messages=first_turns + turns, add_generation_prompt=True)
         assert text == "<image>".join(as_trained(member, system, "Q", "A", "MORE"))
 
 
@@ -244,12 +244,12 @@ def test_an_unsupported_configuration_is_refused(id: str, field: str, value: Any
 
 
 def test_missing_fields_of_a_configuration_have_the_values_of_the_published_models(tmp_path: Path) -> None:
-    told = {"activation_function": "gelu_new", "mm_projector_type": "mlp2x_gelu", "mm_vision_select_layer": -2}
-    told["mm_vision_tower"] = "google/siglip-so400m-patch14-384"
-    (tmp_path / "config.json").write_text(json.dumps(told))
+    config = {"activation_function": "gelu_new", "mm_projector_type": "mlp2x_gelu", "mm_vision_select_layer": -2}
+    config["mm_vision_tower"] = "google/siglip-so400m-patch14-384"
+    (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / checkpoint.INDEX).write_text('{"weight_map": {}}')
     folder = Folder(tmp_path)
-    language = layouts.phi2.describe(Config(told, tmp_path))
+    language = layouts.phi2.describe(Config(config, tmp_path))
     assert (language.hidden, language.layers, language.heads, language.mlp) == (2560, 32, 32, 10240)
     assert (language.vocab, language.rotary_dims, language.norm_eps, language.context) == (51200, 32, 1e-5, 2048)
     eyes = layouts.describe_eyes(folder, language)
@@ -296,11 +296,11 @@ def say_of_added_tokens(path: Path, **said: Any) -> None:
     """Describe every added token in tokenizer_config.json, with `said` overriding the rules of tokenizer.json, and
     add a token for pictures after them that is missing in tokenizer.json."""
     added = json.loads((path / checkpoint.TOKENIZER).read_text())["added_tokens"]
-    told = json.loads((path / checkpoint.TOKENIZER_CONFIG).read_text())
+    config = json.loads((path / checkpoint.TOKENIZER_CONFIG).read_text())
     decoder = {str(token.pop("id")): token | said for token in added}
     plain = {"lstrip": False, "rstrip": False, "normalized": True, "single_word": False, "special": False}
     decoder[str(max(map(int, decoder)) + 1)] = {"content": "<image>"} | plain
-    (path / checkpoint.TOKENIZER_CONFIG).write_text(json.dumps(told | {"added_tokens_decoder": decoder}))
+    (path / checkpoint.TOKENIZER_CONFIG).write_text(json.dumps(config | {"added_tokens_decoder": decoder}))
 
 
 @pytest.mark.parametrize("swallows", [True, False])

@@ -41,14 +41,14 @@ for folder in folders:
     inputs = processor(images=Image.open(picture), text=text, return_tensors="pt")
     made = model.generate(**inputs, max_new_tokens=int(count), eos_token_id=[], do_sample=False)
     read = inputs["input_ids"].shape[1]
-    told = {
+    result = {
         "class": type(model).__name__,
         "image": model.config.image_token_index,
         "ids": inputs["input_ids"][0].tolist(),
         "pixels": inputs["pixel_values"].double().sum((-1, -2)).flatten().tolist(),
         "made": made[0, read:].tolist(),
     }
-    print(json.dumps(told))
+    print(json.dumps(result))
 """
 
 
@@ -66,10 +66,10 @@ def test_transformers_in_a_new_process_gives_the_sources_answers(tmp_path: Path)
         check=True,
     )
     assert "MISSING" not in run.stderr and "UNEXPECTED" not in run.stderr
-    told = [json.loads(line) for line in run.stdout.splitlines()]
+    results = [json.loads(line) for line in run.stdout.splitlines()]
     own = "ImpForConditionalGeneration"
-    assert [one["class"] for one in told] == [own, *["LlavaForConditionalGeneration"] * 2]  # only Phi-2 has the bias
-    for id, one in zip(ids, told, strict=True):
+    assert [one["class"] for one in results] == [own, *["LlavaForConditionalGeneration"] * 2]  # only Phi-2 has the bias
+    for id, one in zip(ids, results, strict=True):
         reference = Reference(tmp_path / id)
         described = describe(Folder(tmp_path / id), id)
         shown, rule = sample("shapes.png"), described.image

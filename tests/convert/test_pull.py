@@ -194,11 +194,11 @@ def test_a_pull_killed_at_any_moment_ends_with_the_same_bytes(data: Path, hub: H
     changes = whole["changes"]
     assert changes > 30
     steps = [1, *range(8, changes, changes // 6), changes]
-    for told in run(*steps):
-        assert told["killed"], told
-        assert told["offered"] in (None, "whole"), told
-        assert told["files"] == whole["files"], told
-        assert told["left"] == whole["left"], told
+    for result in run(*steps):
+        assert result["killed"], result
+        assert result["offered"] in (None, "whole"), result
+        assert result["files"] == whole["files"], result
+        assert result["left"] == whole["left"], result
     assert set(whole["files"]) == {MANIFEST, "language.gguf", "vision.onnx"}
 
 

@@ -183,8 +183,8 @@ def test_a_wide_picture_is_scored_both_ways_and_the_worse_one_is_named(demo: Bun
     assert right is not None and right.used == "square" and {*right.nats} == {"square", "pad"}
     assert right.nats["square"] < right.nats["pad"] - settings.VERIFY_CLEARLY
     assert not [*measured.warnings(verify.measured(demo))]
-    told = dict(measured.warnings(verify.measured(wrong_picture(demo, aspect="pad"))))
-    assert (told["measured.aspects_lose"]["best"], told["measured.aspects_lose"]["used"]) == ("square", "pad")
+    warnings = dict(measured.warnings(verify.measured(wrong_picture(demo, aspect="pad"))))
+    assert (warnings["measured.aspects_lose"]["best"], warnings["measured.aspects_lose"]["used"]) == ("square", "pad")
 
 
 def test_a_phi3_is_scored_with_each_form_of_its_prompts(make_checkpoint: Make, tmp_path: Path) -> None:
@@ -201,10 +201,10 @@ def test_a_phi3_is_scored_with_each_form_of_its_prompts(make_checkpoint: Make, t
         for pair in (pair for pair in PAIRS if pair.picture == "shapes.png"):
             picture = sample(pair.picture)
             asked = Prompt(said, (Turn("user", pair.question, (picture,)),))
-            told = prompts.render(asked, template, language.tokenize, made.text.eos[0], language.bos)
+            rendered = prompts.render(asked, template, language.tokenize, made.text.eos[0], language.bos)
             answer = language.tokenize(pair.answer)
             seen = reference.embed(pixels(made, picture))[0]
-            pieces = [[*p.ids] if isinstance(p, prompts.Tokens) else seen for p in told]
+            pieces = [[*p.ids] if isinstance(p, prompts.Tokens) else seen for p in rendered]
             logits = reference.logits([*pieces, answer]).astype(np.float64)[-len(answer) - 1 : -1]
             chances = np.exp(logits - logits.max(-1, keepdims=True))
             chances /= chances.sum(-1, keepdims=True)
@@ -214,12 +214,12 @@ def test_a_phi3_is_scored_with_each_form_of_its_prompts(make_checkpoint: Make, t
 
 
 def test_a_choice_that_is_clearly_worse_is_named(demo: Bundle) -> None:
-    def told(**nats: float) -> list[str]:
+    def warned(**nats: float) -> list[str]:
         choice = {"used": "phi3", "nats": nats}
         return [key for key, _ in measured.warnings(replace(demo, figures={"verify": {"templates": choice}}))]
 
-    assert told(phi3=1.0, other=1.0 - settings.VERIFY_CLEARLY / 2) == []
-    assert told(phi3=1.0, other=0.9 - settings.VERIFY_CLEARLY) == ["measured.templates_lose"]
+    assert warned(phi3=1.0, other=1.0 - settings.VERIFY_CLEARLY / 2) == []
+    assert warned(phi3=1.0, other=0.9 - settings.VERIFY_CLEARLY) == ["measured.templates_lose"]
 
 
 def plant_outliers(tensors: dict[str, Any], config: dict[str, Any]) -> None:

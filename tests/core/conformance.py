@@ -104,12 +104,12 @@ class EngineConformance:
 
     def test_reading_progress_goes_from_zero_to_the_total(self, engine: Engine, draw: Draw) -> None:
         events = run(engine.start(ask("What is it? " * 20, draw("red")), GREEDY))
-        told = [e for e in events if isinstance(e, Reading)]
+        progress = [e for e in events if isinstance(e, Reading)]
         total = finished(events).stats.new_tokens
-        assert {e.total for e in told} == {total}
-        assert told[0].done == 0 and told[-1].done == total
-        assert [e.done for e in told] == sorted({e.done for e in told})
-        assert len(told) > 3
+        assert {e.total for e in progress} == {total}
+        assert progress[0].done == 0 and progress[-1].done == total
+        assert [e.done for e in progress] == sorted({e.done for e in progress})
+        assert len(progress) > 3
 
     def test_the_counts_of_an_answer_add_up(self, engine: Engine, draw: Draw) -> None:
         stats = finished(run(engine.start(ask("What is it?", draw("red")), GREEDY))).stats
@@ -196,10 +196,10 @@ class EngineConformance:
 
     def test_an_answer_that_has_begun_goes_on_after_its_last_word(self, engine: Engine, draw: Draw) -> None:
         asked = Turn("user", "Describe the picture.", (draw("red"),))
-        told = run(engine.start(Prompt("", (asked,), "a"), GREEDY))
-        first = next(event for event in told if isinstance(event, Text))
+        events = run(engine.start(Prompt("", (asked,), "a"), GREEDY))
+        first = next(event for event in events if isinstance(event, Text))
         begun = Turn("assistant", first.text, tokens=first.tokens or None)
-        assert first.text + text_of(run(engine.start(Prompt("", (asked, begun), "a"), GREEDY))) == text_of(told)
+        assert first.text + text_of(run(engine.start(Prompt("", (asked, begun), "a"), GREEDY))) == text_of(events)
 
     def test_a_question_longer_than_the_context_is_refused(self, engine: Engine) -> None:
         assert failed(run(engine.start(ask("word " * 5 * engine.info.context_tokens), GREEDY))) == "prompt.too_long"

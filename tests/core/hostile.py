@@ -14,10 +14,10 @@ MODELS = {"data": [{"id": "tiny", "object": "model", "owned_by": "somebody"}]}
 
 def response(status: int = 200, body: bytes = b"", kind: str = "application/json", **headers: str) -> bytes:
     """Build an HTTP response."""
-    told = {"content-type": kind, "content-length": str(len(body))} | {
+    fields = {"content-type": kind, "content-length": str(len(body))} | {
         k.replace("_", "-"): v for k, v in headers.items()
     }
-    head = "".join(f"{name}: {value}\r\n" for name, value in told.items())
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     return f"HTTP/1.1 {status} X\r\n{head}\r\n".encode() + body
 
 

@@ -160,8 +160,8 @@ class _Handler(BaseHTTPRequestHandler):
             case Dropped():
                 return event
             case Finished(reason, stats):
-                told = {"stats": asdict(stats), "dropped": asdict(dropped) if dropped else None}
-                self._chunk(choices=[{"index": 0, "delta": {}, "finish_reason": reason}], impchat=told)
+                extra = {"stats": asdict(stats), "dropped": asdict(dropped) if dropped else None}
+                self._chunk(choices=[{"index": 0, "delta": {}, "finish_reason": reason}], impchat=extra)
                 details = {"cached_tokens": stats.cached_tokens}
                 counts = {"prompt_tokens": stats.prompt_tokens, "completion_tokens": stats.generated_tokens}
                 self._chunk(choices=[], usage=counts | {"prompt_tokens_details": details})
@@ -178,11 +178,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def _refuse(self, error: Failed) -> None:
-        told: Json = {"message": ImpChatError(error.code, **error.values).sentence(), "code": error.code}
+        fields: Json = {"message": ImpChatError(error.code, **error.values).sentence(), "code": error.code}
         if error.code == "prompt.too_long":
-            told |= {"type": "exceed_context_size_error", "n_prompt_tokens": error.values["tokens"]}
-            told |= {"code": 400, "n_ctx": error.values["limit"]}
-        self._json({"error": told}, 400)
+            fields |= {"type": "exceed_context_size_error", "n_prompt_tokens": error.values["tokens"]}
+            fields |= {"code": 400, "n_ctx": error.values["limit"]}
+        self._json({"error": fields}, 400)
 
     def _json(self, values: Json, status: int = 200) -> None:
         data = json.dumps(values).encode()

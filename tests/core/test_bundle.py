@@ -88,7 +88,7 @@ def test_a_folder_without_a_manifest_is_no_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("where", "value", "told"),
+    ("where", "value", "expected"),
     [
         ("id", "../etc", "id"),
         ("id", "", "id"),
@@ -115,7 +115,9 @@ def test_a_folder_without_a_manifest_is_no_model(tmp_path: Path) -> None:
         ("format", "1", "format"),
     ],
 )
-def test_a_broken_manifest_is_refused_and_the_field_named(tmp_path: Path, where: str, value: Any, told: str) -> None:
+def test_a_broken_manifest_is_refused_and_the_field_named(
+    tmp_path: Path, where: str, value: Any, expected: str
+) -> None:
     path = made(tmp_path / "model").path
     manifest = json.loads((path / bundle.MANIFEST).read_text(encoding="utf-8"))
     inner = manifest
@@ -126,7 +128,7 @@ def test_a_broken_manifest_is_refused_and_the_field_named(tmp_path: Path, where:
     (path / bundle.MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
     error = refusal(path)
     assert error.code == "model.manifest_broken"
-    assert told in str(error)
+    assert expected in str(error)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 200_000, "\ud800"], ids=range(6))

@@ -60,7 +60,7 @@ def circle(tmp_path: Path, draw: Draw) -> Path:
 
 
 @pytest.fixture
-def told(data: Path, draw: Draw) -> str:
+def stored(data: Path, draw: Draw) -> str:
     """Add a conversation to the history without running a model; return its uuid."""
     with closing(History(paths.history_file(paths.ensure_data_dir(data)))) as history:
         row = history.create_conversation(ME)
@@ -237,7 +237,7 @@ def test_a_killed_process_leaves_the_question_and_the_answer_so_far(data: Path, 
     assert "interrupted" in done.stdout
 
 
-def test_a_closed_pipe_is_no_error(data: Path, told: str, endless: Path) -> None:
+def test_a_closed_pipe_is_no_error(data: Path, stored: str, endless: Path) -> None:
     for words in (["history", "list"], ["models", "list"], ["ask", "Tell me a story", "--model", str(endless)]):
         with subprocess.Popen(
             command(*words), env=environment(data), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -271,17 +271,17 @@ def shell(data: Path, words: str, redirected: str) -> subprocess.CompletedProces
         ("serve token list", ">&-"),
     ],
 )
-def test_unwritable_output_is_reported_in_one_sentence(data: Path, told: str, words: str, redirected: str) -> None:
+def test_unwritable_output_is_reported_in_one_sentence(data: Path, stored: str, words: str, redirected: str) -> None:
     done = shell(data, words, redirected)
     assert (done.returncode, done.stdout) == (2, "")
     assert "The output cannot be written" in one_line(done.stderr)
 
 
-def test_a_closed_input_is_reported_in_one_sentence(data: Path, told: str) -> None:
+def test_a_closed_input_is_reported_in_one_sentence(data: Path, stored: str) -> None:
     done = shell(data, "chat", "<&-")
     assert (done.returncode, done.stdout) == (2, "")
     assert "The input cannot be read" in one_line(done.stderr)
-    done = shell(data, f"history delete {told}", "<&-")
+    done = shell(data, f"history delete {stored}", "<&-")
     assert done.returncode == 2
     assert "--yes" in one_line(done.stderr)
 
@@ -322,31 +322,31 @@ def test_ctrl_c_ends_ask_without_a_traceback_and_keeps_the_answer(data: Path, en
 # impchat history
 
 
-def test_list_show_and_search(data: Path, told: str, capsys: Capture) -> None:
+def test_list_show_and_search(data: Path, stored: str, capsys: Capture) -> None:
     assert impchat(data, "history", "list") == 0
-    assert re.match(rf"{told[:8]}  \d{{4}}-\d\d-\d\d \d\d:\d\d  What is it\?", capsys.readouterr().out)
-    assert impchat(data, "history", "show", told[:6]) == 0
+    assert re.match(rf"{stored[:8]}  \d{{4}}-\d\d-\d\d \d\d:\d\d  What is it\?", capsys.readouterr().out)
+    assert impchat(data, "history", "show", stored[:6]) == 0
     shown = capsys.readouterr().out
     assert "What is it?" in shown and "A red circle." in shown and "320 x 240" in shown and "stopped" in shown
     assert impchat(data, "history", "search", "red", "circle") == 0
-    assert told[:8] in capsys.readouterr().out
+    assert stored[:8] in capsys.readouterr().out
     assert impchat(data, "history", "search", "圆") == 0
-    assert told[:8] in capsys.readouterr().out
+    assert stored[:8] in capsys.readouterr().out
     assert impchat(data, "history", "search", "nowhere") == 0
     assert capsys.readouterr() == ("", "Nothing found.\n")
 
 
-def test_control_characters_in_an_answer_do_not_reach_the_terminal(data: Path, told: str, capsys: Capture) -> None:
-    assert impchat(data, "history", "show", told) == 0
+def test_control_characters_in_an_answer_do_not_reach_the_terminal(data: Path, stored: str, capsys: Capture) -> None:
+    assert impchat(data, "history", "show", stored) == 0
     assert "\x1b" not in capsys.readouterr().out
 
 
-def test_export_and_import_bring_a_conversation_to_another_folder(data: Path, told: str, tmp_path: Path) -> None:
+def test_export_and_import_bring_a_conversation_to_another_folder(data: Path, stored: str, tmp_path: Path) -> None:
     first, second = tmp_path / "first.zip", tmp_path / "second.zip"
     other = tmp_path / "other"
-    assert impchat(data, "history", "export", told, "-o", first) == 0
+    assert impchat(data, "history", "export", stored, "-o", first) == 0
     assert impchat(other, "history", "import", first) == 0
-    assert impchat(other, "history", "export", told, "-o", second) == 0
+    assert impchat(other, "history", "export", stored, "-o", second) == 0
     assert first.read_bytes() == second.read_bytes()
     with zipfile.ZipFile(first) as exported:
         assert "conversation.json" in exported.namelist()
@@ -354,22 +354,22 @@ def test_export_and_import_bring_a_conversation_to_another_folder(data: Path, to
     # in a subfolder, with folder entries
     packed_again = shutil.make_archive(str(tmp_path / "again"), "zip", tmp_path, "unpacked")
     assert impchat(tmp_path / "third", "history", "import", packed_again) == 0
-    assert impchat(tmp_path / "third", "history", "export", told, "-o", tmp_path / "third.zip") == 0
+    assert impchat(tmp_path / "third", "history", "export", stored, "-o", tmp_path / "third.zip") == 0
     assert first.read_bytes() == (tmp_path / "third.zip").read_bytes()
 
 
-def test_markdown_is_exported_with_its_pictures(data: Path, told: str, tmp_path: Path) -> None:
+def test_markdown_is_exported_with_its_pictures(data: Path, stored: str, tmp_path: Path) -> None:
     out = tmp_path / "out" / "talk.md"
-    assert impchat(data, "history", "export", told, "--markdown", "-o", out) == 0
+    assert impchat(data, "history", "export", stored, "--markdown", "-o", out) == 0
     links = re.findall(r"!\[.*?\]\((.+?)\)", out.read_text())
     assert len(links) == 1
     assert (out.parent / links[0]).is_file()
 
 
-def test_an_export_overwrites_nothing(data: Path, told: str, tmp_path: Path, capsys: Capture) -> None:
+def test_an_export_overwrites_nothing(data: Path, stored: str, tmp_path: Path, capsys: Capture) -> None:
     target = tmp_path / "mine.zip"
     target.write_text("mine")
-    assert impchat(data, "history", "export", told, "-o", target) == 2
+    assert impchat(data, "history", "export", stored, "-o", target) == 2
     assert "exists already" in one_line(capsys.readouterr().err)
     assert target.read_text() == "mine"
 
@@ -394,57 +394,57 @@ def test_an_export_that_does_not_fit_leaves_no_partial_file(data: Path, tmp_path
     assert not target.exists()
 
 
-def test_an_export_into_a_file_as_folder_is_refused(data: Path, told: str, tmp_path: Path, capsys: Capture) -> None:
+def test_an_export_into_a_file_as_folder_is_refused(data: Path, stored: str, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "file").touch()
-    assert impchat(data, "history", "export", told, "-o", tmp_path / "file" / "mine.zip") == 2
+    assert impchat(data, "history", "export", stored, "-o", tmp_path / "file" / "mine.zip") == 2
     assert f"{tmp_path / 'file'} cannot be written" in one_line(capsys.readouterr().err)
 
 
-def test_a_deleted_conversation_can_be_restored(data: Path, told: str, capsys: Capture) -> None:
-    assert impchat(data, "history", "delete", told[:8], "--yes") == 0
-    assert f"restore {told[:8]}" in capsys.readouterr().err
+def test_a_deleted_conversation_can_be_restored(data: Path, stored: str, capsys: Capture) -> None:
+    assert impchat(data, "history", "delete", stored[:8], "--yes") == 0
+    assert f"restore {stored[:8]}" in capsys.readouterr().err
     assert impchat(data, "history", "list") == 0
     assert capsys.readouterr().out == ""
     assert impchat(data, "history", "list", "--deleted") == 0
-    assert told[:8] in capsys.readouterr().out
-    assert impchat(data, "history", "restore", told[:8]) == 0
-    assert told[:8] in capsys.readouterr().out
+    assert stored[:8] in capsys.readouterr().out
+    assert impchat(data, "history", "restore", stored[:8]) == 0
+    assert stored[:8] in capsys.readouterr().out
     assert impchat(data, "history", "list") == 0
-    assert told[:8] in capsys.readouterr().out
+    assert stored[:8] in capsys.readouterr().out
 
 
-def test_restoring_a_conversation_that_was_not_deleted_says_so(data: Path, told: str, capsys: Capture) -> None:
-    assert impchat(data, "history", "restore", told[:8]) == 0, "it is there, as was wished"
+def test_restoring_a_conversation_that_was_not_deleted_says_so(data: Path, stored: str, capsys: Capture) -> None:
+    assert impchat(data, "history", "restore", stored[:8]) == 0, "it is there, as was wished"
     out, err = capsys.readouterr()
     assert "is not deleted" in one_line(err)
-    assert told[:8] in out
+    assert stored[:8] in out
 
 
-def test_nothing_is_deleted_without_confirmation(data: Path, told: str) -> None:
-    done = run(data, "history", "delete", told)
+def test_nothing_is_deleted_without_confirmation(data: Path, stored: str) -> None:
+    done = run(data, "history", "delete", stored)
     assert done.returncode == 2
     assert "--yes" in one_line(done.stderr)
     for no in ("n\n", "\x04"):  # Ctrl-D
-        with terminal(data, "history", "delete", told) as screen:
+        with terminal(data, "history", "delete", stored) as screen:
             screen.expect("[y/N]")
             screen.type(no)
             assert screen.leave() == 1
         assert "Traceback" not in screen.seen
-    with terminal(data, "history", "delete", told) as screen:
+    with terminal(data, "history", "delete", stored) as screen:
         screen.expect("[y/N]")
         screen.type("y\n")
         assert screen.leave() == 0
     with closing(History(paths.history_file(data))) as history:
-        assert history.conversation(told, ME).deleted_utc
+        assert history.conversation(stored, ME).deleted_utc
 
 
-def test_a_uuid_that_fits_none_or_several_is_reported(data: Path, told: str, capsys: Capture) -> None:
+def test_a_uuid_that_fits_none_or_several_is_reported(data: Path, stored: str, capsys: Capture) -> None:
     with closing(History(paths.history_file(data))) as history:
         while True:
             other = history.create_conversation(ME).uuid
-            if other[0] == told[0]:
+            if other[0] == stored[0]:
                 break
-    assert impchat(data, "history", "show", told[0]) == 2
+    assert impchat(data, "history", "show", stored[0]) == 2
     assert "conversations begin with" in one_line(capsys.readouterr().err)
     assert impchat(data, "history", "show", "zzz") == 2
     assert "no such conversation" in one_line(capsys.readouterr().err)
@@ -556,7 +556,9 @@ def test_bytes_that_are_not_utf_8_cause_no_crash(data: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [["list", "--folder"], ["list", "--tag"], ["search"]])
-def test_a_name_with_invalid_characters_is_not_found(data: Path, told: str, words: list[str], capsys: Capture) -> None:
+def test_a_name_with_invalid_characters_is_not_found(
+    data: Path, stored: str, words: list[str], capsys: Capture
+) -> None:
     assert impchat(data, "history", *words, "\udcff") == 0
     assert capsys.readouterr().out == ""
 

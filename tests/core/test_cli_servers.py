@@ -113,7 +113,7 @@ def test_a_server_is_saved_used_by_its_name_and_removed(
 def test_an_error_is_reported_in_one_line(tmp_path: Path, other: Hostile, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "pem").write_text("no certificate")
     (tmp_path / "key").write_text("two words")
-    for words, told in (
+    for words, message in (
         (["ask", "--server", "http://127.0.0.1:1", "Hello!"], "Nothing answers at http://127.0.0.1:1/v1"),
         (["ask", "--server", "ftp://x", "Hello!"], "is not the address of a server"),
         (["ask", "--server", other.url, "--key", "word", "Hello!"], "There is no option --key"),
@@ -123,7 +123,7 @@ def test_an_error_is_reported_in_one_line(tmp_path: Path, other: Hostile, capsys
         (["servers", "rm", "nobody"], "No server nobody is kept here"),
     ):
         assert main([*words, "--data", str(tmp_path)]) == 2
-        assert told in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     assert other.posts == []
 
 
@@ -132,9 +132,9 @@ def test_doctor_reports_which_server_would_answer(
 ) -> None:
     data = ["--data", str(tmp_path)]
     assert main(["doctor", "--server", far.url, *data]) == 0
-    told = capsys.readouterr().out
-    assert f"at {far.url} answers, with the model imp-demo-196" in told and "2048 tokens" in told
-    assert str(paths.demo_bundle()) not in told, "no model of this machine would run"
+    output = capsys.readouterr().out
+    assert f"at {far.url} answers, with the model imp-demo-196" in output and "2048 tokens" in output
+    assert str(paths.demo_bundle()) not in output, "no model of this machine would run"
     for words, sentence in (
         (["--server", "http://127.0.0.1:1"], "Nothing answers"),
         (["--server", other.url, "--model", "large"], "has no model large; it names tiny"),
@@ -160,5 +160,5 @@ def test_an_answer_without_words_prints_more_than_an_empty_line(
     other.acts = [answer({"choices": [{"index": 0, "message": said, "finish_reason": "stop"}]})]
     for language, note in (("en", en), ("zh", zh)):
         code = main(["ask", "--server", other.url, "?", "--data", str(tmp_path / "data"), "--language", language])
-        told = capsys.readouterr()
-        assert code != 0 and note in told.err and told.out.strip() == ""
+        output = capsys.readouterr()
+        assert code != 0 and note in output.err and output.out.strip() == ""

@@ -200,8 +200,8 @@ def test_every_list_of_models_marks_unverified_ones(data: Path, doubtful: Path, 
     assert impchat(data, "models", "list") == 0
     assert "here, not verified" in capsys.readouterr().out
     assert impchat(data, "models", "info", "doubtful") == 0
-    told = capsys.readouterr()
-    assert "here, not verified" in told.out and "nll 3.1 (≤ 2.5)" in told.err
+    output = capsys.readouterr()
+    assert "here, not verified" in output.out and "nll 3.1 (≤ 2.5)" in output.err
     library.choose(data, "doubtful", unverified=True)
     assert impchat(data, "models", "list") == 0
     assert "runs now, not verified" in capsys.readouterr().out
@@ -223,9 +223,9 @@ def test_measured_figures_are_described_in_words(data: Path, mine: Path, demo: B
 
 
 def test_removing_frees_all_files_of_the_model(data: Path, mine: Path) -> None:
-    for beside in (paths.models_dir(data) / ".mine.part", paths.checkpoints_dir(data) / "mine"):
-        beside.mkdir(parents=True)
-        (beside / "file").write_bytes(b"x" * 1000)
+    for leftover in (paths.models_dir(data) / ".mine.part", paths.checkpoints_dir(data) / "mine"):
+        leftover.mkdir(parents=True)
+        (leftover / "file").write_bytes(b"x" * 1000)
     before = library.find(data, "mine").disk_bytes
     assert library.remove(data, "mine") == before
     assert library.disk_bytes(data) == 0

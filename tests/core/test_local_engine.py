@@ -276,9 +276,11 @@ def test_an_answer_continues_while_a_long_prompt_is_processed(endless: Engine) -
             running.stop()
 
     seen = read_all({"running": running, "reading": reading}, stop)
-    told = [n for n, (name, event) in enumerate(seen) if name == "reading" and isinstance(event, Reading)]
-    between = [event for name, event in seen[told[0] : told[-1]] if name == "running" and isinstance(event, Text)]
-    assert len(told) > 10
+    progress = [n for n, (name, event) in enumerate(seen) if name == "reading" and isinstance(event, Reading)]
+    between = [
+        event for name, event in seen[progress[0] : progress[-1]] if name == "running" and isinstance(event, Text)
+    ]
+    assert len(progress) > 10
     assert len(between) > 3
 
 

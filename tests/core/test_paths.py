@@ -22,7 +22,7 @@ for path in (data, paths.cache_dir(), paths.history_file(data), paths.models_dir
 """
 
 
-def told(**environment: str) -> list[Path]:
+def reported_paths(**environment: str) -> list[Path]:
     known = {name: value for name, value in os.environ.items() if name != "IMPCHAT_DATA" and "XDG" not in name}
     done = subprocess.run(
         [sys.executable, "-c", TELL], env=known | environment, capture_output=True, text=True, check=True
@@ -32,16 +32,16 @@ def told(**environment: str) -> list[Path]:
 
 def test_a_chosen_data_folder_holds_everything(tmp_path: Path) -> None:
     data = tmp_path / "mine"
-    assert told(IMPCHAT_DATA=str(data)) == [data, data / "cache", data / "history.db", data / "models"]
+    assert reported_paths(IMPCHAT_DATA=str(data)) == [data, data / "cache", data / "history.db", data / "models"]
     assert not data.exists()  # asking for a path creates nothing
 
 
 def test_a_chosen_data_folder_can_begin_with_a_tilde(tmp_path: Path) -> None:
-    assert told(IMPCHAT_DATA="~/imp", HOME=str(tmp_path))[0] == tmp_path / "imp"
+    assert reported_paths(IMPCHAT_DATA="~/imp", HOME=str(tmp_path))[0] == tmp_path / "imp"
 
 
 def test_the_default_data_folder_is_below_the_home_folder(tmp_path: Path) -> None:
-    for path in told(HOME=str(tmp_path), USERPROFILE=str(tmp_path)):
+    for path in reported_paths(HOME=str(tmp_path), USERPROFILE=str(tmp_path)):
         assert path.is_relative_to(tmp_path) and "impchat" in str(path).lower()
 
 
@@ -71,9 +71,9 @@ def test_the_home_folder_of_an_unknown_user_is_reported(
     assert main(["doctor", "--data", "~nosuchuser/x"]) == 2
     monkeypatch.setenv("IMPCHAT_DATA", "~nosuchuser/x")
     assert main(["ask", "Hello!"]) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert [line.split()[0] for line in told.err.splitlines()] == ["~nosuchuser/x"] * 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert [line.split()[0] for line in output.err.splitlines()] == ["~nosuchuser/x"] * 2
     assert main(["doctor", "--data", ""]) == 2
     assert "--data needs a value" in capsys.readouterr().err
     assert not any(tmp_path.iterdir())

@@ -138,8 +138,8 @@ def test_wrong_and_missing_keys_have_different_errors_without_the_key(serve: Ser
     events = answered(open_engine(server.url, key="sk-secret-word", model="tiny"))
     assert failed(events) == "remote.key_wrong"
     assert server.asked[-1][1]["authorization"] == "Bearer sk-secret-word"
-    told = EngineError(events[-1].code, **events[-1].values)  # type: ignore[union-attr]
-    assert not any("sk-secret" in told.sentence(language) for language in texts.LANGUAGES)
+    error = EngineError(events[-1].code, **events[-1].values)  # type: ignore[union-attr]
+    assert not any("sk-secret" in error.sentence(language) for language in texts.LANGUAGES)
     closed = serve(refusal("?", 401), v1_models=refusal("who are you", 401))
     with pytest.raises(EngineError) as refused:
         open_engine(closed.url, key="x").connect()
@@ -148,9 +148,9 @@ def test_wrong_and_missing_keys_have_different_errors_without_the_key(serve: Ser
 
 def test_a_model_that_is_not_listed_is_named_whatever_the_server_says(serve: Serve, open_engine: Open) -> None:
     server = serve(answer({"detail": "Server is pinned to 'tiny'; requested 'large'."}, 400))
-    told = answered(open_engine(server.url, model="large"))
-    assert failed(told) == "remote.no_model"
-    assert told[-1].values["known"] == "tiny"  # type: ignore[union-attr]
+    received = answered(open_engine(server.url, model="large"))
+    assert failed(received) == "remote.no_model"
+    assert received[-1].values["known"] == "tiny"  # type: ignore[union-attr]
 
 
 def test_an_unreachable_server_is_reported_at_once(open_engine: Open) -> None:
@@ -185,8 +185,8 @@ def test_a_server_that_falls_silent_during_an_answer_times_out_and_its_text_is_k
         server.until_gone(connection)
 
     server = serve(act)
-    told = answered(open_engine(server.url, silence_s=2))
-    assert (text_of(told), failed(told)) == ("It is ", "remote.silent")
+    received = answered(open_engine(server.url, silence_s=2))
+    assert (text_of(received), failed(received)) == ("It is ", "remote.silent")
 
 
 # Retries
@@ -215,8 +215,8 @@ def test_a_permanent_failure_is_not_retried(serve: Serve, open_engine: Open) -> 
 @pytest.mark.parametrize("end", ["", "data: {", ": ping\n\n"])
 def test_an_answer_that_breaks_off_is_kept_and_not_retried(serve: Serve, open_engine: Open, end: str) -> None:
     server = serve(BEGIN + events("It is ", end=end), FINE)
-    told = answered(open_engine(server.url))
-    assert (text_of(told), failed(told)) == ("It is ", "remote.broken_off")
+    received = answered(open_engine(server.url))
+    assert (text_of(received), failed(received)) == ("It is ", "remote.broken_off")
     assert len(server.posts) == 1
 
 
@@ -279,8 +279,8 @@ def test_a_stop_string_that_the_server_does_not_support_ends_the_answer_here(ser
 
     server = serve(act)
     sampling = replace(SHORT, stop=("1", "2", "3", "4", "USER:"))
-    told = run(open_engine(server.url).start(ask("Hello!"), sampling))
-    assert (text_of(told), finished(told).finish_reason) == ("It is red. ", "stop")
+    received = run(open_engine(server.url).start(ask("Hello!"), sampling))
+    assert (text_of(received), finished(received).finish_reason) == ("It is red. ", "stop")
     assert server.gone.acquire(timeout=SECONDS)
     assert server.posts[0]["stop"] == ["1", "2", "3", "4"]  # OpenAI accepts at most four
 
@@ -315,9 +315,9 @@ def test_an_answer_without_end_is_cut_off_at_its_length(serve: Serve, open_engin
         while True:
             connection.sendall(events("words " * 20, end=""))
 
-    told = answered(open_engine(serve(act).url))
-    assert finished(told).finish_reason == "length"
-    assert len(text_of(told)) < 2 * SHORT.max_tokens * settings.TOKEN_CHARS
+    received = answered(open_engine(serve(act).url))
+    assert finished(received).finish_reason == "length"
+    assert len(text_of(received)) < 2 * SHORT.max_tokens * settings.TOKEN_CHARS
 
 
 @pytest.mark.parametrize("done", [True, False], ids=["done", "counted"])
@@ -351,9 +351,9 @@ def test_invalid_chunks_in_an_answer_are_skipped(serve: Serve, open_engine: Open
             piece("", "stop"),
         )
     )
-    told = answered(open_engine(server.url))
-    assert text_of(told) == "? half"
-    assert finished(told).stats.prompt_tokens == 0
+    received = answered(open_engine(server.url))
+    assert text_of(received) == "? half"
+    assert finished(received).stats.prompt_tokens == 0
 
 
 # What is sent to whom
@@ -364,8 +364,8 @@ def test_a_redirect_is_not_followed_and_the_key_is_not_sent(serve: Serve, open_e
     server = serve(
         response(308, location=f"{other.url}/v1/chat/completions"), v1_models=response(301, location=other.url)
     )
-    told = answered(open_engine(server.url, key="word", model="tiny"))
-    assert failed(told) == "remote.redirect"
+    received = answered(open_engine(server.url, key="word", model="tiny"))
+    assert failed(received) == "remote.redirect"
     assert other.asked == []
 
 
@@ -443,9 +443,9 @@ def test_a_refusal_for_another_reason_removes_no_field(serve: Serve, open_engine
 def test_a_server_that_does_not_stream_answers_too(serve: Serve, open_engine: Open) -> None:
     whole = {"choices": [{"message": {"role": "assistant", "content": "It is red."}, "finish_reason": "length"}]}
     usage = {"prompt_tokens": 9, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 5}}
-    told = answered(open_engine(serve(answer(whole | {"usage": usage})).url))
-    assert text_of(told) == "It is red."
-    end = finished(told)
+    received = answered(open_engine(serve(answer(whole | {"usage": usage})).url))
+    assert text_of(received) == "It is red."
+    end = finished(received)
     assert end.finish_reason == "length"
     assert (end.stats.prompt_tokens, end.stats.cached_tokens, end.stats.new_tokens) == (9, 5, 4)
     assert end.stats.generated_tokens == 4
@@ -473,9 +473,9 @@ def test_the_extra_fields_of_llama_cpps_server_are_read(serve: Serve, open_engin
     engine = open_engine(server.url)
     engine.connect()
     assert (engine.info.context_tokens, engine.info.vision) == (4096, False)
-    told = answered(engine)
-    assert [(e.done, e.total) for e in told if hasattr(e, "done")] == [(0, 10), (6, 10), (10, 10)]
-    stats = finished(told).stats
+    received = answered(engine)
+    assert [(e.done, e.total) for e in received if hasattr(e, "done")] == [(0, 10), (6, 10), (10, 10)]
+    stats = finished(received).stats
     assert (stats.prompt_tokens, stats.cached_tokens, stats.new_tokens, stats.generated_tokens) == (40, 30, 10, 2)
     assert (stats.prefill_s, stats.decode_s) == (0.5, 0.25)
     assert failed(answered(engine, "What is it?", draw("red"))) == "remote.no_vision"
@@ -519,9 +519,9 @@ def test_a_conversation_that_outgrows_the_servers_context_drops_its_oldest_turns
     server = serve(act)
     engine = open_engine(server.url)
     turns = tuple(Turn("user" if n % 2 == 0 else "assistant", f"word {n:02} " * 24) for n in range(21))
-    told = run(engine.start(Prompt("Be kind.", turns, "a"), SHORT))
-    assert text_of(told) == "It is red."
-    assert [e.turns > 0 for e in told if isinstance(e, Dropped)] == [True]
+    received = run(engine.start(Prompt("Be kind.", turns, "a"), SHORT))
+    assert text_of(received) == "It is red."
+    assert [e.turns > 0 for e in received if isinstance(e, Dropped)] == [True]
     assert server.posts[-1]["messages"][-1]["content"] == turns[-1].text
     tries = len(server.posts)
     turns = (*turns, Turn("assistant", "It is red."), Turn("user", "And why?"))
@@ -536,8 +536,8 @@ def test_max_tokens_is_lowered_to_the_room_that_is_left(serve: Serve, open_engin
         "(400 in the messages, 500 in the completion)."
     )
     server = serve(refusal(message, code="context_length_exceeded"), FINE)
-    told = run(open_engine(server.url).start(ask("Hello!"), Sampling(max_tokens=500)))
-    assert isinstance(told[-1], Finished)
+    received = run(open_engine(server.url).start(ask("Hello!"), Sampling(max_tokens=500)))
+    assert isinstance(received[-1], Finished)
     assert [body["max_tokens"] for body in server.posts] == [500, 112]
 
 
@@ -561,9 +561,9 @@ def test_a_hostile_error_event_has_json_values(serve: Serve, open_engine: Open) 
     server = serve(
         stream({"error": {"message": "\x1b]0;gotcha\x07", "impchat": {"code": "no.such", "values": {"x": []}}}})
     )
-    told = answered(open_engine(server.url))
-    assert failed(told) == "remote.failed"
-    json.dumps(told[-1].values)  # type: ignore[union-attr]
+    received = answered(open_engine(server.url))
+    assert failed(received) == "remote.failed"
+    json.dumps(received[-1].values)  # type: ignore[union-attr]
 
 
 # Answers in other formats
@@ -653,9 +653,9 @@ def test_a_byte_order_mark_in_pieces_is_skipped(serve: Serve, open_engine: Open)
     ],
 )
 def test_an_answer_without_text_is_reported_as_such(serve: Serve, open_engine: Open, act: bytes, code: str) -> None:
-    told = answered(open_engine(serve(act).url))
-    assert failed(told) == code and text_of(told).strip() == ""
-    end = told[-1]
+    received = answered(open_engine(serve(act).url))
+    assert failed(received) == code and text_of(received).strip() == ""
+    end = received[-1]
     assert isinstance(end, Failed)
     for language in texts.LANGUAGES:
         assert "127.0.0.1" in EngineError(end.code, **end.values).sentence(language)

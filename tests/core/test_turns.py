@@ -116,15 +116,15 @@ def test_without_an_end_marker_the_next_question_ends_an_answer() -> None:
     assert derive(CHATML).stop == ()
 
 
-@pytest.mark.parametrize(("source", "behind"), [(LLAVA, "\n"), (CHATML, "\n"), (PARTS, "\n\n")])
-def test_a_picture_comes_first_in_its_turn_with_the_templates_text_after_it(source: str, behind: str) -> None:
+@pytest.mark.parametrize(("source", "after_picture"), [(LLAVA, "\n"), (CHATML, "\n"), (PARTS, "\n\n")])
+def test_a_picture_comes_first_in_its_turn_with_the_templates_text_after_it(source: str, after_picture: str) -> None:
     found, picture = derive(source), Picture("a", b"")
     pieces = prompts.render(Prompt("", (Turn("user", "Q", (picture, picture)),)), found.template, letters, eos=0)
     assert pieces.count(picture) == 2
     first = pieces.index(picture)
-    assert pieces[first + 1] == Tokens(tuple(letters(behind)))
+    assert pieces[first + 1] == Tokens(tuple(letters(after_picture)))
     after = pieces[first + 3]
-    assert isinstance(after, Tokens) and after.ids[: len(behind) + 1] == tuple(letters(behind + "Q"))
+    assert isinstance(after, Tokens) and after.ids[: len(after_picture) + 1] == tuple(letters(after_picture + "Q"))
 
 
 def test_an_answer_begins_with_the_text_of_the_generation_prompt() -> None:

@@ -110,11 +110,11 @@ def test_pictures_are_encoded_in_the_order_of_the_requests(
     asked = [draw("red"), Picture("broken", b"no picture"), draw("blue")]
     for picture in asked:
         eyes.look(picture)
-    told = [results.get() for _ in asked]
-    assert [s.sha256 for s in told] == [p.sha256 for p in asked]
-    assert [s.embeddings is None for s in told] == [False, True, False]
-    assert told[1].error is not None and told[1].error.code == "image.not_an_image"
-    assert told[0].seconds > 0
+    encoded = [results.get() for _ in asked]
+    assert [s.sha256 for s in encoded] == [p.sha256 for p in asked]
+    assert [s.embeddings is None for s in encoded] == [False, True, False]
+    assert encoded[1].error is not None and encoded[1].error.code == "image.not_an_image"
+    assert encoded[0].seconds > 0
 
 
 def test_the_encoder_closes_at_once_with_requests_in_its_queue(vision: OnnxVision, draw: Draw) -> None:

@@ -40,7 +40,7 @@ def picked(*pictures: bytes) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(autouse=True)
-def nobody_else_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def search_loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Search for servers on this machine only."""
     monkeypatch.setattr(discovery, "discover", partial(discovery.discover, 0.5, ["127.0.0.1"]))
 

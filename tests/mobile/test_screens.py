@@ -163,11 +163,13 @@ def test_typed_text_survives_rotation_and_the_history_is_next_to_the_chat_only_o
         await ask(phone, "Hello")
         await answered(phone)
         await phone.type(HINT, "And a half sen")
-        for width, height, beside in ((1280, 800, True), (932, 430, False), (430, 932, False)):
+        for width, height, two_columns in ((1280, 800, True), (932, 430, False), (430, 932, False)):
             phone.session.apply_page_patch({"width": width, "height": height})
             await phone.fire(phone.page, "resize", {"width": width, "height": height})
-            await phone.until(lambda beside=beside: ("Today" in phone.words()) == beside, "the other layout")
-            assert bool(phone.all(ft.IconButton, tooltip="Chats")) != beside
+            await phone.until(
+                lambda two_columns=two_columns: ("Today" in phone.words()) == two_columns, "the other layout"
+            )
+            assert bool(phone.all(ft.IconButton, tooltip="Chats")) != two_columns
             assert phone.one(ft.TextField, label=HINT).value == "And a half sen"
             assert len(phone.all(ft.Markdown)) == 1
 

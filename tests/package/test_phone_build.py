@@ -132,8 +132,8 @@ def test_a_pairing_link_opens_the_app(apk: Build, ipa: Build) -> None:
     [kind] = info(ipa)["CFBundleURLTypes"]
     assert kind["CFBundleURLSchemes"] == [shown.scheme]
     for activity in manifest(apk).iter("activity"):
-        told = {m.get(f"{ANDROID}name"): m.get(f"{ANDROID}value") for m in activity.iter("meta-data")}
-        assert told["flutter_deeplinking_enabled"] == "true"
+        metadata = {m.get(f"{ANDROID}name"): m.get(f"{ANDROID}value") for m in activity.iter("meta-data")}
+        assert metadata["flutter_deeplinking_enabled"] == "true"
     assert info(ipa)["FlutterDeepLinkingEnabled"] is True
 
 
@@ -147,13 +147,13 @@ def near(found: tuple[int, ...], wanted: tuple[int, int, int]) -> bool:
 
 
 def test_the_permission_texts_of_the_iphone_are_right(ipa: Build) -> None:
-    told = info(ipa)
-    assert told["CFBundleDisplayName"] == "ImpChat"
-    assert "stays on this device unless you chose a server" in str(told["NSCameraUsageDescription"])
-    assert "pictures that you pick" in str(told["NSPhotoLibraryUsageDescription"])
-    assert "server that you paired" in str(told["NSLocalNetworkUsageDescription"])
-    assert "NSMicrophoneUsageDescription" not in told
-    assert told["ITSAppUsesNonExemptEncryption"] is False
+    properties = info(ipa)
+    assert properties["CFBundleDisplayName"] == "ImpChat"
+    assert "stays on this device unless you chose a server" in str(properties["NSCameraUsageDescription"])
+    assert "pictures that you pick" in str(properties["NSPhotoLibraryUsageDescription"])
+    assert "server that you paired" in str(properties["NSLocalNetworkUsageDescription"])
+    assert "NSMicrophoneUsageDescription" not in properties
+    assert properties["ITSAppUsesNonExemptEncryption"] is False
 
 
 def test_the_ipa_is_built_for_the_iphone_and_is_unsigned(ipa: Build) -> None:

@@ -55,12 +55,12 @@ def open_world(world: Path, keep: Collection[Path]) -> None:
     me = pwd.getpwuid(os.getuid())
     users = Path("/etc/passwd").read_text().splitlines(keepends=True)
     mine = ":".join(map(str, [*me[:5], f"{world}/home", me.pw_shell])) + "\n"
-    told = {
+    contents = {
         "passwd": "".join([mine, *(line for line in users if not line.startswith(f"{me.pw_name}:"))]),
         "resolv.conf": "nameserver 127.0.0.1\n",
         "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",  # no external program resolves names
     }
-    for name, text in told.items():
+    for name, text in contents.items():
         (world / name).write_text(text)
         with suppress(FileNotFoundError):
             _mount(world / name, Path("/etc", name))

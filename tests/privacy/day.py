@@ -98,8 +98,8 @@ class Day:
 
     def convert(self) -> str:
         target = self._world / "converted"
-        told = self._run(*self._impchat, "convert", self._checkpoint, target)
-        return ", ".join(sorted(path.name for path in target.glob("*"))) or told
+        output = self._run(*self._impchat, "convert", self._checkpoint, target)
+        return ", ".join(sorted(path.name for path in target.glob("*"))) or output
 
     def models_pull(self) -> str:
         """From a hub on loopback: pull is the one command that uses the network on purpose."""

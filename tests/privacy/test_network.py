@@ -105,5 +105,5 @@ def test_packets_and_files_would_be_recorded(tmp_path: Path) -> None:
 
 def test_onnxruntimes_telemetry_is_off_whatever_the_environment_says() -> None:
     words = [sys.executable, "-c", "import impchat, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"]
-    told = subprocess.check_output(words, env={"ORT_DISABLE_TELEMETRY": "0"}, cwd=ROOT, text=True)
-    assert told == "1\n"
+    output = subprocess.check_output(words, env={"ORT_DISABLE_TELEMETRY": "0"}, cwd=ROOT, text=True)
+    assert output == "1\n"

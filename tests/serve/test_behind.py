@@ -20,7 +20,7 @@ from tests.core.loopback import serving
 from tests.core.scripted import ScriptedEngine
 from tests.serve.conftest import SECONDS, Serve, Site, asking, data_uri, drawing, question
 
-Behind = Callable[..., tuple[Site, Hostile]]
+Gateway = Callable[..., tuple[Site, Hostile]]
 CHAT = "/v1/chat/completions"
 
 
@@ -36,7 +36,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, Hosti
 
 
 @pytest.fixture
-def behind(pair: tuple[Site, Hostile]) -> Behind:
+def gateway(pair: tuple[Site, Hostile]) -> Gateway:
     """The pair, with the other server acting as given."""
 
     def start(*acts: Act) -> tuple[Site, Hostile]:
@@ -78,24 +78,24 @@ def silent(connection: socket.socket) -> None:
 )
 @pytest.mark.parametrize("shown", [(), (data_uri(drawing()),)], ids=["words", "picture"])
 def test_an_error_of_the_other_server_keeps_its_status(
-    behind: Behind, act: bytes, status: int, code: str, shown: tuple[str, ...]
+    gateway: Gateway, act: bytes, status: int, code: str, shown: tuple[str, ...]
 ) -> None:
-    site, _ = behind(act)
+    site, _ = gateway(act)
     body = asking(question("What is it?", *shown), model=site.app.model)
     with site.client() as client:
         for how in ({}, {"stream": True}, {"stream": True, "return_progress": True}):
-            told = client.post(CHAT, json=body | how)
-            assert (told.status_code, told.json()["error"]["code"]) == (status, code), how
-            assert told.json()["error"]["message"]
-            assert told.headers.get("retry-after") == ("3600" if b"retry-after" in act else None)
+            response = client.post(CHAT, json=body | how)
+            assert (response.status_code, response.json()["error"]["code"]) == (status, code), how
+            assert response.json()["error"]["message"]
+            assert response.headers.get("retry-after") == ("3600" if b"retry-after" in act else None)
 
 
 def test_an_unreachable_server_is_a_bad_gateway(serve: Serve) -> None:
     with closing(RemoteEngine(servers.at("http://127.0.0.1:9", model="tiny"), retry_s=0.01)) as engine:
         site = serve(engine)
         with site.client() as client:
-            told = client.post(CHAT, json=asking(question("Hi"), model=site.app.model))
-    assert (told.status_code, told.json()["error"]["code"]) == (502, "remote.refused")
+            response = client.post(CHAT, json=asking(question("Hi"), model=site.app.model))
+    assert (response.status_code, response.json()["error"]["code"]) == (502, "remote.refused")
 
 
 def test_a_silent_server_is_a_gateway_timeout(serve: Serve) -> None:
@@ -103,18 +103,18 @@ def test_a_silent_server_is_a_gateway_timeout(serve: Serve) -> None:
         site = serve(engine)
         with site.client() as client:
             for how in (False, True):
-                told = client.post(CHAT, json=asking(question("Hi"), model=site.app.model, stream=how))
-                assert (told.status_code, told.json()["error"]["code"]) == (504, "remote.silent")
+                response = client.post(CHAT, json=asking(question("Hi"), model=site.app.model, stream=how))
+                assert (response.status_code, response.json()["error"]["code"]) == (504, "remote.silent")
 
 
-def test_the_official_client_raises_the_same_exception_as_with_the_other_server(behind: Behind) -> None:
+def test_the_official_client_raises_the_same_exception_as_with_the_other_server(gateway: Gateway) -> None:
     for act, kind in (
         (refusal("no", 401), openai.AuthenticationError),
         (refusal("The model `tiny` does not exist", 404), openai.NotFoundError),
         (answer({}, 429, retry_after="7200"), openai.RateLimitError),
         (response(504), openai.InternalServerError),
     ):
-        site, _ = behind(act)
+        site, _ = gateway(act)
         with openai.OpenAI(base_url=f"{site.url}/v1", api_key="x", timeout=SECONDS, max_retries=0) as client:
             for how in (False, True):
                 with pytest.raises(kind):
@@ -123,12 +123,12 @@ def test_the_official_client_raises_the_same_exception_as_with_the_other_server(
                     )
 
 
-def test_a_server_that_breaks_off_after_its_first_words_is_reported_in_the_stream(behind: Behind) -> None:
-    site, _ = behind(response(body=events("It is ", end=""), kind="text/event-stream"))
+def test_a_server_that_breaks_off_after_its_first_words_is_reported_in_the_stream(gateway: Gateway) -> None:
+    site, _ = gateway(response(body=events("It is ", end=""), kind="text/event-stream"))
     with site.client() as client:
-        told = client.post(CHAT, json=asking(question("What is it?"), model=site.app.model, stream=True))
-    assert told.status_code == 200 and '"content":"It is "' in told.text
-    errors = [json.loads(line[6:]) for line in told.text.splitlines() if line.startswith('data: {"error"')]
+        reply = client.post(CHAT, json=asking(question("What is it?"), model=site.app.model, stream=True))
+    assert reply.status_code == 200 and '"content":"It is "' in reply.text
+    errors = [json.loads(line[6:]) for line in reply.text.splitlines() if line.startswith('data: {"error"')]
     assert [error["error"]["type"] for error in errors] == ["server_error"]
 
 
@@ -148,19 +148,21 @@ def test_an_error_of_the_local_engine_has_a_5xx_status(serve: Serve) -> None:
         ):
             failing.append(EngineError(code, **more))
             for how in (False, True):
-                told = client.post(CHAT, json=asking(question("Hi"), model="scripted-1", stream=how))
-                assert told.status_code == status, code
+                response = client.post(CHAT, json=asking(question("Hi"), model="scripted-1", stream=how))
+                assert response.status_code == status, code
 
 
-def test_a_greeting_and_an_answer_that_has_begun_are_passed_on_to_the_other_server(behind: Behind) -> None:
-    site, server = behind(stream("It is red."), stream(" is", " red."), refusal("unknown: add_generation_prompt"), FINE)
+def test_a_greeting_and_an_answer_that_has_begun_are_passed_on_to_the_other_server(gateway: Gateway) -> None:
+    site, server = gateway(
+        stream("It is red."), stream(" is", " red."), refusal("unknown: add_generation_prompt"), FINE
+    )
     greeting, asked = {"role": "assistant", "content": "Hello!"}, {"role": "user", "content": "What is it?"}
     begun = {"role": "assistant", "content": "It"}
 
     def ask(*messages: dict[str, str]) -> str:
         with site.client() as client:
-            told = client.post(CHAT, json=asking(*messages, model=site.app.model)).json()
-        return str(told["choices"][0]["message"]["content"])
+            completion = client.post(CHAT, json=asking(*messages, model=site.app.model)).json()
+        return str(completion["choices"][0]["message"]["content"])
 
     assert ask({"role": "system", "content": "Be brief."}, greeting, asked) == "It is red."
     assert [message["role"] for message in server.posts[-1]["messages"]] == ["system", "assistant", "user"]

@@ -87,8 +87,8 @@ def test_a_picture_is_accepted_in_every_form_of_its_url(site: Site) -> None:
                 asked = parts(
                     {"type": "image_url", "image_url": address}, {"type": "text", "text": "What colour is it?"}
                 )
-                told = client.post(CHAT, json=asked).raise_for_status().json()
-                assert "red" in told["choices"][0]["message"]["content"].lower()
+                completion = client.post(CHAT, json=asked).raise_for_status().json()
+                assert "red" in completion["choices"][0]["message"]["content"].lower()
 
 
 @pytest.mark.parametrize("kind", [None, "application/x-www-form-urlencoded", "text/plain", "application/vnd.x+json"])
@@ -151,8 +151,8 @@ def test_a_lone_surrogate_in_other_encodings_breaks_nothing(site: Site) -> None:
             (text.replace("HALF", "\\ud83d\\ude00").encode("utf-8-sig"), 200),
             (text.encode("utf-32"), 200),
         ):
-            told = client.post(CHAT, content=sent, headers={"content-type": "application/json"})
-            assert told.status_code == status, (sent[:40], told.text)
+            response = client.post(CHAT, content=sent, headers={"content-type": "application/json"})
+            assert response.status_code == status, (sent[:40], response.text)
 
 
 def test_a_lone_surrogate_in_headers_and_paths_breaks_nothing(site: Site) -> None:
@@ -215,14 +215,14 @@ def test_an_answer_that_has_begun_is_continued(site: Site) -> None:
         for count in (1, 3):
             begun = " ".join(words[:count])
             for beginning in (begun, begun + " "):
-                told = ask(asked, {"role": "assistant", "content": beginning})
-                assert beginning + told.choices[0].message.content == whole
-                assert told.usage.completion_tokens < ask(asked).usage.completion_tokens
+                continued = ask(asked, {"role": "assistant", "content": beginning})
+                assert beginning + continued.choices[0].message.content == whole
+                assert continued.usage.completion_tokens < ask(asked).usage.completion_tokens
         cut = ask(asked, max_tokens=4)
         assert cut.choices[0].finish_reason == "length"
         rest = ask(asked, {"role": "assistant", "content": cut.choices[0].message.content}, stream=True)
-        told = "".join(chunk.choices[0].delta.content or "" for chunk in rest)
-        assert cut.choices[0].message.content + told == whole
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in rest)
+        assert cut.choices[0].message.content + text == whole
         over = ask(asked, {"role": "assistant", "content": whole})
         assert over.choices[0].finish_reason == "stop" and over.choices[0].message.content == ""
 

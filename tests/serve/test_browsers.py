@@ -48,8 +48,8 @@ def test_a_page_of_another_site_has_access_only_if_it_was_allowed(serve: Serve) 
         assert "authorization" in asked.headers["access-control-allow-headers"].lower()
         assert "x-stainless-os" in asked.headers["access-control-allow-headers"].lower()
         for stream in (False, True):
-            told = client.post(CHAT, json=body | {"stream": stream}, headers={"origin": SITE})
-            assert (told.status_code, told.headers["access-control-allow-origin"]) == (200, SITE)
+            response = client.post(CHAT, json=body | {"stream": stream}, headers={"origin": SITE})
+            assert (response.status_code, response.headers["access-control-allow-origin"]) == (200, SITE)
         unknown = client.post(CHAT, json=body | {"model": "x"}, headers={"origin": SITE})
         assert (unknown.status_code, unknown.headers["access-control-allow-origin"]) == (404, SITE)
         for origin in (OTHER, "null", SITE.replace("https", "http"), f"{SITE}:8443", f"{SITE}.evil.example"):
@@ -61,9 +61,9 @@ def test_a_page_of_another_site_has_access_only_if_it_was_allowed(serve: Serve) 
         assert rebound.status_code == 403
         assert client.post(CHAT, json=body).status_code == 200
     with to_all.client() as client:
-        told = client.post(CHAT, json=body, headers={"origin": OTHER})
-        assert (told.status_code, told.headers["access-control-allow-origin"]) == (200, "*")
-        assert "access-control-allow-credentials" not in told.headers
+        response = client.post(CHAT, json=body, headers={"origin": OTHER})
+        assert (response.status_code, response.headers["access-control-allow-origin"]) == (200, "*")
+        assert "access-control-allow-credentials" not in response.headers
         assert client.post(CHAT, json=body, headers={"origin": OTHER, "host": "rebound.example"}).status_code == 403
 
 

@@ -57,12 +57,12 @@ def curl_lines() -> list[str]:
 def test_readmes_curl_lines_run_as_they_stand(tmp_path: Path) -> None:
     with impchat("--port", "7861", data=tmp_path) as said:
         assert "http://127.0.0.1:7861/v1" in said
-        told = []
+        results = []
         for line in curl_lines():
             run = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=ROOT, timeout=60)
             assert run.returncode == 0, run.stderr
-            told.append(json.loads(run.stdout))
-    models, answer = told
+            results.append(json.loads(run.stdout))
+    models, answer = results
     assert models["data"][0]["id"] == "imp-demo-196"
     assert "red" in answer["choices"][0]["message"]["content"].lower(), answer
 
@@ -74,9 +74,9 @@ def test_a_server_that_cannot_start_prints_one_sentence(
     words: list[str], says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert main(["serve", *words, "--data", str(tmp_path)]) == 2
-    told = capsys.readouterr()
-    assert (told.out, len(told.err.splitlines())) == ("", 1)
-    assert says in told.err
+    output = capsys.readouterr()
+    assert (output.out, len(output.err.splitlines())) == ("", 1)
+    assert says in output.err
 
 
 def test_a_cluster_gives_the_same_answers_and_ends_with_ctrl_c(tmp_path: Path) -> None:
@@ -85,8 +85,8 @@ def test_a_cluster_gives_the_same_answers_and_ends_with_ctrl_c(tmp_path: Path) -
         [url] = re.findall(r"http\S+/v1", said)
         [folder] = {*Path("/tmp").glob("impchat-*")} - others
         body = {"model": "imp-demo-196", "messages": [{"role": "user", "content": "Hello!"}]}
-        told = httpx.post(f"{url}/chat/completions", json=body, timeout=60, trust_env=False).json()
-        assert "Hello" in told["choices"][0]["message"]["content"], told
+        completion = httpx.post(f"{url}/chat/completions", json=body, timeout=60, trust_env=False).json()
+        assert "Hello" in completion["choices"][0]["message"]["content"], completion
     assert not folder.exists()
     assert not [p for p in Path("/proc").glob("[0-9]*/cmdline") if str(folder).encode() in words_of(p)]
 

@@ -75,14 +75,14 @@ def test_a_client_that_sends_byte_by_byte_delays_no_other_and_is_cut_off(
             assert client.get("/v1/models").status_code == 200
             assert silent.recv(12) == b"HTTP/1.1 408"
         slow.settimeout(0.01)
-        told = b""
-        while not told:
+        received = b""
+        while not received:
             slow.sendall(b" ")
             try:
-                told = slow.recv(12)
+                received = slow.recv(12)
             except TimeoutError:
                 continue
-        assert told == b"HTTP/1.1 408"
+        assert received == b"HTTP/1.1 408"
         assert client.get("/v1/models").status_code == 200
 
 

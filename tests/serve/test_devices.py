@@ -93,7 +93,7 @@ def there(tmp_path: Path) -> Iterator[History]:
         yield history
 
 
-def told(history: History, *turns: str) -> str:
+def add_conversation(history: History, *turns: str) -> str:
     """Add a conversation of alternating questions and answers, with a picture in the first; return its uuid."""
     row = history.create_conversation(ME)
     image = history.add_image(images.prepare(drawing()), ME)
@@ -117,7 +117,7 @@ def test_a_conversation_sent_to_the_server_grows_on_both_sides_and_returns_whole
     phone: httpx.Client, there: History
 ) -> None:
     here: History = phone.app.history  # type: ignore[attr-defined]
-    uuid = told(there, "What is it?", "A red circle.")
+    uuid = add_conversation(there, "What is it?", "A red circle.")
     handed = phone.put(f"/conversations/{uuid}", content=archive.export_zip(there, uuid, ME))
     assert (handed.status_code, handed.json()) == (200, {"uuid": uuid})
     assert uuid in [c["uuid"] for c in phone.get("/conversations").json()["conversations"]]
@@ -135,7 +135,7 @@ def test_a_conversation_sent_to_the_server_grows_on_both_sides_and_returns_whole
 def test_an_invalid_conversation_is_refused_and_changes_nothing(phone: httpx.Client, there: History) -> None:
     here: History = phone.app.history  # type: ignore[attr-defined]
     before = len(here.conversations(ME))
-    uuid = told(there, "What is it?", "A red circle.")
+    uuid = add_conversation(there, "What is it?", "A red circle.")
     other = "00000000-0000-4000-8000-000000000000"
     assert phone.put(f"/conversations/{uuid}", content=b"PK no zip").status_code == 400
     assert phone.put(f"/conversations/{other}", content=archive.export_zip(there, uuid, ME)).status_code == 400

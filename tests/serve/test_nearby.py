@@ -161,8 +161,8 @@ def test_a_hostile_responder_can_fill_neither_the_list_nor_the_network() -> None
         instance = f"n{number}.{SERVICE}"
         records = [record(SERVICE, "PTR", instance), record(instance, "SRV", "0 0 7861 host.local."), ALL["A"]]
         texts = [f"id={number}".encode(), f"name=a\nb\u202e{'x' * 200}".encode()]
-        told = rrset.from_rdata(instance, 120, TXT("IN", "TXT", texts))
-        answers.take(reply(answers.number, *records, told).to_wire(), "10.0.0.1")
+        text_record = rrset.from_rdata(instance, 120, TXT("IN", "TXT", texts))
+        answers.take(reply(answers.number, *records, text_record).to_wire(), "10.0.0.1")
     found = answers.found()
     assert len(found) == settings.DISCOVER_MOST
     assert {one.name for one in found} == {"a b" + "x" * (settings.DEVICE_NAME_CHARS - 3)}

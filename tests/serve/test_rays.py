@@ -82,7 +82,7 @@ def test_an_existing_ray_is_joined(tmp_path: Path) -> None:
         serving(address, data=tmp_path, env=env) as (process, url),
     ):
         body = {"model": "imp-demo-196", "messages": [{"role": "user", "content": "Hello!"}]}
-        told = httpx.post(f"{url}/chat/completions", json=body, timeout=SECONDS, trust_env=False).json()
-        assert "Hello" in told["choices"][0]["message"]["content"], told
+        completion = httpx.post(f"{url}/chat/completions", json=body, timeout=SECONDS, trust_env=False).json()
+        assert "Hello" in completion["choices"][0]["message"]["content"], completion
         process.send_signal(signal.SIGINT)
         assert process.wait(SECONDS) == 0

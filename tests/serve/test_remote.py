@@ -64,12 +64,12 @@ def test_after_a_prefill_on_the_server_only_the_question_is_processed(connect: O
     ready = run(engine.prefill(prompt))[-1]
     assert isinstance(ready, Ready) and ready.stats.new_tokens > engine.info.image_tokens > 0
     asked = replace(prompt, turns=(Turn("user", "What colour is the circle?", (draw("red"),)),), open_turn=False)
-    told = run(engine.start(asked, engine.info.sampling))
-    assert "red" in text_of(told)
-    assert finished(told).stats.cached_tokens == ready.stats.prompt_tokens
-    then = (Turn("assistant", text_of(told)), Turn("user", "How many shapes are there?"))
+    events = run(engine.start(asked, engine.info.sampling))
+    assert "red" in text_of(events)
+    assert finished(events).stats.cached_tokens == ready.stats.prompt_tokens
+    then = (Turn("assistant", text_of(events)), Turn("user", "How many shapes are there?"))
     later = finished(run(engine.start(replace(asked, turns=(*asked.turns, *then)), engine.info.sampling)))
-    assert later.stats.cached_tokens > finished(told).stats.prompt_tokens, "the answer itself is not read again"
+    assert later.stats.cached_tokens > finished(events).stats.prompt_tokens, "the answer itself is not read again"
 
 
 def test_turns_that_the_server_dropped_are_reported(connect: Open) -> None:
@@ -89,13 +89,13 @@ def test_the_servers_recommended_settings_are_known_here(connect: Open) -> None:
 def test_an_error_of_the_server_is_shown_in_the_readers_language(serve: Serve, draw: Draw) -> None:
     site = serve(LocalEngine(bundle.load(paths.demo_bundle()), threads=1), desk=AdmissionQueue(0))
     with closing(RemoteEngine(servers.at(site.url), retry_s=0.01)) as engine:
-        told = run(engine.start(ask("Hello!"), GREEDY))
-    assert failed(told) == "remote.rate_limited"  # the server accepts no request
+        events = run(engine.start(ask("Hello!"), GREEDY))
+    assert failed(events) == "remote.rate_limited"  # the server accepts no request
     many = tuple(Turn("user", "?", (draw(c),) * 9) for c in ("red",))
     site = serve(LocalEngine(bundle.load(paths.demo_bundle()), threads=1))
     with closing(RemoteEngine(servers.at(site.url))) as engine:
-        told = run(engine.start(Prompt("", many), GREEDY))
-    assert failed(told) == "question.too_many_images"
+        events = run(engine.start(Prompt("", many), GREEDY))
+    assert failed(events) == "question.too_many_images"
 
 
 # A server at home: TLS with its own certificate, the only one that its devices trust

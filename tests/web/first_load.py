@@ -40,9 +40,9 @@ def visit(context: BrowserContext, url: str, kbit: int) -> str:
     usable = sum(received)
     page.wait_for_load_state("networkidle")
     painted = page.wait_for_function(_PAINTED).json_value() / 1000
-    told = f"first words after {painted:.1f} s, usable after {ready:.1f} s and {usable / 1000:.0f} kB"
+    summary = f"first words after {painted:.1f} s, usable after {ready:.1f} s and {usable / 1000:.0f} kB"
     page.close()
-    return f"{told}; {sum(received) / 1000:.0f} kB in all"
+    return f"{summary}; {sum(received) / 1000:.0f} kB in all"
 
 
 def main(argv: list[str]) -> int:

@@ -122,15 +122,15 @@ def test_a_page_that_cannot_start_prints_one_sentence(
     options: list[str], says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert main(["web", "--data", str(tmp_path), *options]) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert says in told.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert says in output.err
 
 
 def test_the_help_lists_the_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["web", "--help"]) == 0
-    told = capsys.readouterr().out
-    assert all(option in told for option in ("--host", "--port", "--open", "--data", "--model", "--language"))
+    help_text = capsys.readouterr().out
+    assert all(option in help_text for option in ("--host", "--port", "--open", "--data", "--model", "--language"))
 
 
 @pytest.mark.parametrize(

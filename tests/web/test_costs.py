@@ -62,8 +62,8 @@ def test_the_page_has_its_name_and_language_before_gradios_scripts_load(serve: S
     assert page.title() == "ImpChat"
     assert page.evaluate("document.documentElement.lang") == "zh"
     names = "document.querySelectorAll('meta[property^=og], meta[name^=twitter], meta[name=description]')"
-    told = page.evaluate(f"[...{names}].map((meta) => meta.content)")
-    assert told == ["就图片提问", "ImpChat", "就图片提问"]
+    metadata = page.evaluate(f"[...{names}].map((meta) => meta.content)")
+    assert metadata == ["就图片提问", "ImpChat", "就图片提问"]
     context.close()
 
 

@@ -135,13 +135,13 @@ def test_a_restarted_server_shows_the_conversation_again(serve: Serve, visit: Vi
     page = visit(site.url)
     add_by_click(page, drawing("green"))
     send(page, "What colour is the circle?")
-    told = answer(page, 1).inner_text()
+    before = answer(page, 1).inner_text()
     uuid = conversation(page)
     site.close()
     page.close()
 
     page = visit(f"{serve().url}/?c={uuid}")
-    assert answer(page, 1).inner_text() == told
+    assert answer(page, 1).inner_text() == before
     send(page, "Is there a circle?")
     expect(answer(page, 2)).to_contain_text(re.compile("yes", re.IGNORECASE))
 
