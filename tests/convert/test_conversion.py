@@ -121,7 +121,7 @@ def test_a_conversion_killed_at_any_moment_continues_to_the_same_bundle(
     steps = 0
     for step in (1, 2, 3, 5, 8, 40, 90, 120, 150, 4, 2):  # one after the other, each on what the last one left
         steps += killed(lambda: go_on(source, target), step)
-        assert not target.exists() or content(target) == whole, "a half bundle is at the place of a whole one"
+        assert not target.exists() or content(target) == whole, "the target holds an incomplete bundle"
     assert steps > 5
     go_on(source, target)
     assert content(target) == whole

@@ -101,7 +101,7 @@ def test_a_member_answers_as_transformers_does(member: Member) -> None:
         assert same == len(theirs.tokens) or theirs.margins[same] < CLOSE
         compared += same
         distinct |= {*ours[:same]}
-    assert compared > 24 and len(distinct) > 8, "the random model says too little to compare"
+    assert compared > 24 and len(distinct) > 8, "the random model's answer is too short to compare"
 
 
 def test_a_members_16_bit_vision_encoder_matches_transformers(member: Member) -> None:

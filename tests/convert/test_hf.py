@@ -85,7 +85,7 @@ def test_transformers_in_a_new_process_gives_the_sources_answers(tmp_path: Path)
         greedy = reference.greedy(read, COUNT)
         sure = next((n for n, margin in enumerate(greedy.margins) if margin < CLOSE), COUNT)
         assert one["made"][:sure] == list(greedy.tokens[:sure])
-        assert sure > 3, "the random model says too little to compare"
+        assert sure > 3, "the random model's answer is too short to compare"
 
 
 # The names that vLLM's loader maps and has parameters for, in the files and at the commits listed in

@@ -88,7 +88,7 @@ def test_a_16_bit_bundle_answers_as_transformers_does(
         assert ours[:sure] == theirs.tokens[:sure]
         compared += sure
         distinct |= set(theirs.tokens[:sure])
-    assert compared > 60 and len(distinct) > 8, "the random model says too little to compare"
+    assert compared > 60 and len(distinct) > 8, "the random model's answer is too short to compare"
 
 
 @pytest.mark.parametrize("tiny", [Tiny(), Tiny(layout="older", eyes_hidden=144, eyes_heads=2, image_size=84)])
@@ -105,7 +105,7 @@ def test_the_fp32_vision_encoder_matches_transformers(
         assert ours.shape == (bundle.image.tokens, tiny.hidden)
         assert cosines(ours, theirs).min() >= 0.99999
         assert np.abs(ours - theirs).max() < 1e-3
-    assert cosines(eyes.encode(picture(0)), eyes.encode(picture(1))).min() < 0.9, "all pictures look alike"
+    assert cosines(eyes.encode(picture(0)), eyes.encode(picture(1))).min() < 0.9, "all pictures have similar embeddings"
 
 
 def next_logits(bundle: Bundle, ids: Sequence[int]) -> np.ndarray:

@@ -125,7 +125,7 @@ def test_a_pull_gives_the_bundle_that_convert_gives(data: Path, hub: Hub, expect
     assert (made.source, made.revision) == (REPOSITORY, hub.hash(0))
     made.verify()
     assert not (paths.checkpoints_dir(data) / ID).exists()
-    assert weights == {0, 1}, "each weight file is gone before the next one comes"
+    assert weights == {0, 1}, "each weight file is deleted before the next download"
     assert [step.file for step in steps if step.stage == "convert"] == [shard(n) for n in (1, 2, 3)]
     assert steps[-1].stage == "finish"
     assert [s.done for s in steps] == sorted(s.done for s in steps)
@@ -134,7 +134,7 @@ def test_a_pull_gives_the_bundle_that_convert_gives(data: Path, hub: Hub, expect
         == steps[-1].total
         == sum(len(content) for name, content in hub.commits[0].items() if not name.endswith((".md", ".py")))
     )
-    assert not [s for s in hub.seen if s.path.endswith((".md", ".py"))], "only what a conversion reads"
+    assert not [s for s in hub.seen if s.path.endswith((".md", ".py"))], "only the files that a conversion reads"
 
 
 def test_nothing_is_downloaded_twice(data: Path, hub: Hub) -> None:
@@ -149,7 +149,7 @@ def test_a_newer_commit_replaces_the_older_one(data: Path, hub: Hub, tmp_path: P
     hub.commit(write(tmp_path / "second", seed=1))
     second = fetch(data)
     assert (first.revision, second.revision) == (hub.hash(0), hub.hash(1))
-    assert second.files["language"].type == "q8_0", "the types stay"
+    assert second.files["language"].type == "q8_0", "the types are kept"
     assert second.files["language"].sha256 != first.files["language"].sha256
 
 
@@ -376,7 +376,7 @@ def test_the_command_downloads_the_model_and_the_app_uses_it(
     out, err = capsys.readouterr()
     assert out == ""
     assert f"converting {shard(3)}" in err and "runs from now on" in err
-    assert "\r" not in err and "\x1b[2K" not in err, "no moving bar where nobody watches"
+    assert "\r" not in err and "\x1b[2K" not in err, "no progress bar without a terminal"
     assert choose_bundle(data).id == ID
     assert impchat(data, "models", "list") == 0
     rows = capsys.readouterr().out.splitlines()

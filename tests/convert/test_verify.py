@@ -169,7 +169,7 @@ def test_files_that_differ_from_their_checkpoint_are_refused_and_the_work_files_
     wrong_key(bundles_work(tmp_path / "model"), "rope.dimension_count", 16)  # as an update of ImpChat might
     (source / "elsewhere").rename(source / checkpoint.WEIGHTS)
     again = Conversion(source, tmp_path / "model", language="f16", vision="fp32")
-    assert not again.files, "nothing is fetched or taken again"
+    assert not again.files, "nothing is downloaded or converted again"
     assert not again.finish().unverified
 
 

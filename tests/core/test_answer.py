@@ -152,7 +152,9 @@ def test_an_answer_is_rebuilt_from_the_history_after_a_restart(tmp_path: Path) -
         assert again.text == "Good day"
         assert events(again) == [(1, Text("Good day")), (2, Finished("stop", Stats(), (5, 6)))]
         assert events(again, after=2) == []
-        assert events(again, after=40) == events(again), "a number from before the restart: the text begins anew"
+        assert events(again, after=40) == events(again), (
+            "a number from before the restart: the text is repeated from its beginning"
+        )
 
 
 def test_stop_keeps_the_text_so_far(app: App, engine: ScriptedEngine) -> None:
@@ -345,7 +347,9 @@ def test_a_full_disk_in_mid_answer_ends_in_one_sentence_and_keeps_what_was_saved
     script.finish("The end.")
     seen = [event for _, event in events(answer)]
 
-    assert [e.text for e in seen if isinstance(e, Text)] == ["Good ", LONG, "The end."], "it goes on in memory"
+    assert [e.text for e in seen if isinstance(e, Text)] == ["Good ", LONG, "The end."], (
+        "the answer continues in memory"
+    )
     assert isinstance(seen[-1], Failed)
     assert seen[-1].code == "history.disk_full"
     assert answer.state == "failed"
@@ -357,7 +361,7 @@ def test_a_full_disk_in_mid_answer_ends_in_one_sentence_and_keeps_what_was_saved
     engine.next().finish("Yes")
     assert later.wait(SECONDS).state == "done"
     row = stored(app, answer)
-    assert (row.text, row.state) == ("Good " + LONG + "The end.", "failed"), "saved as soon as there is room"
+    assert (row.text, row.state) == ("Good " + LONG + "The end.", "failed"), "saved as soon as there is space"
 
 
 def test_a_full_disk_that_has_room_again_by_the_end_loses_nothing(app: App, engine: ScriptedEngine) -> None:
@@ -387,7 +391,7 @@ def test_a_locked_database_in_mid_answer_ends_in_one_sentence(app: App, engine: 
         other.execute("rollback")
     app.close()
 
-    assert stored(app, answer).text == "Good day", "closing tries once more"
+    assert stored(app, answer).text == "Good day", "closing tries to save again"
     assert is_whole(app)
 
 
@@ -405,7 +409,7 @@ def test_a_locked_database_refuses_the_question_in_one_sentence(app: App, engine
     assert len(app.chat(first.conversation).branch()) == 2
     second = app.chat(first.conversation).send("And now?")
     engine.next().finish("Now")
-    assert second.wait(SECONDS).state == "done", "nothing stays locked"
+    assert second.wait(SECONDS).state == "done", "the conversation accepts the next question"
 
 
 def test_a_long_answer_can_be_stopped_however_many_others_ended_meanwhile(app: App, engine: ScriptedEngine) -> None:

@@ -70,7 +70,7 @@ def test_a_later_turn_processes_only_its_own_tokens(app: App, draw: Draw) -> Non
 
     assert first.prompt_tokens > 196
     for before, stats in ((first, second), (second, third)):
-        assert stats.cached_tokens >= before.prompt_tokens, "all that was read stays read"
+        assert stats.cached_tokens >= before.prompt_tokens, "the whole previous prompt is cached"
         assert stats.new_tokens < 40
         assert stats.vision_s == 0
 
@@ -97,7 +97,7 @@ def test_a_question_sent_at_once_encodes_its_picture_once(app: App, draw: Draw) 
 
     assert stats
     assert isinstance(last, Ready)
-    assert stats.vision_s == 0, "the reading had done it"
+    assert stats.vision_s == 0, "the prefill had encoded it"
     assert stats.new_tokens < 40
 
 
@@ -252,7 +252,7 @@ def test_a_file_that_differs_from_the_manifest_fails_the_answer_and_keeps_the_qu
         assert [(m.text, m.state) for m in chat.branch()] == [("Hello!", "done"), ("", "failed")]
 
         language.write_bytes(good)
-        assert answered(chat.regenerate(answer.message)).text, "once the file is mended it goes on"
+        assert answered(chat.regenerate(answer.message)).text, "it works again with the right file"
 
 
 def test_an_unwritable_data_folder_is_reported_in_one_sentence(tmp_path: Path) -> None:
@@ -313,6 +313,6 @@ def test_the_speed_test_measures_a_picture_that_is_not_cached(app: App) -> None:
     for _ in range(2):
         figures = speedtest.run(app.engine)
         assert figures.vision_s > 0
-        assert figures.generated_tokens == 64, "as many as it says, though the demo's answer is shorter"
+        assert figures.generated_tokens == 64, "as many as announced, although the demo's answer is shorter"
         assert figures.prompt_tokens > 196
         assert figures.total_s > figures.vision_s

@@ -295,9 +295,9 @@ def test_a_send_waits_for_a_picture_that_is_being_processed(app: App, engine: Sc
     prefill.say(Reading(10, 200))
     answer = app.chat(chat.conversation).send("What is it?")
     stream = answer.events(timeout_s=SECONDS)
-    assert next(stream) == (1, Reading(10, 200)), "whoever waits for the answer sees how the reading goes"
-    assert engine.idle(), "nothing is asked twice"
-    assert not prefill.stopped, "and what was read is not thrown away"
+    assert next(stream) == (1, Reading(10, 200)), "readers of the answer get the progress of the prefill"
+    assert engine.idle(), "there is no second request"
+    assert not prefill.stopped, "and the prefill is not cancelled"
     prefill.say(Reading(200, 200), READY)
     engine.next().finish("Red.", generated_tokens=2)
 
@@ -305,7 +305,7 @@ def test_a_send_waits_for_a_picture_that_is_being_processed(app: App, engine: Sc
     assert events(attachment)[-1] == READY
     row = answer.wait(SECONDS)
     assert row.stats is not None
-    assert row.stats.first_token_s > 0, "the wait for the reading is part of the wait for the answer"
+    assert row.stats.first_token_s > 0, "the time to the first token includes the wait for the prefill"
 
 
 def test_attaching_another_picture_cancels_and_processes_both_in_order(app: App, engine: ScriptedEngine) -> None:

@@ -414,7 +414,7 @@ def test_a_deleted_conversation_can_be_restored(data: Path, stored: str, capsys:
 
 
 def test_restoring_a_conversation_that_was_not_deleted_says_so(data: Path, stored: str, capsys: Capture) -> None:
-    assert impchat(data, "history", "restore", stored[:8]) == 0, "it is there, as was wished"
+    assert impchat(data, "history", "restore", stored[:8]) == 0, "the conversation is not deleted, which is the goal"
     out, err = capsys.readouterr()
     assert "is not deleted" in one_line(err)
     assert stored[:8] in out
@@ -616,7 +616,7 @@ def test_a_disk_that_fills_during_an_answer(data: Path, endless: Path) -> None:
     question, row = messages(data)
     assert question.text == "Tell me a story"
     assert (row.uuid, row.state) == (answer, "interrupted")
-    assert row.text and out.startswith(printable(row.text)), "what was saved is kept, and all was shown"
+    assert row.text and out.startswith(printable(row.text)), "the saved part is kept, and all of it was printed"
 
 
 # Language

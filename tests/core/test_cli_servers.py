@@ -134,7 +134,7 @@ def test_doctor_reports_which_server_would_answer(
     assert main(["doctor", "--server", far.url, *data]) == 0
     output = capsys.readouterr().out
     assert f"at {far.url} answers, with the model imp-demo-196" in output and "2048 tokens" in output
-    assert str(paths.demo_bundle()) not in output, "no model of this machine would run"
+    assert str(paths.demo_bundle()) not in output, "no local model would run"
     for words, sentence in (
         (["--server", "http://127.0.0.1:1"], "Nothing answers"),
         (["--server", other.url, "--model", "large"], "has no model large; it names tiny"),

@@ -45,9 +45,9 @@ def test_a_frame_is_drawn_around_its_box_and_nowhere_else() -> None:
     drawn = images.decode(draw(picture(), [Box(0.1, 0.2, 0.4, 0.8)]))
     red, _, blue = drawn.getpixel((19, 50))  # just outside the left edge
     assert red > 150 > blue + 60
-    assert max(drawn.getpixel((24, 50))) < 40, "what lies in the box is not covered"
-    assert max(drawn.getpixel((50, 50))) < 20, "the inside stays as it is"
-    assert min(drawn.getpixel((150, 50))) > 235, "the outside stays as it is"
+    assert max(drawn.getpixel((24, 50))) < 40, "the content of the box is not covered"
+    assert max(drawn.getpixel((50, 50))) < 20, "the inside is unchanged"
+    assert min(drawn.getpixel((150, 50))) > 235, "the outside is unchanged"
 
 
 def test_a_box_at_the_very_edge_is_drawn() -> None:
@@ -67,7 +67,7 @@ def test_frames_do_not_cover_the_thinnest_and_smallest_pictures(size: tuple[int,
 def test_a_picture_is_turned_clockwise() -> None:
     turned = images.decode(turn(picture(), 1))
     assert turned.size == (100, 200)
-    assert max(turned.getpixel((50, 20))) < 20, "what was left is on top"
+    assert max(turned.getpixel((50, 20))) < 20, "the left side is on top"
     assert images.decode(turn(picture(), 4)).tobytes() == images.decode(picture()).tobytes()
 
 

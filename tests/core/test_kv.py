@@ -15,7 +15,7 @@ class Memory:
         del self.held[sequence][start:]
 
     def share(self, source: int, target: int, end: int) -> None:
-        assert not self.held.get(target), "sharing into a sequence that holds something"
+        assert not self.held.get(target), "sharing into a sequence that is not empty"
         self.held[target] = self.held[source][:end]
 
 

@@ -186,7 +186,7 @@ def test_an_unverified_model_runs_only_on_request(data: Path, doubtful: Path, ca
     assert impchat(data, "models", "use", "doubtful", "--unverified") == 0
     assert choose_bundle(data).id == choose_bundle(data, str(doubtful)).id == "doubtful"
     assert impchat(data, "models", "use", settings.DEMO_MODEL) == 0
-    assert impchat(data, "models", "use", "doubtful") == 0, "asked for once"
+    assert impchat(data, "models", "use", "doubtful") == 0, "confirmed only once"
 
 
 def test_other_weights_under_the_same_name_need_a_new_request(data: Path, doubtful: Path) -> None:
@@ -259,7 +259,7 @@ def test_a_licence_is_accepted_once(data: Path) -> None:
     assert library.is_accepted(data, "terms") and library.is_accepted(data, "其他条款")
     assert not library.is_accepted(data, "other terms")
     (data / "licences.json").write_text("broken")
-    assert not library.is_accepted(data, "terms"), "asked again"
+    assert not library.is_accepted(data, "terms"), "asked for confirmation again"
 
 
 # The commands

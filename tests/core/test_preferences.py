@@ -85,7 +85,7 @@ def test_after_five_wrong_pins_even_the_right_one_must_wait_longer_each_time(tmp
             now += waits[-1]
     assert waits == [30, 60, 120]
     applock.check(tmp_path, "1234", lambda at=now: at)
-    assert applock.waiting_s(tmp_path, lambda: now) == 0, "a right one forgives the wrong ones"
+    assert applock.waiting_s(tmp_path, lambda: now) == 0, "the right PIN resets the count"
 
 
 def test_setting_the_clock_back_does_not_shorten_the_wait(tmp_path: Path) -> None:

@@ -500,7 +500,7 @@ def test_another_address_is_used_if_one_does_not_answer(serve: Serve, open_engin
     before.shutdown()
     before.server_close()
     assert text_of(answered(engine)) == "It is red."
-    assert engine.info.context_tokens == 777, "what was known of the other address is forgotten"
+    assert engine.info.context_tokens == 777, "knowledge about the other address is dropped"
     assert len(here.posts) == 1
 
 

@@ -122,7 +122,7 @@ def test_every_used_key_is_in_the_catalogue() -> None:
 def test_a_sentence_is_filled_with_its_values() -> None:
     assert texts.say("error.file.exists", "en", path="x.zip").startswith("x.zip exists")
     assert "x.zip" in texts.say("error.file.exists", "zh", path="x.zip")
-    assert texts.say("app.name", "fr") == "ImpChat", "an unknown language is told in English"
+    assert texts.say("app.name", "fr") == "ImpChat", "an unknown language falls back to English"
     with pytest.raises(KeyError):
         texts.say("error.file.exists", "en")
     assert str(errors.SettingsError("file.exists", path="x.zip")) == texts.say("error.file.exists", path="x.zip")

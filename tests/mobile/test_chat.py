@@ -103,7 +103,7 @@ def test_of_several_picked_files_the_pictures_are_added_and_the_others_named(pla
         await phone.tap("Choose pictures")
         await phone.until_words("Picture 2 of 2 for the question")
         assert "2.png, 4.png: This file is not a picture that ImpChat knows" in phone.words()
-        assert not phone.all(ft.SnackBar), "which would lie over the question"
+        assert not phone.all(ft.SnackBar), "it would cover the question"
         await ask(phone, "Hello")
         await answered(phone)
         assert len(asked(app)[0].images) == 2
@@ -137,7 +137,7 @@ def test_an_edited_question_has_its_own_pictures_and_the_draft_is_kept(play: Pla
             await phone.until(lambda: draft(phone) == "Half a quest", "the draft")
             await phone.until(lambda: "Editing an earlier question" not in phone.words(), "the end of the edit")
             await phone.until_words("Picture 1 of 1 for the question")
-            assert "The picture was removed" not in phone.words(), "which would bring it back into the draft"
+            assert "The picture was removed" not in phone.words(), "its undo would add it to the draft"
         await answered(phone)
         before, after = asked(app)
         assert (before.text, after.text) == ("Which shapes?", "Which colours?")
@@ -268,7 +268,7 @@ def test_a_question_during_the_start_goes_to_the_chat_that_is_opened(tmp_path: P
         try:
             while not (starting.done() or (phone.page.views and phone.all(ft.TextField, label=HINT))):
                 await asyncio.sleep(0)
-            assert "Sample picture 1" not in phone.words(), "nothing says that this is a new chat"
+            assert "Sample picture 1" not in phone.words(), "it does not look like a new chat"
             await ask(phone, "Hello")
             await starting
             await answered(phone, 2)

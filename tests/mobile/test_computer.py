@@ -122,7 +122,7 @@ def test_the_choice_of_this_phone_is_remembered_too(play: Play, home: Home) -> N
         await phone.tap("Where it is answered")
         await phone.tap("My computer")
         await phone.until(lambda: phone.all(ft.FilledTonalButton, content="Test"), "the server")
-        assert "Forget" not in phone.words(), "the command line brought it"
+        assert "Forget" not in phone.words(), "it comes from the command line"
         await back(phone)
         await choose_computer(phone)
         await phone.until_words(f"On {server.name}")

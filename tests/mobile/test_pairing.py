@@ -60,12 +60,12 @@ def test_a_found_computer_is_paired_by_its_code_after_the_check_code_was_compare
         await phone.type(CODE, link.code.lower())
         await phone.tap("Pair")
         await phone.until_words(link.check)
-        assert is_open(home, link.code), "nothing is sent before the person has compared"
+        assert is_open(home, link.code), "nothing is sent before the comparison"
         await phone.tap("Yes, the same")
         await paired(phone)
         assert home.access.code(link.code).state == "used"
         assert field(phone, ADDRESS) == field(phone, CODE) == ""
-        assert "paired" in phone.words().splitlines(), "the one in the list of those nearby is known now"
+        assert "paired" in phone.words().splitlines(), "the listed server is marked as paired"
 
     with closing(Announcement(home.access.server, "desk of Anna", ["127.0.0.1"], home.site.port, {})):
         play(scene)
@@ -175,7 +175,7 @@ def test_a_link_reaches_the_running_app_and_is_confirmed_once(play: Play, home: 
         views = len(phone.page.views)
         await phone.open_link(str(second))
         await phone.until(lambda: field(phone, ADDRESS) == str(second), "the other link")
-        assert len(phone.page.views) == views, "the screen is there already"
+        assert len(phone.page.views) == views, "no second screen is opened"
         await phone.fire(phone.all(ft.AlertDialog)[-1].actions[1], "click")
         await paired(phone)
         assert not is_open(home, first.code)

@@ -290,7 +290,7 @@ def test_a_lock_is_set_and_asks_before_anything_is_shown(play: Play, tmp_path: P
 
     async def come_back(phone: Phone, app: App) -> None:
         assert "Enter your PIN" in phone.words()
-        assert len(phone.page.views) == 1, "there is nothing behind the lock yet"
+        assert len(phone.page.views) == 1, "there is no screen under the lock"
         await dial(phone, "1111")
         await phone.until_words("4 more tries")
         await dial(phone, "4815")
@@ -330,7 +330,7 @@ def test_switching_the_lock_off_can_be_cancelled_but_the_lock_cannot_be_left(pla
         assert "Enter your PIN" in phone.words()
         view = phone.page.views[-1]
         assert view.can_pop
-        assert view.appbar, "there is a way back to see"
+        assert view.appbar, "a back button is visible"
         await phone.session.dispatch_event(phone.page._i, "view_pop", {"route": view.route})
         assert phone.one(ft.Switch).value
         assert applock.is_set(app.data)

@@ -167,7 +167,7 @@ def sought() -> list[str]:
 def test_the_emulator_taps_texts_of_the_phone_app() -> None:
     app = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "mobile").rglob("*.py"))
     shown = [re.sub(r"\{\w+\}", "2", text) for key, text in LANGUAGES["en"].items() if f'"{key}"' in app]
-    assert "Your question" not in shown, "it is the page's"
+    assert "Your question" not in shown, "the text belongs to the page"
     plain = [words for words in sought() if not words.startswith(".*")]
     assert len(plain) > 4
     assert [words for words in plain if words not in shown] == []
@@ -183,4 +183,4 @@ def test_the_answer_in_the_emulator_is_the_demos_and_no_other_text_of_the_app(tm
         list(chat.send(question).events())  # wait for its end
         assert re.fullmatch(answer, chat.branch()[-1].text, re.DOTALL)
     waits = [deed["extendedWaitUntil"]["visible"] for deed in flow() if "extendedWaitUntil" in deed]
-    assert waits[-1] == answer, "what is there after the restart is the answer"
+    assert waits[-1] == answer, "the text after the restart is the answer"

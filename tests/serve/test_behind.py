@@ -169,5 +169,5 @@ def test_a_greeting_and_an_answer_that_has_begun_are_passed_on_to_the_other_serv
     assert ask(asked, begun) == " is red."
     assert server.posts[-1]["messages"][-1] == begun
     assert server.posts[-1]["continue_final_message"] and not server.posts[-1]["add_generation_prompt"]
-    assert ask(asked, begun) == "It is red.", "a server that knows no such fields is asked without"
+    assert ask(asked, begun) == "It is red.", "unsupported fields are left out"
     assert "add_generation_prompt" not in server.posts[-1]

@@ -173,7 +173,7 @@ def test_a_typed_code_pairs_with_the_certificate_whose_check_code_was_compared(h
     shown = home.link()
     typed = pairing.meet([home.place], f" {shown.code.lower()} ".replace("0", "o"))
     assert (typed.fingerprint, typed.check) == (shown.fingerprint, shown.check)
-    assert home.access.code(shown.code).state == "open", "told to nobody before a person has compared"
+    assert home.access.code(shown.code).state == "open", "the code is not sent before the comparison"
     assert pairing.pair(typed, "typist").certificate == home.certificate.pem
 
 

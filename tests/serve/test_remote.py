@@ -69,7 +69,7 @@ def test_after_a_prefill_on_the_server_only_the_question_is_processed(connect: O
     assert finished(events).stats.cached_tokens == ready.stats.prompt_tokens
     then = (Turn("assistant", text_of(events)), Turn("user", "How many shapes are there?"))
     later = finished(run(engine.start(replace(asked, turns=(*asked.turns, *then)), engine.info.sampling)))
-    assert later.stats.cached_tokens > finished(events).stats.prompt_tokens, "the answer itself is not read again"
+    assert later.stats.cached_tokens > finished(events).stats.prompt_tokens, "the answer itself is not processed again"
 
 
 def test_turns_that_the_server_dropped_are_reported(connect: Open) -> None:
