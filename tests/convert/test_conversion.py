@@ -53,7 +53,7 @@ def go_on(source: Path, target: Path) -> bundle.Bundle:
     return conversion.finish()
 
 
-def test_files_may_be_deleted_when_they_are_taken_and_come_in_any_order(
+def test_files_can_be_deleted_after_their_conversion_and_arrive_in_any_order(
     source: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     small = tmp_path / "checkpoint"  # its name is stored in the manifest

@@ -92,7 +92,7 @@ class EngineConformance:
         assert text_of(events)
         assert all(e.text for e in events if isinstance(e, Text))
 
-    def test_a_picture_is_looked_at_before_its_question_is_answered(self, engine: Engine, draw: Draw) -> None:
+    def test_a_picture_is_encoded_before_its_question_is_answered(self, engine: Engine, draw: Draw) -> None:
         picture = draw("red")
         events = run(engine.start(ask("What is it?", picture), GREEDY))
         kinds = [type(e) for e in events]
@@ -194,7 +194,7 @@ class EngineConformance:
         assert failed(run(engine.start(Prompt("", turns), GREEDY))) == "prompt.no_question"
         assert failed(run(engine.prefill(Prompt("", turns)))) == "prompt.no_question"
 
-    def test_an_answer_that_has_begun_goes_on_after_its_last_word(self, engine: Engine, draw: Draw) -> None:
+    def test_an_answer_that_has_begun_continues_after_its_last_word(self, engine: Engine, draw: Draw) -> None:
         asked = Turn("user", "Describe the picture.", (draw("red"),))
         events = run(engine.start(Prompt("", (asked,), "a"), GREEDY))
         first = next(event for event in events if isinstance(event, Text))

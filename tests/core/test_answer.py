@@ -333,7 +333,7 @@ def is_whole(app: App) -> bool:
 LONG = "A long story. " * 20_000  # needs pages that a full disk cannot provide
 
 
-def test_a_full_disk_in_mid_answer_ends_in_one_sentence_and_keeps_what_was_saved(
+def test_a_full_disk_during_an_answer_ends_in_one_sentence_and_keeps_what_was_saved(
     app: App, engine: ScriptedEngine
 ) -> None:
     answer = app.chat().send("Hello")
@@ -378,7 +378,7 @@ def test_a_full_disk_that_has_room_again_by_the_end_loses_nothing(app: App, engi
     assert stored(app, answer).text == LONG
 
 
-def test_a_locked_database_in_mid_answer_ends_in_one_sentence(app: App, engine: ScriptedEngine) -> None:
+def test_a_locked_database_during_an_answer_ends_in_one_sentence(app: App, engine: ScriptedEngine) -> None:
     answer = app.chat().send("Hello")
     script = engine.next()
     script.say("Good ")

@@ -139,7 +139,7 @@ def test_a_data_folder_may_be_a_string(tmp_path: Path) -> None:
 # During an answer
 
 
-def test_a_page_reloaded_in_mid_answer_gets_all_of_it(tmp_path: Path, endless: Path) -> None:
+def test_a_page_reloaded_during_an_answer_gets_all_of_it(tmp_path: Path, endless: Path) -> None:
     with App.open(tmp_path, endless) as app:
         answer = app.chat().send("Tell me a story")
         reader = answer.events(timeout_s=LONG_S)

@@ -470,7 +470,7 @@ def test_doctor_checks_every_package_that_the_core_needs(data: Path, capsys: Cap
         assert name and re.search(rf"^✓ {name[0]} \d", out, re.MULTILINE), requirement
 
 
-def test_doctor_finds_what_prevents_running(data: Path, demo: Bundle, tmp_path: Path, capsys: Capture) -> None:
+def test_doctor_reports_what_prevents_running(data: Path, demo: Bundle, tmp_path: Path, capsys: Capture) -> None:
     model = copy_model(demo.path, tmp_path / "model")
     vision = model / demo.files["vision"].name
     vision.write_bytes(vision.read_bytes()[:-1] + b"?")

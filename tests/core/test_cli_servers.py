@@ -60,7 +60,7 @@ def test_a_question_is_answered_by_the_server_and_stored_here(tmp_path: Path, fa
         assert app.chat(row.uuid).branch()[-1].model == "imp-demo-196"
 
 
-def test_a_conversation_reuses_what_the_server_has_processed(tmp_path: Path, far: Loopback, picture: Path) -> None:
+def test_a_conversation_reuses_the_servers_cache(tmp_path: Path, far: Loopback, picture: Path) -> None:
     words = ("chat", "--server", far.url, "--image", picture)
     done = run(tmp_path / "data", *words, input=f"{QUESTION}\nHow many shapes are there?\n")
     assert done.returncode == 0, done.stderr

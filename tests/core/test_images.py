@@ -65,7 +65,7 @@ def png_header(width: int, height: int) -> tuple[bytes, bytes]:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_every_format_comes_out_as_the_same_upright_rgb_picture(kind: str) -> None:
+def test_every_format_becomes_the_same_upright_rgb_picture(kind: str) -> None:
     prepared = images.prepare(saved(blocks(), kind))
     assert (prepared.image.width, prepared.image.height) == (96, 64)
     assert difference(pixels_of(prepared.data), np.asarray(blocks()).astype(int)) < 4

@@ -326,7 +326,7 @@ def test_the_latest_picture_stays_in_the_first_question_that_is_kept() -> None:
     assert all(not t.pictures for t in shorter.turns[1:])
 
 
-def test_a_picture_that_is_shown_again_after_a_drop_takes_the_place_of_the_kept_one_at_the_next_drop() -> None:
+def test_a_picture_shown_again_after_a_drop_replaces_the_kept_one_at_the_next_drop() -> None:
     shown = {0: CAT, 8: DOG}
     first, _, _ = fitted(conversation(9, pictures=shown))
     assert [t.pictures for t in first.turns if t.pictures] in ([(CAT,), (DOG,)], [(DOG,)])
