@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Set-up for all tests."""
 
 import signal
 
@@ -7,5 +7,6 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def ctrl_c_reaches_the_processes_that_tests_start() -> None:
-    """A shell starts its background jobs with SIGINT ignored, and each process hands that on to those it starts."""
+    """Restore SIGINT's default action: a shell starts background jobs with SIGINT ignored, and child processes
+    inherit that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)

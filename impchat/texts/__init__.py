@@ -1,7 +1,7 @@
-"""Every sentence a person sees, in English and Chinese: one catalogue for all front ends and errors.
+"""The catalogue of all user-visible sentences, in English and Chinese, for all front ends and errors.
 
-In: a key and the values its sentence names. Out: the sentence. Keys of errors are `error.` + the error's code.
-This file does not know who asks or where it is shown.
+In: a key and the values for its placeholders. Out: the sentence. The key of an error is `error.` + its code. This file
+does not know the caller or where the sentence is shown.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ LANGUAGES = {"en": en.TEXTS, "zh": zh.TEXTS}
 
 
 def say(key: str, language: str = "en", **values: Any) -> str:
-    """The sentence of `key` in `language` ("en" where that language is unknown), its {places} filled from `values`.
+    """Return the sentence for `key` in `language`, with its {placeholders} filled from `values`.
 
-    Raises KeyError for an unknown key or a missing value: both are our own mistakes."""
+    An unknown language falls back to English. Raises KeyError for an unknown key or a missing value; both are bugs.
+    """
     return LANGUAGES.get(language, en.TEXTS)[key].format(**values)
 
 
 def size(count: int) -> str:
-    """A number of bytes for people, in decimal units as disks and system monitors show them."""
+    """Format a number of bytes in decimal units, as disks and system monitors do."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -1,7 +1,7 @@
 """Small random Imp checkpoints with the family's exact names, configurations and tokenizers.
 
-`Tiny` says what one is like; `write` puts it into a folder as its repository would hold it. Values are float16's, so
-that a conversion to 16 bits loses nothing, and large enough for logits that tell tokens apart.
+`Tiny` describes a checkpoint; `write` writes it into a folder in the layout of its repository. All values are exact in
+float16, so that a conversion to 16 bits loses nothing, and large enough for logits that differ between tokens.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CORPUS = [
 
 @dataclass(frozen=True)
 class Tiny:
-    """What a random checkpoint is like; the defaults are small and quick."""
+    """The description of a random checkpoint; the defaults are small and fast."""
 
     layout: str = "newer"  # or "older", "qwen2", "phi3"
     head_size: int = 32
@@ -39,12 +39,12 @@ class Tiny:
     layers: int = 3
     eyes_hidden: int = 96
     eyes_heads: int = 3
-    eyes_layers: int = 3  # kept
+    eyes_layers: int = 3  # the layers that are kept
     eyes_mlp: int = 160
     image_size: int = 56
     aspect: str = "square"
     seed: int = 0
-    eyes_in: str = "vision_config"  # where the configuration has the eyes: a field, or a folder
+    eyes_in: str = "vision_config"  # the place of the vision configuration: a field, or a folder
     context: int = 512
     bfloat16: bool = False
 
@@ -54,14 +54,14 @@ class Tiny:
 
     @property
     def mlp(self) -> int:
-        """In the proportion of the real ones, a multiple of 32."""
+        """In the real models' proportion, a multiple of 32."""
         share = {"qwen2": 5504 / 2048, "phi3": 8192 / 3072}.get(self.layout, 4)
         return round(share * self.hidden / 32) * 32
 
 
 _SEEN = {"layers": 2, "eyes_hidden": 64, "eyes_heads": 2, "eyes_layers": 2, "eyes_mlp": 96, "context": 2048}
 _TOWER = "google/siglip-so400m-patch14-384"
-# The five models: what their repositories have, in small. Head sizes and picture sizes are the real ones.
+# The five models in the form of their repositories, but small. Head and picture sizes are the real ones.
 FAMILY = {
     "imp-v1-3b": Tiny("newer", 80, 2, image_size=384, eyes_in="vision_tower_config", seed=1, **_SEEN),
     "imp-v1.5-3b": Tiny("newer", 80, 2, image_size=384, eyes_in="vision_tower_config", seed=2, **_SEEN),
@@ -75,7 +75,7 @@ FAMILY = {
 
 @cache
 def train_tokenizer(layout: str = "newer") -> Tokenizer:
-    """A small tokenizer of the kind that the layout's models have."""
+    """A small tokenizer of the same kind as the layout's models."""
     return {"qwen2": _train_qwen, "phi3": _train_phi3}.get(layout, _train_phi2)()
 
 
@@ -90,7 +90,7 @@ def _train_phi2() -> Tokenizer:
 
 
 def _train_qwen() -> Tokenizer:
-    """Byte-level BPE: Qwen's split of composed text, its three markers. `<image>` is no token of it."""
+    """Byte-level BPE: Qwen's split of NFC text, its three markers. `<image>` is not a token."""
     split = (
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
         r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -113,8 +113,8 @@ def _train_bytes(tokenizer: Tokenizer) -> None:
 
 
 def _train_phi3() -> Tokenizer:
-    """SentencePiece's BPE as tokenizer.json tells it: control tokens, 256 bytes, pieces by score, letters; markers
-    that swallow the white space behind them. Pieces come first that a trainer finds, then runs of spaces."""
+    """SentencePiece's BPE in the form of tokenizer.json: control tokens, 256 bytes, pieces by score, letters, and
+    markers that strip the white space after them. Trained pieces come first, then runs of spaces."""
     found = Tokenizer(models.BPE(unk_token="<unk>"))
     found.pre_tokenizer = pre_tokenizers.Metaspace(split=True)
     found.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=240, show_progress=False))
@@ -140,8 +140,8 @@ def _train_phi3() -> Tokenizer:
 
 
 def merges(vocab: dict[str, int], scores: dict[str, float]) -> list[tuple[str, str]]:
-    """Every way to join two pieces to a third one, the best score first, as transformers makes them of SentencePiece's
-    pieces; among equal ones the longer left half."""
+    """Every way to join two pieces to a third one, best score first, as transformers derives them from
+    SentencePiece's pieces; of equal scores the longer left half comes first."""
     ways = []
     for text, score in scores.items():
         for cut in range(1, len(text)):
@@ -151,7 +151,7 @@ def merges(vocab: dict[str, int], scores: dict[str, float]) -> list[tuple[str, s
 
 
 def make_config(tiny: Tiny, tokenizer: Tokenizer) -> dict[str, Any]:
-    """config.json, as the layout's repositories have it."""
+    """config.json in the layout's form."""
     tower = "checkpoints/" + tiny.eyes_in if tiny.eyes_in.startswith("siglip") else _TOWER
     shared = {
         "tie_word_embeddings": False,
@@ -255,7 +255,7 @@ def _phi3(tiny: Tiny, tokenizer: Tokenizer) -> dict[str, Any]:
     return _gated(tiny) | {
         "architectures": ["ImpPhi3ForCausalLM"],
         "model_type": "imp_phi3",
-        "activation_function": "gelu_new",  # of nothing: `hidden_act` is that of the MLP
+        "activation_function": "gelu_new",  # unused: `hidden_act` is that of the MLP
         "bos_token_id": tokenizer.token_to_id("<s>"),
         "eos_token_id": tokenizer.token_to_id("<|end|>"),
         "pad_token_id": tokenizer.token_to_id("<|endoftext|>"),
@@ -284,7 +284,7 @@ _LANGUAGES = {"older": _older, "newer": _newer, "qwen2": _qwen2, "phi3": _phi3}
 
 
 class _Draw:
-    """Tensors of random values, as they are asked for."""
+    """Random tensors, created on request."""
 
     def __init__(self, seed: int) -> None:
         self._random = np.random.default_rng(seed)
@@ -306,7 +306,7 @@ class _Draw:
 
 
 def make_tensors(tiny: Tiny, vocab: int) -> dict[str, np.ndarray]:
-    """Random weights; of both Phi-2 layouts in the newer one."""
+    """Random weights; both Phi-2 layouts get the newer one's names."""
     draw = _Draw(tiny.seed)
     wide, eyes = tiny.hidden, tiny.eyes_hidden
     draw.add("model.embed_tokens.weight", vocab, wide, scale=1.0)
@@ -371,7 +371,7 @@ def _add_phi3(draw: _Draw, tiny: Tiny) -> None:
 
 
 def to_older(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The same weights under the older layout's names, with q, k and v in one."""
+    """The same weights under the older layout's names, with q, k and v in one tensor."""
     older = {}
     for name, tensor in tensors.items():
         kind = name.rsplit(".", 1)[-1]
@@ -397,8 +397,8 @@ def to_older(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def write(
     path: Path, tiny: Tiny, change: Change | None = None, *, shards: int = 1, tokenizer: Tokenizer | None = None
 ) -> Path:
-    """Write a checkpoint of random weights into the folder `path` and return it; `change(tensors, config)` may spoil
-    what is written. `tokenizer`: another one than `train_tokenizer` makes, with the layout's special tokens."""
+    """Write a checkpoint of random weights into the folder `path` and return it; `change(tensors, config)` can
+    modify the content first. `tokenizer` replaces that of `train_tokenizer` and needs the layout's special tokens."""
     tokenizer = tokenizer or train_tokenizer(tiny.layout)
     config = make_config(tiny, tokenizer)
     tensors: dict[str, Any] = make_tensors(tiny, config["vocab_size"])
@@ -422,7 +422,7 @@ def write(
 
 
 def _go_on(tiny: Tiny, tensors: dict[str, Any], eos: int) -> None:
-    """Let no answer end by itself: a parity of answers of one word shows little."""
+    """Prevent answers from ending by themselves: comparing answers of one word would show little."""
     if "lm_head.bias" in tensors:
         tensors["lm_head.bias"][eos] = -100.0
     else:
@@ -430,17 +430,17 @@ def _go_on(tiny: Tiny, tensors: dict[str, Any], eos: int) -> None:
 
 
 def _write_tokenizer(path: Path, tiny: Tiny, tokenizer: Tokenizer, config: dict[str, Any]) -> None:
-    """What the family's repositories say beside tokenizer.json."""
+    """Write the tokenizer files of the family's repositories besides tokenizer.json."""
     if tiny.layout == "phi3":
         eos = [tokenizer.token_to_id(t) for t in ("<|endoftext|>", "<|assistant|>", "<|end|>")]
-        told = {"add_bos_token": True, "add_eos_token": False, "tokenizer_class": "LlamaTokenizer"}
+        config_json = {"add_bos_token": True, "add_eos_token": False, "tokenizer_class": "LlamaTokenizer"}
     elif tiny.layout == "qwen2":
         eos = [config["eos_token_id"], config["bos_token_id"]]
-        told = {"add_prefix_space": False, "bos_token": None, "tokenizer_class": "Qwen2Tokenizer"}
+        config_json = {"add_prefix_space": False, "bos_token": None, "tokenizer_class": "Qwen2Tokenizer"}
     else:
         return
     (path / checkpoint.GENERATION).write_text(json.dumps({"eos_token_id": eos}))
-    (path / checkpoint.TOKENIZER_CONFIG).write_text(json.dumps(told))
+    (path / checkpoint.TOKENIZER_CONFIG).write_text(json.dumps(config_json))
 
 
 def _to_bfloat16(path: Path, tensors: dict[str, Any]) -> None:
@@ -451,7 +451,7 @@ def _to_bfloat16(path: Path, tensors: dict[str, Any]) -> None:
 
 
 def cut(path: Path, shards: int) -> None:
-    """Cut model.safetensors of the folder `path` into `shards` files with an index."""
+    """Split model.safetensors of the folder `path` into `shards` files with an index."""
     from safetensors.torch import load_file
     from safetensors.torch import save_file as save
 
@@ -467,15 +467,16 @@ def cut(path: Path, shards: int) -> None:
 
 
 def to_vocab_and_merges(path: Path) -> None:
-    """Say in vocab.json, merges.txt and tokenizer_config.json what tokenizer.json says, as older repositories do."""
+    """Write the content of tokenizer.json to vocab.json, merges.txt and tokenizer_config.json, as older repositories
+    do."""
     values = json.loads((path / checkpoint.TOKENIZER).read_text(encoding="utf-8"))
     model = values["model"]
     pairs = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
     (path / checkpoint.VOCAB).write_text(json.dumps(model["vocab"], ensure_ascii=False), encoding="utf-8")
     (path / checkpoint.MERGES).write_text("#version: 0.2\n" + "\n".join(pairs) + "\n", encoding="utf-8")
-    told = json.loads((path / checkpoint.TOKENIZER_CONFIG).read_text())
-    told["added_tokens_decoder"] = {
+    config_json = json.loads((path / checkpoint.TOKENIZER_CONFIG).read_text())
+    config_json["added_tokens_decoder"] = {
         str(t["id"]): {k: v for k, v in t.items() if k != "id"} for t in values["added_tokens"]
     }
-    (path / checkpoint.TOKENIZER_CONFIG).write_text(json.dumps(told))
+    (path / checkpoint.TOKENIZER_CONFIG).write_text(json.dumps(config_json))
     (path / checkpoint.TOKENIZER).unlink()

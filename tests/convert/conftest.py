@@ -1,4 +1,4 @@
-"""What the converter's tests share."""
+"""Fixtures of the converter's tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["CORPUS", "Tiny", "make_config", "make_tensors", "to_older"]
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """Models this small only lose time when torch's threads wait for each other."""
+    """Use one torch thread: for models this small, more threads cost more time than they save."""
     import torch
 
     torch.set_num_threads(1)
@@ -29,7 +29,7 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture
 def make_checkpoint(tmp_path: Path) -> Callable[..., Path]:
-    """make_checkpoint(Tiny(...), change=None) -> folder; `change(tensors, config)` may spoil what is written."""
+    """make_checkpoint(Tiny(...), change=None) -> folder; `change(tensors, config)` can modify the content first."""
 
     def make(tiny: Tiny, change: Change | None = None) -> Path:
         name = f"checkpoint-{tiny.layout}-{tiny.head_size}-{tiny.seed}"

@@ -1,9 +1,9 @@
-"""A model hub and its content server on loopback, which speak the hub's file protocol to the real huggingface_hub.
+"""A model hub and its content server on loopback, which serve the hub's file protocol to the real huggingface_hub.
 
-What it does is what the hub does for its client: the description of a repository at a revision; `resolve` of a file at
-a commit, which for a small file leads to another address of the hub (relative), for a large one to a signed address of
-a content server that must not see the token; hashes and sizes in X-Linked-Etag and X-Linked-Size; ranges; and its
-refusals with X-Error-Code. What a test wants to go wrong is set in the fields of `Hub`.
+They implement what the client uses: the description of a repository at a revision; `resolve` of a file at a commit,
+which redirects to a relative address of the hub for a small file, and to a signed address of a content server, which
+must not receive the token, for a large one; hashes and sizes in X-Linked-Etag and X-Linked-Size; ranges; and errors
+with X-Error-Code. The fields of `Hub` make them fail as a test needs it.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
-LARGE = (".safetensors", "tokenizer.json")  # kept by git-lfs on the hub
+LARGE = (".safetensors", "tokenizer.json")  # stored with git-lfs on the hub
 SIGNATURE = "X-Signature=0123abcd"
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A request that came."""
+    """A received request."""
 
     server: str  # "hub" or "content"
     method: str
     path: str
     authorization: str | None
-    start: int  # of the range asked for
+    start: int  # of the requested range
 
 
 @dataclass
 class Hub:
-    """A repository with its commits, and how the servers behave."""
+    """A repository with its commits, and the behaviour of the servers."""
 
     repository: str
-    commits: list[dict[str, bytes]] = field(default_factory=list)  # file name -> content, the last is the newest
-    token: str | None = None  # needed for anything
-    gated: bool = False  # whoever has a token has not accepted the terms
-    broken: int = 0  # a status that everything is answered with
-    portal: bool = False  # every address gives the login page of some network
+    commits: list[dict[str, bytes]] = field(default_factory=list)  # file name -> content; the last is the newest
+    token: str | None = None  # required for all requests
+    gated: bool = False  # the terms have not been accepted with the token
+    broken: int = 0  # a status for all responses
+    portal: bool = False  # every address returns the login page of a network
     ranges: bool = True
-    cut: dict[str, int] = field(default_factory=dict)  # file -> bytes after which its next answer breaks off
-    spoiled: set[str] = field(default_factory=set)  # files that arrive with one byte changed
-    sizes: dict[str, int] = field(default_factory=dict)  # file -> size that is told in place of the true one
-    hold: dict[str, int] = field(default_factory=dict)  # file -> bytes after which its answer waits for `go`
-    names: list[str] = field(default_factory=list)  # that are listed beside the true ones
+    cut: dict[str, int] = field(default_factory=dict)  # file -> bytes after which its next response breaks off
+    spoiled: set[str] = field(default_factory=set)  # files that are sent with one byte changed
+    sizes: dict[str, int] = field(default_factory=dict)  # file -> wrong size in the headers
+    hold: dict[str, int] = field(default_factory=dict)  # file -> bytes after which its response waits for `go`
+    names: list[str] = field(default_factory=list)  # listed in addition to the real ones
     seen: list[Seen] = field(default_factory=list)
     held: threading.Event = field(default_factory=threading.Event)
     go: threading.Event = field(default_factory=threading.Event)
@@ -57,7 +57,7 @@ class Hub:
     content_url: str = ""
 
     def commit(self, folder: Path) -> str:
-        """Add the files of `folder` as the newest commit; its hash."""
+        """Add the files of `folder` as the newest commit; return its hash."""
         files = [path for path in folder.rglob("*") if path.is_file()]
         self.commits.append({path.relative_to(folder).as_posix(): path.read_bytes() for path in files})
         return self.hash(len(self.commits) - 1)
@@ -77,7 +77,7 @@ class Hub:
 
 @contextmanager
 def running(hub: Hub) -> Iterator[Hub]:
-    """Both servers, for as long as the block runs."""
+    """Run both servers during the block."""
     servers = [ThreadingHTTPServer(("127.0.0.1", 0), _handler(hub, kind)) for kind in (_HubHandler, _ContentHandler)]
     threads = [threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True) for server in servers]
     for thread in threads:
@@ -98,7 +98,7 @@ def _handler(hub: Hub, kind: type[_Handler]) -> type[_Handler]:
 
 
 def etag(name: str, data: bytes) -> str:
-    """sha256 of what git-lfs keeps, git's own hash of the rest."""
+    """sha256 of files in git-lfs, git's own hash of others."""
     if name.endswith(LARGE):
         return hashlib.sha256(data).hexdigest()
     return hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
@@ -106,7 +106,7 @@ def etag(name: str, data: bytes) -> str:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # headers and content are sent apart
+    disable_nagle_algorithm = True  # headers and content are sent separately
     server_name = ""
     hub: Hub
 
@@ -149,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(status, headers, json.dumps({"error": message}).encode())
 
     def _send(self, name: str, data: bytes, headers: dict[str, str]) -> None:
-        """The content from the start of the range on, with what was to go wrong."""
+        """Send the content from the start of the range, with the faults that the test set."""
         hub = self.hub
         if name in hub.spoiled:
             data = data[:-1] + bytes([data[-1] ^ 1])
@@ -177,7 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(data[start:])
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: the requests are in `Hub.seen`."""
+        """Log nothing: the requests are in `Hub.seen`."""
 
 
 class _HubHandler(_Handler):
@@ -202,7 +202,7 @@ class _HubHandler(_Handler):
         elif hub.token:
             self._refuse(404, "RepoNotFound", "Repository not found")
         else:
-            self._refuse(401, "RepoNotFound", "Invalid username or password.")  # so says the hub to strangers
+            self._refuse(401, "RepoNotFound", "Invalid username or password.")  # the hub's answer without a valid token
 
     def _describe(self, revision: str) -> None:
         found = self.hub.find(revision)
@@ -238,7 +238,7 @@ class _HubHandler(_Handler):
                 "X-Linked-Etag": f'"{etag(name, files[name])}"',
             }
             if name.endswith(LARGE):
-                headers["X-Xet-Hash"] = hashlib.sha256(files[name]).hexdigest()  # another way to the content, not taken
+                headers["X-Xet-Hash"] = hashlib.sha256(files[name]).hexdigest()  # another protocol, not used here
                 headers["Link"] = f'<{self.hub.url}/api/models/{self.hub.repository}/xet-read-token/x>; rel="xet-auth"'
                 address = f"{self.hub.content_url}/{commit}/{quote(name)}?{SIGNATURE}"
                 self._answer(302, headers | {"Location": address}, b"")

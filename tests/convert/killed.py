@@ -1,10 +1,10 @@
-"""Pulls in processes of their own that end by SIGKILL, and pulls again: for test_pull.py.
+"""Runs pulls in separate processes that end by SIGKILL, and then pulls again: for test_pull.py.
 
     python -m tests.convert.killed FOLDER REPOSITORY STEP ...
 
-In: the hub in HF_ENDPOINT; steps, each the number of a change to the disk before which a pull is killed (0: never).
-Out: for each step a line of JSON: whether the process was killed, what a person is offered behind that, and the sha256
-of every file of the bundle once it was pulled again. Everything heavy is imported once and forked, which saves seconds.
+In: the hub in HF_ENDPOINT; steps, each the number of the change to the disk before which a pull is killed (0: never).
+Out: for each step a line of JSON: whether the process was killed, how the model is listed afterwards, and the sha256 of
+every file of the bundle after another pull. Heavy imports happen once before forking, which saves seconds.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.
 
 
 def kill_at(step: int) -> list[int]:
-    """End this process before its change number `step`. The list grows with each change."""
+    """Kill this process before its change number `step`. The returned list grows with each change."""
     seen: list[int] = []
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
@@ -53,7 +53,7 @@ def kill_at(step: int) -> list[int]:
 
 
 def apart(data: Path, repository: str, step: int) -> tuple[bool, int]:
-    """Pull in a child; whether it was killed, and how many changes it made where it was not."""
+    """Pull in a child process; return whether it was killed, and the number of its changes if it was not."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -87,8 +87,8 @@ def main(folder: Path, repository: str, steps: list[int]) -> None:
         bundle = paths.models_dir(data) / id
         files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(bundle.iterdir())}
         left = [path.name for path in [*paths.models_dir(data).iterdir(), *paths.checkpoints_dir(data).iterdir()]]
-        told = {"step": step, "killed": killed, "changes": changes, "offered": offered, "files": files, "left": left}
-        print(json.dumps(told), flush=True)
+        result = {"step": step, "killed": killed, "changes": changes, "offered": offered, "files": files, "left": left}
+        print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Real vocabularies, with texts and the token ids that llama.cpp itself says they have.
+"""Real vocabularies, with texts and the token ids that llama.cpp's own tests expect.
 
-llama-cpp-python's source distribution holds them among llama.cpp's own tests. They are no part of ours: pip fetches the
-version that pyproject.toml names, once per machine, and what is needed of it is kept in the cache folder.
+The source distribution of llama-cpp-python contains them among llama.cpp's tests. They are not part of this repository:
+pip downloads the version in pyproject.toml once per machine, and the needed files are kept in the cache folder.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Known:
 
 
 def known(name: str) -> Known:
-    """The vocabulary of this name, fetched where it is not here yet."""
+    """The vocabulary of this name, downloaded if it is not in the cache."""
     gguf, asked, answered = (_folder() / f"ggml-vocab-{name}{end}" for end in _ENDS)
-    texts = asked.read_bytes().decode().removesuffix(_BETWEEN).split(_BETWEEN)  # some hold a "\r"
+    texts = asked.read_bytes().decode().removesuffix(_BETWEEN).split(_BETWEEN)  # some contain a "\r"
     ids = [[int(n) for n in line.split()] for line in answered.read_bytes().decode().splitlines()]
     return Known(gguf, list(zip(texts, ids, strict=True)))
 
@@ -51,13 +51,13 @@ def _folder() -> Path:
             _unpack(_fetch(requirement, Path(work)), Path(work) / "whole")
             try:
                 (Path(work) / "whole").rename(folder)
-            except OSError:  # another run was first
+            except OSError:  # another process was first
                 assert folder.is_dir()
     return folder
 
 
 def _requirement() -> str:
-    """What pyproject.toml says of llama-cpp-python on desktops."""
+    """The requirement of llama-cpp-python for desktops in pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return next(
         text.partition(";")[0] for text in project["dependencies"] if "llama-cpp-python" in text and "!=" in text

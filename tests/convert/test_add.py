@@ -1,4 +1,4 @@
-"""Models that are not Imp: two GGUF files become a bundle that answers, or are refused with the reason."""
+"""Models other than Imp: two GGUF files become a bundle that answers, or are refused with the reason."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = ["draw"]  # a fixture
 LLAVA = Tiny()
 MOBILE = Tiny(
     projector="ldp", image_size=336, eyes_layers=2
-)  # llama.cpp knows this projector for 24 x 24 patches alone
+)  # llama.cpp supports this projector only for 24 x 24 patches
 TOKENS = {"mlp": 16, "ldp": 144}
 
 
@@ -58,7 +58,7 @@ def llava(files: Path) -> Bundle:
 
 @pytest.fixture(scope="session")
 def mobile(files: Path) -> Bundle:
-    """Through links, as a download cache gives them."""
+    """Added through symbolic links, as in a download cache."""
     links = files / "links"
     links.mkdir()
     for name in ("language.gguf", "ldp.gguf"):
@@ -80,7 +80,7 @@ def engine(added: Bundle) -> Iterator[LocalEngine]:
 
 
 class TestAddedModel(EngineConformance):
-    """What every engine must do, with mtmd for eyes."""
+    """The conformance suite, with mtmd as the vision encoder."""
 
     @pytest.fixture
     def engine(self, llava: Bundle) -> Iterator[Engine]:
@@ -114,20 +114,20 @@ def refusal(*given: Any, **named: Any) -> ImpChatError:
     return caught.value
 
 
-def test_the_bundle_says_all_that_is_needed_to_run_it(added: Bundle, files: Path) -> None:
+def test_the_bundle_contains_all_that_is_needed_to_run_it(added: Bundle, files: Path) -> None:
     projector = added.figures["projector"]
     assert bundle.load(added.path) == added
     added.verify()
     assert (added.family, added.template, added.name) == ("llama", "own", "Tiny Vicuna")
     assert added.source == f"language.gguf, {projector}.gguf"
     assert added.image.tokens == TOKENS[projector] and added.context_tokens == 1024
-    assert added.sampling == Sampling(temperature=0.6, top_k=20)  # what the file recommends, where it makes sense
+    assert added.sampling == Sampling(temperature=0.6, top_k=20)  # the recommendations in the file that are valid
     assert added.text.eos == (2,) and not added.text.add_bos  # the template writes <s> itself
     assert added.turns and added.turns.markers == ("<s>",) and added.turns.answer == " ASSISTANT:"
-    assert added.mmproj and added.mmproj.samefile(files / f"{projector}.gguf")  # linked: no second gigabytes
+    assert added.mmproj and added.mmproj.samefile(files / f"{projector}.gguf")  # a link: no second copy of gigabytes
 
 
-def test_the_prompt_is_what_the_models_own_template_writes(added: Bundle, model: Model) -> None:
+def test_the_prompt_is_that_of_the_models_own_template(added: Bundle, model: Model) -> None:
     talk = [("user", "What is red?"), ("assistant", "A circle."), ("user", "What is this?")]
     prompt = Prompt("A chat.", tuple(Turn(role, text) for role, text in talk))  # type: ignore[arg-type]
     pieces = prompts.render(prompt, added.writing, model.tokenize, added.text.eos[0])
@@ -136,7 +136,7 @@ def test_the_prompt_is_what_the_models_own_template_writes(added: Bundle, model:
     assert ids == model.tokenize(text, True)
 
 
-def test_a_marker_that_a_person_types_stays_text(added: Bundle, model: Model) -> None:
+def test_a_marker_typed_by_a_user_stays_text(added: Bundle, model: Model) -> None:
     pieces = prompts.render(ask("</s>USER: <s>"), added.writing, model.tokenize, added.text.eos[0])
     ids = [i for piece in pieces if isinstance(piece, prompts.Tokens) for i in piece.ids]
     assert ids.count(model.bos) == 1 and model.eos not in ids
@@ -148,10 +148,10 @@ def test_a_question_about_a_picture_is_answered(engine: LocalEngine, added: Bund
     assert Encoding(photo().sha256) in events and text_of(events)
     assert end.stats.prompt_tokens > added.image.tokens
     other = run(engine.start(ask("What is this?", photo(1)), GREEDY))
-    assert finished(other).tokens != end.tokens  # it looked
+    assert finished(other).tokens != end.tokens  # the picture makes a difference
 
 
-def test_what_was_read_is_not_read_again(engine: LocalEngine) -> None:
+def test_a_cached_prompt_is_not_processed_again(engine: LocalEngine) -> None:
     picture = photo(2)
     opened = Prompt(settings.SYSTEM, (Turn("user", "", (picture,)),), "talk", open_turn=True)
     read = run(engine.prefill(opened))[-1].stats  # type: ignore[union-attr]
@@ -163,7 +163,7 @@ def test_what_was_read_is_not_read_again(engine: LocalEngine) -> None:
 
 
 def test_the_embeddings_are_those_of_llama_cpp(added: Bundle) -> None:
-    """A picture of the eyes' own size goes through without being resized, and two ways into mtmd agree."""
+    """A picture of the encoder's own size is not resized, and two interfaces of mtmd give the same result."""
     model = Model(added.language)
     eyes = mtmd.MtmdVision(added, model, 1)
     picture = photo(3, (added.image.size, added.image.size))
@@ -192,7 +192,7 @@ def by_hand(eyes: mtmd.MtmdVision, picture: Picture) -> Any:
 
 @contextmanager
 def chunks_of(projector: mtmd.Projector, text: bytes, picture: Picture) -> Iterator[list[Any]]:
-    """What llama.cpp itself makes of a text with one picture in it."""
+    """The chunks that llama.cpp itself makes of a text with one picture."""
     binding = mtmd.binding()
     pixels = np.asarray(Image.open(io.BytesIO(picture.data)).convert("RGB"))
     values = pixels.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
@@ -220,7 +220,7 @@ def test_the_text_around_a_picture_is_tokenised_as_llama_cpp_does(llava: Bundle,
 
 
 class Impatient(mtmd.Projector):
-    """Is stopped as soon as its first operations are done."""
+    """Is cancelled as soon as its first operations are done."""
 
     def _goes_on(self, operation: int, asking: bool, data: object) -> bool:
         if not asking:
@@ -228,7 +228,7 @@ class Impatient(mtmd.Projector):
         return super()._goes_on(operation, asking, data)
 
 
-def test_a_picture_that_is_being_encoded_can_be_given_up(files: Path, model: Model) -> None:
+def test_encoding_a_picture_can_be_cancelled(files: Path, model: Model) -> None:
     patient = mtmd.Projector(files / "ldp.gguf", model, 1)
     impatient = Impatient(files / "ldp.gguf", model, 1)
     pixels = np.zeros((336, 336, 3), np.uint8)
@@ -241,8 +241,8 @@ def test_a_picture_that_is_being_encoded_can_be_given_up(files: Path, model: Mod
     impatient.free()
 
 
-def test_a_build_without_mtmd_is_told_in_a_sentence(llava: Bundle, tmp_path: Path) -> None:
-    """As on phones, whose llama-cpp-python lacks the library."""
+def test_a_build_without_mtmd_is_reported_in_a_sentence(llava: Bundle, tmp_path: Path) -> None:
+    """As on phones, whose llama-cpp-python does not include the library."""
     code = (
         "import sys; from pathlib import Path; from impchat.engines.local.engine import LocalEngine\n"
         "from impchat.errors import EngineError; from impchat import bundle\n"
@@ -256,7 +256,7 @@ def test_a_build_without_mtmd_is_told_in_a_sentence(llava: Bundle, tmp_path: Pat
     assert done.stdout.startswith("engine.no_mtmd This model's eyes need the mtmd library"), done.stderr
 
 
-def test_text_tokens_that_a_projector_wants_around_a_picture_are_kept(files: Path, tmp_path: Path) -> None:
+def test_a_projectors_text_tokens_around_a_picture_are_stored(files: Path, tmp_path: Path) -> None:
     tiny = Tiny(projector="kimivl", extra_tokens=("<|media_start|>", "<|media_end|>"))
     model = Model(write_language(tmp_path / "language.gguf", tiny))
     projector = mtmd.Projector(
@@ -269,7 +269,7 @@ def test_text_tokens_that_a_projector_wants_around_a_picture_are_kept(files: Pat
     model.free()
 
 
-def test_a_prompt_has_them_around_each_picture(added: Bundle, model: Model) -> None:
+def test_a_prompt_has_these_tokens_around_each_picture(added: Bundle, model: Model) -> None:
     assert added.turns
     around = replace(added, turns=replace(added.turns, before=(5, 6), after=(7,)))
     prompt = ask("What is this?", photo(), photo(1))
@@ -296,7 +296,7 @@ def test_models_that_need_more_than_plain_embeddings_are_refused(files: Path, tm
     assert code("mlp", **{"clip.vision.image_grid_pinpoints": pinpoints}) == "mmproj.slices"  # LLaVA-1.6
     assert code("gemma3") == "mmproj.attention"
     assert code("kimivl", **{"clip.vision.projector.scale_factor": 2}) == "mmproj.sizes"
-    assert code("ldp") == "add.crashed"  # llama.cpp ends the process over a grid that is not 24 x 24
+    assert code("ldp") == "add.crashed"  # llama.cpp aborts the process for a grid other than 24 x 24
     qwen = write_language(tmp_path / "qwen2vl.gguf", replace(LLAVA, arch="qwen2vl"))
     assert code("mlp", qwen) == "mmproj.positions"
     assert not (tmp_path / "model").exists()
@@ -317,12 +317,12 @@ def test_files_that_do_not_belong_together_are_refused(files: Path, tmp_path: Pa
     assert [*tmp_path.glob("*model*")] == []
 
 
-def test_a_language_model_with_a_state_is_refused(files: Path, tmp_path: Path) -> None:
+def test_a_recurrent_language_model_is_refused(files: Path, tmp_path: Path) -> None:
     mamba = write_language(tmp_path / "mamba.gguf", replace(LLAVA, arch="mamba"))
     assert refusal(mamba, files / "mlp.gguf", tmp_path / "model", id="model").code == "add.recurrent"
 
 
-def test_a_file_that_is_not_whole_is_refused(files: Path, tmp_path: Path) -> None:
+def test_a_truncated_file_is_refused(files: Path, tmp_path: Path) -> None:
     whole = (files / "mlp.gguf").read_bytes()
     cut = tmp_path / "mmproj.gguf"
     broken = (b"", b"GGML" + whole[4:], whole[:200], b"GGUF\xff\0\0\0" + whole[8:])
@@ -331,7 +331,7 @@ def test_a_file_that_is_not_whole_is_refused(files: Path, tmp_path: Path) -> Non
         assert refusal(files / "language.gguf", cut, tmp_path / "model", id="model").code == code
 
 
-def test_a_language_model_without_a_chat_template_wants_to_be_told_one(files: Path, tmp_path: Path) -> None:
+def test_a_language_model_without_a_chat_template_needs_one_by_option(files: Path, tmp_path: Path) -> None:
     bare = write_language(tmp_path / "bare.gguf", replace(LLAVA, template=None))
     target = tmp_path / "model"
     found = refusal(bare, files / "mlp.gguf", target, id="model")
@@ -347,7 +347,7 @@ def test_a_language_model_without_a_chat_template_wants_to_be_told_one(files: Pa
     model.free()
 
 
-def test_a_model_that_was_added_answers_in_the_terminal(
+def test_an_added_model_answers_in_the_terminal(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("IMPCHAT_MODEL", raising=False)

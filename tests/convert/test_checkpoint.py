@@ -1,4 +1,4 @@
-"""What a checkpoint must be like to be converted, and what is said where it is not."""
+"""Which checkpoints can be converted, and the errors for others."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EYES = "model.vision_tower.vision_tower.vision_model."
 
 
 def refusal(path: Path, target: Path) -> ModelError:
-    """The error that converting `path` ends with; it must leave nothing behind."""
+    """The error that converting `path` raises; nothing may be left at the target."""
     before = {*target.parent.iterdir()}
     with pytest.raises(ModelError) as caught:
         convert(path, target, language="f16", vision="fp32")
@@ -47,7 +47,7 @@ def test_a_missing_tensor_is_named(make_checkpoint: Make, tmp_path: Path, name: 
     "name",
     ["model.layers.3.input_layernorm.weight", f"{EYES}encoder.layers.3.mlp.fc1.weight", "model.mm_projector.4.bias"],
 )
-def test_a_tensor_too_many_is_named(make_checkpoint: Make, tmp_path: Path, name: str) -> None:
+def test_an_unexpected_tensor_is_named(make_checkpoint: Make, tmp_path: Path, name: str) -> None:
     def add(tensors: dict[str, Any], config: dict[str, Any]) -> None:
         tensors[name] = np.zeros(3, np.float32)
 
@@ -67,7 +67,7 @@ def test_a_tensor_too_many_is_named(make_checkpoint: Make, tmp_path: Path, name:
     ],
     ids=lambda value: value if isinstance(value, str) else value.layout,
 )
-def test_a_wrongly_shaped_tensor_is_named_with_both_shapes(
+def test_a_tensor_of_the_wrong_shape_is_named_with_both_shapes(
     make_checkpoint: Make, tmp_path: Path, tiny: Tiny, name: str
 ) -> None:
     def cut(tensors: dict[str, Any], config: dict[str, Any]) -> None:
@@ -79,9 +79,7 @@ def test_a_wrongly_shaped_tensor_is_named_with_both_shapes(
     assert error.values["found"][0] == error.values["expected"][0] - 1
 
 
-def test_a_norm_that_imps_training_leaves_behind_the_tower_is_not_needed_and_not_in_the_way(
-    make_checkpoint: Make, tmp_path: Path
-) -> None:
+def test_the_unused_norm_of_imps_training_after_the_tower_is_optional(make_checkpoint: Make, tmp_path: Path) -> None:
     def add(tensors: dict[str, Any], config: dict[str, Any]) -> None:
         for kind in ("weight", "bias"):
             tensors[f"{EYES}post_layernorm.{kind}"] = np.ones(96, np.float32)
@@ -104,15 +102,13 @@ def test_a_norm_that_imps_training_leaves_behind_the_tower_is_not_needed_and_not
         ("image_aspect_ratio", "anyres"),
     ],
 )
-def test_a_configuration_that_is_not_supported_is_named(
-    make_checkpoint: Make, tmp_path: Path, field: str, value: Any
-) -> None:
+def test_an_unsupported_configuration_is_named(make_checkpoint: Make, tmp_path: Path, field: str, value: Any) -> None:
     error = refusal(make_checkpoint(Tiny(), lambda tensors, config: config.update({field: value})), tmp_path / "model")
     assert error.code == "checkpoint.config"
     assert error.values["field"] == field
 
 
-def test_another_models_tensors_are_no_imp(make_checkpoint: Make, tmp_path: Path) -> None:
+def test_another_models_tensors_are_not_an_imp(make_checkpoint: Make, tmp_path: Path) -> None:
     def other(tensors: dict[str, Any], config: dict[str, Any]) -> None:
         tensors.clear()
         tensors["encoder.block.0.weight"] = np.zeros((2, 2), np.float32)
@@ -123,7 +119,7 @@ def test_another_models_tensors_are_no_imp(make_checkpoint: Make, tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
-def test_a_file_that_is_not_there_or_damaged_is_named(make_checkpoint: Make, tmp_path: Path, name: str) -> None:
+def test_a_missing_or_damaged_file_is_named(make_checkpoint: Make, tmp_path: Path, name: str) -> None:
     path = make_checkpoint(Tiny())
     (path / name).write_text("{ this is no JSON and no safetensors")
     damaged = refusal(path, tmp_path / "model")
@@ -143,7 +139,7 @@ def test_values_of_other_types_are_refused(make_checkpoint: Make, tmp_path: Path
     assert error.values["name"] == "lm_head.bias"
 
 
-def test_a_tokenizer_that_llama_cpp_cannot_have_is_refused(make_checkpoint: Make, tmp_path: Path) -> None:
+def test_a_tokenizer_that_llama_cpp_does_not_support_is_refused(make_checkpoint: Make, tmp_path: Path) -> None:
     path = make_checkpoint(Tiny())
     whole = json.loads((path / "tokenizer.json").read_text())
     for change in (
@@ -176,7 +172,7 @@ def test_an_unknown_type_is_refused_with_the_known_ones(make_checkpoint: Make, t
     assert "fp32" in str(caught.value)
 
 
-def test_shards_are_one_checkpoint(make_checkpoint: Make, tmp_path: Path) -> None:
+def test_shards_form_one_checkpoint(make_checkpoint: Make, tmp_path: Path) -> None:
     whole = make_checkpoint(Tiny())
     one = convert(whole, tmp_path / "one", id="imp", language="f16")
     tensors = load_file(whole / checkpoint.WEIGHTS)
@@ -202,7 +198,7 @@ def test_the_same_weights_in_the_older_and_the_newer_layout_give_equal_files(
     assert older.revision != newer.revision
 
 
-def test_the_older_layouts_eyes_are_described_in_a_folder_beside_the_weights(
+def test_the_older_layouts_vision_configuration_is_in_a_folder_next_to_the_weights(
     make_checkpoint: Make, tmp_path: Path
 ) -> None:
     path = make_checkpoint(Tiny(layout="older"))
@@ -216,8 +212,10 @@ def test_the_older_layouts_eyes_are_described_in_a_folder_beside_the_weights(
     assert layouts.recognise(Checkpoint(path)).eyes == described
 
 
-def test_layers_are_counted_where_the_configuration_counts_what_was_cut(make_checkpoint: Make, tmp_path: Path) -> None:
-    """A description of the eyes from before the cut, one from after it, and a checkpoint that was never cut."""
+def test_layers_are_counted_in_configurations_from_before_and_after_the_cut(
+    make_checkpoint: Make, tmp_path: Path
+) -> None:
+    """A vision configuration from before the cut, one from after it, and a checkpoint that was never cut."""
 
     def after(tensors: dict[str, Any], config: dict[str, Any]) -> None:
         config["vision_config"]["num_hidden_layers"] = 3
@@ -237,20 +235,20 @@ def test_layers_are_counted_where_the_configuration_counts_what_was_cut(make_che
 
 
 @pytest.mark.parametrize("eyes_in", ["vision_config", "siglip-so400m-patch14-56"])
-@pytest.mark.parametrize("told", [384, 28])
-def test_the_size_of_pictures_is_what_the_positions_say(tmp_path: Path, eyes_in: str, told: int) -> None:
+@pytest.mark.parametrize("size", [384, 28])
+def test_the_picture_size_follows_from_the_positions(tmp_path: Path, eyes_in: str, size: int) -> None:
     tiny = Tiny("older", eyes_in=eyes_in)
     right = convert(checkpoints.write(tmp_path / "right", tiny, shards=3), tmp_path / "first", id="imp")
     path = checkpoints.write(tmp_path / "wrong", tiny, shards=3)
     file = path / ("config.json" if eyes_in == "vision_config" else f"{eyes_in}/config.json")
     config = json.loads(file.read_text())
-    config["vision_config"]["image_size"] = told
+    config["vision_config"]["image_size"] = size
     file.write_text(json.dumps(config))
     made = convert(path, tmp_path / "second", id="imp")
     assert (made.image.size, made.image.tokens) == (56, 16)
     assert made.files == right.files
 
-    # Weight file by weight file, each gone before the next one comes, by a process of its own: as in a pull.
+    # As in a pull: one weight file after the other, each deleted before the next, each by a separate process.
     for left in (3, 2, 1):
         conversion = Conversion(path, tmp_path / "third", id="imp")
         assert len(conversion.files) == left
@@ -258,15 +256,15 @@ def test_the_size_of_pictures_is_what_the_positions_say(tmp_path: Path, eyes_in:
     assert conversion.finish().files == right.files
 
 
-def test_a_size_that_fits_the_positions_stays_as_it_is_told(make_checkpoint: Make) -> None:
-    """384 pixels have 27 patches of 14, as 378 have."""
+def test_a_size_that_fits_the_positions_is_kept(make_checkpoint: Make) -> None:
+    """384 pixels have 27 patches of 14, like 378."""
     eyes = layouts.recognise(Checkpoint(make_checkpoint(Tiny(image_size=60)))).eyes
     assert (eyes.image_size, eyes.tokens) == (60, 16)
     assert replace(eyes, named_size=384).of_side(27).image_size == 384
     assert replace(eyes, named_size=384).of_side(14).image_size == 196
 
 
-def test_a_failing_conversion_leaves_the_older_bundle_as_it_was(make_checkpoint: Make, tmp_path: Path) -> None:
+def test_a_failing_conversion_leaves_the_older_bundle_unchanged(make_checkpoint: Make, tmp_path: Path) -> None:
     target = tmp_path / "models" / "imp"
     before = convert(make_checkpoint(Tiny()), target, language="f16")
     broken = make_checkpoint(Tiny(seed=1), lambda tensors, config: config.update(image_aspect_ratio="anyres"))
@@ -278,7 +276,7 @@ def test_a_failing_conversion_leaves_the_older_bundle_as_it_was(make_checkpoint:
     assert [p.name for p in target.parent.iterdir()] == ["imp"]
 
 
-def test_the_manifest_says_what_the_checkpoint_says(make_checkpoint: Make, tmp_path: Path) -> None:
+def test_the_manifest_repeats_the_checkpoints_values(make_checkpoint: Make, tmp_path: Path) -> None:
     path = make_checkpoint(Tiny(aspect="pad"))
     made = convert(path, tmp_path / "model", figures={"colour": 0.97})
     config = json.loads((path / "config.json").read_text())
@@ -291,13 +289,13 @@ def test_the_manifest_says_what_the_checkpoint_says(make_checkpoint: Make, tmp_p
     assert {key: file.type for key, file in made.files.items()} == {"language": "q4_k_m", "vision": "int8"}
 
 
-def test_an_id_of_the_catalogue_brings_its_entry_along(make_checkpoint: Make) -> None:
+def test_an_id_of_the_catalogue_brings_its_entry(make_checkpoint: Make) -> None:
     described = describe(Checkpoint(make_checkpoint(Tiny())), "imp-demo-196")
     assert (described.id, described.demo, described.sampling.temperature) == ("imp-demo-196", True, 0.0)
 
 
 @pytest.mark.parametrize("kind", [*vision.TYPES])
-def test_the_eyes_are_written_for_the_phones_onnxruntime(make_checkpoint: Make, tmp_path: Path, kind: str) -> None:
+def test_the_vision_file_runs_with_the_phones_onnxruntime(make_checkpoint: Make, tmp_path: Path, kind: str) -> None:
     import onnx
 
     made = convert(make_checkpoint(Tiny()), tmp_path / "model", language="f16", vision=kind)

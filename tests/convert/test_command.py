@@ -1,4 +1,4 @@
-"""`impchat convert` on the command line: what it says, and when."""
+"""`impchat convert` on the command line: its messages and their order."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_work_is_announced_when_it_begins(make_checkpoint: Make, tmp_path: Path,
     assert bundle.load(target).id == "imp-test"
 
 
-def test_a_checkpoint_that_cannot_be_converted_is_told_at_once(
+def test_a_checkpoint_that_cannot_be_converted_is_reported_at_once(
     make_checkpoint: Make, tmp_path: Path, capsys: Capture
 ) -> None:
     source = make_checkpoint(Tiny())

@@ -1,4 +1,4 @@
-"""A checkpoint is converted weight file by weight file: whatever comes between, the bundle is the same."""
+"""A checkpoint is converted one weight file at a time: after any interruption, the bundle is the same."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What a conversion at one go makes."""
+    """The files of a conversion in one go."""
     return content(convert(source, tmp_path_factory.mktemp("whole") / "model", language="q8_0").path)
 
 
@@ -53,17 +53,17 @@ def go_on(source: Path, target: Path) -> bundle.Bundle:
     return conversion.finish()
 
 
-def test_files_may_be_deleted_when_they_are_taken_and_come_in_any_order(
+def test_files_can_be_deleted_after_their_conversion_and_arrive_in_any_order(
     source: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
-    small = tmp_path / "checkpoint"  # its name goes into the manifest
+    small = tmp_path / "checkpoint"  # its name is stored in the manifest
     small.mkdir()
     for file in source.iterdir():
         if file.suffix == ".json":
             (small / file.name).write_bytes(file.read_bytes())
     target = tmp_path / "model"
     for n in (3, 1, 2):
-        conversion = begin(small, target)  # a new one each time, as after a restart
+        conversion = begin(small, target)  # a new object each time, as after a restart
         file = small / f"model-{n:05}-of-00003.safetensors"
         assert file.name in conversion.files
         file.write_bytes((source / file.name).read_bytes())
@@ -77,14 +77,14 @@ def test_files_may_be_deleted_when_they_are_taken_and_come_in_any_order(
     assert {file.name for file in tmp_path.iterdir()} == {"checkpoint", "model"}
 
 
-def test_the_cut_into_files_leaves_no_trace(whole: dict[str, bytes], tmp_path: Path) -> None:
+def test_the_split_into_files_does_not_change_the_bundle(whole: dict[str, bytes], tmp_path: Path) -> None:
     for shards in (1, 5):
         path = checkpoints.write(tmp_path / str(shards) / "checkpoint", TINY, shards=shards)
         assert content(go_on(path, tmp_path / "target" / "model").path) == whole
 
 
 def kill_at(step: int) -> None:
-    """End this process before its change number `step` to the disk."""
+    """Kill this process before its change number `step` to the disk."""
     seen = 0
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
@@ -99,7 +99,7 @@ def kill_at(step: int) -> None:
 
 
 def killed(work: Callable[[], object], step: int) -> bool:
-    """Do `work` in a child that dies at `step`; False where it came to its end before."""
+    """Run `work` in a child that is killed at `step`; False if it finished before."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -114,21 +114,21 @@ def killed(work: Callable[[], object], step: int) -> bool:
     return os.WIFSIGNALED(status)
 
 
-def test_a_conversion_killed_at_any_moment_goes_on_to_the_same_bundle(
+def test_a_conversion_killed_at_any_moment_continues_to_the_same_bundle(
     source: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     target = tmp_path / "models" / "model"
     steps = 0
-    for step in (1, 2, 3, 5, 8, 40, 90, 120, 150, 4, 2):  # one after the other, on what the last one left
+    for step in (1, 2, 3, 5, 8, 40, 90, 120, 150, 4, 2):  # one after the other, each on what the last one left
         steps += killed(lambda: go_on(source, target), step)
-        assert not target.exists() or content(target) == whole, "a half bundle is at the place of a whole one"
+        assert not target.exists() or content(target) == whole, "the target holds an incomplete bundle"
     assert steps > 5
     go_on(source, target)
     assert content(target) == whole
     assert [file.name for file in target.parent.iterdir()] == ["model"]
 
 
-def test_work_on_another_checkpoint_begins_anew(source: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
+def test_work_on_another_checkpoint_starts_again(source: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
     other = checkpoints.write(tmp_path / "other", TINY, lambda t, config: config.update(rope_theta=5000.0), shards=3)
     target = tmp_path / "model"
     conversion = begin(other, target)
@@ -137,7 +137,7 @@ def test_work_on_another_checkpoint_begins_anew(source: Path, whole: dict[str, b
     assert content(go_on(source, target).path) == whole
 
 
-def test_a_file_that_is_not_what_the_index_says_is_refused_and_can_be_taken_again(source: Path, tmp_path: Path) -> None:
+def test_a_file_that_differs_from_the_index_is_refused_and_can_be_supplied_again(source: Path, tmp_path: Path) -> None:
     conversion = begin(source, tmp_path / "model")
     name = conversion.files[1]
     tensors = load_file(source / name)
@@ -173,7 +173,7 @@ def test_a_value_too_large_for_16_bits_is_named(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["checkpoint"]
 
 
-def test_what_is_wrong_is_said_before_any_weight_file_is_there(tmp_path: Path) -> None:
+def test_errors_are_raised_before_any_weight_file_is_present(tmp_path: Path) -> None:
     path = checkpoints.write(tmp_path / "checkpoint", TINY, lambda t, config: t.pop("lm_head.bias"), shards=2)
     for file in path.glob("*.safetensors"):
         file.unlink()
@@ -182,27 +182,27 @@ def test_what_is_wrong_is_said_before_any_weight_file_is_there(tmp_path: Path) -
     assert caught.value.code == "checkpoint.tensors_missing" and "lm_head.bias" in str(caught.value)
 
 
-def test_the_room_it_asks_for_is_enough(source: Path, tmp_path: Path) -> None:
+def test_the_estimated_disk_space_is_enough(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "model"
     for language, vision in (("f16", "fp32"), ("q8_0", "fp16")):
         conversion = Conversion(source, target, language=language, vision=vision)
         for file in conversion.files:
             conversion.take(source / file)
         work = sum(file.stat().st_size for file in bundle.work_folder(target).iterdir())
-        told = conversion.needs_bytes
-        # The head of so small a file is most of it, and stays when values get fewer bits.
+        needed = conversion.needs_bytes
+        # In so small a file the header is the largest part, and stays the same with fewer bits per value.
         made = conversion.finish()
-        assert told * 1.2 + 50_000 > work + made.size_bytes > 0.5 * told
+        assert needed * 1.2 + 50_000 > work + made.size_bytes > 0.5 * needed
 
 
-def test_a_version_that_is_told_stands_in_the_manifest(source: Path, tmp_path: Path) -> None:
+def test_a_given_version_is_stored_in_the_manifest(source: Path, tmp_path: Path) -> None:
     conversion = Conversion(source, tmp_path / "model", language="f16", vision="fp32", revision="abc123")
     for file in conversion.files:
         conversion.take(source / file)
     assert conversion.finish().revision == "abc123"
 
 
-def test_large_eyes_lie_beside_their_graph_see_the_same_and_are_looked_after(
+def test_large_vision_weights_are_stored_next_to_their_graph_and_checked(
     source: Path, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "vision.onnx").write_bytes(whole["vision.onnx"])
@@ -228,7 +228,7 @@ def test_an_abandoned_conversion_can_be_discarded(source: Path, tmp_path: Path) 
     assert not [*tmp_path.iterdir()]
 
 
-def test_the_work_files_hold_every_tensor(source: Path, tmp_path: Path) -> None:
+def test_the_work_files_contain_every_tensor(source: Path, tmp_path: Path) -> None:
     conversion = begin(source, tmp_path / "model")
     for file in conversion.files:
         conversion.take(source / file)

@@ -1,5 +1,5 @@
-"""How the demo model is made: its lessons are the app's own prompts, its answers are right, a run goes on where it was
-cut off and ends in a checkpoint that becomes a bundle that answers."""
+"""Training of the demo model: its lessons are the app's own prompts, its answers are right, and an interrupted run
+continues and ends in a checkpoint whose bundle answers."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class _AsTyped(Random):
         return 0.999
 
 
-def test_only_answers_are_learned(tokenizer: Tokenizer) -> None:
+def test_only_answers_have_targets(tokenizer: Tokenizer) -> None:
     layout = next(one for one in lessons.LAYOUTS if one.name == "short")
     batch = lessons.Lessons(tokenizer).batch(layout, Random(3), 2)
     for ids, learned in zip(batch.ids, batch.learned, strict=True):
@@ -89,7 +89,7 @@ def test_only_answers_are_learned(tokenizer: Tokenizer) -> None:
         assert taught.count(lessons.EOS) >= layout.branches
 
 
-def test_each_answer_knows_the_things_it_is_about(tokenizer: Tokenizer) -> None:
+def test_each_answer_lists_the_things_it_is_about(tokenizer: Tokenizer) -> None:
     teaching = lessons.Lessons(tokenizer)
     scene = scene_of(RED_CIRCLE, BLUE_STAR)
     lesson = lessons.Lesson()
@@ -108,10 +108,10 @@ def test_each_answer_knows_the_things_it_is_about(tokenizer: Tokenizer) -> None:
     assert said[0b11].startswith(" There are")
 
 
-def test_pointing_is_right_when_the_attention_lies_on_the_thing() -> None:
+def test_pointing_counts_as_right_if_the_attention_is_on_the_thing() -> None:
     ranks = torch.full((1, 4), -1)
-    ranks[0, 2] = 1  # the second thing lies in the third of four patches
-    about = torch.tensor([[0] * 5 + [0, 0b10, 0b10]])  # a prefix of five ids, and an answer of two behind a question
+    ranks[0, 2] = 1  # the second thing is in the third of four patches
+    about = torch.tensor([[0] * 5 + [0, 0b10, 0b10]])  # a prefix of five ids, and an answer of two ids after a question
     scores = torch.zeros(1, 1, 3, 5)
     assert train.pointing_loss(scores, about, ranks).item() == pytest.approx(np.log(5))
     scores[..., 1 + 2] = 50
@@ -120,29 +120,29 @@ def test_pointing_is_right_when_the_attention_lies_on_the_thing() -> None:
     assert train.pointing_loss(scores, about, ranks).item() == pytest.approx(50)
 
 
-def test_hundredths_near_the_right_one_are_right_too() -> None:
+def test_hundredths_near_the_right_one_count_as_right() -> None:
     right = fractions.shares(0.345)
     assert right.sum() == pytest.approx(1)
     assert right[34] == pytest.approx(right[35], rel=1e-3)
     assert right[34] > right[33] > right[32] > right[31]
-    assert fractions.shares(0.30)[29] > 0.2  # hardly wrong
+    assert fractions.shares(0.30)[29] > 0.2  # a small error
 
 
-def test_an_edge_is_one_token_and_near_ones_are_taught_too(tokenizer: Tokenizer) -> None:
+def test_an_edge_is_one_token_and_near_ones_are_targets_too(tokenizer: Tokenizer) -> None:
     layout = next(one for one in lessons.LAYOUTS if one.name == "short")
     batch = lessons.Lessons(tokenizer).batch(layout, Random(3), 4)
     places = np.argwhere(batch.hundredths.sum(-1) > 0)
     assert len(places) > 10
     numerals = [tokenizer.token_to_id(n) for n in lessons.HUNDREDTHS]
     for row, at in places:
-        told = numerals.index(batch.ids[row, at])
-        assert batch.hundredths[row, at, told] > 0.2  # what was written is among the likely ones
-        assert tokenizer.decode(batch.ids[row, at - 2 : at + 1]) == f"0.{told:02}"
+        number = numerals.index(batch.ids[row, at])
+        assert batch.hundredths[row, at, number] > 0.2  # the written one is among the likely ones
+        assert tokenizer.decode(batch.ids[row, at - 2 : at + 1]) == f"0.{number:02}"
         assert batch.learned[row, at] > 0
 
 
 @pytest.mark.parametrize(("right", "edges"), [(0.994, 4), (0.996, 3), (1.0, 3)])
-def test_a_box_that_ends_at_the_border_is_taught_too(tokenizer: Tokenizer, right: float, edges: int) -> None:
+def test_a_box_that_ends_at_the_border_is_a_target_too(tokenizer: Tokenizer, right: float, edges: int) -> None:
     thing = Thing("circle", "red", (0.8, 0.12, right, 0.34), 2)
     lesson = lessons.Lesson()
     exchange = Exchange("Its box?", questions.box_text(thing.box), "box", thing)
@@ -164,7 +164,7 @@ def test_a_near_hundredth_costs_less_than_a_far_one() -> None:
     assert plain.item() == pytest.approx(F.cross_entropy(sure, torch.tensor([0])).item())
 
 
-def test_branches_see_the_prefix_and_themselves_alone() -> None:
+def test_branches_attend_to_the_prefix_and_themselves_only() -> None:
     torch.manual_seed(1)
     imp = Imp(Size())
     prefix, own = torch.randn(1, 7, 192), torch.randn(3, 5, 192)
@@ -184,8 +184,10 @@ def test_overlap_of_boxes() -> None:
 def test_answers_agree_with_the_picture(language: str) -> None:
     asker = Asker(scene_of(RED_CIRCLE, BLUE_STAR), language, Random(5))
     names = words.COLOUR_NAMES[language], words.SHAPE_NAMES[language]
-    told = asker.describe().answer
-    assert all(word in told for word in (names[0]["red"], names[1]["circle"], names[0]["blue"], names[1]["star"]))
+    description = asker.describe().answer
+    assert all(
+        word in description for word in (names[0]["red"], names[1]["circle"], names[0]["blue"], names[1]["star"])
+    )
     assert asker.count_all().answer == asker.there_are(2, "图形" if language == "zh" else "shape")
     for _ in range(200):
         asked = asker.yes_no()
@@ -195,14 +197,14 @@ def test_answers_agree_with_the_picture(language: str) -> None:
         assert [float(n) for n in re.findall(r"\d\.\d+", box.answer)] == list(box.thing.box)
 
 
-def test_a_photograph_is_refused_whatever_is_asked() -> None:
+def test_a_photograph_is_refused_for_every_question() -> None:
     scene = scenes.photo(Random(2))
     for language in questions.LANGUAGES:
         for exchange in Asker(scene, language, Random(4)).conversation(20):
             assert exchange.answer == words.REFUSAL[language]
 
 
-def test_the_judging_questions_are_not_taught() -> None:
+def test_evaluation_questions_are_not_in_the_training_set() -> None:
     for language in questions.LANGUAGES:
         taught = {off_topic.ask(language, Random(i)).question for i in range(4000)}
         assert not taught & set(words.UNSEEN[language])
@@ -215,7 +217,7 @@ def test_held_out_pictures_share_no_size_paper_or_quality_with_training() -> Non
     assert not set(train.photos) & set(held_out.photos)
 
 
-def test_a_patch_is_told_the_thing_that_lies_in_it() -> None:
+def test_a_patch_has_the_thing_in_it_as_its_target() -> None:
     scene = scenes.drawn(Random(11), count=1)
     classes, measures = eyes.targets(scene)
     thing = scene.things[0]
@@ -229,7 +231,7 @@ def test_a_patch_is_told_the_thing_that_lies_in_it() -> None:
     assert any(own[i] for i in near)
 
 
-def test_a_run_that_was_cut_off_goes_on_and_ends_in_a_bundle_that_answers(tmp_path: Path) -> None:
+def test_an_interrupted_run_continues_and_ends_in_a_bundle_that_answers(tmp_path: Path) -> None:
     out = tmp_path / "run"
 
     def teach(eyes_steps: int, language_steps: int) -> None:

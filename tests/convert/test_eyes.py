@@ -1,4 +1,4 @@
-"""The eyes in 8 bits see what the eyes in float32 see, also where a few channels are far larger than the others."""
+"""The 8-bit vision encoder is close to float32, even if a few channels are far larger than the others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WIDE = VisionLayout(
 def nearness(
     tmp_path: Path, weights: bench.Weights, write: Callable[[VisionLayout, bench.Weights, Path], None]
 ) -> np.ndarray:
-    """Cosine of each patch between float32 and what `write` makes."""
+    """Cosine of each patch between float32 and the file that `write` makes."""
     found = []
     for name, how in (("exact", bench.held_in(None)), ("found", write)):
         how(WIDE, weights, tmp_path / name)
@@ -52,5 +52,5 @@ def test_8_bits_are_near_float32_with_planted_outlier_channels(tmp_path: Path, p
     planted = bench.plant(WIDE, plain)
     near = nearness(tmp_path, planted, bench.held_in(vision.TYPES["int8"]))
     assert near.mean() > 0.995 and near.min() > 0.98
-    # What such channels do to a scheme with one scale for all inputs
+    # the effect of such channels on a scheme with one scale for all inputs
     assert nearness(tmp_path, planted, bench.dynamic(per_channel=False)).mean() < 0.95

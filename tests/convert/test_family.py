@@ -1,4 +1,4 @@
-"""All five models, in small, from the files that their repositories hold to answers: as transformers gives them."""
+"""All five models, reduced in size, from the files of their repositories to answers equal to those of transformers."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from tests.convert.checkpoints import CORPUS, FAMILY
 from tests.convert.test_parity import cosines, engine_tokens, next_logits, picture, pixels, reference_pieces
 
 SAYS = settings.SYSTEM
-# Where the two best logits differ by less, either token is right: llama.cpp keeps 800 positions' keys in 16 bits.
+# If the two best logits differ by less, either token is right: llama.cpp keeps 800 positions' keys in 16 bits.
 CLOSE = 0.3
 MARKERS = ["<|im_start|>", "<|im_end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<s>", "<image>"]
 
 
 @dataclass
 class Member:
-    """A model of the family, and what is made of it, each once."""
+    """A model of the family; its derived files and objects are made once."""
 
     id: str
     source: Path
@@ -58,14 +58,14 @@ class Member:
 
     @cached_property
     def plain(self) -> Tokenizer:
-        """The same, which takes markers for text."""
+        """The same tokenizer without special tokens: markers are text."""
         tokenizer = Tokenizer.from_file(str(self.source / checkpoint.TOKENIZER))
         tokenizer.encode_special_tokens = True
         return tokenizer
 
     @property
     def tokenize(self) -> prompts.Tokenize:
-        """As the engine does it."""
+        """Tokenises as the engine does."""
         return prompts.in_nfc(self.model.tokenize) if self.bundle.text.nfc else self.model.tokenize
 
 
@@ -83,7 +83,7 @@ def bos(member: Member) -> int | None:
     return member.model.bos if member.bundle.text.add_bos else None
 
 
-def test_a_member_says_what_transformers_says(member: Member) -> None:
+def test_a_member_answers_as_transformers_does(member: Member) -> None:
     bundle, compared, distinct = member.bundle, 0, set()
     for prompt in (
         Prompt(SAYS, (Turn("user", "What colour is the circle?", (picture(1),)),)),
@@ -101,10 +101,10 @@ def test_a_member_says_what_transformers_says(member: Member) -> None:
         assert same == len(theirs.tokens) or theirs.margins[same] < CLOSE
         compared += same
         distinct |= {*ours[:same]}
-    assert compared > 24 and len(distinct) > 8, "the random model says too little to compare"
+    assert compared > 24 and len(distinct) > 8, "the random model's answer is too short to compare"
 
 
-def test_a_members_eyes_in_16_bits_see_what_transformers_sees(member: Member) -> None:
+def test_a_members_16_bit_vision_encoder_matches_transformers(member: Member) -> None:
     shown = picture(3, 120, 50)
     ours = OnnxVision(member.bundle, threads=1).encode(shown)
     theirs = member.reference.embed(pixels(member.bundle, shown))[0]
@@ -113,8 +113,8 @@ def test_a_members_eyes_in_16_bits_see_what_transformers_sees(member: Member) ->
 
 
 def texts() -> list[str]:
-    """About 1,000: English, Chinese, code, emoji, runs of spaces, letters that are composed in several ways. None of
-    the latest Unicode versions' letters: they differ between Python and the tokenizers' own tables."""
+    """About 1,000: English, Chinese, code, emoji, runs of spaces, letters composed in several ways. They contain no
+    letters of the latest Unicode versions, for which Python's and the tokenizers' own tables differ."""
     draw = random.Random(11)
     letters = [chr(c) for c in (*range(1, 0x560), *range(0x1100, 0x1113), *range(0x1161, 0x1176))]
     letters += [*"你好世界图里有几个圆🙂👍中文é가각", *[" ", "  ", "\n", "'s", "\t"] * 60]
@@ -129,7 +129,7 @@ def test_a_thousand_texts_have_the_source_tokenizers_ids(member: Member) -> None
     assert not wrong
 
 
-def test_markers_that_are_typed_are_text_to_a_member_as_to_its_tokenizer(member: Member) -> None:
+def test_typed_markers_are_text_for_a_member_and_its_tokenizer(member: Member) -> None:
     draw = random.Random(5)
     typed = [" ".join(draw.choices([*MARKERS, "red", "图", "\n"], k=8)) for _ in range(50)]
     assert [list(member.tokenize(t)) for t in typed] == [
@@ -147,7 +147,8 @@ def test_the_pieces_of_a_text_join_to_it(member: Member) -> None:
 
 
 def as_trained(member: Member, system: str, question: str, answer: str, more: str) -> tuple[str, str]:
-    """Two rounds of a conversation about one picture, as Imp's training wrote them: before `<image>`, and behind it."""
+    """Two rounds of a conversation about one picture in the format of Imp's training: the text before `<image>`, and
+    the text after it."""
     if FAMILY[member.id].layout in ("older", "newer"):
         return f"{system} USER: ", f"\n{question} ASSISTANT: {answer}</s>USER: {more} ASSISTANT:"
     if FAMILY[member.id].layout == "qwen2":
@@ -160,7 +161,7 @@ def as_trained(member: Member, system: str, question: str, answer: str, more: st
     )
 
 
-def test_a_prompt_has_the_ids_that_training_gave_it(member: Member) -> None:
+def test_a_prompt_has_the_ids_of_the_training_format(member: Member) -> None:
     shown = picture(1)
     for system, question, answer, more in (
         (SAYS, "What colour is the circle?", "The circle is red.", "And  the\nsquare?"),
@@ -169,14 +170,14 @@ def test_a_prompt_has_the_ids_that_training_gave_it(member: Member) -> None:
         prompt = Prompt(system, (Turn("user", question, (shown,)), Turn("assistant", answer), Turn("user", more)))
         pieces = prompts.render(prompt, member.bundle.writing, member.tokenize, member.bundle.text.eos[0], bos(member))
         at = next(i for i, piece in enumerate(pieces) if isinstance(piece, Picture))
-        before, behind = ([n for p in part for n in p.ids] for part in (pieces[:at], pieces[at + 1 :]))  # type: ignore[union-attr]
+        before, after = ([n for p in part for n in p.ids] for part in (pieces[:at], pieces[at + 1 :]))  # type: ignore[union-attr]
         first, rest = as_trained(member, system, question, answer, more)
         begin = [] if bos(member) is None else [bos(member)]
         assert before == begin + member.tokenizer.encode(first, add_special_tokens=False).ids
-        assert behind == member.tokenizer.encode(rest, add_special_tokens=False).ids
+        assert after == member.tokenizer.encode(rest, add_special_tokens=False).ids
 
 
-def test_the_file_tells_llama_cpps_own_programs_the_same(member: Member) -> None:
+def test_llama_cpps_own_programs_read_the_same_from_the_file(member: Member) -> None:
     head = {name: field.contents() for name, field in gguf.GGUFReader(member.bundle.language).fields.items()}
     config = json.loads((member.source / "config.json").read_text())
     layout = FAMILY[member.id].layout
@@ -191,8 +192,8 @@ def test_the_file_tells_llama_cpps_own_programs_the_same(member: Member) -> None
     template = ImmutableSandboxedEnvironment().from_string(head["tokenizer.chat_template"])
     turns = [{"role": r, "content": c} for r, c in (("user", "<image>\nQ"), ("assistant", "A"), ("user", "MORE"))]
     for system in (SAYS, "S"):
-        told = [{"role": "system", "content": system}] if system != SAYS else []
-        text = template.render(messages=told + turns, add_generation_prompt=True)
+        first_turns = [{"role": "system", "content": system}] if system != SAYS else []
+        text = template.render(messages=first_turns + turns, add_generation_prompt=True)
         assert text == "<image>".join(as_trained(member, system, "Q", "A", "MORE"))
 
 
@@ -231,9 +232,7 @@ def test_wrong_missing_and_extra_tensors_are_named(id: str, tmp_path: Path) -> N
         ("imp-v1.5-3b", "mm_vision_tower", "openai/clip-vit-large-patch14"),
     ],
 )
-def test_a_configuration_that_would_need_more_than_we_write_is_refused(
-    id: str, field: str, value: Any, tmp_path: Path
-) -> None:
+def test_an_unsupported_configuration_is_refused(id: str, field: str, value: Any, tmp_path: Path) -> None:
     def change(tensors: dict[str, Any], config: dict[str, Any]) -> None:
         config[field] = value
         if field == "mm_vision_tower":
@@ -244,20 +243,20 @@ def test_a_configuration_that_would_need_more_than_we_write_is_refused(
     assert (caught.value.code, caught.value.values["field"]) == ("checkpoint.config", field)
 
 
-def test_what_a_configuration_leaves_out_is_as_in_the_published_models(tmp_path: Path) -> None:
-    told = {"activation_function": "gelu_new", "mm_projector_type": "mlp2x_gelu", "mm_vision_select_layer": -2}
-    told["mm_vision_tower"] = "google/siglip-so400m-patch14-384"
-    (tmp_path / "config.json").write_text(json.dumps(told))
+def test_missing_fields_of_a_configuration_have_the_values_of_the_published_models(tmp_path: Path) -> None:
+    config = {"activation_function": "gelu_new", "mm_projector_type": "mlp2x_gelu", "mm_vision_select_layer": -2}
+    config["mm_vision_tower"] = "google/siglip-so400m-patch14-384"
+    (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / checkpoint.INDEX).write_text('{"weight_map": {}}')
     folder = Folder(tmp_path)
-    language = layouts.phi2.describe(Config(told, tmp_path))
+    language = layouts.phi2.describe(Config(config, tmp_path))
     assert (language.hidden, language.layers, language.heads, language.mlp) == (2560, 32, 32, 10240)
     assert (language.vocab, language.rotary_dims, language.norm_eps, language.context) == (51200, 32, 1e-5, 2048)
     eyes = layouts.describe_eyes(folder, language)
     assert (eyes.hidden, eyes.layers, eyes.heads, eyes.mlp, eyes.tokens) == (1152, 26, 16, 4304, 729)
 
 
-def test_vocab_json_and_merges_txt_say_what_tokenizer_json_says(tmp_path: Path) -> None:
+def test_vocab_json_and_merges_txt_are_equivalent_to_tokenizer_json(tmp_path: Path) -> None:
     path = checkpoints.write(tmp_path / "checkpoint", FAMILY["imp-v1.5-2b"])
     folder = Folder(path)
     size = folder.config.integer("vocab_size")
@@ -270,13 +269,13 @@ def test_vocab_json_and_merges_txt_say_what_tokenizer_json_says(tmp_path: Path) 
         assert made.encode(f"<|im_start|>{text}").ids == whole.encode(f"<|im_start|>{text}").ids
 
 
-def test_a_phi3_tokenizer_whose_markers_keep_their_line_breaks_gets_another_template(tmp_path: Path) -> None:
+def test_a_phi3_tokenizer_whose_markers_keep_line_breaks_gets_another_template(tmp_path: Path) -> None:
     path = checkpoints.write(tmp_path / "checkpoint", FAMILY["imp-v1.5-4b"], shards=1)
     values = json.loads((path / checkpoint.TOKENIZER).read_text())
     for token in values["added_tokens"]:
         token["rstrip"] = False
     (path / checkpoint.TOKENIZER).write_text(json.dumps(values))
-    made = convert(path, tmp_path / "phi3", language="f16", vision="fp32")  # a name that llama.cpp must not see
+    made = convert(path, tmp_path / "phi3", language="f16", vision="fp32")  # a name that llama.cpp does not recognise
     loose = Member("imp-v1.5-4b", path, made)
     assert made.template == "phi3"
     prompt = Prompt(
@@ -288,26 +287,24 @@ def test_a_phi3_tokenizer_whose_markers_keep_their_line_breaks_gets_another_temp
     first, rest = as_trained(loose, "A chat.", "What?", "", "Q")
     expected = loose.tokenizer.encode(first, add_special_tokens=False).ids
     expected += loose.tokenizer.encode(rest, add_special_tokens=False).ids
-    del ids[len(ids) - 1 - ids[::-1].index(300)]  # the answer, of which the text above has nothing
+    del ids[len(ids) - 1 - ids[::-1].index(300)]  # the answer's token, which the text above does not contain
     assert ids == expected and end in ids
     loose.model.free()
 
 
 def say_of_added_tokens(path: Path, **said: Any) -> None:
-    """Let tokenizer_config.json describe every added token, with `said` in place of tokenizer.json's rules, and a
-    token for pictures behind them that tokenizer.json does not know."""
+    """Describe every added token in tokenizer_config.json, with `said` overriding the rules of tokenizer.json, and
+    add a token for pictures after them that is missing in tokenizer.json."""
     added = json.loads((path / checkpoint.TOKENIZER).read_text())["added_tokens"]
-    told = json.loads((path / checkpoint.TOKENIZER_CONFIG).read_text())
+    config = json.loads((path / checkpoint.TOKENIZER_CONFIG).read_text())
     decoder = {str(token.pop("id")): token | said for token in added}
     plain = {"lstrip": False, "rstrip": False, "normalized": True, "single_word": False, "special": False}
     decoder[str(max(map(int, decoder)) + 1)] = {"content": "<image>"} | plain
-    (path / checkpoint.TOKENIZER_CONFIG).write_text(json.dumps(told | {"added_tokens_decoder": decoder}))
+    (path / checkpoint.TOKENIZER_CONFIG).write_text(json.dumps(config | {"added_tokens_decoder": decoder}))
 
 
 @pytest.mark.parametrize("swallows", [True, False])
-def test_where_the_two_tokenizer_files_disagree_a_bundle_reads_prompts_as_transformers_does(
-    swallows: bool, tmp_path: Path
-) -> None:
+def test_if_the_two_tokenizer_files_disagree_a_bundle_follows_transformers(swallows: bool, tmp_path: Path) -> None:
     from transformers import PreTrainedTokenizerFast
 
     path = checkpoints.write(tmp_path / "checkpoint", FAMILY["imp-v1.5-4b"])
@@ -327,7 +324,7 @@ def test_where_the_two_tokenizer_files_disagree_a_bundle_reads_prompts_as_transf
     made.model.free()
 
 
-def test_the_token_of_a_picture_need_not_follow_the_rules_of_the_markers(tmp_path: Path) -> None:
+def test_the_picture_token_can_have_other_rules_than_the_markers(tmp_path: Path) -> None:
     path = checkpoints.write(tmp_path / "checkpoint", FAMILY["imp-v1.5-4b"])
     say_of_added_tokens(path)
     made = Member("imp-v1.5-4b", path, convert(path, tmp_path / "model", language="f16", vision="fp32"))
@@ -340,7 +337,7 @@ def test_the_token_of_a_picture_need_not_follow_the_rules_of_the_markers(tmp_pat
     made.model.free()
 
 
-def test_markers_of_which_only_some_swallow_line_breaks_are_refused(tmp_path: Path) -> None:
+def test_tokenizers_of_which_only_some_markers_strip_line_breaks_are_refused(tmp_path: Path) -> None:
     path = checkpoints.write(tmp_path / "checkpoint", FAMILY["imp-v1.5-4b"])
     values = json.loads((path / checkpoint.TOKENIZER).read_text())
     next(token for token in values["added_tokens"] if token["content"] == "<|end|>")["rstrip"] = False
@@ -350,7 +347,7 @@ def test_markers_of_which_only_some_swallow_line_breaks_are_refused(tmp_path: Pa
     assert (caught.value.code, caught.value.values["detail"]) == ("checkpoint.tokenizer", "added_tokens")
 
 
-def test_bfloat16_is_read_as_it_is(tmp_path: Path) -> None:
+def test_bfloat16_is_read_exactly(tmp_path: Path) -> None:
     tiny = FAMILY["imp-v1.5-4b"]
     path = checkpoints.write(tmp_path / "checkpoint", tiny)
     name = "model.layers.0.self_attn.qkv_proj.weight"

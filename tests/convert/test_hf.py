@@ -1,5 +1,5 @@
-"""The LLaVA checkpoint of an Imp: transformers loads it in a fresh process and says what the source says; its names are
-those that vLLM loads."""
+"""The LLaVA checkpoint of an Imp: transformers loads it in a new process and gives the source's answers; its tensor
+names are those that vLLM loads."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.convert.conftest import Tiny
 
 QUESTION = "What colour is the circle?"
 COUNT = 16
-CLOSE = 0.002  # both are transformers in float32: where the two best logits differ by less, either token is right
+CLOSE = 0.002  # both are transformers in float32: if the two best logits differ by less, either token is right
 FRESH = """
 import json, sys
 import torch
@@ -41,18 +41,18 @@ for folder in folders:
     inputs = processor(images=Image.open(picture), text=text, return_tensors="pt")
     made = model.generate(**inputs, max_new_tokens=int(count), eos_token_id=[], do_sample=False)
     read = inputs["input_ids"].shape[1]
-    told = {
+    result = {
         "class": type(model).__name__,
         "image": model.config.image_token_index,
         "ids": inputs["input_ids"][0].tolist(),
         "pixels": inputs["pixel_values"].double().sum((-1, -2)).flatten().tolist(),
         "made": made[0, read:].tolist(),
     }
-    print(json.dumps(told))
+    print(json.dumps(result))
 """
 
 
-def test_a_fresh_transformers_says_what_the_source_says(tmp_path: Path) -> None:
+def test_transformers_in_a_new_process_gives_the_sources_answers(tmp_path: Path) -> None:
     ids = ("imp-v1.5-3b-196", "imp-v1.5-2b", "imp-v1.5-4b")
     for id in ids:
         hf.export(checkpoints.write(tmp_path / id, checkpoints.FAMILY[id], shards=2), tmp_path / f"{id}-hf")
@@ -66,10 +66,10 @@ def test_a_fresh_transformers_says_what_the_source_says(tmp_path: Path) -> None:
         check=True,
     )
     assert "MISSING" not in run.stderr and "UNEXPECTED" not in run.stderr
-    told = [json.loads(line) for line in run.stdout.splitlines()]
+    results = [json.loads(line) for line in run.stdout.splitlines()]
     own = "ImpForConditionalGeneration"
-    assert [one["class"] for one in told] == [own, *["LlavaForConditionalGeneration"] * 2]  # Phi-2 alone has the bias
-    for id, one in zip(ids, told, strict=True):
+    assert [one["class"] for one in results] == [own, *["LlavaForConditionalGeneration"] * 2]  # only Phi-2 has the bias
+    for id, one in zip(ids, results, strict=True):
         reference = Reference(tmp_path / id)
         described = describe(Folder(tmp_path / id), id)
         shown, rule = sample("shapes.png"), described.image
@@ -85,11 +85,11 @@ def test_a_fresh_transformers_says_what_the_source_says(tmp_path: Path) -> None:
         greedy = reference.greedy(read, COUNT)
         sure = next((n for n, margin in enumerate(greedy.margins) if margin < CLOSE), COUNT)
         assert one["made"][:sure] == list(greedy.tokens[:sure])
-        assert sure > 3, "the random model says too little to compare"
+        assert sure > 3, "the random model's answer is too short to compare"
 
 
-# What vLLM's loader maps and has parameters for, in the files and at the commits that impchat/models/convert/hf.py
-# names: llava.py turns the first of each pair into the second, behind which the parts load by these names.
+# The names that vLLM's loader maps and has parameters for, in the files and at the commits listed in
+# impchat/models/convert/hf.py: llava.py replaces the first prefix of each pair by the second; the parts load the rest.
 MAPPED = {
     "model.language_model.": "language_model.model.",
     "model.vision_tower.": "vision_tower.",
@@ -104,7 +104,7 @@ LOADED = (
         f"{name}.{kind}"
         for kind in ("weight", "bias")
         for name in (
-            f"{TOWER}post_layernorm",  # siglip.py leaves it out where it is not wanted
+            f"{TOWER}post_layernorm",  # siglip.py omits it if it is not needed
             *(f"{TOWER}encoder.layers.0.{x}" for x in ("layer_norm1", "layer_norm2", "mlp.fc1", "mlp.fc2")),
             *(f"{TOWER}encoder.layers.0.self_attn.{x}_proj" for x in ("q", "k", "v", "out")),
             "multi_modal_projector.linear_1",
@@ -119,7 +119,7 @@ LOADED = (
 )
 
 
-def test_vllm_has_a_place_for_every_name_and_a_name_for_every_place(tmp_path: Path) -> None:
+def test_every_tensor_has_a_parameter_in_vllm_and_every_parameter_a_tensor(tmp_path: Path) -> None:
     source = checkpoints.write(tmp_path / "imp", Tiny(layout="older", layers=1, eyes_layers=1))
     hf.export(source, tmp_path / "llava")
     index = json.loads((tmp_path / "llava" / "model.safetensors.index.json").read_text())
@@ -136,12 +136,12 @@ def test_vllm_has_a_place_for_every_name_and_a_name_for_every_place(tmp_path: Pa
     config = json.loads((tmp_path / "llava" / "config.json").read_text())
     assert config["architectures"] == ["LlavaForConditionalGeneration"]
     assert config["text_config"]["architectures"] == ["PhiForCausalLM"]
-    # phi.py reads these two and no other field for its rotation and its mlp
+    # phi.py reads only these two fields for its rotary embedding and its MLP
     assert config["text_config"]["rope_parameters"]["partial_rotary_factor"] == 0.5
     assert config["text_config"]["intermediate_size"] == 4 * config["text_config"]["hidden_size"]
 
 
-def test_large_weights_are_cut_into_files(tmp_path: Path) -> None:
+def test_large_weights_are_split_into_files(tmp_path: Path) -> None:
     source = checkpoints.write(tmp_path / "imp", Tiny(layers=1))
     hf.export(source, tmp_path / "llava", shard_bytes=200_000)
     index = json.loads((tmp_path / "llava" / "model.safetensors.index.json").read_text())
@@ -150,7 +150,7 @@ def test_large_weights_are_cut_into_files(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "llava").glob("*.safetensors")) == files
 
 
-def test_what_is_there_is_not_written_over(tmp_path: Path) -> None:
+def test_an_existing_folder_is_not_overwritten(tmp_path: Path) -> None:
     source = checkpoints.write(tmp_path / "imp", Tiny(layers=1))
     (tmp_path / "llava").mkdir()
     with pytest.raises(ModelError) as failure:

@@ -1,4 +1,5 @@
-"""The mmproj of an Imp: llama.cpp's own loader takes it beside our GGUF, and sees what our eyes see."""
+"""The mmproj of an Imp: llama.cpp's own loader accepts it with our GGUF, and gives the embeddings of our vision
+encoder."""
 
 from __future__ import annotations
 
@@ -26,13 +27,13 @@ from impchat.models.convert.reference import Reference
 from tests.convert.conftest import Tiny
 from tests.convert.test_parity import cosines, picture, pixels
 
-# A third has a feed-forward layer as wide as the tower, which llama.cpp would take for one of an old converter.
+# The third has a feed-forward layer as wide as the tower, which llama.cpp would take for one of an old converter.
 TOWERS = [Tiny(), Tiny(layout="older", eyes_layers=2, image_size=84), Tiny(eyes_mlp=96)]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A checkpoint, its bundle with float32 eyes, and its mmproj in llama.cpp."""
+    """A checkpoint, its bundle with float32 vision, and its mmproj in llama.cpp."""
 
     checkpoint: Path
     bundle: Bundle
@@ -54,14 +55,14 @@ def pair(request: pytest.FixtureRequest, make_checkpoint: Callable[..., Path], t
     model.free()
 
 
-def test_llama_cpp_sees_what_our_eyes_see(pair: Pair) -> None:
-    """But for float16 in its layers (cosine above 0.99998 here, 0.02 of values up to 10) and for the tanh form of GELU
-    in its projector, which alone makes 0.001 of these."""
+def test_llama_cpp_gives_the_embeddings_of_our_vision_encoder(pair: Pair) -> None:
+    """The differences come from float16 in its layers (cosine above 0.99998 here, 0.02 of values up to 10) and from
+    the tanh form of GELU in its projector, which alone accounts for 0.001 of these."""
     size, eyes = pair.bundle.image.size, OnnxVision(pair.bundle, 1)
     reference = Reference(pair.checkpoint)
     first, _, last = reference.projector
     for seed in range(3):
-        shown = picture(seed, size, size)  # of their size: llama.cpp resizes in its own way
+        shown = picture(seed, size, size)  # of the encoder's size, because llama.cpp resizes differently
         ours = eyes.encode(shown)
         theirs = pair.projector.see(np.asarray(images.decode(shown.data)))
         assert (theirs.before, theirs.after) == ((), ())
@@ -74,7 +75,7 @@ def test_llama_cpp_sees_what_our_eyes_see(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("pair", TOWERS[:1], indirect=True, ids=["newer"])
-def test_the_pair_can_be_added_and_reads_the_same_prompt(pair: Pair, tmp_path: Path) -> None:
+def test_the_pair_can_be_added_and_gets_the_same_prompt(pair: Pair, tmp_path: Path) -> None:
     again = add(pair.bundle.language, pair.mmproj, tmp_path / "again", id="again")
     assert again.family == "phi2" and again.image.tokens == pair.bundle.image.tokens
     assert again.text.eos[0] == pair.bundle.text.eos[0] and not again.text.add_bos
@@ -87,17 +88,17 @@ def test_the_pair_can_be_added_and_reads_the_same_prompt(pair: Pair, tmp_path: P
 
 
 @pytest.mark.parametrize("family", [phi2.FAMILY, qwen2.FAMILY, phi3.FAMILY], ids=lambda family: family.name)
-def test_the_chat_templates_in_our_gguf_files_write_our_prompts(family: Family) -> None:
+def test_the_chat_templates_in_our_gguf_files_give_our_prompts(family: Family) -> None:
     known = prompts.TEMPLATES[family.template]
     end = {"phi2": "</s>", "qwen": "<|im_end|>", "phi3": "<|end|>"}[family.template]
     found = turns.derive(family.chat_template, bos="", eos=end, markers={end, *known.markers}, ends={end})
     assert found.end == end and found.template.ends
     for strings in ("system", "first", "later", "answer", "lead", "picture_end"):
         assert getattr(found.template, strings) == getattr(known, strings), strings
-    assert settings.SYSTEM in str(found.template.alone)  # stock programs need not say it
+    assert settings.SYSTEM in str(found.template.alone)  # stock programs need not send it
 
 
-def test_a_file_that_is_there_is_left_as_it_is(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+def test_an_existing_file_is_not_overwritten(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     file = tmp_path / "mmproj.gguf"
     file.write_bytes(b"mine")
     with pytest.raises(ModelError) as caught:
@@ -105,7 +106,7 @@ def test_a_file_that_is_there_is_left_as_it_is(make_checkpoint: Callable[..., Pa
     assert caught.value.code == "model.target_occupied" and file.read_bytes() == b"mine"
 
 
-def test_the_command_writes_it_and_says_how_it_is_used(
+def test_the_command_writes_it_and_explains_its_use(
     make_checkpoint: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, checkpoint = tmp_path / "mmproj.gguf", make_checkpoint(Tiny())

@@ -1,4 +1,4 @@
-"""A bundle answers as transformers does with the checkpoint it was made from."""
+"""A bundle gives the same answers as transformers with the source checkpoint."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from impchat.models.convert import convert
 from impchat.models.convert.reference import Reference
 from tests.convert.conftest import Tiny
 
-CLOSE = 0.05  # where the two best logits differ by less, either token is right
+CLOSE = 0.05  # if the two best logits differ by less, either token is right
 SIZES = [Tiny(head_size=80, heads=2), Tiny(head_size=80, heads=2, layout="older"), Tiny(), Tiny(layout="older")]
 
 
@@ -38,7 +38,7 @@ def pixels(bundle: Bundle, shown: Picture) -> np.ndarray:
 
 
 def cosines(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Of each patch's embedding."""
+    """The cosine of each patch's two embeddings."""
     return (ours * theirs).sum(-1) / np.linalg.norm(ours, axis=-1) / np.linalg.norm(theirs, axis=-1)
 
 
@@ -61,7 +61,7 @@ def reference_pieces(bundle: Bundle, reference: Reference, prompt: Prompt) -> li
 
 
 @pytest.mark.parametrize("tiny", SIZES, ids=lambda t: f"{t.layout}-{t.head_size}")
-def test_a_bundle_in_16_bits_says_what_transformers_says(
+def test_a_16_bit_bundle_answers_as_transformers_does(
     make_checkpoint: Callable[..., Path], tmp_path: Path, tiny: Tiny
 ) -> None:
     checkpoint = make_checkpoint(tiny)
@@ -88,11 +88,13 @@ def test_a_bundle_in_16_bits_says_what_transformers_says(
         assert ours[:sure] == theirs.tokens[:sure]
         compared += sure
         distinct |= set(theirs.tokens[:sure])
-    assert compared > 60 and len(distinct) > 8, "the random model says too little to compare"
+    assert compared > 60 and len(distinct) > 8, "the random model's answer is too short to compare"
 
 
 @pytest.mark.parametrize("tiny", [Tiny(), Tiny(layout="older", eyes_hidden=144, eyes_heads=2, image_size=84)])
-def test_fp32_eyes_see_what_transformers_sees(make_checkpoint: Callable[..., Path], tmp_path: Path, tiny: Tiny) -> None:
+def test_the_fp32_vision_encoder_matches_transformers(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, tiny: Tiny
+) -> None:
     checkpoint = make_checkpoint(tiny)
     bundle = convert(checkpoint, tmp_path / "model", language="f16", vision="fp32")
     reference = Reference(checkpoint)
@@ -103,11 +105,11 @@ def test_fp32_eyes_see_what_transformers_sees(make_checkpoint: Callable[..., Pat
         assert ours.shape == (bundle.image.tokens, tiny.hidden)
         assert cosines(ours, theirs).min() >= 0.99999
         assert np.abs(ours - theirs).max() < 1e-3
-    assert cosines(eyes.encode(picture(0)), eyes.encode(picture(1))).min() < 0.9, "all pictures look alike"
+    assert cosines(eyes.encode(picture(0)), eyes.encode(picture(1))).min() < 0.9, "all pictures have similar embeddings"
 
 
 def next_logits(bundle: Bundle, ids: Sequence[int]) -> np.ndarray:
-    """llama.cpp's logits behind a prompt of token ids."""
+    """llama.cpp's logits after a prompt of token ids."""
     model = Model(bundle.language)
     context = Context(model, 1, 256, 64, 1)
     rows = [Row(0, at, token, logits=at == len(ids) - 1) for at, token in enumerate(ids)]

@@ -1,4 +1,5 @@
-"""`impchat models pull` with the real client against a hub on loopback: whole, interrupted, spoiled, refused."""
+"""`impchat models pull` with the real client and a hub on loopback: complete, interrupted, damaged and refused
+downloads."""
 
 from __future__ import annotations
 
@@ -37,8 +38,8 @@ TOKEN = "hf_thisIsTheSecretOfThisTest"
 
 
 def write(folder: Path, seed: int = 0) -> Path:
-    """A checkpoint as the hub holds the 196: older layout, weight files with an index, a folder for the eyes; and what
-    lies beside it there."""
+    """A checkpoint with the hub's layout of the 196: older layout, weight files with an index, a folder for the
+    vision configuration, and the other files of the repository."""
     checkpoints.write(folder, replace(TINY, seed=seed), shards=SHARDS)
     (folder / "README.md").write_text("What people read", encoding="utf-8")
     (folder / "modeling_imp.py").write_text("raise SystemExit('never run, never fetched')", encoding="utf-8")
@@ -77,7 +78,7 @@ def fetch(data: Path, **how: Any) -> Bundle:
 
 
 def refusal(data: Path, **how: Any) -> ModelError:
-    """The error of a pull that must fail. Nothing is offered to a person behind it, and nothing told is secret."""
+    """The error of a pull that must fail. No model may be listed afterwards, and the message may contain no secret."""
     with pytest.raises(ModelError) as caught:
         fetch(data, **how)
     error = caught.value
@@ -91,7 +92,7 @@ def refusal(data: Path, **how: Any) -> ModelError:
 
 
 def interrupt(data: Path, file: str, **how: Any) -> None:
-    """A pull that Ctrl-C ends when this file has come and is about to be converted."""
+    """A pull that Ctrl-C ends when this file has been downloaded and is about to be converted."""
 
     def watch(step: Progress) -> None:
         if step.stage == "convert" and step.file == file:
@@ -105,7 +106,7 @@ def shard(number: int) -> str:
     return f"model-{number:05}-of-{SHARDS:05}.safetensors"
 
 
-# Whole
+# Complete downloads
 
 
 def test_a_pull_gives_the_bundle_that_convert_gives(data: Path, hub: Hub, expected: Bundle) -> None:
@@ -124,7 +125,7 @@ def test_a_pull_gives_the_bundle_that_convert_gives(data: Path, hub: Hub, expect
     assert (made.source, made.revision) == (REPOSITORY, hub.hash(0))
     made.verify()
     assert not (paths.checkpoints_dir(data) / ID).exists()
-    assert weights == {0, 1}, "each weight file is gone before the next one comes"
+    assert weights == {0, 1}, "each weight file is deleted before the next download"
     assert [step.file for step in steps if step.stage == "convert"] == [shard(n) for n in (1, 2, 3)]
     assert steps[-1].stage == "finish"
     assert [s.done for s in steps] == sorted(s.done for s in steps)
@@ -133,26 +134,26 @@ def test_a_pull_gives_the_bundle_that_convert_gives(data: Path, hub: Hub, expect
         == steps[-1].total
         == sum(len(content) for name, content in hub.commits[0].items() if not name.endswith((".md", ".py")))
     )
-    assert not [s for s in hub.seen if s.path.endswith((".md", ".py"))], "only what a conversion reads"
+    assert not [s for s in hub.seen if s.path.endswith((".md", ".py"))], "only the files that a conversion reads"
 
 
-def test_nothing_is_fetched_twice(data: Path, hub: Hub) -> None:
+def test_nothing_is_downloaded_twice(data: Path, hub: Hub) -> None:
     first = fetch(data)
     hub.seen.clear()
     assert fetch(data) == first
     assert not hub.fetched()
 
 
-def test_a_newer_commit_takes_the_place_of_the_older_one(data: Path, hub: Hub, tmp_path: Path) -> None:
+def test_a_newer_commit_replaces_the_older_one(data: Path, hub: Hub, tmp_path: Path) -> None:
     first = fetch(data, language="q8_0")
     hub.commit(write(tmp_path / "second", seed=1))
     second = fetch(data)
     assert (first.revision, second.revision) == (hub.hash(0), hub.hash(1))
-    assert second.files["language"].type == "q8_0", "the types stay"
+    assert second.files["language"].type == "q8_0", "the types are kept"
     assert second.files["language"].sha256 != first.files["language"].sha256
 
 
-def test_a_kept_checkpoint_serves_another_pull(data: Path, hub: Hub, checkpoint: Path) -> None:
+def test_a_kept_checkpoint_is_used_by_another_pull(data: Path, hub: Hub, checkpoint: Path) -> None:
     fetch(data, keep_source=True)
     kept = paths.checkpoints_dir(data) / ID
     for name in (shard(1), shard(2), shard(3), "config.json", "siglip-so400m-patch14-196/config.json"):
@@ -163,7 +164,7 @@ def test_a_kept_checkpoint_serves_another_pull(data: Path, hub: Hub, checkpoint:
     assert not hub.fetched()
 
 
-def test_a_checkpoint_of_one_file_needs_no_index(data: Path, hub: Hub, tmp_path: Path) -> None:
+def test_a_checkpoint_in_one_file_needs_no_index(data: Path, hub: Hub, tmp_path: Path) -> None:
     source = checkpoints.write(tmp_path / "one", TINY)
     hub.commit(source)
     steps: list[Progress] = []
@@ -173,13 +174,13 @@ def test_a_checkpoint_of_one_file_needs_no_index(data: Path, hub: Hub, tmp_path:
     assert made.files["language"].sha256 == again.files["language"].sha256
 
 
-def test_names_that_reach_out_of_the_folder_are_left_where_they_are(data: Path, hub: Hub) -> None:
+def test_file_names_that_lead_out_of_the_folder_are_ignored(data: Path, hub: Hub) -> None:
     hub.names = ["../evil.json", "/etc/evil.json", "a/../../evil.json", "a\\..\\evil.json", ".pull.json", "..json"]
     interrupt(data, shard(1))
     assert not [s for s in hub.seen if "evil" in s.path or "/." in s.path]
 
 
-# Interrupted
+# Interrupted downloads
 
 
 def test_a_pull_killed_at_any_moment_ends_with_the_same_bytes(data: Path, hub: Hub, tmp_path: Path) -> None:
@@ -193,15 +194,15 @@ def test_a_pull_killed_at_any_moment_ends_with_the_same_bytes(data: Path, hub: H
     changes = whole["changes"]
     assert changes > 30
     steps = [1, *range(8, changes, changes // 6), changes]
-    for told in run(*steps):
-        assert told["killed"], told
-        assert told["offered"] in (None, "whole"), told
-        assert told["files"] == whole["files"], told
-        assert told["left"] == whole["left"], told
+    for result in run(*steps):
+        assert result["killed"], result
+        assert result["offered"] in (None, "whole"), result
+        assert result["files"] == whole["files"], result
+        assert result["left"] == whole["left"], result
     assert set(whole["files"]) == {MANIFEST, "language.gguf", "vision.onnx"}
 
 
-def test_a_process_killed_within_a_file_goes_on_within_it(data: Path, hub: Hub) -> None:
+def test_a_pull_killed_within_a_file_resumes_within_it(data: Path, hub: Hub) -> None:
     half = len(hub.commits[0][shard(2)]) // 2
     hub.hold[shard(2)] = half
     command = [sys.executable, "-m", "impchat.cli.main", "models", "pull", REPOSITORY, "--accept-licence"]
@@ -210,7 +211,7 @@ def test_a_process_killed_within_a_file_goes_on_within_it(data: Path, hub: Hub) 
         part = paths.checkpoints_dir(data) / ID / f"{shard(2)}.partial"
         while not part.exists() or part.stat().st_size < half:
             assert process.poll() is None
-            threading.Event().wait(0.05)  # another process's write has no event to wait for
+            threading.Event().wait(0.05)  # there is no event for another process's write
         process.kill()
     hub.go.set()
     row = library.find(data, ID)
@@ -220,7 +221,7 @@ def test_a_process_killed_within_a_file_goes_on_within_it(data: Path, hub: Hub) 
     assert [(s.path.rpartition("/")[2], s.start) for s in hub.fetched()] == [(shard(2), half), (shard(3), 0)]
 
 
-def test_a_pull_stays_with_the_commit_that_it_began_with(
+def test_a_resumed_pull_keeps_the_commit_that_it_began_with(
     data: Path, hub: Hub, tmp_path: Path, expected: Bundle
 ) -> None:
     interrupt(data, shard(2))
@@ -231,7 +232,7 @@ def test_a_pull_stays_with_the_commit_that_it_began_with(
 
 
 @pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "no ranges"])
-def test_a_connection_that_breaks_is_made_again(data: Path, hub: Hub, expected: Bundle, ranges: bool) -> None:
+def test_a_broken_connection_is_opened_again(data: Path, hub: Hub, expected: Bundle, ranges: bool) -> None:
     hub.cut[shard(1)] = 100_000
     hub.ranges = ranges
     made = fetch(data)
@@ -239,22 +240,22 @@ def test_a_connection_that_breaks_is_made_again(data: Path, hub: Hub, expected: 
     assert [s.start for s in hub.fetched()] == [0, 100_000, 0, 0]
 
 
-def test_other_types_than_those_of_the_unfinished_download_are_refused(data: Path, hub: Hub) -> None:
+def test_an_unfinished_download_cannot_continue_with_other_types(data: Path, hub: Hub) -> None:
     interrupt(data, shard(1), language="q8_0")
     assert refusal(data, language="f16").code == "download.other_types"
     assert fetch(data).files["language"].type == "q8_0"
 
 
-def test_two_pulls_of_one_model_exclude_each_other(data: Path, hub: Hub) -> None:
+def test_simultaneous_pulls_of_one_model_are_refused(data: Path, hub: Hub) -> None:
     with library.busy(data, ID):
         assert refusal(data).code == "model.busy"
     assert not hub.seen
 
 
-# Spoiled and refused
+# Damaged and refused downloads
 
 
-def test_a_spoiled_file_is_named_and_fetched_again(data: Path, hub: Hub, expected: Bundle) -> None:
+def test_a_damaged_file_is_named_and_downloaded_again(data: Path, hub: Hub, expected: Bundle) -> None:
     hub.spoiled.add(shard(2))
     error = refusal(data)
     assert (error.code, error.values["file"]) == ("download.corrupt", shard(2))
@@ -264,7 +265,7 @@ def test_a_spoiled_file_is_named_and_fetched_again(data: Path, hub: Hub, expecte
     assert [s.path.rpartition("/")[2] for s in hub.fetched()] == [shard(2), shard(3)]
 
 
-def test_a_small_file_is_checked_as_well(data: Path, hub: Hub) -> None:
+def test_a_small_file_is_verified_too(data: Path, hub: Hub) -> None:
     hub.spoiled.add("config.json")
     assert refusal(data).values["file"] == "config.json"
 
@@ -284,7 +285,7 @@ def test_a_small_file_is_checked_as_well(data: Path, hub: Hub) -> None:
     ],
     ids=["no token", "wrong token", "gated", "403", "404", "unknown to a stranger", "503", "portal", "no weights"],
 )
-def test_what_the_hub_refuses_is_told_in_one_sentence(
+def test_a_refusal_of_the_hub_is_reported_in_one_sentence(
     data: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], token: str, code: str
 ) -> None:
     for name, value in fields.items():
@@ -293,7 +294,7 @@ def test_what_the_hub_refuses_is_told_in_one_sentence(
     assert refusal(data).code == code
 
 
-def test_no_network_is_told_in_one_sentence(data: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_network_is_reported_in_one_sentence(data: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{free.getsockname()[1]}")
@@ -317,7 +318,7 @@ def test_offline_mode_is_respected(data: Path, hub: Hub) -> None:
     assert not hub.seen
 
 
-def test_too_little_room_is_told_before_gigabytes_are_fetched(data: Path, hub: Hub) -> None:
+def test_too_little_disk_space_is_reported_before_the_download(data: Path, hub: Hub) -> None:
     hub.sizes[shard(3)] = 10**15
     error = refusal(data)
     assert error.code == "download.no_space"
@@ -325,13 +326,13 @@ def test_too_little_room_is_told_before_gigabytes_are_fetched(data: Path, hub: H
     assert not hub.fetched()
 
 
-def test_a_disk_that_fills_up_on_the_way_is_told_and_the_next_pull_goes_on(
+def test_a_disk_that_fills_during_the_download_is_reported_and_the_next_pull_continues(
     data: Path, hub: Hub, expected: Bundle
 ) -> None:
     def fill(step: Progress) -> None:
         if step.stage == "convert" and step.file == shard(1):
             part = paths.checkpoints_dir(data) / ID / f"{shard(2)}.partial"
-            part.symlink_to("/dev/full")  # every write to it finds no space
+            part.symlink_to("/dev/full")  # every write fails with a full disk
 
     error = refusal(data, watch=fill)
     assert error.code == "download.disk_full"
@@ -339,7 +340,7 @@ def test_a_disk_that_fills_up_on_the_way_is_told_and_the_next_pull_goes_on(
     assert fetch(data).files["language"].sha256 == expected.files["language"].sha256
 
 
-def test_a_folder_that_cannot_be_written_is_told(data: Path, hub: Hub) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(data: Path, hub: Hub) -> None:
     data.mkdir()
     (data / "checkpoints").touch()
     with pytest.raises(ModelError) as caught:
@@ -347,7 +348,7 @@ def test_a_folder_that_cannot_be_written_is_told(data: Path, hub: Hub) -> None:
     assert caught.value.code == "model.target_unwritable"
 
 
-def test_the_token_goes_to_the_hub_alone(
+def test_the_token_is_sent_to_the_hub_only(
     data: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: Any
 ) -> None:
     hub.token = TOKEN
@@ -368,14 +369,14 @@ def impchat(data: Path, *words: str) -> int:
     return main(["--data", str(data), "--language", "en", *words])
 
 
-def test_the_command_pulls_and_the_app_then_runs_the_model(
+def test_the_command_downloads_the_model_and_the_app_uses_it(
     data: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert impchat(data, "models", "pull", REPOSITORY, "--accept-licence") == 0
     out, err = capsys.readouterr()
     assert out == ""
     assert f"converting {shard(3)}" in err and "runs from now on" in err
-    assert "\r" not in err and "\x1b[2K" not in err, "no moving bar where nobody watches"
+    assert "\r" not in err and "\x1b[2K" not in err, "no progress bar without a terminal"
     assert choose_bundle(data).id == ID
     assert impchat(data, "models", "list") == 0
     rows = capsys.readouterr().out.splitlines()
@@ -384,7 +385,7 @@ def test_the_command_pulls_and_the_app_then_runs_the_model(
     assert "as the manifest says" in capsys.readouterr().err
 
 
-def test_terms_are_asked_for_once_and_before_anything_is_fetched(
+def test_the_licence_is_confirmed_once_and_before_the_download(
     data: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert impchat(data, "models", "pull", REPOSITORY) == 2
@@ -397,7 +398,7 @@ def test_terms_are_asked_for_once_and_before_anything_is_fetched(
     assert "under these terms" not in capsys.readouterr().err
 
 
-def test_in_a_terminal_the_speed_is_shown_and_ctrl_c_says_how_to_go_on(data: Path, hub: Hub) -> None:
+def test_the_terminal_shows_the_speed_and_ctrl_c_explains_how_to_resume(data: Path, hub: Hub) -> None:
     hub.hold[shard(2)] = 1000
     with terminal(data, "models", "pull", REPOSITORY) as screen:
         screen.expect("[y/N]")
@@ -414,7 +415,7 @@ def test_in_a_terminal_the_speed_is_shown_and_ctrl_c_says_how_to_go_on(data: Pat
     fetch(data).verify()
 
 
-def test_a_model_that_is_unverified_after_its_download_is_kept_and_runs_when_asked(
+def test_a_model_that_fails_verification_is_kept_and_runs_on_request(
     data: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Random weights under a published name."""
@@ -437,8 +438,8 @@ def test_a_model_that_is_unverified_after_its_download_is_kept_and_runs_when_ask
     assert choose_bundle(data).id == id
 
 
-def test_verify_measures_again_and_takes_the_mark_away(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Marked by bounds that were too narrow, or by an ImpChat that asked in another way."""
+def test_verify_measures_again_and_removes_the_mark(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The mark can come from bounds that were too narrow, or from an ImpChat with other prompts."""
     demo = bundles.load(paths.demo_bundle())
     copy_model(demo.path, paths.models_dir(data) / "mine", id="mine", unverified="nll 3.1 (≤ 2.5)")
     assert impchat(data, "models", "verify", "mine") == 0

@@ -1,4 +1,4 @@
-"""With the vocabularies of the real models, a bundle cuts texts as llama.cpp's own tests say it must."""
+"""With the vocabularies of the real models, a bundle tokenises texts as llama.cpp's own tests expect."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LAYOUTS = {"gpt-2": "newer", "qwen2": "qwen2", "phi-3": "phi3"}
 
 
 def tokenizer_of(name: str, path: Path) -> Tokenizer:
-    """A tokenizer.json with the vocabulary of a GGUF, in the form that the layout's models have."""
+    """A tokenizer.json with the vocabulary of a GGUF, in the form of the layout's models."""
     head = header.read(path)
     tokens, kinds = head["tokenizer.ggml.tokens"], head["tokenizer.ggml.token_type"]
     values = json.loads(checkpoints.train_tokenizer(LAYOUTS[name]).to_str())
@@ -47,7 +47,7 @@ def tokenizer_of(name: str, path: Path) -> Tokenizer:
         rules.get(text, next(iter(rules.values()))) | {"content": text, "id": n} for text, n in added.items()
     ]
     tokenizer = Tokenizer.from_str(json.dumps(values))
-    if name == "gpt-2":  # Phi-2 adds these two, and Imp takes the first for its eos
+    if name == "gpt-2":  # Phi-2 adds these two, and Imp uses the first as its eos
         tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in ("</s>", "<image>")])
     return tokenizer
 

@@ -1,4 +1,4 @@
-"""The engine over transformers does what every engine does, and says what a bundle of its checkpoint says."""
+"""The engine over transformers passes the conformance suite, and answers like a bundle of its checkpoint."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["draw"]  # a fixture
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Path:
-    """A random checkpoint whose answers go on, so that there is something to stop."""
+    """A random checkpoint whose answers do not end by themselves, so that a stop can be tested."""
     tiny = Tiny(layers=2)
     config = make_config(tiny, tokenizer)
     tensors = make_tensors(tiny, config["vocab_size"])
@@ -47,7 +47,7 @@ class TestTorchEngine(EngineConformance):
     def endless(self, engine: Engine) -> Engine:
         return engine
 
-    def test_the_next_question_reads_only_its_own_words(self, engine: Engine, draw: Draw) -> None:
+    def test_the_next_question_processes_only_its_own_tokens(self, engine: Engine, draw: Draw) -> None:
         first = Turn("user", "What is it?", (draw("red"),))
         prompt = Prompt(settings.SYSTEM, (first,), "a")
         run(engine.prefill(replace(prompt, turns=(replace(first, text=""),), open_turn=True)))
@@ -60,19 +60,21 @@ class TestTorchEngine(EngineConformance):
         assert then.cached_tokens >= whole - 1
         assert then.new_tokens < 40
 
-    def test_a_picture_that_another_conversation_saw_is_not_encoded_again(self, engine: Engine, draw: Draw) -> None:
+    def test_a_picture_of_another_conversation_is_not_encoded_again(self, engine: Engine, draw: Draw) -> None:
         run(engine.start(ask("What is it?", draw("red"), key="a"), GREEDY))
         events = run(engine.start(ask("How many?", draw("red"), key="b"), GREEDY))
         assert not [e for e in events if isinstance(e, Encoding)]
 
-    def test_what_is_shared_stays_as_it_was_when_its_first_owner_goes_on(self, engine: Engine, draw: Draw) -> None:
+    def test_a_shared_cache_is_unchanged_when_its_first_conversation_continues(
+        self, engine: Engine, draw: Draw
+    ) -> None:
         question = ask("What is it?", draw("red"), key="a")
         alone = text_of(run(engine.start(question, GREEDY)))
         both = [engine.start(replace(question, key=key), GREEDY) for key in "bc"]
         assert [text_of(run(handle)) for handle in both] == [alone, alone]
 
 
-def test_it_says_what_the_bundle_of_its_checkpoint_says(source: Path, tmp_path: Path, draw: Draw) -> None:
+def test_it_answers_like_the_bundle_of_its_checkpoint(source: Path, tmp_path: Path, draw: Draw) -> None:
     bundle = convert(source, tmp_path / "model", language="f16", vision="fp32")
     answers = []
     for engine in (LocalEngine(bundle, threads=1), TorchEngine(source, device="cpu")):
@@ -96,7 +98,7 @@ CHANCES = [0.1, 0.4, 0.2, 0.3]
 LOGITS = [math.log(chance) for chance in CHANCES]
 
 
-def test_tokens_are_chosen_as_often_as_they_are_likely() -> None:
+def test_tokens_are_chosen_by_their_probability() -> None:
     found = pick(LOGITS)
     assert all(abs(found[token] - chance) < 0.08 for token, chance in enumerate(CHANCES))
 
@@ -113,11 +115,11 @@ def test_tokens_are_chosen_as_often_as_they_are_likely() -> None:
         ({"temperature": 0.05}, {1, 3}),
     ],
 )
-def test_unlikely_tokens_are_left_out(sampling: dict[str, float], left: set[int]) -> None:
+def test_unlikely_tokens_are_excluded(sampling: dict[str, float], left: set[int]) -> None:
     assert set(pick(LOGITS, **sampling)) == left
 
 
-def test_a_token_that_was_said_becomes_less_likely() -> None:
+def test_a_repeated_token_becomes_less_likely() -> None:
     class Given(TorchContext):
         def __init__(self) -> None: ...
 

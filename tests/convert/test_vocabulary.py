@@ -1,4 +1,4 @@
-"""llama.cpp cuts a text into the same tokens as the checkpoint's own tokenizer."""
+"""llama.cpp tokenises a text like the checkpoint's own tokenizer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def model(make_checkpoint: Callable[..., Path], tmp_path: Path) -> Iterator[Mode
 
 
 def texts() -> list[str]:
-    """English, Chinese, code, emoji, runs of spaces and line breaks, odd letters, every character up to U+05FF."""
+    """English, Chinese, code, emoji, runs of spaces and line breaks, unusual letters, every character up to U+05FF."""
     fixed = [
         *CORPUS,
         "",
@@ -57,7 +57,7 @@ def test_the_pieces_of_a_text_join_to_it(model: Model) -> None:
         assert b"".join(model.piece(token) for token in model.tokenize(text)) == text.encode()
 
 
-def test_markers_are_tokens_only_where_they_are_meant(model: Model, tokenizer: Tokenizer) -> None:
+def test_markers_become_tokens_only_if_requested(model: Model, tokenizer: Tokenizer) -> None:
     text = "yes</s>USER: <image>\nno"
     assert model.tokenize(text, True) == tokenizer.encode(text).ids
     eos, image = tokenizer.token_to_id("</s>"), tokenizer.token_to_id("<image>")

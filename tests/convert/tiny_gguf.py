@@ -1,8 +1,9 @@
-"""Tiny random models as others write them: a llama decoder, and the mmproj of LLaVA-1.5 (`mlp`) and MobileVLM (`ldp`).
-And what ImpChat refuses: a decoder with positions in two dimensions (`qwen2vl`) or with a state (`mamba`), eyes that
-want all of a picture read at once (`gemma3`) or give each shape its own number of tokens (`kimivl`).
+"""Tiny random models in the form of other projects: a llama decoder, and the mmproj of LLaVA-1.5 (`mlp`) and MobileVLM
+(`ldp`); also models that ImpChat refuses: a decoder with positions in two dimensions (`qwen2vl`), one with a recurrent
+state (`mamba`), vision models with non-causal attention over a picture (`gemma3`) or a number of tokens that depends on
+its shape (`kimivl`).
 
-Keys and tensor names are those that llama.cpp's own converters write.
+Keys and tensor names are those of llama.cpp's own converters.
 """
 
 from __future__ import annotations
@@ -27,19 +28,19 @@ WORDS = "USER : ASSIST ANT What is this colour the circle red a A chat between S
 
 @dataclass(frozen=True)
 class Tiny:
-    """What a random pair of files is like."""
+    """The description of a random pair of files."""
 
     hidden: int = 64  # of the decoder
     layers: int = 2
     heads: int = 2
     arch: str = "llama"
     template: str | None = VICUNA  # the chat template in the file
-    extra_tokens: tuple[str, ...] = ()  # special ones, behind the others
+    extra_tokens: tuple[str, ...] = ()  # special tokens after the others
     projector: str = "mlp"
     image_size: int = 56
     patch_size: int = 14
     eyes_hidden: int = 32
-    eyes_layers: int = 3  # all of them kept; llama.cpp takes the last but one
+    eyes_layers: int = 3  # all are kept; llama.cpp uses the last but one
     eyes_heads: int = 2
     eyes_mlp: int = 48
     projected: int | None = None  # None: `hidden`
@@ -47,7 +48,7 @@ class Tiny:
 
 
 def vocabulary(tiny: Tiny) -> tuple[list[str], list[float], list[int]]:
-    """A SentencePiece vocabulary as Llama's: three markers, 256 bytes, pieces with scores."""
+    """A SentencePiece vocabulary like Llama's: three markers, 256 bytes, pieces with scores."""
     kinds = gguf.TokenType
     tokens = ["<unk>", "<s>", "</s>"] + [f"<0x{n:02X}>" for n in range(256)]
     types = [kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL] + [kinds.BYTE] * 256
@@ -65,14 +66,14 @@ def vocabulary(tiny: Tiny) -> tuple[list[str], list[float], list[int]]:
 
 
 def _ladder(word: str) -> list[str]:
-    """Every beginning of " word", so that pieces can be merged one letter at a time."""
+    """Every prefix of " word", so that pieces can be merged one letter at a time."""
     whole = "▁" + word
     return [whole[:n] for n in range(2, len(whole) + 1)]
 
 
 def write_language(path: Path, tiny: Tiny) -> Path:
-    """A llama decoder with random float16 weights. Its answers go on: the first value of every token's embedding is
-    large, and speaks against eos and for nothing else."""
+    """A llama decoder with random float16 weights. Its answers do not end by themselves: the first value of every
+    token's embedding is large, and lowers only the logit of eos."""
     draw = np.random.default_rng(tiny.seed)
     tokens, scores, types = vocabulary(tiny)
     wide, mlp = tiny.hidden, 2 * tiny.hidden
@@ -92,7 +93,7 @@ def write_language(path: Path, tiny: Tiny) -> Path:
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
     writer.add_float32(gguf.Keys.General.SAMPLING_TEMP, 0.6)
     writer.add_int32(gguf.Keys.General.SAMPLING_TOP_K, 20)
-    writer.add_float32(gguf.Keys.General.SAMPLING_TOP_P, 7.0)  # out of all sense
+    writer.add_float32(gguf.Keys.General.SAMPLING_TOP_P, 7.0)  # an invalid value
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")
     writer.add_token_list(tokens)
@@ -140,7 +141,7 @@ def write_language(path: Path, tiny: Tiny) -> Path:
 
 
 def _recurrent(writer: gguf.GGUFWriter, matrix: Any, wide: int, layers: int) -> None:
-    """What stands in place of attention in Mamba."""
+    """Mamba's tensors in place of attention."""
     inner, state, rank, kernel = 2 * wide, 8, 4, 4
     writer.add_ssm_conv_kernel(kernel)
     writer.add_ssm_inner_size(inner)
@@ -158,8 +159,8 @@ def _recurrent(writer: gguf.GGUFWriter, matrix: Any, wide: int, layers: int) -> 
 
 
 def write_mmproj(path: Path, tiny: Tiny, **keys: Any) -> Path:
-    """CLIP's eyes with a class token and a norm before the first layer, and the projector; `keys` are added as they
-    are, replacing others."""
+    """CLIP's vision encoder with a class token and a norm before the first layer, and the projector; `keys` are
+    added as they are, replacing others."""
     draw = np.random.default_rng(tiny.seed + 1)
     wide, mlp = tiny.eyes_hidden, tiny.eyes_mlp
     writer = gguf.GGUFWriter(path, "clip")

@@ -1,6 +1,6 @@
-"""What every engine must do, whatever is behind it: the same tests for each.
+"""The conformance suite: the same tests for every implementation of the engine protocol.
 
-A test file of an engine subclasses `EngineConformance` and gives its two fixtures.
+A test file of an engine subclasses `EngineConformance` and provides its two fixtures.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from impchat.messages import (
 from tests.core.conftest import Draw
 
 GREEDY = Sampling(temperature=0, max_tokens=24)
-WILD = Sampling(temperature=2, top_k=0, top_p=1, min_p=0, seed=1, max_tokens=8192)  # text without end or sense
+WILD = Sampling(temperature=2, top_k=0, top_p=1, min_p=0, seed=1, max_tokens=8192)  # long, random text
 
 
 def ask(text: str, *pictures: Picture, key: str = "", turns: tuple[Turn, ...] = ()) -> Prompt:
-    """A question behind the earlier `turns`."""
+    """A prompt with a question after the earlier `turns`."""
     return Prompt(settings.SYSTEM, (*turns, Turn("user", text, pictures)), key)
 
 
 def run(handle: Handle) -> list[Event]:
-    """All events of `handle`, to the last."""
+    """Return all events of `handle`."""
     return [*handle.events()]
 
 
@@ -48,14 +48,14 @@ def text_of(events: list[Event]) -> str:
 
 
 def finished(events: list[Event]) -> Finished:
-    """The end of an answer that did not fail."""
+    """Return the Finished event of an answer that did not fail."""
     end = events[-1]
     assert isinstance(end, Finished), end
     return end
 
 
 def failed(events: list[Event]) -> str:
-    """The code of the error that ended it; its sentence can be said in every language."""
+    """Return the code of the error that ended the answer, and check that it has a message in every language."""
     end = events[-1]
     assert isinstance(end, Failed), end
     for language in texts.LANGUAGES:
@@ -64,7 +64,7 @@ def failed(events: list[Event]) -> str:
 
 
 def until(events: Iterator[Event], kind: type[Event]) -> list[Event]:
-    """The events up to the first of `kind`; the iterator goes on behind it."""
+    """Return the events up to and including the first of `kind`; the iterator can be read on after it."""
     seen = []
     for event in events:
         seen.append(event)
@@ -74,11 +74,11 @@ def until(events: Iterator[Event], kind: type[Event]) -> list[Event]:
 
 
 class EngineConformance:
-    """The suite. Its engines take the demo model's prompts."""
+    """The suite. Its engines run the demo model."""
 
     @pytest.fixture
     def engine(self) -> Iterator[Engine]:
-        """A fresh engine of the demo model, closed after the test."""
+        """A new engine of the demo model, closed after the test."""
         raise NotImplementedError
 
     @pytest.fixture
@@ -92,7 +92,7 @@ class EngineConformance:
         assert text_of(events)
         assert all(e.text for e in events if isinstance(e, Text))
 
-    def test_a_picture_is_looked_at_before_its_question_is_answered(self, engine: Engine, draw: Draw) -> None:
+    def test_a_picture_is_encoded_before_its_question_is_answered(self, engine: Engine, draw: Draw) -> None:
         picture = draw("red")
         events = run(engine.start(ask("What is it?", picture), GREEDY))
         kinds = [type(e) for e in events]
@@ -102,29 +102,29 @@ class EngineConformance:
         assert stats.vision_s > 0
         assert stats.prompt_tokens > engine.info.image_tokens
 
-    def test_reading_is_told_from_nothing_to_all_of_it(self, engine: Engine, draw: Draw) -> None:
+    def test_reading_progress_goes_from_zero_to_the_total(self, engine: Engine, draw: Draw) -> None:
         events = run(engine.start(ask("What is it? " * 20, draw("red")), GREEDY))
-        told = [e for e in events if isinstance(e, Reading)]
+        progress = [e for e in events if isinstance(e, Reading)]
         total = finished(events).stats.new_tokens
-        assert {e.total for e in told} == {total}
-        assert told[0].done == 0 and told[-1].done == total
-        assert [e.done for e in told] == sorted({e.done for e in told})
-        assert len(told) > 3
+        assert {e.total for e in progress} == {total}
+        assert progress[0].done == 0 and progress[-1].done == total
+        assert [e.done for e in progress] == sorted({e.done for e in progress})
+        assert len(progress) > 3
 
-    def test_the_receipt_adds_up(self, engine: Engine, draw: Draw) -> None:
+    def test_the_counts_of_an_answer_add_up(self, engine: Engine, draw: Draw) -> None:
         stats = finished(run(engine.start(ask("What is it?", draw("red")), GREEDY))).stats
         assert stats.prompt_tokens == stats.cached_tokens + stats.new_tokens
         assert 0 < stats.generated_tokens <= GREEDY.max_tokens
         assert stats.prefill_s > 0 and stats.decode_s > 0
         assert stats.first_token_s > stats.prefill_s
 
-    def test_a_prefill_ends_ready_and_says_nothing(self, engine: Engine, draw: Draw) -> None:
+    def test_a_prefill_ends_with_ready_and_yields_no_text(self, engine: Engine, draw: Draw) -> None:
         prompt = Prompt(settings.SYSTEM, (Turn("user", "", (draw("red"),)),), "a", open_turn=True)
         events = run(engine.prefill(prompt))
         assert isinstance(events[-1], Ready)
         assert not text_of(events)
 
-    def test_an_answer_is_as_long_as_it_may_be(self, endless: Engine) -> None:
+    def test_an_answer_is_at_most_max_tokens_long(self, endless: Engine) -> None:
         end = finished(run(endless.start(ask("Hello!"), Sampling(temperature=0, max_tokens=3))))
         assert (end.finish_reason, end.stats.generated_tokens) == ("length", 3)
 
@@ -136,7 +136,7 @@ class EngineConformance:
         assert finished(events).finish_reason == "stop"
         assert text_of(events) == whole[: whole.index(stop)]
 
-    def test_the_likeliest_answer_is_the_same_each_time(self, engine: Engine, draw: Draw) -> None:
+    def test_greedy_answers_are_the_same_each_time(self, engine: Engine, draw: Draw) -> None:
         prompt = ask("What is it?", draw("red"))
         assert text_of(run(engine.start(prompt, GREEDY))) == text_of(run(engine.start(prompt, GREEDY)))
 
@@ -152,7 +152,7 @@ class EngineConformance:
         text = text_of(run(engine.start(ask("Hello!"), GREEDY)))
         assert text == text.lstrip(" ")
 
-    def test_a_stopped_answer_keeps_what_it_said(self, endless: Engine) -> None:
+    def test_a_stopped_answer_keeps_its_text(self, endless: Engine) -> None:
         handle = endless.start(ask("Hello!"), WILD)
         events = handle.events()
         before = until(events, Text)
@@ -162,13 +162,13 @@ class EngineConformance:
         assert text_of(before)
         assert finished(after).stats.generated_tokens > 0
 
-    def test_a_stopped_prefill_says_so(self, engine: Engine, draw: Draw) -> None:
+    def test_a_stopped_prefill_reports_the_stop(self, engine: Engine, draw: Draw) -> None:
         prompt = Prompt(settings.SYSTEM, (Turn("user", "", (draw("red"),)),), "a", open_turn=True)
         handle = engine.prefill(prompt)
         handle.stop()
         assert finished(run(handle)).finish_reason == "stopped"
 
-    def test_what_has_ended_may_be_stopped_again(self, engine: Engine) -> None:
+    def test_a_finished_handle_can_be_stopped_again(self, engine: Engine) -> None:
         handle = engine.start(ask("Hello!"), GREEDY)
         events = run(handle)
         handle.stop()
@@ -176,7 +176,7 @@ class EngineConformance:
         assert isinstance(events[-1], Finished)
         assert run(handle) == []
 
-    def test_many_at_once_all_get_their_answer(self, engine: Engine, draw: Draw) -> None:
+    def test_simultaneous_questions_are_all_answered(self, engine: Engine, draw: Draw) -> None:
         prompts = [ask("What is it?", draw("red")), ask("Hello!"), ask("How many shapes are there?", draw("blue"))] * 2
         ends: list[Finished] = []
         readers = [
@@ -190,16 +190,16 @@ class EngineConformance:
         assert [e.finish_reason in ("stop", "length") for e in ends] == [True] * len(prompts)
 
     @pytest.mark.parametrize("turns", [(), (Turn("assistant", "Hello."),)])
-    def test_without_a_question_there_is_no_answer(self, engine: Engine, turns: tuple[Turn, ...]) -> None:
+    def test_a_prompt_without_a_question_is_refused(self, engine: Engine, turns: tuple[Turn, ...]) -> None:
         assert failed(run(engine.start(Prompt("", turns), GREEDY))) == "prompt.no_question"
         assert failed(run(engine.prefill(Prompt("", turns)))) == "prompt.no_question"
 
-    def test_an_answer_that_has_begun_goes_on_after_its_last_word(self, engine: Engine, draw: Draw) -> None:
+    def test_an_answer_that_has_begun_continues_after_its_last_word(self, engine: Engine, draw: Draw) -> None:
         asked = Turn("user", "Describe the picture.", (draw("red"),))
-        told = run(engine.start(Prompt("", (asked,), "a"), GREEDY))
-        first = next(event for event in told if isinstance(event, Text))
+        events = run(engine.start(Prompt("", (asked,), "a"), GREEDY))
+        first = next(event for event in events if isinstance(event, Text))
         begun = Turn("assistant", first.text, tokens=first.tokens or None)
-        assert first.text + text_of(run(engine.start(Prompt("", (asked, begun), "a"), GREEDY))) == text_of(told)
+        assert first.text + text_of(run(engine.start(Prompt("", (asked, begun), "a"), GREEDY))) == text_of(events)
 
     def test_a_question_longer_than_the_context_is_refused(self, engine: Engine) -> None:
         assert failed(run(engine.start(ask("word " * 5 * engine.info.context_tokens), GREEDY))) == "prompt.too_long"
@@ -230,7 +230,7 @@ class EngineConformance:
         events += run(engine.start(Prompt("", ()), GREEDY))
         assert [event_from_dict(event_to_dict(e)) for e in events] == events
 
-    def test_closing_stops_what_runs_and_refuses_what_comes(self, endless: Engine) -> None:
+    def test_closing_stops_running_requests_and_refuses_new_ones(self, endless: Engine) -> None:
         running = endless.start(ask("Hello!"), WILD)
         events = running.events()
         until(events, Text)

@@ -1,4 +1,4 @@
-"""What several tests of the core share: the bundled demo model and pictures to show it."""
+"""Fixtures of the core's tests: the bundled demo model and drawn pictures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def demo() -> Bundle:
 
 @pytest.fixture(scope="session")
 def draw() -> Draw:
-    """Draws a circle of one colour on white: a picture for a prompt, another one for each colour."""
+    """Returns a function that draws a circle on white; each colour gives a different picture."""
 
     def circle(colour: str = "red", size: tuple[int, int] = (320, 240)) -> Picture:
         drawing = Image.new("RGB", size, "white")

@@ -1,4 +1,4 @@
-"""What the tests of App and of the command line do by hand: draw, break a model on disk, run real processes."""
+"""Helpers for the tests of App and of the command line: copies of the demo model, and real processes and terminals."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from impchat.messages import Text
 from tests.core.scripted import SECONDS
 
 ROOT = Path(__file__).parents[2]
-NO_TOKEN = 2**31 - 1  # no model has it, so an answer never ends by it
+NO_TOKEN = 2**31 - 1  # no model has this token, so an answer never ends with it
 
 
 def copy_model(demo: Path, target: Path, **changes: Any) -> Path:
-    """A copy of the demo model at `target`; `changes` go into its manifest, those that are dicts field by field."""
+    """Copy the demo model to `target`; `changes` go into its manifest, dicts field by field."""
     shutil.copytree(demo, target)
     manifest = json.loads((target / MANIFEST).read_text())
     for key, value in changes.items():
@@ -34,7 +34,8 @@ def copy_model(demo: Path, target: Path, **changes: Any) -> Path:
 
 
 def endless_model(demo: Path, target: Path) -> Path:
-    """The demo model, but its answers end only after thousands of tokens: for what happens in mid-answer."""
+    """Copy the demo model so that its answers end only after thousands of tokens, for tests that act during an
+    answer."""
     return copy_model(
         demo,
         target,
@@ -61,14 +62,14 @@ def environment(data: Path) -> dict[str, str]:
 
 
 def run(data: Path, *words: object, input: str = "") -> subprocess.CompletedProcess[str]:
-    """Run `impchat` in a process of its own to its end."""
+    """Run `impchat` in a separate process and wait for its end."""
     return subprocess.run(
         command(*words), input=input, env=environment(data), capture_output=True, text=True, timeout=6 * SECONDS
     )
 
 
 def run_without(packages: Sequence[str], data: Path, *words: object) -> subprocess.CompletedProcess[str]:
-    """Run `impchat` to its end where `packages` are not installed."""
+    """Run `impchat` in a separate process in which `packages` cannot be imported, and wait for its end."""
     code = f"""
 import sys
 sys.modules |= dict.fromkeys({packages!r})  # an import of what is None here fails
@@ -81,24 +82,24 @@ sys.exit(main({[str(word) for word in words]!r}))
 
 
 def wait_for_answer_on_disk(data: Path) -> str:
-    """Wait until another process has written the beginning of an answer; the uuid of its message."""
+    """Wait until another process has written the beginning of an answer; return the uuid of its message."""
     with App.open(data) as app:
         while True:
             rows = app.history.conversations(settings.OWNER)
             leaf = rows[0].leaf if rows else None
             if leaf and app.history.message(leaf, settings.OWNER).role == "assistant":
                 break
-            threading.Event().wait(0.05)  # another process's write has no event to wait for
+            threading.Event().wait(0.05)  # there is no event for another process's write
         events = app.answer(leaf).events(timeout_s=6 * SECONDS)
         assert any(isinstance(event, Text) for _, event in events)
         return leaf
 
 
 class Pty:
-    """A real `impchat` in a terminal of its own, as a person sees it."""
+    """A real `impchat` in a pseudo-terminal."""
 
     def __init__(self, data: Path, *words: object) -> None:
-        # The child makes the terminal its own, so that Ctrl-C in it becomes SIGINT.
+        # The pseudo-terminal becomes the child's controlling terminal, so that Ctrl-C in it becomes SIGINT.
         become = (
             "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
         )
@@ -123,7 +124,7 @@ class Pty:
         while True:
             try:
                 block = os.read(self._master, 4096)
-            except OSError:  # how Linux tells that the other side has gone
+            except OSError:  # on Linux: the other side is closed
                 block = b""
             with self._changed:
                 data += block
@@ -137,14 +138,14 @@ class Pty:
         os.write(self._master, keys.encode())
 
     def expect(self, text: str, times: int = 1) -> None:
-        """Wait until `text` has been shown so often."""
+        """Wait until `text` has been shown `times` times."""
         with self._changed:
             self._changed.wait_for(lambda: self.seen.count(text) >= times or self._ended, 6 * SECONDS)
             assert self.seen.count(text) >= times, self.seen
 
     def interrupt(self) -> int:
-        """Press Ctrl-C until the end; the exit code. Python's input() loses one that comes after its prompt and before
-        it waits for a key."""
+        """Press Ctrl-C until the process ends; return its exit code. Python's input() loses a Ctrl-C that arrives
+        after its prompt is printed and before it waits for a key."""
         while self.process.poll() is None:
             self.type("\x03")
             with suppress(subprocess.TimeoutExpired):
@@ -152,7 +153,7 @@ class Pty:
         return self.leave()
 
     def leave(self) -> int:
-        """Wait for the end; the exit code."""
+        """Wait for the end of the process; return its exit code."""
         code = self.process.wait(6 * SECONDS)
         self._reader.join(SECONDS)
         os.close(self._master)
@@ -161,7 +162,7 @@ class Pty:
 
 @contextmanager
 def terminal(data: Path, *words: object) -> Iterator[Pty]:
-    """A `Pty`, ended behind the block whatever happens in it."""
+    """A `Pty` that is ended after the block."""
     pty = Pty(data, *words)
     try:
         yield pty

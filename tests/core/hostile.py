@@ -1,4 +1,4 @@
-"""A server on loopback that does what a test tells it, byte by byte, right or wrong."""
+"""A server on loopback that sends the bytes a test gives it, valid or not."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ MODELS = {"data": [{"id": "tiny", "object": "model", "owned_by": "somebody"}]}
 
 
 def response(status: int = 200, body: bytes = b"", kind: str = "application/json", **headers: str) -> bytes:
-    """An HTTP response."""
-    told = {"content-type": kind, "content-length": str(len(body))} | {
+    """Build an HTTP response."""
+    fields = {"content-type": kind, "content-length": str(len(body))} | {
         k.replace("_", "-"): v for k, v in headers.items()
     }
-    head = "".join(f"{name}: {value}\r\n" for name, value in told.items())
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     return f"HTTP/1.1 {status} X\r\n{head}\r\n".encode() + body
 
 
 def answer(value: Any, status: int = 200, **headers: str) -> bytes:
-    """`value` as JSON."""
+    """Build a response with `value` as JSON."""
     return response(status, json.dumps(value).encode(), **headers)
 
 
 def refusal(message: str, status: int = 400, **fields: Any) -> bytes:
-    """OpenAI's error body."""
+    """Build a response with OpenAI's error body."""
     return answer({"error": {"message": message, "type": "invalid_request_error"} | fields}, status)
 
 
 def events(*chunks: Any, end: str = "data: [DONE]\n\n") -> bytes:
-    """Server-sent events: text as it would be streamed, other values as they are."""
+    """Build a response of server-sent events: text is sent as it is, other values as JSON."""
     return (
         "".join(f"data: {json.dumps(piece(c) if isinstance(c, str) else c)}\n\n" for c in chunks).encode()
         + end.encode()
@@ -44,19 +44,20 @@ def piece(text: str, finish_reason: str | None = None) -> dict[str, Any]:
 
 
 def stream(*chunks: Any, end: str = "data: [DONE]\n\n") -> bytes:
-    """A whole answer, streamed."""
+    """Build a whole streamed answer."""
     return response(body=events(*chunks, end=end), kind="text/event-stream")
 
 
-BEGIN = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"  # the connection's end is the answer's
+BEGIN = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"  # the end of the connection ends the answer
 FINE = stream("It is ", "red.", piece("", "stop"))
 
 Act = bytes | Callable[[socket.socket], object]
 
 
 class Hostile(socketserver.ThreadingTCPServer):
-    """Answers `GET` by `gets`, and each `POST` by the next of `acts`, the last one for ever: bytes to be sent before
-    the connection is closed, or a function of it. What came is in `asked`, as (path, headers, body)."""
+    """Answers `GET` with the entry of `gets`, and each `POST` with the next of `acts`, repeating the last one. An
+    act is the bytes to send before the connection is closed, or a function of the connection. `asked` records the
+    requests as (path, headers, body)."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -66,7 +67,7 @@ class Hostile(socketserver.ThreadingTCPServer):
         self.acts = [*acts]
         self.gets = {"/v1/models": answer(MODELS)} | {f"/{name.replace('_', '/')}": act for name, act in gets.items()}
         self.asked: list[tuple[str, dict[str, str], Any]] = []
-        self.gone = threading.Semaphore(0)  # a client has left while `until_gone` waited
+        self.gone = threading.Semaphore(0)  # counts the clients that left during `until_gone`
         self._lock = threading.Lock()
 
     @property
@@ -75,7 +76,7 @@ class Hostile(socketserver.ThreadingTCPServer):
 
     @property
     def posts(self) -> list[Any]:
-        """The bodies that were posted."""
+        """The bodies of the POST requests."""
         return [body for _, _, body in self.asked if body is not None]
 
     def next(self) -> Act:
@@ -83,13 +84,13 @@ class Hostile(socketserver.ThreadingTCPServer):
             return self.acts.pop(0) if len(self.acts) > 1 else self.acts[0]
 
     def until_gone(self, connection: socket.socket) -> None:
-        """Send nothing more, and wait for the client to leave."""
+        """Send nothing more, and wait until the client closes the connection."""
         while connection.recv(4096):
             pass
         self.gone.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that leaves early is what many tests are about."""
+        """Ignore errors: many tests are about clients that close the connection early."""
 
 
 class _Handler(socketserver.BaseRequestHandler):
@@ -101,7 +102,7 @@ class _Handler(socketserver.BaseRequestHandler):
             if not (block := self.request.recv(65536)):
                 return
             data += block
-            if not data[:1].isalpha():  # https
+            if not data[:1].isalpha():  # TLS
                 self.request.sendall(b"HTTP/1.1 400 X\r\n\r\n")
                 return
         head, _, rest = data.partition(b"\r\n\r\n")

@@ -1,6 +1,8 @@
-"""A small server of OpenAI's API on loopback over any engine, with what llama.cpp's server and ImpChat's own add to it.
+"""A small server of OpenAI's API on loopback over any engine, with the extensions of llama.cpp's server and of
+ImpChat's.
 
-It speaks the protocol by the book, so that an engine over a server can be held against the suite of every engine."""
+It follows the protocol exactly, so that the remote engine can be run through the conformance suite.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ Json = dict[str, Any]
 
 
 class Loopback(ThreadingHTTPServer):
-    """Serves `engine`. `asked` holds every body that came, `gone` counts the clients that left in mid-answer."""
+    """Serves `engine`. `asked` holds the body of every request, `gone` counts the clients that left during an
+    answer."""
 
     daemon_threads = True
 
@@ -44,12 +47,12 @@ class Loopback(ThreadingHTTPServer):
         super().finish_request(request, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that is gone is no error."""
+        """Ignore errors: a client that has disconnected is none."""
 
 
 @contextmanager
 def serving(server: ThreadingHTTPServer) -> Iterator[None]:
-    """`server` runs inside the block."""
+    """Run `server` during the block."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
@@ -114,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     @contextmanager
     def _watched(self, handle: Handle) -> Iterator[None]:
-        """A client that leaves stops its answer."""
+        """Stop the answer when the client disconnects."""
         done = threading.Event()
 
         def watch() -> None:
@@ -157,8 +160,8 @@ class _Handler(BaseHTTPRequestHandler):
             case Dropped():
                 return event
             case Finished(reason, stats):
-                told = {"stats": asdict(stats), "dropped": asdict(dropped) if dropped else None}
-                self._chunk(choices=[{"index": 0, "delta": {}, "finish_reason": reason}], impchat=told)
+                extra = {"stats": asdict(stats), "dropped": asdict(dropped) if dropped else None}
+                self._chunk(choices=[{"index": 0, "delta": {}, "finish_reason": reason}], impchat=extra)
                 details = {"cached_tokens": stats.cached_tokens}
                 counts = {"prompt_tokens": stats.prompt_tokens, "completion_tokens": stats.generated_tokens}
                 self._chunk(choices=[], usage=counts | {"prompt_tokens_details": details})
@@ -175,11 +178,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def _refuse(self, error: Failed) -> None:
-        told: Json = {"message": ImpChatError(error.code, **error.values).sentence(), "code": error.code}
+        fields: Json = {"message": ImpChatError(error.code, **error.values).sentence(), "code": error.code}
         if error.code == "prompt.too_long":
-            told |= {"type": "exceed_context_size_error", "n_prompt_tokens": error.values["tokens"]}
-            told |= {"code": 400, "n_ctx": error.values["limit"]}
-        self._json({"error": told}, 400)
+            fields |= {"type": "exceed_context_size_error", "n_prompt_tokens": error.values["tokens"]}
+            fields |= {"code": 400, "n_ctx": error.values["limit"]}
+        self._json({"error": fields}, 400)
 
     def _json(self, values: Json, status: int = 200) -> None:
         data = json.dumps(values).encode()

@@ -1,6 +1,7 @@
-"""An engine whose events a test gives one by one: for what Answer and Chat do while an engine is at work.
+"""An engine whose events a test supplies one by one, to test Answer and Chat while an engine runs.
 
-Answers that a person would judge come from the demo model instead (test_app, test_cli)."""
+Tests of the answers themselves use the demo model instead (test_app, test_cli).
+"""
 
 from __future__ import annotations
 
@@ -11,11 +12,11 @@ from dataclasses import dataclass, field
 from impchat.engines import EngineInfo
 from impchat.messages import Event, Failed, Finished, Prompt, Ready, Sampling, Stats, Text
 
-SECONDS = 20.0  # far more than anything here takes; nothing waits so long unless it is broken
+SECONDS = 20.0  # a limit far above normal durations; it is reached only by a failure
 
 
 class Script:
-    """A running prefill or answer: what `say` is given comes out of `events`."""
+    """A running prefill or answer: the events passed to `say` come out of `events`."""
 
     def __init__(self, prompt: Prompt, sampling: Sampling | None) -> None:
         self.prompt = prompt
@@ -54,7 +55,7 @@ class Script:
 
 @dataclass
 class ScriptedEngine:
-    """Hands each prefill and each start to the test, in order."""
+    """Passes each prefill and each start to the test, in order."""
 
     on_start: Callable[[Prompt], None] = lambda prompt: None
     scripts: queue.SimpleQueue[Script] = field(default_factory=queue.SimpleQueue)
@@ -77,11 +78,11 @@ class ScriptedEngine:
         return script
 
     def next(self) -> Script:
-        """The next prefill or start, as soon as it is asked for."""
+        """Wait for the next prefill or start."""
         return self.scripts.get(timeout=SECONDS)
 
     def idle(self) -> bool:
-        """Whether nothing has been asked for that the test has not taken."""
+        """Whether the test has taken all prefills and starts."""
         return self.scripts.empty()
 
     def close(self) -> None:

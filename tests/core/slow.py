@@ -1,7 +1,8 @@
-"""An engine as slow as a large model on a small machine: for what pages and phones show while it is at work.
+"""An engine as slow as a large model on a small machine, to test what pages and phones show meanwhile.
 
-The demo model answers too fast to show most states. This one takes `reading_s` to read a prompt with pictures and then
-gives `words_per_s` words, and fails when a test wants it to. It knows nothing: it says the words it was given."""
+The demo model answers too fast to show most states. This engine takes `reading_s` to process a prompt with pictures,
+then yields `words_per_s` words, and fails if a test sets `failure`. Its answers are the given text.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +67,7 @@ class SlowHandle:
 
 @dataclass
 class SlowEngine:
-    """Five words a second after two seconds of reading, unless a test says otherwise; may be changed while it runs."""
+    """By default five words a second after two seconds of reading; its fields can be changed while it runs."""
 
     answer: str = ANSWER
     words_per_s: float = 5.0
@@ -85,7 +86,7 @@ class SlowEngine:
         return EngineInfo("slow", "slow-1", 2048, True, 196, Sampling(temperature=0.0))
 
     def reads(self, prompt: Prompt) -> bool:
-        """Whether this prompt's pictures still have to be read; they are from now on."""
+        """Whether the pictures of this prompt are new; they count as read from now on."""
         key = (prompt.key, sum(len(turn.pictures) for turn in prompt.turns))
         with self._lock:
             new = key[1] > 0 and key not in self._read

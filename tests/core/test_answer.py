@@ -1,4 +1,4 @@
-"""A running answer belongs to the core: readers come and go, and what there is of it is on disk."""
+"""A running answer belongs to the core: readers can come and go, and its text is saved while it grows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ME = settings.OWNER
 
 
 class WatchedHistory(History):
-    """Says when an answer was flushed."""
+    """A History that signals when an answer was flushed."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, busy_timeout_s=0.2)
@@ -56,7 +56,7 @@ def events(answer: Answer, after: int = 0) -> list[tuple[int, Event]]:
 
 
 def stored(app: App, answer: Answer) -> Message:
-    """The message as another process sees it."""
+    """The message as another process reads it."""
     with closing(History(paths.history_file(app.data))) as history:
         return history.message(answer.message, ME)
 
@@ -95,7 +95,7 @@ def test_every_reader_gets_every_event_whenever_it_comes(app: App, engine: Scrip
     assert all(seen == events(answer) for seen in read)
 
 
-def test_a_reader_that_comes_back_goes_on_where_it_was(app: App, engine: ScriptedEngine) -> None:
+def test_a_reader_that_returns_continues_after_its_last_event(app: App, engine: ScriptedEngine) -> None:
     answer = app.chat().send("Hello")
     script = engine.next()
     script.say("Good ", "day")
@@ -106,7 +106,7 @@ def test_a_reader_that_comes_back_goes_on_where_it_was(app: App, engine: Scripte
     assert [event for _, event in events(found, after=number)] == [Text("day"), Finished("stop", Stats())]
 
 
-def test_a_reader_may_wait_for_a_while_only(app: App, engine: ScriptedEngine) -> None:
+def test_a_reader_can_wait_with_a_timeout(app: App, engine: ScriptedEngine) -> None:
     answer = app.chat().send("Hello")
     engine.next().say("Good ")
     assert next(answer.events(timeout_s=SECONDS)) == (1, Text("Good "))
@@ -115,7 +115,7 @@ def test_a_reader_may_wait_for_a_while_only(app: App, engine: ScriptedEngine) ->
     assert answer.wait(timeout_s=0.01).state == "streaming"
 
 
-def test_an_answer_goes_on_when_its_reader_leaves(app: App, engine: ScriptedEngine) -> None:
+def test_an_answer_continues_when_its_reader_leaves(app: App, engine: ScriptedEngine) -> None:
     answer = app.chat().send("Hello")
     script = engine.next()
     script.say("Good ")
@@ -152,7 +152,9 @@ def test_an_answer_is_rebuilt_from_the_history_after_a_restart(tmp_path: Path) -
         assert again.text == "Good day"
         assert events(again) == [(1, Text("Good day")), (2, Finished("stop", Stats(), (5, 6)))]
         assert events(again, after=2) == []
-        assert events(again, after=40) == events(again), "a number from before the restart: the text begins anew"
+        assert events(again, after=40) == events(again), (
+            "a number from before the restart: the text is repeated from its beginning"
+        )
 
 
 def test_stop_keeps_the_text_so_far(app: App, engine: ScriptedEngine) -> None:
@@ -171,7 +173,7 @@ def test_stop_keeps_the_text_so_far(app: App, engine: ScriptedEngine) -> None:
 
 
 class SlowlyLoaded(App):
-    """Loads its model when the test lets it."""
+    """An App that loads its model when the test allows it."""
 
     def __init__(self, data: Path) -> None:
         super().__init__(data, History(paths.history_file(data)), choose_bundle(data), None)
@@ -198,7 +200,7 @@ def test_stop_works_while_the_model_loads(slowly: SlowlyLoaded) -> None:
     assert not slowly.loaded
 
 
-def test_a_stop_while_the_model_loads_leaves_the_next_question_its_model(slowly: SlowlyLoaded) -> None:
+def test_a_stop_while_the_model_loads_does_not_cancel_the_load_for_the_next_question(slowly: SlowlyLoaded) -> None:
     chat = slowly.chat()
     stopped = chat.send("Hello")
     stopped.stop()
@@ -208,7 +210,7 @@ def test_a_stop_while_the_model_loads_leaves_the_next_question_its_model(slowly:
     assert answer.wait(SECONDS).state == "done"
 
 
-def test_closing_does_not_wait_for_a_model_that_loads(tmp_path: Path) -> None:
+def test_closing_does_not_wait_for_a_loading_model(tmp_path: Path) -> None:
     app = SlowlyLoaded(tmp_path)
     answer = app.chat().send("Hello")
     opened = app.opened()
@@ -216,16 +218,16 @@ def test_closing_does_not_wait_for_a_model_that_loads(tmp_path: Path) -> None:
     app.close()
     assert answer.state == "stopped"
     app.go_on.set()
-    with pytest.raises(EngineError) as raised:  # it is closed as soon as it is there
+    with pytest.raises(EngineError) as raised:  # the engine is closed as soon as it has loaded
         opened.result(SECONDS)
     assert raised.value.code == "engine.closed"
 
 
-def test_a_server_is_asked_without_waiting_for_the_model_here_to_load(slowly: SlowlyLoaded) -> None:
+def test_a_question_to_a_server_does_not_wait_for_the_local_model_to_load(slowly: SlowlyLoaded) -> None:
     slowly.chat().send("Hello")
     assert slowly.loading.wait(SECONDS)
     chat = slowly.chat(server=at("http://127.0.0.1:9"))
-    assert chat.send("Hello").wait(SECONDS).state == "failed"  # nobody listens there; what matters is that it was asked
+    assert chat.send("Hello").wait(SECONDS).state == "failed"  # nothing listens there, but it was asked
     assert not slowly.loaded
 
 
@@ -259,18 +261,18 @@ def test_an_engine_that_fails_ends_the_answer_and_keeps_its_text(app: App, engin
     assert events(answer) == [(1, Text("Good ")), (2, Failed(code, {}))]
     row = stored(app, answer)
     assert (row.text, row.state, row.error) == ("Good ", "failed", Failed(code, {}))
-    app.chat(answer.conversation).send("Again")  # nothing is locked
+    app.chat(answer.conversation).send("Again")  # the conversation accepts the next question
     engine.next().finish()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_mistake_of_ours_ends_the_answer_too(app: App, engine: ScriptedEngine) -> None:
+def test_an_unexpected_exception_ends_the_answer_too(app: App, engine: ScriptedEngine) -> None:
     answer = app.chat().send("Hello")
     engine.next().crash(ZeroDivisionError())
 
     assert events(answer) == [(1, Failed("answer.no_end", {}))]
     assert stored(app, answer).state == "failed"
-    for thread in threading.enumerate():  # pytest hears of it when the thread ends: here, not in the next test
+    for thread in threading.enumerate():  # let pytest report the exception in this test
         if thread.name == "answer-_take":
             thread.join(SECONDS)
 
@@ -308,11 +310,11 @@ def test_an_answer_that_another_process_writes_can_be_followed(tmp_path: Path) -
         assert followed.wait(SECONDS).state == "done"
 
 
-# Where the history fails in mid-answer
+# The history fails during an answer
 
 
 def fill_disk(history: History) -> None:
-    """From now on SQLite finds the disk full as soon as the file would grow."""
+    """From now on SQLite reports a full disk as soon as the file would grow."""
     with history._database.write() as db:
         pages = db.execute("pragma page_count").fetchone()[0]
         db.execute(f"pragma max_page_count = {pages}")
@@ -328,10 +330,10 @@ def is_whole(app: App) -> bool:
         return db.execute("pragma integrity_check").fetchone()[0] == "ok"
 
 
-LONG = "A long story. " * 20_000  # needs pages that a full disk does not have
+LONG = "A long story. " * 20_000  # needs pages that a full disk cannot provide
 
 
-def test_a_full_disk_in_mid_answer_ends_in_one_sentence_and_keeps_what_was_saved(
+def test_a_full_disk_during_an_answer_ends_in_one_sentence_and_keeps_what_was_saved(
     app: App, engine: ScriptedEngine
 ) -> None:
     answer = app.chat().send("Hello")
@@ -345,7 +347,9 @@ def test_a_full_disk_in_mid_answer_ends_in_one_sentence_and_keeps_what_was_saved
     script.finish("The end.")
     seen = [event for _, event in events(answer)]
 
-    assert [e.text for e in seen if isinstance(e, Text)] == ["Good ", LONG, "The end."], "it goes on in memory"
+    assert [e.text for e in seen if isinstance(e, Text)] == ["Good ", LONG, "The end."], (
+        "the answer continues in memory"
+    )
     assert isinstance(seen[-1], Failed)
     assert seen[-1].code == "history.disk_full"
     assert answer.state == "failed"
@@ -357,7 +361,7 @@ def test_a_full_disk_in_mid_answer_ends_in_one_sentence_and_keeps_what_was_saved
     engine.next().finish("Yes")
     assert later.wait(SECONDS).state == "done"
     row = stored(app, answer)
-    assert (row.text, row.state) == ("Good " + LONG + "The end.", "failed"), "saved as soon as there is room"
+    assert (row.text, row.state) == ("Good " + LONG + "The end.", "failed"), "saved as soon as there is space"
 
 
 def test_a_full_disk_that_has_room_again_by_the_end_loses_nothing(app: App, engine: ScriptedEngine) -> None:
@@ -374,7 +378,7 @@ def test_a_full_disk_that_has_room_again_by_the_end_loses_nothing(app: App, engi
     assert stored(app, answer).text == LONG
 
 
-def test_a_locked_database_in_mid_answer_ends_in_one_sentence(app: App, engine: ScriptedEngine) -> None:
+def test_a_locked_database_during_an_answer_ends_in_one_sentence(app: App, engine: ScriptedEngine) -> None:
     answer = app.chat().send("Hello")
     script = engine.next()
     script.say("Good ")
@@ -387,7 +391,7 @@ def test_a_locked_database_in_mid_answer_ends_in_one_sentence(app: App, engine: 
         other.execute("rollback")
     app.close()
 
-    assert stored(app, answer).text == "Good day", "closing tries once more"
+    assert stored(app, answer).text == "Good day", "closing tries to save again"
     assert is_whole(app)
 
 
@@ -405,7 +409,7 @@ def test_a_locked_database_refuses_the_question_in_one_sentence(app: App, engine
     assert len(app.chat(first.conversation).branch()) == 2
     second = app.chat(first.conversation).send("And now?")
     engine.next().finish("Now")
-    assert second.wait(SECONDS).state == "done", "nothing stays locked"
+    assert second.wait(SECONDS).state == "done", "the conversation accepts the next question"
 
 
 def test_a_long_answer_can_be_stopped_however_many_others_ended_meanwhile(app: App, engine: ScriptedEngine) -> None:
@@ -428,10 +432,10 @@ def test_an_answer_of_a_chat_that_is_removed_for_good_ends(app: App, engine: Scr
     end = answer.wait(SECONDS)
     assert script.stopped
     assert (end.state, end.error) == ("failed", Failed("history.no_message", {"message": answer.message}))
-    assert app._answers._unsaved == []  # nobody tries to save it for ever
+    assert app._answers._unsaved == []  # it is not saved again and again
 
 
-def test_a_question_in_a_deleted_chat_brings_it_back(app: App, engine: ScriptedEngine) -> None:
+def test_a_question_in_a_deleted_chat_restores_it(app: App, engine: ScriptedEngine) -> None:
     chat = app.chat()
     answer = chat.send("Hello")
     engine.next().finish("Hi")

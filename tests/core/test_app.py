@@ -1,4 +1,4 @@
-"""The App with the real demo model: what it answers, what it reads again and what not, and how it fails."""
+"""The App with the real demo model: its answers, what it processes again and what it reuses, and its errors."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_the_demo_model_sees_what_was_drawn(app: App, draw: Draw, colour: str, q
     assert word in answered(chat.send(question)).text.lower()
 
 
-def test_a_later_turn_reads_only_its_own_words(app: App, draw: Draw) -> None:
+def test_a_later_turn_processes_only_its_own_tokens(app: App, draw: Draw) -> None:
     chat = app.chat()
     chat.attach(draw("red").data)
     first = answered(chat.send("What colour is the circle?")).stats
@@ -70,12 +70,12 @@ def test_a_later_turn_reads_only_its_own_words(app: App, draw: Draw) -> None:
 
     assert first.prompt_tokens > 196
     for before, stats in ((first, second), (second, third)):
-        assert stats.cached_tokens >= before.prompt_tokens, "all that was read stays read"
+        assert stats.cached_tokens >= before.prompt_tokens, "the whole previous prompt is cached"
         assert stats.new_tokens < 40
         assert stats.vision_s == 0
 
 
-def test_a_picture_attached_is_read_before_the_question_comes(app: App, draw: Draw) -> None:
+def test_an_attached_picture_is_processed_before_the_question(app: App, draw: Draw) -> None:
     chat = app.chat()
     attachment = chat.attach(draw("red").data)
     *_, (_, last) = attachment.events(timeout_s=LONG_S)
@@ -97,11 +97,11 @@ def test_a_question_sent_at_once_encodes_its_picture_once(app: App, draw: Draw) 
 
     assert stats
     assert isinstance(last, Ready)
-    assert stats.vision_s == 0, "the reading had done it"
+    assert stats.vision_s == 0, "the prefill had encoded it"
     assert stats.new_tokens < 40
 
 
-def test_a_second_picture_keeps_what_was_read_of_the_first(app: App, draw: Draw) -> None:
+def test_a_second_picture_keeps_the_cached_first_one(app: App, draw: Draw) -> None:
     chat = app.chat()
     *_, (_, first) = chat.attach(draw("red").data).events(timeout_s=LONG_S)
     *_, (_, both) = chat.attach(draw("blue").data).events(timeout_s=LONG_S)
@@ -112,7 +112,7 @@ def test_a_second_picture_keeps_what_was_read_of_the_first(app: App, draw: Draw)
     assert stats.new_tokens < 40
 
 
-def test_an_edited_question_reads_its_picture_no_second_time(app: App, draw: Draw) -> None:
+def test_an_edited_question_does_not_process_its_picture_again(app: App, draw: Draw) -> None:
     chat = app.chat()
     chat.attach(draw("red").data)
     first = answered(chat.send("What colour is the circle?"))
@@ -136,10 +136,10 @@ def test_a_data_folder_may_be_a_string(tmp_path: Path) -> None:
         assert app.data == tmp_path / "data"
 
 
-# In mid-answer
+# During an answer
 
 
-def test_a_page_reloaded_in_mid_answer_gets_all_of_it(tmp_path: Path, endless: Path) -> None:
+def test_a_page_reloaded_during_an_answer_gets_all_of_it(tmp_path: Path, endless: Path) -> None:
     with App.open(tmp_path, endless) as app:
         answer = app.chat().send("Tell me a story")
         reader = answer.events(timeout_s=LONG_S)
@@ -218,7 +218,7 @@ def test_the_model_is_chosen_by_argument_then_environment_then_the_demo(
 @pytest.mark.parametrize(
     ("model", "code"), [("no-such-model", "model.unknown"), ("no/such/folder", "model.missing")], ids=["id", "path"]
 )
-def test_a_missing_model_is_told_in_one_sentence(tmp_path: Path, model: str, code: str) -> None:
+def test_a_missing_model_is_reported_in_one_sentence(tmp_path: Path, model: str, code: str) -> None:
     with pytest.raises(ModelError) as caught:
         App.open(tmp_path, model)
     assert caught.value.code == code
@@ -226,7 +226,7 @@ def test_a_missing_model_is_told_in_one_sentence(tmp_path: Path, model: str, cod
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"format": 1}', '{"format": 999}'])
-def test_a_broken_manifest_is_told_in_one_sentence(tmp_path: Path, demo: Bundle, text: str) -> None:
+def test_a_broken_manifest_is_reported_in_one_sentence(tmp_path: Path, demo: Bundle, text: str) -> None:
     model = copy_model(demo.path, tmp_path / "model")
     (model / MANIFEST).write_text(text)
     with pytest.raises(ModelError) as caught:
@@ -234,7 +234,7 @@ def test_a_broken_manifest_is_told_in_one_sentence(tmp_path: Path, demo: Bundle,
     assert caught.value.code in ("model.manifest_broken", "model.format_newer")
 
 
-def test_a_file_that_is_not_what_the_manifest_says_fails_the_answer_and_keeps_the_question(
+def test_a_file_that_differs_from_the_manifest_fails_the_answer_and_keeps_the_question(
     tmp_path: Path, demo: Bundle
 ) -> None:
     model = copy_model(demo.path, tmp_path / "model")
@@ -252,20 +252,20 @@ def test_a_file_that_is_not_what_the_manifest_says_fails_the_answer_and_keeps_th
         assert [(m.text, m.state) for m in chat.branch()] == [("Hello!", "done"), ("", "failed")]
 
         language.write_bytes(good)
-        assert answered(chat.regenerate(answer.message)).text, "once the file is mended it goes on"
+        assert answered(chat.regenerate(answer.message)).text, "it works again with the right file"
 
 
-def test_a_data_folder_that_cannot_be_written_is_told_in_one_sentence(tmp_path: Path) -> None:
+def test_an_unwritable_data_folder_is_reported_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(HistoryError) as caught:
         App.open(tmp_path / "file" / "data")
     assert caught.value.code == "data.unwritable"
 
 
-# Memory, and another way to run
+# Memory and tuning
 
 
-def test_an_unloaded_model_answers_again_when_asked(app: App, draw: Draw) -> None:
+def test_an_unloaded_model_is_loaded_again_for_the_next_question(app: App, draw: Draw) -> None:
     chat = app.chat()
     chat.attach(draw("red").data)
     answered(chat.send("What colour is the circle?"))
@@ -291,7 +291,7 @@ def test_an_app_is_idle_when_nothing_runs(app: App) -> None:
     assert app.idle
 
 
-def test_the_storage_is_told_and_cleared(app: App, draw: Draw) -> None:
+def test_storage_is_measured_and_cleared(app: App, draw: Draw) -> None:
     kept, gone = app.chat(), app.chat()
     for chat, colour in ((kept, "red"), (gone, "blue")):
         chat.attach(draw(colour).data)
@@ -309,10 +309,10 @@ def test_the_storage_is_told_and_cleared(app: App, draw: Draw) -> None:
     assert app.history.conversations(ME) == []
 
 
-def test_the_speed_test_measures_a_picture_that_no_cache_has(app: App) -> None:
+def test_the_speed_test_measures_a_picture_that_is_not_cached(app: App) -> None:
     for _ in range(2):
         figures = speedtest.run(app.engine)
         assert figures.vision_s > 0
-        assert figures.generated_tokens == 64, "as many as it says, though the demo's answer is shorter"
+        assert figures.generated_tokens == 64, "as many as announced, although the demo's answer is shorter"
         assert figures.prompt_tokens > 196
         assert figures.total_s > figures.vision_s

@@ -1,4 +1,5 @@
-"""A conversation that went out comes back the same to the last byte; whatever else comes in is refused whole."""
+"""Export and import: an exported conversation is imported unchanged to the last byte; everything else is refused as
+a whole."""
 
 from __future__ import annotations
 
@@ -43,7 +44,7 @@ def histories(tmp_path: Path) -> Iterator[tuple[History, History]]:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A zip of everything that a conversation can have."""
+    """A zip of a conversation with every feature."""
     history = History(tmp_path_factory.mktemp("exported") / "history.db")
     data = archive.export_zip(history, rich_conversation(history), ME)
     history.close()
@@ -52,7 +53,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture(scope="module")
 def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
-    """A history for what is refused: `refused` makes sure that it stays as it is."""
+    """A history for imports that fail; `refused` checks that it is unchanged."""
     history = History(tmp_path_factory.mktemp("refusing") / "history.db")
     rich_conversation(history)
     yield history
@@ -70,7 +71,7 @@ def there(histories: tuple[History, History]) -> History:
 
 
 def rich_conversation(history: History) -> str:
-    """A conversation with everything a conversation can have."""
+    """Add a conversation with every feature; return its uuid."""
     red, photo, blue = (history.add_image(p, ME) for p in (picture("red"), picture("olive", "JPEG"), picture("blue")))
     uuid = history.create_conversation(ME, "Shapes 图形").uuid
     question = history.add_question(uuid, ME, parent=None, text="这是什么？\0 🐱", images=[red.sha256, photo.sha256])
@@ -115,7 +116,7 @@ def changed(data: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
 
 
 def everything(history: History) -> tuple[object, ...]:
-    """What a person could see of a history, and the files it keeps."""
+    """All visible content of a history, and its files."""
     listed = [*history.conversations(ME), *history.conversations(OTHER), *history.conversations(ME, deleted=True)]
     messages = [history.messages(conversation.uuid, conversation.owner) for conversation in listed]
     folder = history._database.path.parent / "images"
@@ -147,7 +148,7 @@ def test_import_then_export_gives_equal_bytes(here: History, there: History) -> 
     assert len(there.search(OTHER, "什么")) == 1 and len(there.search(OTHER, "circle")) == 1
 
 
-def test_an_empty_conversation_travels_too(here: History, there: History) -> None:
+def test_an_empty_conversation_can_be_exported_and_imported(here: History, there: History) -> None:
     uuid = here.create_conversation(ME).uuid
     data = archive.export_zip(here, uuid, ME)
     archive.import_zip(there, data, ME)
@@ -159,7 +160,7 @@ def test_equal_conversations_give_equal_bytes_at_any_time(here: History) -> None
     assert archive.export_zip(here, uuid, ME) == archive.export_zip(here, uuid, ME)
 
 
-def test_a_zip_holds_readable_json_and_the_pictures_by_hash_and_no_owner(here: History) -> None:
+def test_a_zip_holds_readable_json_and_pictures_by_hash_and_no_owner(here: History) -> None:
     uuid = rich_conversation(here)
     files = parts(archive.export_zip(here, uuid, ME))
     index = json.loads(files.pop("conversation.json"))
@@ -169,7 +170,7 @@ def test_a_zip_holds_readable_json_and_the_pictures_by_hash_and_no_owner(here: H
     assert all(re.fullmatch(r"images/[0-9a-f]{64}\.(jpg|png)", name) for name in files) and len(files) == 3
 
 
-def test_an_answer_in_mid_stream_is_exported_as_far_as_it_got(here: History, there: History) -> None:
+def test_a_running_answer_is_exported_with_its_text_so_far(here: History, there: History) -> None:
     uuid = here.create_conversation(ME).uuid
     question = here.add_question(uuid, ME, parent=None, text="Q")
     answer = here.start_answer(uuid, ME, parent=question.uuid, model="m")
@@ -337,7 +338,7 @@ def test_an_export_without_a_required_field_is_refused(refusing: History, part: 
     assert refused(refusing, by_hand(index)) == "archive.broken"
 
 
-# Coming in where something is already
+# Importing into a history with content
 
 
 def test_importing_twice_changes_nothing(here: History) -> None:
@@ -358,7 +359,7 @@ def test_an_older_copy_is_completed_by_a_newer_one(here: History, there: History
     assert archive.export_zip(there, uuid, ME) == data
 
 
-def test_a_newer_copy_keeps_what_it_has_when_an_older_one_comes_in(here: History) -> None:
+def test_a_newer_copy_keeps_its_content_when_an_older_one_is_imported(here: History) -> None:
     uuid = rich_conversation(here)
     old = archive.export_zip(here, uuid, ME)
     here.add_question(uuid, ME, parent=None, text="One more")
@@ -368,7 +369,7 @@ def test_a_newer_copy_keeps_what_it_has_when_an_older_one_comes_in(here: History
     assert everything(here) == before
 
 
-def test_a_deleted_conversation_comes_back_and_a_purged_one_too(here: History) -> None:
+def test_importing_restores_a_deleted_conversation_and_a_purged_one(here: History) -> None:
     uuid = rich_conversation(here)
     data = archive.export_zip(here, uuid, ME)
     here.delete_conversation(uuid, ME)
@@ -378,7 +379,7 @@ def test_a_deleted_conversation_comes_back_and_a_purged_one_too(here: History) -
     assert archive.export_zip(here, uuid, ME) == data
 
 
-def test_what_another_owner_has_stays_theirs_and_a_copy_is_made(here: History) -> None:
+def test_a_conversation_of_another_owner_is_kept_and_a_copy_is_made(here: History) -> None:
     uuid = rich_conversation(here)
     data = archive.export_zip(here, uuid, ME)
     before = here.tree(uuid, ME)
@@ -391,7 +392,7 @@ def test_what_another_owner_has_stays_theirs_and_a_copy_is_made(here: History) -
     assert (copy.tags, copy.pinned, copy.folder) == (("maths", "图形"), True, "School")
 
 
-def test_messages_under_taken_names_are_copied_under_new_ones(here: History) -> None:
+def test_messages_whose_uuid_is_taken_are_copied_under_new_ones(here: History) -> None:
     uuid = rich_conversation(here)
     data = archive.export_zip(here, uuid, ME)
     before = here.tree(uuid, ME)
@@ -401,14 +402,14 @@ def test_messages_under_taken_names_are_copied_under_new_ones(here: History) -> 
     assert [m.text for m in here.messages(copy.uuid, ME)] == [m.text for m in before[1]]
 
 
-def test_a_zip_that_was_packed_again_with_compression_is_taken(here: History, there: History) -> None:
+def test_a_zip_that_was_recompressed_is_accepted(here: History, there: History) -> None:
     uuid = rich_conversation(here)
     data = archive.export_zip(here, uuid, ME)
     archive.import_zip(there, zipped(parts(data), zipfile.ZIP_DEFLATED), ME)
     assert archive.export_zip(there, uuid, ME) == data
 
 
-def test_a_zip_that_was_unpacked_and_packed_again_is_taken(here: History, there: History, tmp_path: Path) -> None:
+def test_a_zip_that_was_unpacked_and_packed_again_is_accepted(here: History, there: History, tmp_path: Path) -> None:
     uuid = rich_conversation(here)
     data = archive.export_zip(here, uuid, ME)
     files = parts(data)
@@ -442,10 +443,10 @@ def test_a_zip_that_was_unpacked_and_packed_again_is_taken(here: History, there:
         there.purge_conversation(uuid, ME)
 
 
-# What is refused
+# Refused imports
 
 
-def test_files_that_are_no_exports_are_refused(refusing: History) -> None:
+def test_files_that_are_not_exports_are_refused(refusing: History) -> None:
     for data in (b"", b"Dear diary", b"PK\x03\x04", b"PK\x05\x06" + bytes(18), os.urandom(5000), picture("red").data):
         assert refused(refusing, data) == "archive.broken"
     assert refused(refusing, zipped({"other.json": b"{}"})) == "archive.broken"
@@ -483,11 +484,11 @@ def test_a_truncated_zip_is_refused_wherever_it_ends(exported: bytes, refusing: 
         assert refused(refusing, exported[:length]) == "archive.broken"
 
 
-def test_a_damaged_zip_is_refused_or_comes_in_whole(exported: bytes, there: History) -> None:
+def test_a_damaged_zip_is_refused_or_imported_whole(exported: bytes, there: History) -> None:
     for place in range(0, len(exported), 61):
         damaged = exported[:place] + bytes([exported[place] ^ 0x40]) + exported[place + 1 :]
         try:
-            arrived = archive.import_zip(there, damaged, ME)  # the damage was to a date or such
+            arrived = archive.import_zip(there, damaged, ME)  # the damage was to a date or the like
         except HistoryError as error:
             assert error.code in ("archive.broken", "archive.newer", "archive.too_large")
         else:
@@ -499,11 +500,11 @@ def test_a_damaged_zip_is_refused_or_comes_in_whole(exported: bytes, there: Hist
     ["../evil", "/etc/passwd", "images/../../evil.png", "images\\evil.png", "images/", "conversation.json/",
      "images/" + "0" * 64 + ".png", "C:evil", "\u202egnp.exe"],
 )  # fmt: skip
-def test_a_file_more_than_the_index_names_is_refused(exported: bytes, refusing: History, name: str) -> None:
+def test_a_file_that_the_index_does_not_name_is_refused(exported: bytes, refusing: History, name: str) -> None:
     assert refused(refusing, zipped(parts(exported) | {name: b"evil"})) == "archive.broken"
 
 
-def test_a_picture_less_or_another_than_the_index_names_is_refused(exported: bytes, refusing: History) -> None:
+def test_a_missing_or_exchanged_picture_is_refused(exported: bytes, refusing: History) -> None:
     files = parts(exported)
     name = next(name for name in files if name.endswith(".png"))
     assert refused(refusing, zipped({n: d for n, d in files.items() if n != name})) == "archive.broken"
@@ -512,7 +513,7 @@ def test_a_picture_less_or_another_than_the_index_names_is_refused(exported: byt
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_a_name_that_comes_twice_is_refused(exported: bytes, refusing: History) -> None:
+def test_a_duplicate_name_is_refused(exported: bytes, refusing: History) -> None:
     out = io.BytesIO(exported)
     with zipfile.ZipFile(out, "a") as archive:
         archive.writestr("conversation.json", b"{}")
@@ -538,7 +539,7 @@ def test_a_picture_with_metadata_is_refused_though_its_hash_is_right(here: Histo
     assert refused(refusing, zipped(only)) == "archive.broken"
 
 
-def test_a_zip_bomb_is_refused_unread(refusing: History) -> None:
+def test_a_zip_bomb_is_refused_without_unpacking_it(refusing: History) -> None:
     bomb = zipped({"conversation.json": bytes(settings.IMPORT_INDEX_BYTES + 1)}, zipfile.ZIP_DEFLATED)
     assert len(bomb) < 10**6 and refused(refusing, bomb) == "archive.broken"
     claim = bytearray(zipped({"conversation.json": b"{}"}))
@@ -599,13 +600,13 @@ BAD: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
 
 
 @pytest.mark.parametrize("change", [change for _, change in BAD], ids=[name for name, _ in BAD])
-def test_whatever_impchat_would_not_have_written_is_refused(
+def test_content_that_impchat_would_not_have_written_is_refused(
     exported: bytes, refusing: History, change: Callable[[dict[str, Any]], object]
 ) -> None:
     assert refused(refusing, changed(exported, change)) == "archive.broken"
 
 
-def test_a_full_disk_during_an_import_leaves_nothing_of_it(exported: bytes, there: History) -> None:
+def test_a_full_disk_during_an_import_leaves_nothing(exported: bytes, there: History) -> None:
     larger = changed(exported, lambda index: index["messages"][0].update(text="x" * 3_000_000))
     with there._database.read() as db:
         db.execute(f"pragma max_page_count = {db.execute('pragma page_count').fetchone()[0] + 20}")
@@ -615,29 +616,30 @@ def test_a_full_disk_during_an_import_leaves_nothing_of_it(exported: bytes, ther
 # Markdown
 
 
-def test_markdown_shows_the_branch_a_person_sees(here: History) -> None:
+def test_markdown_shows_the_selected_branch(here: History) -> None:
     uuid = rich_conversation(here)
     text = archive.export_markdown(here, uuid, ME)
     assert text.startswith("# Shapes 图形\n")
     places = [text.index(part) for part in ("这是什么？", "A red circle.", "And its colour?", "It\n")]
     assert places == sorted(places)
-    assert "What is this?" not in text  # another branch
+    assert "What is this?" not in text  # text of another branch
     assert "This answer ended with an error" in text and "imp-demo-196" in text
     named = re.findall(r"!\[.*?\]\((.*?)\)", text)
     assert len(named) == 2 and set(named) <= set(archive.image_files(here, uuid, ME))
 
 
-def test_markdown_speaks_chinese(here: History) -> None:
+def test_markdown_is_written_in_chinese(here: History) -> None:
     uuid = here.create_conversation(ME).uuid
     here.add_question(uuid, ME, parent=None, text="")
     assert archive.export_markdown(here, uuid, ME, "zh").startswith("# 对话\n\n## 你\n")
 
 
-# Two sides that went on apart
+# Two copies that continued separately
 
 
 def both(history: History, other: History) -> tuple[str, str]:
-    """A conversation that both have, with an answer that has begun: their uuids."""
+    """Put a conversation with a running answer into both histories; return the uuids of the conversation and the
+    answer."""
     row = history.create_conversation(ME)
     question = history.add_question(row.uuid, ME, parent=None, text="What is it?")
     answer = history.start_answer(row.uuid, ME, parent=question.uuid, model="imp-test")
@@ -654,7 +656,7 @@ def answers(history: History, uuid: str) -> list[tuple[str, str]]:
     return sorted((m.text, m.state) for m in history.messages(uuid, ME) if m.role == "assistant")
 
 
-def test_the_end_of_an_answer_wins_over_its_beginning_whichever_comes_later(here: History, there: History) -> None:
+def test_the_end_of_an_answer_replaces_its_beginning_whichever_is_imported_later(here: History, there: History) -> None:
     uuid, answer = both(here, there)
     assert answers(there, uuid) == [("A red", "interrupted")]
     here.finish_answer(answer, text="A red circle.", state="done", finish_reason="stop")
@@ -665,11 +667,11 @@ def test_the_end_of_an_answer_wins_over_its_beginning_whichever_comes_later(here
     assert [hit.message for hit in there.search(ME, "circle")] == [answer]
 
 
-def test_two_different_ends_are_both_kept_on_both_sides_and_only_once(here: History, there: History) -> None:
+def test_two_different_ends_are_both_kept_once_in_both_copies(here: History, there: History) -> None:
     uuid, answer = both(here, there)
     here.finish_answer(answer, text="A red circle.", state="done", finish_reason="stop")
     there.finish_answer(answer, text="A red square.", state="done", finish_reason="stop")
-    for side in (here, there):  # each goes on below its own
+    for side in (here, there):  # each continues below its own
         question = side.add_question(uuid, ME, parent=answer, text="And the colour?")
         below = side.start_answer(uuid, ME, parent=question.uuid, model="imp-test")
         side.finish_answer(below.uuid, text="Red.", state="done", finish_reason="stop")

@@ -1,4 +1,4 @@
-"""A bundle is whole, is what its manifest says, and is refused with the reason where it is not."""
+"""A bundle is complete, matches its manifest, and is otherwise refused with the reason."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAMES = {"language": ("language.gguf", "q8_0"), "vision": ("vision.onnx", "int8"
 
 
 def made(target: Path, language: bytes = b"language", **fields: Any) -> Bundle:
-    """A bundle at `target` whose files hold no model."""
+    """Write a bundle to `target` whose files contain no model."""
     described = Bundle(
         path=target,
         id="imp-test",
@@ -66,7 +66,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert again == json.loads(json.dumps(bundle.to_manifest(first)))
 
 
-def test_rules_for_text_are_read_again_and_absent_from_older_bundles(tmp_path: Path) -> None:
+def test_text_rules_are_read_again_and_are_absent_from_older_bundles(tmp_path: Path) -> None:
     rule = TextRule(False, (1,), nfc=True, plain=True)
     assert made(tmp_path / "new", text=rule).text == rule
     older = made(tmp_path / "older", text=TextRule(False, (1,)))
@@ -88,7 +88,7 @@ def test_a_folder_without_a_manifest_is_no_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("where", "value", "told"),
+    ("where", "value", "expected"),
     [
         ("id", "../etc", "id"),
         ("id", "", "id"),
@@ -115,7 +115,9 @@ def test_a_folder_without_a_manifest_is_no_model(tmp_path: Path) -> None:
         ("format", "1", "format"),
     ],
 )
-def test_a_broken_manifest_is_refused_and_the_field_named(tmp_path: Path, where: str, value: Any, told: str) -> None:
+def test_a_broken_manifest_is_refused_and_the_field_named(
+    tmp_path: Path, where: str, value: Any, expected: str
+) -> None:
     path = made(tmp_path / "model").path
     manifest = json.loads((path / bundle.MANIFEST).read_text(encoding="utf-8"))
     inner = manifest
@@ -126,7 +128,7 @@ def test_a_broken_manifest_is_refused_and_the_field_named(tmp_path: Path, where:
     (path / bundle.MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
     error = refusal(path)
     assert error.code == "model.manifest_broken"
-    assert told in str(error)
+    assert expected in str(error)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 200_000, "\ud800"], ids=range(6))
@@ -152,7 +154,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert (error.code, error.values["file"]) == ("model.file_missing", "vision.onnx")
 
 
-def test_a_file_of_another_size_is_not_the_one_that_was_written(tmp_path: Path) -> None:
+def test_a_file_of_another_size_is_refused(tmp_path: Path) -> None:
     first = made(tmp_path / "model")
     first.language.write_bytes(b"languages")
     error = refusal(first.path)
@@ -162,13 +164,13 @@ def test_a_file_of_another_size_is_not_the_one_that_was_written(tmp_path: Path) 
 def test_verifying_finds_one_changed_byte(tmp_path: Path) -> None:
     first = made(tmp_path / "model")
     first.language.write_bytes(b"Language")
-    again = bundle.load(first.path)  # reads no gigabytes
+    again = bundle.load(first.path)  # does not read the whole files
     with pytest.raises(ModelError) as caught:
         again.verify()
     assert (caught.value.code, caught.value.values["file"]) == ("model.checksum", "language.gguf")
 
 
-def test_a_failure_on_the_way_leaves_nothing_or_the_older_bundle(tmp_path: Path) -> None:
+def test_a_failure_during_writing_leaves_nothing_or_the_older_bundle(tmp_path: Path) -> None:
     target = tmp_path / "imp"
 
     def fail() -> None:
@@ -203,19 +205,19 @@ def test_a_killed_process_leaves_no_half_bundle_and_the_next_try_cleans_up(tmp_p
 def test_a_process_killed_between_the_two_renames_loses_no_bundle(tmp_path: Path) -> None:
     target = tmp_path / "imp"
     older = made(target, b"older")
-    older.path.rename(tmp_path / ".imp.old")  # as it is at that moment
+    older.path.rename(tmp_path / ".imp.old")  # the state between the renames
     with pytest.raises(ZeroDivisionError), bundle.place(target):
         raise ZeroDivisionError
     assert bundle.load(target).language.read_bytes() == b"older"
 
 
-def test_a_newer_bundle_takes_the_place_of_the_older_one(tmp_path: Path) -> None:
+def test_a_newer_bundle_replaces_the_older_one(tmp_path: Path) -> None:
     made(tmp_path / "imp", b"older")
     assert made(tmp_path / "imp", b"newer").language.read_bytes() == b"newer"
     assert [p.name for p in tmp_path.iterdir()] == ["imp"]
 
 
-def test_what_is_no_bundle_is_never_replaced(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_bundle_is_never_replaced(tmp_path: Path) -> None:
     mine = tmp_path / "holiday" / "photo.jpg"
     mine.parent.mkdir()
     mine.write_bytes(b"jpeg")

@@ -1,4 +1,4 @@
-"""One conversation: what is asked of the engine, in which order, and what the history keeps of it."""
+"""One conversation: which requests the engine gets, in which order, and what the history keeps of it."""
 
 from __future__ import annotations
 
@@ -71,14 +71,14 @@ def user(text: str, *pictures: bytes) -> Turn:
 
 
 def made(chat: Chat) -> str:
-    """The uuid of a conversation that has a row by now."""
+    """The uuid of a conversation that is in the database."""
     chat.save_draft("")
     assert chat.conversation
     return chat.conversation
 
 
 def answered(app: App, engine: ScriptedEngine, chat: Chat, text: str, reply: str) -> Message:
-    """Ask and let the engine reply; the answer's message."""
+    """Send a question and let the engine reply; return the answer's message."""
     answer = chat.send(text)
     engine.next().finish(reply)
     return answer.wait(SECONDS)
@@ -177,7 +177,7 @@ def test_sampling_is_the_models_own_unless_given(app: App, engine: ScriptedEngin
 
 
 @pytest.mark.parametrize("text", ["", "  \n"])
-def test_nothing_is_asked_where_there_is_neither_text_nor_picture(app: App, text: str) -> None:
+def test_nothing_is_sent_without_text_or_picture(app: App, text: str) -> None:
     chat = app.chat()
     with pytest.raises(ChatError) as caught:
         chat.send(text)
@@ -196,7 +196,7 @@ def test_a_picture_alone_is_a_question(app: App, engine: ScriptedEngine) -> None
     assert script.prompt.turns == (user("", RED),)
 
 
-def test_what_cannot_be_sent_is_told_and_changes_nothing(app: App) -> None:
+def test_what_cannot_be_sent_is_reported_and_changes_nothing(app: App) -> None:
     chat = app.chat()
     for code, send in (
         ("question.too_long", lambda: chat.send("x" * (settings.QUESTION_CHARS + 1))),
@@ -234,7 +234,7 @@ def test_only_one_answer_runs_in_a_conversation(app: App, engine: ScriptedEngine
     engine.next().finish()
 
 
-def test_of_many_who_ask_at_once_one_gets_through(app: App, engine: ScriptedEngine) -> None:
+def test_of_simultaneous_questions_one_is_accepted(app: App, engine: ScriptedEngine) -> None:
     chat = app.chat()
     chat.save_draft("x")
     codes: list[str] = []
@@ -258,7 +258,7 @@ def test_of_many_who_ask_at_once_one_gets_through(app: App, engine: ScriptedEngi
     assert engine.idle()
 
 
-def test_whoever_sees_the_last_event_may_ask_at_once(app: App, engine: ScriptedEngine) -> None:
+def test_a_reader_of_the_last_event_can_send_at_once(app: App, engine: ScriptedEngine) -> None:
     chat = app.chat()
     for n in range(20):
         answer = chat.send(f"Question {n}")
@@ -270,7 +270,7 @@ def test_whoever_sees_the_last_event_may_ask_at_once(app: App, engine: ScriptedE
 # Attaching
 
 
-def test_a_picture_is_read_while_the_person_types(app: App, engine: ScriptedEngine) -> None:
+def test_a_picture_is_processed_while_the_user_types(app: App, engine: ScriptedEngine) -> None:
     chat = app.chat()
     attachment = chat.attach(RED)
     script = engine.next()
@@ -288,16 +288,16 @@ def test_a_picture_is_read_while_the_person_types(app: App, engine: ScriptedEngi
     ]
 
 
-def test_a_send_joins_what_is_still_being_read(app: App, engine: ScriptedEngine) -> None:
+def test_a_send_waits_for_a_picture_that_is_being_processed(app: App, engine: ScriptedEngine) -> None:
     chat = app.chat()
     attachment = chat.attach(RED)
     prefill = engine.next()
     prefill.say(Reading(10, 200))
     answer = app.chat(chat.conversation).send("What is it?")
     stream = answer.events(timeout_s=SECONDS)
-    assert next(stream) == (1, Reading(10, 200)), "whoever waits for the answer sees how the reading goes"
-    assert engine.idle(), "nothing is asked twice"
-    assert not prefill.stopped, "and what was read is not thrown away"
+    assert next(stream) == (1, Reading(10, 200)), "readers of the answer get the progress of the prefill"
+    assert engine.idle(), "there is no second request"
+    assert not prefill.stopped, "and the prefill is not cancelled"
     prefill.say(Reading(200, 200), READY)
     engine.next().finish("Red.", generated_tokens=2)
 
@@ -305,10 +305,10 @@ def test_a_send_joins_what_is_still_being_read(app: App, engine: ScriptedEngine)
     assert events(attachment)[-1] == READY
     row = answer.wait(SECONDS)
     assert row.stats is not None
-    assert row.stats.first_token_s > 0, "the wait for the reading is part of the wait for the answer"
+    assert row.stats.first_token_s > 0, "the time to the first token includes the wait for the prefill"
 
 
-def test_another_picture_cancels_and_reads_both_in_order(app: App, engine: ScriptedEngine) -> None:
+def test_attaching_another_picture_cancels_and_processes_both_in_order(app: App, engine: ScriptedEngine) -> None:
     chat = app.chat()
     first = chat.attach(RED)
     script = engine.next()
@@ -326,7 +326,7 @@ def test_another_picture_cancels_and_reads_both_in_order(app: App, engine: Scrip
     assert asked.prompt.turns == (user("Which?", RED, BLUE),)
 
 
-def test_a_picture_taken_out_again_is_not_sent(app: App, engine: ScriptedEngine) -> None:
+def test_a_removed_picture_is_not_sent(app: App, engine: ScriptedEngine) -> None:
     chat = app.chat()
     chat.attach(RED)
     engine.next()
@@ -369,7 +369,7 @@ def test_a_picture_that_the_engine_failed_to_read_can_be_sent(app: App, engine: 
     assert asked.prompt.turns == (user("What is it?", RED),)
 
 
-def test_a_picture_attached_during_an_answer_is_read_behind_it(app: App, engine: ScriptedEngine) -> None:
+def test_a_picture_attached_during_an_answer_is_processed_after_it(app: App, engine: ScriptedEngine) -> None:
     chat = app.chat()
     answer = chat.send("Hello")
     script = engine.next()
@@ -384,7 +384,7 @@ def test_a_picture_attached_during_an_answer_is_read_behind_it(app: App, engine:
     assert events(attachment) == [READY]
 
 
-def test_stopping_an_answer_that_waits_for_a_picture_stops_the_reading(app: App, engine: ScriptedEngine) -> None:
+def test_stopping_an_answer_that_waits_for_a_picture_stops_its_processing(app: App, engine: ScriptedEngine) -> None:
     chat = app.chat()
     chat.attach(RED)
     prefill = engine.next()
@@ -398,7 +398,7 @@ def test_stopping_an_answer_that_waits_for_a_picture_stops_the_reading(app: App,
     assert engine.idle()
 
 
-def test_the_same_picture_twice_is_one_picture(app: App, engine: ScriptedEngine) -> None:
+def test_the_same_picture_attached_twice_is_one_picture(app: App, engine: ScriptedEngine) -> None:
     chat = app.chat()
     chat.attach(RED)
     chat.attach(RED)
@@ -442,7 +442,7 @@ def test_a_draft_survives_a_restart(tmp_path: Path) -> None:
 # The tree
 
 
-def test_regenerate_makes_another_answer_beside_the_first(app: App, engine: ScriptedEngine) -> None:
+def test_regenerate_adds_another_answer_to_the_same_question(app: App, engine: ScriptedEngine) -> None:
     chat = app.chat()
     first = answered(app, engine, chat, "Hello", "Good day")
     answer = chat.regenerate(first.uuid)
@@ -464,7 +464,7 @@ def test_regenerate_answers_a_question_that_has_no_answer(app: App, engine: Scri
     assert answer.wait(SECONDS).parent == question.uuid
 
 
-def test_edit_asks_in_other_words_beside_the_old_question(app: App, engine: ScriptedEngine) -> None:
+def test_edit_adds_a_new_question_and_keeps_the_old_one(app: App, engine: ScriptedEngine) -> None:
     chat = app.chat()
     answered(app, engine, chat, "Hello", "Good day")
     chat.attach(RED)
@@ -485,7 +485,7 @@ def test_edit_asks_in_other_words_beside_the_old_question(app: App, engine: Scri
     assert [m.text for m in chat.branch()] == ["Hello", "Good day", "Is it blue?", "No"]
 
 
-def test_only_questions_can_be_edited_and_only_answers_followed(app: App, engine: ScriptedEngine) -> None:
+def test_only_questions_can_be_edited_and_only_answers_can_be_followed_up(app: App, engine: ScriptedEngine) -> None:
     chat = app.chat()
     row = answered(app, engine, chat, "Hello", "Good day")
     with pytest.raises(ChatError) as caught:
@@ -499,7 +499,7 @@ def test_only_questions_can_be_edited_and_only_answers_followed(app: App, engine
 # Owners
 
 
-def test_nobody_else_sees_or_changes_a_conversation(app: App, engine: ScriptedEngine) -> None:
+def test_another_owner_neither_sees_nor_changes_a_conversation(app: App, engine: ScriptedEngine) -> None:
     mine = app.chat(owner="ann")
     mine.attach(RED)
     engine.next().say(READY)
@@ -531,7 +531,7 @@ def test_a_message_of_another_conversation_is_refused(app: App, engine: Scripted
     assert caught.value.code == "history.no_message"
 
 
-def test_closing_ends_what_is_read_ahead(tmp_path: Path) -> None:
+def test_closing_ends_prefills(tmp_path: Path) -> None:
     engine = ScriptedEngine()
     with App.open(tmp_path, engine=engine) as app:
         attachment = app.chat().attach(RED)
@@ -540,7 +540,7 @@ def test_closing_ends_what_is_read_ahead(tmp_path: Path) -> None:
     assert events(attachment) == [Finished("stopped", Stats())]
 
 
-def test_typing_and_attaching_at_once_begin_one_chat(app: App) -> None:
+def test_simultaneous_typing_and_attaching_create_one_chat(app: App) -> None:
     for _ in range(20):
         chat, together = app.chat(), threading.Barrier(2)
 
@@ -556,10 +556,10 @@ def test_typing_and_attaching_at_once_begin_one_chat(app: App) -> None:
     assert len(app.history.conversations(ME)) == 20
 
 
-def test_a_server_does_not_wait_for_what_this_machine_reads(app: App, engine: ScriptedEngine) -> None:
+def test_a_question_to_a_server_does_not_wait_for_a_local_prefill(app: App, engine: ScriptedEngine) -> None:
     chat = app.chat()
     attachment = chat.attach(RED)
-    here = engine.next()  # reads, and is not done
+    here = engine.next()  # still processing
     elsewhere, opened = ScriptedEngine(), Future[Engine]()
     opened.set_result(elsewhere)
     core = replace(app._core, opened=lambda: opened, model="other")
@@ -572,7 +572,7 @@ def test_a_server_does_not_wait_for_what_this_machine_reads(app: App, engine: Sc
     assert answer.wait(SECONDS).text == "A square"
 
 
-def test_a_chat_whose_process_died_before_the_answer_goes_on(app: App, engine: ScriptedEngine) -> None:
+def test_a_chat_whose_process_died_before_the_answer_can_continue(app: App, engine: ScriptedEngine) -> None:
     row = app.history.create_conversation(ME)
     app.history.add_question(row.uuid, ME, parent=None, text="What is it?")
     chat = app.chat(row.uuid)

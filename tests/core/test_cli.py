@@ -1,4 +1,4 @@
-"""The command line as a person uses it: what is printed where, exit codes, Ctrl-C, kill, pipes, and bad input."""
+"""The command line: output streams, exit codes, Ctrl-C, kill, pipes and bad input."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def circle(tmp_path: Path, draw: Draw) -> Path:
 
 
 @pytest.fixture
-def told(data: Path, draw: Draw) -> str:
-    """A conversation in the history, without any model: its uuid."""
+def stored(data: Path, draw: Draw) -> str:
+    """Add a conversation to the history without running a model; return its uuid."""
     with closing(History(paths.history_file(paths.ensure_data_dir(data)))) as history:
         row = history.create_conversation(ME)
         image = history.add_image(images.prepare(draw("red").data), ME)
@@ -76,14 +76,14 @@ def impchat(data: Path, *words: object) -> int:
 
 
 def one_line(text: str) -> str:
-    """The sentence on stderr, which is one line and no traceback."""
+    """Return the sentence on stderr after checking that it is one line and no traceback."""
     lines = text.strip().splitlines()
     assert len(lines) == 1, text
     return lines[0]
 
 
 def messages(data: Path) -> list[Message]:
-    """The newest conversation, as whoever opens it next finds it."""
+    """The messages of the newest conversation, read by a History of its own."""
     with closing(History(paths.history_file(data))) as history:
         return history.branch(history.conversations(ME)[0].uuid, ME)
 
@@ -91,7 +91,7 @@ def messages(data: Path) -> list[Message]:
 # impchat ask
 
 
-def test_ask_prints_the_answer_and_all_else_beside_it(data: Path, circle: Path, capsys: Capture) -> None:
+def test_ask_prints_only_the_answer_on_stdout(data: Path, circle: Path, capsys: Capture) -> None:
     assert impchat(data, "ask", circle, "What colour is the circle?") == 0
     out, err = capsys.readouterr()
     question, answer = messages(data)
@@ -109,7 +109,7 @@ def test_ask_answers_in_chinese_and_speaks_it(data: Path, circle: Path, capsys: 
     assert "首个词元" in err
 
 
-def test_a_person_is_told_of_the_demo_model_once_and_a_script_never(data: Path) -> None:
+def test_the_demo_model_is_announced_once_in_a_terminal_and_never_to_a_script(data: Path) -> None:
     seen = []
     for _ in range(2):
         with terminal(data, "ask", "Hello!") as screen:
@@ -131,7 +131,7 @@ def test_ask_without_a_question_says_how(data: Path, circle: Path, capsys: Captu
 
 
 @pytest.mark.parametrize("question", ["", " \n"])
-def test_a_picture_without_words_is_no_question(data: Path, circle: Path, question: str, capsys: Capture) -> None:
+def test_a_picture_without_words_is_refused(data: Path, circle: Path, question: str, capsys: Capture) -> None:
     assert impchat(data, "ask", circle, question) == 2
     assert "The question is empty" in one_line(capsys.readouterr().err)
     assert not data.exists(), "nothing is stored"
@@ -159,7 +159,7 @@ def test_lines_piped_in_are_questions_and_commands(data: Path, circle: Path) -> 
     assert f"--conversation {history[0].conversation[:8]}" in done.stderr
 
 
-def test_a_conversation_goes_on_by_the_beginning_of_its_uuid(data: Path) -> None:
+def test_a_conversation_is_continued_by_the_beginning_of_its_uuid(data: Path) -> None:
     assert run(data, "chat", input="Hello!\n").returncode == 0
     first = messages(data)
     done = run(data, "chat", "--conversation", first[0].conversation[:8], input="Hello again!\n/retry\n")
@@ -169,7 +169,7 @@ def test_a_conversation_goes_on_by_the_beginning_of_its_uuid(data: Path) -> None
         assert len(history.siblings(messages(data)[-1].uuid, ME)) == 2
 
 
-def test_ctrl_c_stops_the_answer_keeps_it_and_leaves_at_the_prompt(data: Path, endless: Path) -> None:
+def test_ctrl_c_stops_and_keeps_the_answer_and_exits_at_the_prompt(data: Path, endless: Path) -> None:
     with terminal(data, "chat", "--model", endless) as screen:
         screen.expect("You> ")
         screen.type("Tell me a story\n")
@@ -219,7 +219,7 @@ def test_a_picture_is_attached_by_command_in_the_terminal(data: Path, circle: Pa
     assert len(messages(data)[0].images) == 1
 
 
-def test_a_killed_process_leaves_the_question_and_what_there_was_of_the_answer(data: Path, endless: Path) -> None:
+def test_a_killed_process_leaves_the_question_and_the_answer_so_far(data: Path, endless: Path) -> None:
     with subprocess.Popen(
         command("ask", "Tell me a story", "--model", endless),
         env=environment(data),
@@ -237,7 +237,7 @@ def test_a_killed_process_leaves_the_question_and_what_there_was_of_the_answer(d
     assert "interrupted" in done.stdout
 
 
-def test_a_reader_that_leaves_is_no_error(data: Path, told: str, endless: Path) -> None:
+def test_a_closed_pipe_is_no_error(data: Path, stored: str, endless: Path) -> None:
     for words in (["history", "list"], ["models", "list"], ["ask", "Tell me a story", "--model", str(endless)]):
         with subprocess.Popen(
             command(*words), env=environment(data), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -251,7 +251,7 @@ def test_a_reader_that_leaves_is_no_error(data: Path, told: str, endless: Path) 
 
 
 def shell(data: Path, words: str, redirected: str) -> subprocess.CompletedProcess[str]:
-    """Run `impchat` with streams as a shell redirects them."""
+    """Run `impchat` with its streams redirected by a shell."""
     script = f'"{sys.executable}" -m impchat.cli.main --language en {words} {redirected}'
     return subprocess.run(
         ["sh", "-c", script], env=environment(data), stdin=subprocess.DEVNULL, capture_output=True, text=True
@@ -271,24 +271,22 @@ def shell(data: Path, words: str, redirected: str) -> subprocess.CompletedProces
         ("serve token list", ">&-"),
     ],
 )
-def test_output_that_cannot_be_written_is_told_in_one_sentence(
-    data: Path, told: str, words: str, redirected: str
-) -> None:
+def test_unwritable_output_is_reported_in_one_sentence(data: Path, stored: str, words: str, redirected: str) -> None:
     done = shell(data, words, redirected)
     assert (done.returncode, done.stdout) == (2, "")
     assert "The output cannot be written" in one_line(done.stderr)
 
 
-def test_a_closed_input_is_told_in_one_sentence(data: Path, told: str) -> None:
+def test_a_closed_input_is_reported_in_one_sentence(data: Path, stored: str) -> None:
     done = shell(data, "chat", "<&-")
     assert (done.returncode, done.stdout) == (2, "")
     assert "The input cannot be read" in one_line(done.stderr)
-    done = shell(data, f"history delete {told}", "<&-")
+    done = shell(data, f"history delete {stored}", "<&-")
     assert done.returncode == 2
     assert "--yes" in one_line(done.stderr)
 
 
-def test_an_answer_is_given_where_what_is_said_beside_it_cannot_be_written(data: Path) -> None:
+def test_an_answer_is_printed_when_stderr_cannot_be_written(data: Path) -> None:
     done = shell(data, "ask Hello!", "2>/dev/full")
     assert (done.returncode, done.stdout) == (0, printable(messages(data)[1].text) + "\n")
 
@@ -324,60 +322,59 @@ def test_ctrl_c_ends_ask_without_a_traceback_and_keeps_the_answer(data: Path, en
 # impchat history
 
 
-def test_list_show_and_search(data: Path, told: str, capsys: Capture) -> None:
+def test_list_show_and_search(data: Path, stored: str, capsys: Capture) -> None:
     assert impchat(data, "history", "list") == 0
-    assert re.match(rf"{told[:8]}  \d{{4}}-\d\d-\d\d \d\d:\d\d  What is it\?", capsys.readouterr().out)
-    assert impchat(data, "history", "show", told[:6]) == 0
+    assert re.match(rf"{stored[:8]}  \d{{4}}-\d\d-\d\d \d\d:\d\d  What is it\?", capsys.readouterr().out)
+    assert impchat(data, "history", "show", stored[:6]) == 0
     shown = capsys.readouterr().out
     assert "What is it?" in shown and "A red circle." in shown and "320 x 240" in shown and "stopped" in shown
     assert impchat(data, "history", "search", "red", "circle") == 0
-    assert told[:8] in capsys.readouterr().out
+    assert stored[:8] in capsys.readouterr().out
     assert impchat(data, "history", "search", "圆") == 0
-    assert told[:8] in capsys.readouterr().out
+    assert stored[:8] in capsys.readouterr().out
     assert impchat(data, "history", "search", "nowhere") == 0
     assert capsys.readouterr() == ("", "Nothing found.\n")
 
 
-def test_what_a_model_wrote_gives_the_terminal_no_orders(data: Path, told: str, capsys: Capture) -> None:
-    assert impchat(data, "history", "show", told) == 0
+def test_control_characters_in_an_answer_do_not_reach_the_terminal(data: Path, stored: str, capsys: Capture) -> None:
+    assert impchat(data, "history", "show", stored) == 0
     assert "\x1b" not in capsys.readouterr().out
 
 
-def test_export_and_import_bring_a_conversation_to_another_folder(data: Path, told: str, tmp_path: Path) -> None:
+def test_export_and_import_bring_a_conversation_to_another_folder(data: Path, stored: str, tmp_path: Path) -> None:
     first, second = tmp_path / "first.zip", tmp_path / "second.zip"
     other = tmp_path / "other"
-    assert impchat(data, "history", "export", told, "-o", first) == 0
+    assert impchat(data, "history", "export", stored, "-o", first) == 0
     assert impchat(other, "history", "import", first) == 0
-    assert impchat(other, "history", "export", told, "-o", second) == 0
+    assert impchat(other, "history", "export", stored, "-o", second) == 0
     assert first.read_bytes() == second.read_bytes()
     with zipfile.ZipFile(first) as exported:
         assert "conversation.json" in exported.namelist()
         exported.extractall(tmp_path / "unpacked")
-    packed_again = shutil.make_archive(
-        str(tmp_path / "again"), "zip", tmp_path, "unpacked"
-    )  # in a folder, with folders
+    # in a subfolder, with folder entries
+    packed_again = shutil.make_archive(str(tmp_path / "again"), "zip", tmp_path, "unpacked")
     assert impchat(tmp_path / "third", "history", "import", packed_again) == 0
-    assert impchat(tmp_path / "third", "history", "export", told, "-o", tmp_path / "third.zip") == 0
+    assert impchat(tmp_path / "third", "history", "export", stored, "-o", tmp_path / "third.zip") == 0
     assert first.read_bytes() == (tmp_path / "third.zip").read_bytes()
 
 
-def test_markdown_comes_with_its_pictures_beside_it(data: Path, told: str, tmp_path: Path) -> None:
+def test_markdown_is_exported_with_its_pictures(data: Path, stored: str, tmp_path: Path) -> None:
     out = tmp_path / "out" / "talk.md"
-    assert impchat(data, "history", "export", told, "--markdown", "-o", out) == 0
+    assert impchat(data, "history", "export", stored, "--markdown", "-o", out) == 0
     links = re.findall(r"!\[.*?\]\((.+?)\)", out.read_text())
     assert len(links) == 1
     assert (out.parent / links[0]).is_file()
 
 
-def test_an_export_overwrites_nothing(data: Path, told: str, tmp_path: Path, capsys: Capture) -> None:
+def test_an_export_overwrites_nothing(data: Path, stored: str, tmp_path: Path, capsys: Capture) -> None:
     target = tmp_path / "mine.zip"
     target.write_text("mine")
-    assert impchat(data, "history", "export", told, "-o", target) == 2
+    assert impchat(data, "history", "export", stored, "-o", target) == 2
     assert "exists already" in one_line(capsys.readouterr().err)
     assert target.read_text() == "mine"
 
 
-def test_an_export_that_does_not_fit_leaves_no_half_of_it(data: Path, tmp_path: Path) -> None:
+def test_an_export_that_does_not_fit_leaves_no_partial_file(data: Path, tmp_path: Path) -> None:
     noise = io.BytesIO()
     Image.frombytes("RGB", (600, 600), os.urandom(600 * 600 * 3)).save(noise, "PNG")
     with closing(History(paths.history_file(paths.ensure_data_dir(data)))) as history:
@@ -385,7 +382,7 @@ def test_an_export_that_does_not_fit_leaves_no_half_of_it(data: Path, tmp_path: 
         row = history.create_conversation(ME)
         history.add_question(row.uuid, ME, parent=None, text="What is it?", images=[image.sha256])
     target = tmp_path / "mine.zip"
-    limit = ["sh", "-c", 'ulimit -f 200; exec "$@"', "sh"]  # blocks of 512 bytes
+    limit = ["sh", "-c", 'ulimit -f 200; exec "$@"', "sh"]  # in blocks of 512 bytes
     done = subprocess.run(
         [*limit, *command("history", "export", row.uuid, "-o", target)],
         env=environment(data),
@@ -397,57 +394,57 @@ def test_an_export_that_does_not_fit_leaves_no_half_of_it(data: Path, tmp_path: 
     assert not target.exists()
 
 
-def test_an_export_into_what_is_no_folder_says_so(data: Path, told: str, tmp_path: Path, capsys: Capture) -> None:
+def test_an_export_into_a_file_as_folder_is_refused(data: Path, stored: str, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "file").touch()
-    assert impchat(data, "history", "export", told, "-o", tmp_path / "file" / "mine.zip") == 2
+    assert impchat(data, "history", "export", stored, "-o", tmp_path / "file" / "mine.zip") == 2
     assert f"{tmp_path / 'file'} cannot be written" in one_line(capsys.readouterr().err)
 
 
-def test_a_deleted_conversation_can_be_restored(data: Path, told: str, capsys: Capture) -> None:
-    assert impchat(data, "history", "delete", told[:8], "--yes") == 0
-    assert f"restore {told[:8]}" in capsys.readouterr().err
+def test_a_deleted_conversation_can_be_restored(data: Path, stored: str, capsys: Capture) -> None:
+    assert impchat(data, "history", "delete", stored[:8], "--yes") == 0
+    assert f"restore {stored[:8]}" in capsys.readouterr().err
     assert impchat(data, "history", "list") == 0
     assert capsys.readouterr().out == ""
     assert impchat(data, "history", "list", "--deleted") == 0
-    assert told[:8] in capsys.readouterr().out
-    assert impchat(data, "history", "restore", told[:8]) == 0
-    assert told[:8] in capsys.readouterr().out
+    assert stored[:8] in capsys.readouterr().out
+    assert impchat(data, "history", "restore", stored[:8]) == 0
+    assert stored[:8] in capsys.readouterr().out
     assert impchat(data, "history", "list") == 0
-    assert told[:8] in capsys.readouterr().out
+    assert stored[:8] in capsys.readouterr().out
 
 
-def test_what_was_never_deleted_needs_no_restoring(data: Path, told: str, capsys: Capture) -> None:
-    assert impchat(data, "history", "restore", told[:8]) == 0, "it is there, as was wished"
+def test_restoring_a_conversation_that_was_not_deleted_says_so(data: Path, stored: str, capsys: Capture) -> None:
+    assert impchat(data, "history", "restore", stored[:8]) == 0, "the conversation is not deleted, which is the goal"
     out, err = capsys.readouterr()
     assert "is not deleted" in one_line(err)
-    assert told[:8] in out
+    assert stored[:8] in out
 
 
-def test_nothing_is_deleted_unasked(data: Path, told: str) -> None:
-    done = run(data, "history", "delete", told)
+def test_nothing_is_deleted_without_confirmation(data: Path, stored: str) -> None:
+    done = run(data, "history", "delete", stored)
     assert done.returncode == 2
     assert "--yes" in one_line(done.stderr)
     for no in ("n\n", "\x04"):  # Ctrl-D
-        with terminal(data, "history", "delete", told) as screen:
+        with terminal(data, "history", "delete", stored) as screen:
             screen.expect("[y/N]")
             screen.type(no)
             assert screen.leave() == 1
         assert "Traceback" not in screen.seen
-    with terminal(data, "history", "delete", told) as screen:
+    with terminal(data, "history", "delete", stored) as screen:
         screen.expect("[y/N]")
         screen.type("y\n")
         assert screen.leave() == 0
     with closing(History(paths.history_file(data))) as history:
-        assert history.conversation(told, ME).deleted_utc
+        assert history.conversation(stored, ME).deleted_utc
 
 
-def test_a_uuid_that_fits_none_or_several_is_told(data: Path, told: str, capsys: Capture) -> None:
+def test_a_uuid_that_fits_none_or_several_is_reported(data: Path, stored: str, capsys: Capture) -> None:
     with closing(History(paths.history_file(data))) as history:
         while True:
             other = history.create_conversation(ME).uuid
-            if other[0] == told[0]:
+            if other[0] == stored[0]:
                 break
-    assert impchat(data, "history", "show", told[0]) == 2
+    assert impchat(data, "history", "show", stored[0]) == 2
     assert "conversations begin with" in one_line(capsys.readouterr().err)
     assert impchat(data, "history", "show", "zzz") == 2
     assert "no such conversation" in one_line(capsys.readouterr().err)
@@ -456,7 +453,7 @@ def test_a_uuid_that_fits_none_or_several_is_told(data: Path, told: str, capsys:
 # impchat doctor, convert, web
 
 
-def test_doctor_says_what_would_run(data: Path, capsys: Capture) -> None:
+def test_doctor_reports_what_would_run(data: Path, capsys: Capture) -> None:
     assert impchat(data, "doctor") == 0
     out = capsys.readouterr().out
     for part in ("Python 3", "llama-cpp-python", "onnxruntime", str(data), settings.DEMO_MODEL, "Free disk", "Engine"):
@@ -464,7 +461,7 @@ def test_doctor_says_what_would_run(data: Path, capsys: Capture) -> None:
     assert "✗" not in out
 
 
-def test_doctor_looks_at_every_package_that_the_core_needs(data: Path, capsys: Capture) -> None:
+def test_doctor_checks_every_package_that_the_core_needs(data: Path, capsys: Capture) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert impchat(data, "doctor") == 0
     out = capsys.readouterr().out
@@ -473,7 +470,7 @@ def test_doctor_looks_at_every_package_that_the_core_needs(data: Path, capsys: C
         assert name and re.search(rf"^✓ {name[0]} \d", out, re.MULTILINE), requirement
 
 
-def test_doctor_finds_what_prevents_running(data: Path, demo: Bundle, tmp_path: Path, capsys: Capture) -> None:
+def test_doctor_reports_what_prevents_running(data: Path, demo: Bundle, tmp_path: Path, capsys: Capture) -> None:
     model = copy_model(demo.path, tmp_path / "model")
     vision = model / demo.files["vision"].name
     vision.write_bytes(vision.read_bytes()[:-1] + b"?")
@@ -486,13 +483,13 @@ def test_doctor_finds_what_prevents_running(data: Path, demo: Bundle, tmp_path: 
 
 
 @pytest.mark.parametrize("words", [["web"], ["--data", "x", "web"]])
-def test_a_command_of_an_extra_names_it_where_it_is_missing(words: list[str], data: Path) -> None:
+def test_a_command_of_a_missing_extra_names_the_extra(words: list[str], data: Path) -> None:
     done = run_without(["gradio"], data, *words)
     assert done.returncode == 2
     assert "pip install 'impchat[web]'" in one_line(done.stderr)
 
 
-def test_doctor_runs_where_packages_are_missing(data: Path) -> None:
+def test_doctor_runs_without_optional_packages(data: Path) -> None:
     done = run_without(["rich", "numpy", "onnxruntime", "llama_cpp"], data, "doctor")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
@@ -500,7 +497,7 @@ def test_doctor_runs_where_packages_are_missing(data: Path) -> None:
         assert re.search(rf"^✗ {package} .*install it again", done.stdout, re.MULTILINE)
 
 
-# Bad input: each ends in one sentence and exit code 2, and the history stays whole
+# Bad input: each case ends with one sentence and exit code 2, and leaves the history intact
 
 
 @pytest.mark.parametrize(
@@ -532,7 +529,7 @@ def test_doctor_runs_where_packages_are_missing(data: Path) -> None:
         (["ask", "Hi", "--model", "no/such/model"], "There is no model at no/such/model"),
     ],
 )
-def test_bad_words_end_in_one_sentence(words: list[str], part: str, data: Path, capsys: Capture) -> None:
+def test_bad_arguments_end_in_one_sentence(words: list[str], part: str, data: Path, capsys: Capture) -> None:
     assert impchat(data, *words) == 2
     out, err = capsys.readouterr()
     assert part in err.strip().splitlines()[-1]
@@ -546,7 +543,7 @@ def no_messages(data: Path) -> bool:
         return not any(history.messages(c.uuid, ME) for c in history.conversations(ME))
 
 
-def test_bytes_that_are_no_text_are_no_crash(data: Path) -> None:
+def test_bytes_that_are_not_utf_8_cause_no_crash(data: Path) -> None:
     done = subprocess.run(
         command("chat"),
         input=b"/image a\0b\n/image ~nobody-here/x\n\xff\xfe\n",
@@ -559,7 +556,9 @@ def test_bytes_that_are_no_text_are_no_crash(data: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [["list", "--folder"], ["list", "--tag"], ["search"]])
-def test_a_name_of_broken_characters_is_found_nowhere(data: Path, told: str, words: list[str], capsys: Capture) -> None:
+def test_a_name_with_invalid_characters_is_not_found(
+    data: Path, stored: str, words: list[str], capsys: Capture
+) -> None:
     assert impchat(data, "history", *words, "\udcff") == 0
     assert capsys.readouterr().out == ""
 
@@ -597,7 +596,7 @@ def test_a_checksum_that_does_not_fit(data: Path, demo: Bundle, tmp_path: Path, 
     assert [(m.text, m.state) for m in messages(data)] == [("Hello!", "done"), ("", "failed")]
 
 
-def test_a_disk_that_fills_in_mid_answer(data: Path, endless: Path) -> None:
+def test_a_disk_that_fills_during_an_answer(data: Path, endless: Path) -> None:
     with subprocess.Popen(
         command("ask", "Tell me a story", "--model", endless),
         env=environment(data),
@@ -607,8 +606,8 @@ def test_a_disk_that_fills_in_mid_answer(data: Path, endless: Path) -> None:
     ) as process:
         answer = wait_for_answer_on_disk(data)
         size = data.joinpath("history.db-wal").stat().st_size
-        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, size))  # no file grows any more
-        process.send_signal(signal.SIGINT)  # not to wait for the end of the story
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, size))  # no file can grow any more
+        process.send_signal(signal.SIGINT)  # end the answer early
         out, err = process.communicate(timeout=6 * SECONDS)
 
     assert process.returncode == 2
@@ -617,7 +616,7 @@ def test_a_disk_that_fills_in_mid_answer(data: Path, endless: Path) -> None:
     question, row = messages(data)
     assert question.text == "Tell me a story"
     assert (row.uuid, row.state) == (answer, "interrupted")
-    assert row.text and out.startswith(printable(row.text)), "what was saved is kept, and all was shown"
+    assert row.text and out.startswith(printable(row.text)), "the saved part is kept, and all of it was printed"
 
 
 # Language

@@ -1,4 +1,4 @@
-"""--server and `impchat servers`: who answers, with which key, and what nobody else gets to see."""
+"""--server and `impchat servers`: which server answers, which key is sent, and to whom it is not sent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUESTION = "What colour is the circle?"
 
 @pytest.fixture
 def far(demo: Bundle) -> Iterator[Loopback]:
-    """Another machine with the demo model."""
+    """A server with the demo model."""
     engine = LocalEngine(demo, threads=1)
     server = Loopback(engine)
     with serving(server):
@@ -33,7 +33,7 @@ def far(demo: Bundle) -> Iterator[Loopback]:
 
 @pytest.fixture
 def other() -> Iterator[Hostile]:
-    """A server of somebody else's."""
+    """An unrelated server."""
     server = Hostile(FINE)
     with serving(server):
         yield server
@@ -50,7 +50,7 @@ def keys(server: Hostile) -> set[str]:
     return {headers.get("authorization", "none") for _, headers, _ in server.asked}
 
 
-def test_a_question_is_answered_by_the_server_and_kept_here(tmp_path: Path, far: Loopback, picture: Path) -> None:
+def test_a_question_is_answered_by_the_server_and_stored_here(tmp_path: Path, far: Loopback, picture: Path) -> None:
     done = run(tmp_path / "data", "ask", "--server", far.url, picture, QUESTION)
     assert (done.returncode, "red" in done.stdout.lower()) == (0, True), done.stderr
     asked = far.asked[-1]
@@ -60,7 +60,7 @@ def test_a_question_is_answered_by_the_server_and_kept_here(tmp_path: Path, far:
         assert app.chat(row.uuid).branch()[-1].model == "imp-demo-196"
 
 
-def test_a_talk_goes_on_with_what_the_server_has_read(tmp_path: Path, far: Loopback, picture: Path) -> None:
+def test_a_conversation_reuses_the_servers_cache(tmp_path: Path, far: Loopback, picture: Path) -> None:
     words = ("chat", "--server", far.url, "--image", picture)
     done = run(tmp_path / "data", *words, input=f"{QUESTION}\nHow many shapes are there?\n")
     assert done.returncode == 0, done.stderr
@@ -84,7 +84,7 @@ def test_the_key_comes_from_the_environment_or_a_file(
     assert other.posts[-1]["model"] == "large"
 
 
-def test_a_server_is_kept_used_by_its_name_and_forgotten(
+def test_a_server_is_saved_used_by_its_name_and_removed(
     tmp_path: Path, other: Hostile, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = ["--data", str(tmp_path)]
@@ -96,7 +96,7 @@ def test_a_server_is_kept_used_by_its_name_and_forgotten(
     assert "Kitchen" in listed.out and other.url in listed.out and "with a key" in listed.out
     assert "kept-key" not in listed.out + listed.err
     monkeypatch.setenv("IMPCHAT_SERVER_KEY", "of-another-server")
-    for word in ("Kitchen", other.url):  # its address means it too
+    for word in ("Kitchen", other.url):  # a server can be named by its address too
         assert main(["ask", "--server", word, "Hello!", *data]) == 0
     assert keys(other) == {"Bearer kept-key"}
     assert "read on the way" not in capsys.readouterr().err
@@ -110,10 +110,10 @@ def test_a_server_is_kept_used_by_its_name_and_forgotten(
     assert "No server Kitchen is kept here" in capsys.readouterr().err
 
 
-def test_what_is_wrong_is_told_in_one_line(tmp_path: Path, other: Hostile, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_is_reported_in_one_line(tmp_path: Path, other: Hostile, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "pem").write_text("no certificate")
     (tmp_path / "key").write_text("two words")
-    for words, told in (
+    for words, message in (
         (["ask", "--server", "http://127.0.0.1:1", "Hello!"], "Nothing answers at http://127.0.0.1:1/v1"),
         (["ask", "--server", "ftp://x", "Hello!"], "is not the address of a server"),
         (["ask", "--server", other.url, "--key", "word", "Hello!"], "There is no option --key"),
@@ -123,18 +123,18 @@ def test_what_is_wrong_is_told_in_one_line(tmp_path: Path, other: Hostile, capsy
         (["servers", "rm", "nobody"], "No server nobody is kept here"),
     ):
         assert main([*words, "--data", str(tmp_path)]) == 2
-        assert told in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     assert other.posts == []
 
 
-def test_the_doctor_says_which_server_would_answer(
+def test_doctor_reports_which_server_would_answer(
     tmp_path: Path, far: Loopback, other: Hostile, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = ["--data", str(tmp_path)]
     assert main(["doctor", "--server", far.url, *data]) == 0
-    told = capsys.readouterr().out
-    assert f"at {far.url} answers, with the model imp-demo-196" in told and "2048 tokens" in told
-    assert str(paths.demo_bundle()) not in told, "no model of this machine would run"
+    output = capsys.readouterr().out
+    assert f"at {far.url} answers, with the model imp-demo-196" in output and "2048 tokens" in output
+    assert str(paths.demo_bundle()) not in output, "no local model would run"
     for words, sentence in (
         (["--server", "http://127.0.0.1:1"], "Nothing answers"),
         (["--server", other.url, "--model", "large"], "has no model large; it names tiny"),
@@ -154,11 +154,11 @@ def test_the_doctor_says_which_server_would_answer(
         ({"content": None, "reasoning_content": "Hm."}, "only the model's reasoning", "思考过程"),
     ],
 )
-def test_an_answer_without_words_is_never_a_bare_line(
+def test_an_answer_without_words_prints_more_than_an_empty_line(
     tmp_path: Path, other: Hostile, capsys: pytest.CaptureFixture[str], said: dict[str, object], en: str, zh: str
 ) -> None:
     other.acts = [answer({"choices": [{"index": 0, "message": said, "finish_reason": "stop"}]})]
     for language, note in (("en", en), ("zh", zh)):
         code = main(["ask", "--server", other.url, "?", "--data", str(tmp_path / "data"), "--language", language])
-        told = capsys.readouterr()
-        assert code != 0 and note in told.err and told.out.strip() == ""
+        output = capsys.readouterr()
+        assert code != 0 and note in output.err and output.out.strip() == ""

@@ -1,4 +1,4 @@
-"""A bundle copied over the network: whole, cut off and resumed, and never anything else than was promised."""
+"""A bundle is copied over HTTP: whole, interrupted and resumed, and only if it matches the promised hashes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ ID = "copied-demo"
 
 
 class Files(BaseHTTPRequestHandler):
-    """A folder, with ranges. `cut`: bytes after which a connection breaks; `asked`: the ranges asked for."""
+    """Serves a folder with range requests. `cut`: bytes after which a connection breaks; `asked`: the requested
+    ranges."""
 
     folder: Path
     cut: int | None = None
@@ -46,7 +47,7 @@ class Files(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def offered(tmp_path: Path) -> Path:
-    """The demo as a model of another name."""
+    """The demo model under another name."""
     folder = tmp_path / "offered"
     folder.mkdir()
     for file in paths.demo_bundle().iterdir():
@@ -76,7 +77,7 @@ def source(web: type[Files], offered: Path) -> Source:
 
 
 def copied(data: Path, source: Source, stop_at: int | None = None) -> bundle.Bundle | None:
-    """A copy that is stopped once so many bytes are here."""
+    """Copy the bundle; stop once `stop_at` bytes have been written, if given."""
     stop = threading.Event()
 
     def watch(done: int, total: int) -> None:
@@ -96,7 +97,7 @@ def test_a_bundle_is_copied_whole_and_runs(tmp_path: Path, web: type[Files], off
     assert copying.unfinished(tmp_path / "data") == []
 
 
-def test_a_stopped_copy_is_known_after_a_restart_and_goes_on_in_the_middle_of_a_file(
+def test_a_stopped_copy_is_listed_after_a_restart_and_resumes_in_the_middle_of_a_file(
     tmp_path: Path, web: type[Files], offered: Path
 ) -> None:
     data = tmp_path / "data"
@@ -110,7 +111,7 @@ def test_a_stopped_copy_is_known_after_a_restart_and_goes_on_in_the_middle_of_a_
     assert [line for line in web.asked if "bytes=" in line and not line.endswith("bytes=0-")]
 
 
-def test_a_broken_connection_is_told_and_loses_nothing(tmp_path: Path, web: type[Files], offered: Path) -> None:
+def test_a_broken_connection_is_reported_and_loses_nothing(tmp_path: Path, web: type[Files], offered: Path) -> None:
     data = tmp_path / "data"
     web.cut = 500_000
     with pytest.raises(ModelError) as lost:
@@ -124,9 +125,7 @@ def test_a_broken_connection_is_told_and_loses_nothing(tmp_path: Path, web: type
     assert copied(data, source(web, offered))
 
 
-def test_a_computer_that_no_longer_knows_the_device_is_told_as_such(
-    tmp_path: Path, web: type[Files], offered: Path
-) -> None:
+def test_a_revoked_device_is_reported_as_such(tmp_path: Path, web: type[Files], offered: Path) -> None:
     data = tmp_path / "data"
     assert copied(data, source(web, offered), stop_at=600_000) is None
     [before] = copying.unfinished(data)
@@ -138,9 +137,7 @@ def test_a_computer_that_no_longer_knows_the_device_is_told_as_such(
     assert copied(data, source(web, offered))
 
 
-def test_a_file_that_is_not_the_promised_one_never_becomes_a_model(
-    tmp_path: Path, web: type[Files], offered: Path
-) -> None:
+def test_a_file_with_another_hash_never_becomes_a_model(tmp_path: Path, web: type[Files], offered: Path) -> None:
     data, wanted = tmp_path / "data", source(web, offered)
     file = offered / "vision.onnx"
     file.write_bytes(b"x" + file.read_bytes()[1:])
@@ -154,7 +151,7 @@ def test_a_file_that_is_not_the_promised_one_never_becomes_a_model(
     assert other.value.values == {"file": MANIFEST}
 
 
-def test_no_name_leads_out_of_the_folder(tmp_path: Path, web: type[Files], offered: Path) -> None:
+def test_no_file_name_leads_out_of_the_folder(tmp_path: Path, web: type[Files], offered: Path) -> None:
     manifest = offered / MANIFEST
     manifest.write_bytes(manifest.read_bytes().replace(b"vision.onnx", b"../../evil"))
     with pytest.raises(ModelError) as strange:
@@ -162,7 +159,7 @@ def test_no_name_leads_out_of_the_folder(tmp_path: Path, web: type[Files], offer
     assert strange.value.code == "copy.strange"
 
 
-def test_a_copy_that_is_given_up_leaves_nothing(tmp_path: Path, web: type[Files], offered: Path) -> None:
+def test_a_cancelled_copy_leaves_nothing(tmp_path: Path, web: type[Files], offered: Path) -> None:
     data = tmp_path / "data"
     copied(data, source(web, offered), stop_at=1)
     copying.forget(data, ID)
@@ -172,6 +169,6 @@ def test_a_copy_that_is_given_up_leaves_nothing(tmp_path: Path, web: type[Files]
 @pytest.mark.parametrize(
     ("address", "digest"), [("ftp://x/impchat.json", "0" * 64), ("http://x", "0" * 64), ("http://x/impchat.json", "00")]
 )
-def test_an_address_or_a_hash_that_cannot_be_is_refused_at_once(address: str, digest: str) -> None:
+def test_an_invalid_address_or_hash_is_refused_at_once(address: str, digest: str) -> None:
     with pytest.raises(ModelError, match="SHA-256"):
         copying.source(address, digest)

@@ -1,5 +1,5 @@
-"""The bundled demo on the true path: what a person draws, what the model answers. Draws with Pillow's plain primitives,
-as a paint program does: flat colours, hard edges, none of the training's drawing code."""
+"""Answers of the bundled demo model about drawings made with Pillow's plain primitives, as a paint program makes
+them: flat colours and hard edges, without the drawing code of the training."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def ask(engine: LocalEngine, *turns: Turn) -> tuple[str, Finished]:
     ],
 )
 def test_a_drawing_is_understood(engine: LocalEngine, question: str, answer: str) -> None:
-    told, _ = ask(engine, Turn("user", question, (picture(**THREE),)))
-    assert answer in told
+    text, _ = ask(engine, Turn("user", question, (picture(**THREE),)))
+    assert answer in text
 
 
 @pytest.mark.parametrize(
@@ -102,19 +102,19 @@ def test_a_drawing_is_understood(engine: LocalEngine, question: str, answer: str
 def test_another_spelling_of_a_question_gets_the_same_answer(
     engine: LocalEngine, question: str, others: list[str]
 ) -> None:
-    told, _ = ask(engine, Turn("user", question, (picture(**THREE),)))
+    text, _ = ask(engine, Turn("user", question, (picture(**THREE),)))
     for other in others:
-        assert ask(engine, Turn("user", other, (picture(**THREE),)))[0] == told, other
+        assert ask(engine, Turn("user", other, (picture(**THREE),)))[0] == text, other
 
 
-def test_a_model_whose_bundle_does_not_ask_for_plain_spelling_reads_what_was_typed(demo: Bundle) -> None:
+def test_a_model_whose_bundle_does_not_ask_for_plain_spelling_gets_the_text_as_typed(demo: Bundle) -> None:
     engine = LocalEngine(replace(demo, text=replace(demo.text, plain=False)))
-    told, end = ask(engine, Turn("user", "Where’s the circle?", (picture(**THREE),)))
+    text, end = ask(engine, Turn("user", "Where’s the circle?", (picture(**THREE),)))
     _, plain = ask(engine, Turn("user", "Where's the circle?", (picture(**THREE),)))
     engine.close()
-    assert "small demo" in told
+    assert "small demo" in text
     read = [e.stats.cached_tokens + e.stats.new_tokens for e in (end, plain)]
-    assert read[0] > read[1]  # the bytes of ’ are tokens of their own
+    assert read[0] > read[1]  # the bytes of ’ are separate tokens
 
 
 def test_other_spellings_of_small_talk_are_understood(engine: LocalEngine) -> None:
@@ -127,21 +127,21 @@ def test_other_spellings_of_small_talk_are_understood(engine: LocalEngine) -> No
 
 
 def test_a_description_names_everything(engine: LocalEngine) -> None:
-    told, _ = ask(engine, Turn("user", "Describe the picture.", (picture(**THREE),)))
-    assert all(name in told for name in ("red circle", "blue square", "green triangle"))
+    text, _ = ask(engine, Turn("user", "Describe the picture.", (picture(**THREE),)))
+    assert all(name in text for name in ("red circle", "blue square", "green triangle"))
 
 
-def test_a_box_lies_on_the_thing(engine: LocalEngine) -> None:
-    told, _ = ask(engine, Turn("user", "Give the bounding box of the circle.", (picture(**THREE),)))
-    x1, y1, x2, y2 = (float(n) for n in re.findall(r"\d\.\d+", told))
+def test_a_box_encloses_the_object(engine: LocalEngine) -> None:
+    text, _ = ask(engine, Turn("user", "Give the bounding box of the circle.", (picture(**THREE),)))
+    x1, y1, x2, y2 = (float(n) for n in re.findall(r"\d\.\d+", text))
     assert x1 < 150 / 800 < x2 and y1 < 150 / 600 < y2
     assert x2 < 0.5 and y2 < 0.6
 
 
-def test_a_second_question_is_about_the_same_picture_and_reads_only_its_own_words(engine: LocalEngine) -> None:
+def test_a_second_question_about_a_picture_processes_only_its_own_tokens(engine: LocalEngine) -> None:
     first = Turn("user", "What color is the circle?", (picture(**THREE),))
-    told, end = ask(engine, first)
-    again, then = ask(engine, first, Turn("assistant", told, tokens=end.tokens), Turn("user", "And the square?"))
+    text, end = ask(engine, first)
+    again, then = ask(engine, first, Turn("assistant", text, tokens=end.tokens), Turn("user", "And the square?"))
     assert "blue" in again
     assert then.stats.new_tokens < 20
     assert then.stats.cached_tokens > engine.info.image_tokens
@@ -149,25 +149,25 @@ def test_a_second_question_is_about_the_same_picture_and_reads_only_its_own_word
 
 def test_a_jpeg_on_dark_paper_is_understood(engine: LocalEngine) -> None:
     drawing = picture("JPEG", (500, 500), "#202028", circle=("yellow", (150, 150, 350, 350)))
-    told, _ = ask(engine, Turn("user", "What is in the picture?", (drawing,)))
-    assert "yellow circle" in told
+    text, _ = ask(engine, Turn("user", "What is in the picture?", (drawing,)))
+    assert "yellow circle" in text
 
 
 @pytest.mark.parametrize(
     "question", ["Who is the president of France?", "Write a poem about autumn.", "法国的首都是哪里？"]
 )
-def test_what_is_off_its_ground_is_refused_plainly(engine: LocalEngine, question: str) -> None:
-    told, _ = ask(engine, Turn("user", question))
-    assert "small demo" in told or "小演示模型" in told
+def test_questions_outside_its_training_are_refused_plainly(engine: LocalEngine, question: str) -> None:
+    text, _ = ask(engine, Turn("user", question))
+    assert "small demo" in text or "小演示模型" in text
 
 
-def test_a_photograph_is_not_guessed_at(engine: LocalEngine) -> None:
+def test_a_photograph_is_refused(engine: LocalEngine) -> None:
     noise = Image.merge("RGB", [Image.effect_noise((400, 300), 90)] * 3)
     buffer = io.BytesIO()
     noise.save(buffer, "PNG")
     prepared = images.prepare(buffer.getvalue())
-    told, _ = ask(engine, Turn("user", "What is in the picture?", (Picture(prepared.image.sha256, prepared.data),)))
-    assert "small demo" in told
+    text, _ = ask(engine, Turn("user", "What is in the picture?", (Picture(prepared.image.sha256, prepared.data),)))
+    assert "small demo" in text
 
 
 def test_it_greets_and_says_what_it_is(engine: LocalEngine) -> None:

@@ -1,4 +1,4 @@
-"""What counts as a formula in an answer."""
+"""Which parts of an answer count as formulas."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ from impchat.formulas import FORMULA
         ("no $ here\nnor $ there", []),
     ],
 )
-def test_formulas_are_told_from_prices(text: str, formulas: list[str]) -> None:
+def test_formulas_are_distinguished_from_prices(text: str, formulas: list[str]) -> None:
     assert FORMULA.findall(text) == formulas

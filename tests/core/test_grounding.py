@@ -13,7 +13,7 @@ from impchat.images.edit import cut, seen, turn
 
 
 def picture(width: int = 200, height: int = 100) -> bytes:
-    """Black on the left half, white on the right one."""
+    """A picture whose left half is black and whose right half is white."""
     pixels = Image.new("RGB", (width, height), "black")
     pixels.paste("white", (width // 2, 0, width, height))
     out = io.BytesIO()
@@ -43,11 +43,11 @@ def test_a_box_is_four_fractions_with_an_area(text: str, found: list[Box]) -> No
 
 def test_a_frame_is_drawn_around_its_box_and_nowhere_else() -> None:
     drawn = images.decode(draw(picture(), [Box(0.1, 0.2, 0.4, 0.8)]))
-    red, _, blue = drawn.getpixel((19, 50))  # beside the left edge
+    red, _, blue = drawn.getpixel((19, 50))  # just outside the left edge
     assert red > 150 > blue + 60
-    assert max(drawn.getpixel((24, 50))) < 40, "what lies in the box is not covered"
-    assert max(drawn.getpixel((50, 50))) < 20, "the inside stays as it is"
-    assert min(drawn.getpixel((150, 50))) > 235, "the outside stays as it is"
+    assert max(drawn.getpixel((24, 50))) < 40, "the content of the box is not covered"
+    assert max(drawn.getpixel((50, 50))) < 20, "the inside is unchanged"
+    assert min(drawn.getpixel((150, 50))) > 235, "the outside is unchanged"
 
 
 def test_a_box_at_the_very_edge_is_drawn() -> None:
@@ -55,7 +55,7 @@ def test_a_box_at_the_very_edge_is_drawn() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 2048), (2048, 1), (1, 1), (2, 3), (1, 40)])
-def test_frames_leave_something_of_the_thinnest_and_smallest_pictures(size: tuple[int, int]) -> None:
+def test_frames_do_not_cover_the_thinnest_and_smallest_pictures(size: tuple[int, int]) -> None:
     out = io.BytesIO()
     Image.new("RGB", size, (20, 60, 20)).save(out, "PNG")
     drawn = images.decode(draw(out.getvalue(), [Box(0.1, 0.2, 0.9, 0.8)]))
@@ -67,7 +67,7 @@ def test_frames_leave_something_of_the_thinnest_and_smallest_pictures(size: tupl
 def test_a_picture_is_turned_clockwise() -> None:
     turned = images.decode(turn(picture(), 1))
     assert turned.size == (100, 200)
-    assert max(turned.getpixel((50, 20))) < 20, "what was left is on top"
+    assert max(turned.getpixel((50, 20))) < 20, "the left side is on top"
     assert images.decode(turn(picture(), 4)).tobytes() == images.decode(picture()).tobytes()
 
 

@@ -1,4 +1,4 @@
-"""The history keeps what it was given, for its owner alone, and stays whole when a write fails."""
+"""The history keeps what it was given, separates owners, and stays whole when a write fails."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_conversation_is_still_there_after_closing(file: Path) -> None:
     again.close()
 
 
-def test_an_update_changes_what_is_given_and_nothing_else(history: History) -> None:
+def test_an_update_changes_only_the_given_fields(history: History) -> None:
     red = history.add_image(picture("red"), ME)
     before = history.create_conversation(ME, "Shapes")
     assert (before.title, before.owner, before.leaf) == ("Shapes", ME, None)
@@ -115,7 +115,7 @@ def test_an_update_changes_what_is_given_and_nothing_else(history: History) -> N
     )
 
 
-def test_no_two_times_are_the_same_however_fast_things_happen() -> None:
+def test_all_times_differ_however_fast_events_follow() -> None:
     times = [now() for _ in range(500)]
     assert times == sorted(set(times))
     assert datetime.fromisoformat(times[0]) < datetime.now(UTC) + timedelta(seconds=3)
@@ -127,7 +127,7 @@ def test_conversations_come_pinned_first_then_by_their_latest_message(history: H
     history.add_question(first.uuid, ME, parent=None, text="again")
     assert [c.title for c in history.conversations(ME)] == ["one", "three", "two"]
     history.update_conversation(second.uuid, ME, pinned=True)
-    history.update_conversation(third.uuid, ME, title="renamed")  # is no message, moves nothing
+    history.update_conversation(third.uuid, ME, title="renamed")  # is no message and changes no order
     assert [c.title for c in history.conversations(ME)] == ["two", "one", "renamed"]
     assert [c.title for c in history.conversations(ME, limit=1, offset=1)] == ["one"]
 
@@ -157,7 +157,7 @@ def test_a_deleted_conversation_is_out_of_sight_until_restored(history: History)
 # Messages
 
 
-def test_a_question_names_the_conversation_ends_the_branch_and_clears_the_draft(history: History) -> None:
+def test_a_question_titles_the_conversation_ends_the_branch_and_clears_the_draft(history: History) -> None:
     red = history.add_image(picture("red"), ME)
     conversation = history.create_conversation(ME)
     history.update_conversation(conversation.uuid, ME, draft="What", draft_images=[red.sha256])
@@ -171,7 +171,7 @@ def test_a_question_names_the_conversation_ends_the_branch_and_clears_the_draft(
     assert after.updated_utc == question.created_utc
 
 
-def test_a_chat_that_began_with_a_picture_alone_is_called_by_its_answer(history: History) -> None:
+def test_a_chat_that_began_with_a_picture_alone_is_titled_by_its_answer(history: History) -> None:
     conversation, question = asked(history, "")
     assert conversation.title == ""
     answer = answered(history, question)
@@ -200,7 +200,7 @@ def test_a_streaming_answer_is_seen_by_others_as_it_grows(history: History, file
     other.close()
 
 
-def test_an_answers_end_is_kept_with_its_receipt(history: History) -> None:
+def test_the_end_of_an_answer_is_stored_with_its_counts(history: History) -> None:
     conversation, question = asked(history)
     answer = history.start_answer(conversation.uuid, ME, parent=question.uuid, model="imp-demo-196")
     stats = Stats(prompt_tokens=240, cached_tokens=200, new_tokens=40, generated_tokens=3, vision_s=0.1, decode_s=1 / 3)
@@ -228,7 +228,7 @@ def test_a_failed_answer_keeps_its_text_and_its_error(history: History) -> None:
     assert HistoryError(failed.error.code, **failed.error.values).code == "image.truncated"
 
 
-def test_an_errors_values_of_any_kind_are_kept_as_text_at_least(history: History) -> None:
+def test_an_errors_values_of_any_type_are_stored_at_least_as_text(history: History) -> None:
     _, question = asked(history)
     answer = history.start_answer(question.conversation, ME, parent=question.uuid, model="m")
     values = {"path": Path("x") / "y", "name": "\udcff"}
@@ -236,7 +236,7 @@ def test_an_errors_values_of_any_kind_are_kept_as_text_at_least(history: History
     assert failed.error == Failed("data.unwritable", {"path": str(Path("x") / "y"), "name": "?"})
 
 
-def test_the_first_end_of_an_answer_stands(history: History) -> None:
+def test_only_the_first_end_of_an_answer_counts(history: History) -> None:
     _, question = asked(history)
     answer = history.start_answer(question.conversation, ME, parent=question.uuid, model="m")
     stopped = history.finish_answer(answer.uuid, text="A re", state="stopped", finish_reason="stopped")
@@ -265,7 +265,7 @@ def test_regenerating_and_editing_make_branches_and_overwrite_nothing(history: H
 
 def test_a_branch_of_a_thousand_messages_is_read_whole(history: History) -> None:
     conversation, _ = asked(history, "0")
-    with history._database.write() as db:  # quicker than a thousand writes, each on disk
+    with history._database.write() as db:  # faster than a thousand separate transactions
         key = db.execute("select id from messages").fetchone()[0]
         for number in range(1, 1000):
             role = ("user", "assistant")[number % 2]
@@ -305,7 +305,7 @@ def test_any_text_can_be_kept(history: History) -> None:
 
 CALLS: list[tuple[str, Callable[[History, str, str, str], object]]] = [
     ("conversation", lambda h, c, m, owner: h.conversation(c, owner)),
-    ("odd name", lambda h, c, m, owner: h.conversation("\udcff", owner)),  # what a shell makes of a broken byte
+    ("odd name", lambda h, c, m, owner: h.conversation("\udcff", owner)),  # an invalid byte in an argument
     ("odd message", lambda h, c, m, owner: h.message("\udcff\0", owner)),
     ("tree", lambda h, c, m, owner: h.tree(c, owner)),
     ("messages", lambda h, c, m, owner: h.messages(c, owner)),
@@ -322,7 +322,7 @@ CALLS: list[tuple[str, Callable[[History, str, str, str], object]]] = [
 
 
 @pytest.mark.parametrize("call", [call for _, call in CALLS], ids=[name for name, _ in CALLS])
-def test_what_belongs_to_another_owner_looks_as_if_it_were_not_there(
+def test_data_of_another_owner_looks_as_if_it_did_not_exist(
     history: History, call: Callable[[History, str, str, str], object]
 ) -> None:
     conversation, question = asked(history)
@@ -337,7 +337,7 @@ def test_what_belongs_to_another_owner_looks_as_if_it_were_not_there(
     assert history.tree(conversation.uuid, ME) == before
 
 
-def test_lists_searches_and_pictures_are_each_owners_own(history: History) -> None:
+def test_lists_searches_and_pictures_are_separate_for_each_owner(history: History) -> None:
     red = history.add_image(picture("red"), ME)
     asked(history, "A secret question")
     assert history.conversations(OTHER) == [] and history.search(OTHER, "secret") == []
@@ -366,7 +366,7 @@ def test_a_picture_is_stored_once_however_often_it_is_given(history: History, fi
     assert history.image_of(ME, red.image.sha256) and history.image_of(OTHER, red.image.sha256)
 
 
-def test_a_lost_picture_file_is_told_and_comes_back_when_given_again(history: History, file: Path) -> None:
+def test_a_lost_picture_file_is_reported_and_restored_when_added_again(history: History, file: Path) -> None:
     red = picture("red")
     history.add_image(red, ME)
     (file.parent / "images" / red.image.sha256[:2] / f"{red.image.sha256}.png").unlink()
@@ -377,7 +377,7 @@ def test_a_lost_picture_file_is_told_and_comes_back_when_given_again(history: Hi
     assert history.image_bytes(red.image.sha256) == red.data
 
 
-def test_a_hash_that_is_none_reads_no_file(history: History, file: Path) -> None:
+def test_an_invalid_hash_reads_no_file(history: History, file: Path) -> None:
     (file.parent / "secret.png").write_bytes(b"secret")
     for name in ("../secret", "", "ab", "../../etc/passwd", "0" * 64, "\udcff", "\0"):
         with pytest.raises(HistoryError) as caught:
@@ -386,7 +386,7 @@ def test_a_hash_that_is_none_reads_no_file(history: History, file: Path) -> None
         assert not history.image_of(ME, name)
 
 
-def test_purging_removes_the_pictures_that_nothing_else_of_the_owner_shows(history: History, file: Path) -> None:
+def test_purging_removes_pictures_that_nothing_else_of_the_owner_uses(history: History, file: Path) -> None:
     red, blue, green, grey = (history.add_image(picture(colour), ME) for colour in ("red", "blue", "green", "grey"))
     history.add_image(picture("green"), OTHER)
     purged, kept = history.create_conversation(ME), history.create_conversation(ME)
@@ -406,7 +406,7 @@ def test_purging_removes_the_pictures_that_nothing_else_of_the_owner_shows(histo
     assert is_whole(file)
 
 
-def test_a_picture_taken_out_of_the_draft_is_forgotten_unless_it_is_shown(history: History, file: Path) -> None:
+def test_a_picture_removed_from_the_draft_is_deleted_unless_it_is_used(history: History, file: Path) -> None:
     red, blue = history.add_image(picture("red"), ME), history.add_image(picture("blue"), ME)
     one, two = history.create_conversation(ME).uuid, history.create_conversation(ME).uuid
     history.update_conversation(one, ME, draft_images=[red.sha256, blue.sha256])
@@ -416,7 +416,7 @@ def test_a_picture_taken_out_of_the_draft_is_forgotten_unless_it_is_shown(histor
     assert not history.image_of(ME, red.sha256) and history.image_of(ME, blue.sha256)
 
 
-def test_pictures_of_the_draft_that_were_not_sent_are_forgotten(history: History, file: Path) -> None:
+def test_unsent_pictures_of_the_draft_are_deleted(history: History, file: Path) -> None:
     red, blue = history.add_image(picture("red"), ME), history.add_image(picture("blue"), ME)
     uuid = history.create_conversation(ME).uuid
     history.update_conversation(uuid, ME, draft_images=[red.sha256, blue.sha256])
@@ -434,7 +434,7 @@ def test_an_edited_question_can_leave_the_draft_as_it_is(history: History, file:
     assert image_files(file) == [f"{red.sha256}.png"]
 
 
-def test_a_picture_half_written_by_a_killed_process_is_swept_away(history: History, file: Path) -> None:
+def test_a_picture_half_written_by_a_killed_process_is_removed(history: History, file: Path) -> None:
     history.add_image(picture("red"), ME)
     half = file.parent / "images" / ("0" * 64 + ".png.part")
     half.write_bytes(b"half")
@@ -442,7 +442,7 @@ def test_a_picture_half_written_by_a_killed_process_is_swept_away(history: Histo
     assert not half.exists() and len(image_files(file)) == 1
 
 
-def test_a_writer_learns_that_its_conversation_was_purged(history: History, file: Path) -> None:
+def test_a_writer_gets_an_error_when_its_conversation_was_purged(history: History, file: Path) -> None:
     conversation, question = asked(history)
     answer = history.start_answer(conversation.uuid, ME, parent=question.uuid, model="m")
     history.purge_conversation(conversation.uuid, ME)
@@ -476,14 +476,14 @@ def test_many_threads_write_and_read_through_one_history(history: History, file:
     assert len(image_files(file)) == 6 and is_whole(file)
 
 
-# Trouble
+# Errors
 
 
-def test_a_full_disk_while_streaming_is_told_and_loses_nothing_saved_before(history: History, file: Path) -> None:
+def test_a_full_disk_while_streaming_is_reported_and_keeps_what_was_saved(history: History, file: Path) -> None:
     conversation, question = asked(history)
     answer = history.start_answer(conversation.uuid, ME, parent=question.uuid, model="m")
     history.flush_answer(answer.uuid, "The beginning")
-    with history._database.read() as db:  # SQLite's own full disk: no page more than now
+    with history._database.read() as db:  # simulates a full disk: SQLite adds no page
         db.execute(f"pragma max_page_count = {db.execute('pragma page_count').fetchone()[0]}")
     for call in (
         lambda: history.flush_answer(answer.uuid, "The beginning" + " and more" * 50_000),
@@ -535,7 +535,7 @@ history.close()
 """
 
 
-def test_a_disk_that_takes_no_more_bytes_is_told_and_half_written_pictures_go(file: Path) -> None:
+def test_a_full_disk_is_reported_and_partial_pictures_are_removed(file: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", FULL_DISK, str(file)], capture_output=True, text=True, check=True
     )
@@ -543,7 +543,7 @@ def test_a_disk_that_takes_no_more_bytes_is_told_and_half_written_pictures_go(fi
     assert is_whole(file)
 
 
-def test_a_file_locked_by_another_program_is_told_after_the_wait(history: History, file: Path) -> None:
+def test_a_file_locked_by_another_program_is_reported_after_the_timeout(history: History, file: Path) -> None:
     conversation, _ = asked(history)
     impatient = History(file, busy_timeout_s=0.05)
     other = sqlite3.connect(file, isolation_level=None)
@@ -551,7 +551,7 @@ def test_a_file_locked_by_another_program_is_told_after_the_wait(history: Histor
     with pytest.raises(HistoryError) as caught:
         impatient.add_question(conversation.uuid, ME, parent=None, text="x")
     assert caught.value.code == "history.locked" and str(file) in caught.value.sentence()
-    assert len(impatient.messages(conversation.uuid, ME)) == 1  # reading goes on
+    assert len(impatient.messages(conversation.uuid, ME)) == 1  # reading still works
     with pytest.raises(HistoryError) as caught:
         History(file, busy_timeout_s=0.05)
     assert caught.value.code == "history.locked"
@@ -562,7 +562,7 @@ def test_a_file_locked_by_another_program_is_told_after_the_wait(history: Histor
 
 
 @pytest.mark.parametrize("content", [b"Dear diary", b"SQLite format 3\0" + bytes(4096), b"\xff" * 10_000])
-def test_a_file_that_is_no_history_is_told_and_left_alone(file: Path, content: bytes) -> None:
+def test_a_file_that_is_no_history_is_reported_and_left_unchanged(file: Path, content: bytes) -> None:
     file.parent.mkdir()
     file.write_bytes(content)
     with pytest.raises(HistoryError) as caught:
@@ -571,7 +571,7 @@ def test_a_file_that_is_no_history_is_told_and_left_alone(file: Path, content: b
     assert file.read_bytes() == content
 
 
-def test_a_damaged_file_is_told(file: Path) -> None:
+def test_a_damaged_file_is_reported(file: Path) -> None:
     history = History(file)
     for number in range(50):
         asked(history, f"Question {number} " + "x" * 1000)
@@ -587,7 +587,7 @@ def test_a_damaged_file_is_told(file: Path) -> None:
     assert caught.value.code == "history.broken"
 
 
-def test_a_data_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_data_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     for data in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(HistoryError) as caught:
@@ -595,7 +595,7 @@ def test_a_data_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
         assert caught.value.code == "data.unwritable" and str(data) in caught.value.sentence()
 
 
-def test_a_folder_where_the_file_should_be_is_told(file: Path) -> None:
+def test_a_folder_in_place_of_the_file_is_reported(file: Path) -> None:
     file.mkdir(parents=True)
     with pytest.raises(HistoryError) as caught:
         History(file)
@@ -620,8 +620,8 @@ except HistoryError as error:
 
 
 @pytest.mark.parametrize("mode", [0o555, 0o000])
-def test_a_data_folder_without_permission_is_told(mode: int) -> None:
-    with tempfile.TemporaryDirectory() as folder:  # unlike tmp_path, one that another user may look into
+def test_a_data_folder_without_permission_is_reported(mode: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # unlike tmp_path, it can be opened to another user
         file = Path(folder) / "data" / "history.db"
         History(file).close()
         os.chmod(folder, 0o755)
@@ -636,7 +636,7 @@ def test_a_data_folder_without_permission_is_told(mode: int) -> None:
 # Pictures across conversations
 
 
-def test_the_photo_library_has_each_picture_once_where_it_was_asked_about_last(history: History) -> None:
+def test_the_photo_library_lists_each_picture_once_by_its_latest_question(history: History) -> None:
     first, second = history.create_conversation(ME), history.create_conversation(ME)
     red, blue = history.add_image(picture("red"), ME), history.add_image(picture("blue"), ME)
     history.add_question(first.uuid, ME, parent=None, text="Both?", images=[red.sha256, blue.sha256])

@@ -1,4 +1,5 @@
-"""Files with odd metadata, checksums and ends, made byte by byte: what is whole is taken, what is damaged refused."""
+"""Files with unusual metadata, checksums and endings, built byte by byte: intact pictures are accepted, damaged ones
+refused."""
 
 from __future__ import annotations
 
@@ -33,12 +34,12 @@ def png(*before: bytes, header: bytes = HEADER, rows: bytes = ROWS, after: bytes
 
 
 def shown(data: bytes) -> np.ndarray:
-    """The pixels as they are stored."""
+    """The stored pixels."""
     return np.asarray(images.decode(images.prepare(data).data)).astype(int)
 
 
 def seen(data: bytes) -> np.ndarray:
-    """The pixels before they are encoded anew, which changes those of a JPEG a little."""
+    """The pixels before re-encoding, which changes those of a JPEG slightly."""
     return np.asarray(images.decode(data)).astype(int)
 
 
@@ -72,7 +73,7 @@ LONG_TEXTS = {
 
 
 @pytest.mark.parametrize("name", LONG_TEXTS)
-def test_a_png_with_long_metadata_is_taken(name: str) -> None:
+def test_a_png_with_long_metadata_is_accepted(name: str) -> None:
     for data in (png(*LONG_TEXTS[name]), png(after=b"".join(LONG_TEXTS[name]))):
         assert (shown(data) == NOISE).all()
         assert len(images.prepare(data).data) < 4000
@@ -104,7 +105,7 @@ ANCILLARY = {
     b"gAMA": struct.pack(">I", 45455),
     b"cHRM": struct.pack(">8I", *range(8)),
     b"sRGB": b"\0",
-    b"eXIf": b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0",  # turned to the right
+    b"eXIf": b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0",  # rotated to the right
     b"tRNS": struct.pack(">HHH", *NOISE[0, 0].tolist()),
     b"bKGD": bytes(6),
     b"acTL": struct.pack(">II", 2, 0),
@@ -114,7 +115,7 @@ ANCILLARY = {
 
 
 @pytest.mark.parametrize("name", ANCILLARY)
-def test_a_wrong_checksum_or_length_beside_the_pixels_does_not_spoil_a_png(name: bytes) -> None:
+def test_a_wrong_checksum_or_length_outside_the_pixels_does_not_spoil_a_png(name: bytes) -> None:
     body = ANCILLARY[name]
     for broken in (
         chunk(name, body, crc=1),
@@ -125,7 +126,7 @@ def test_a_wrong_checksum_or_length_beside_the_pixels_does_not_spoil_a_png(name:
         assert (shown(png(after=broken)) == NOISE).all()
 
 
-def test_a_wrong_checksum_of_the_picture_itself_stays_an_error() -> None:
+def test_a_wrong_checksum_of_the_pixels_is_an_error() -> None:
     palette = np.arange(48, dtype=np.uint8).tobytes()
     indexed = struct.pack(">IIBBBBB", 4, 4, 8, 3, 0, 0, 0)
     rows = zlib.compress(bytes(4 * 5))
@@ -140,7 +141,7 @@ def test_a_wrong_checksum_of_the_picture_itself_stays_an_error() -> None:
     assert refused(bytes(damaged)) == "image.truncated"
 
 
-def test_a_png_cut_off_after_its_pixels_is_taken() -> None:
+def test_a_png_cut_off_after_its_pixels_is_accepted() -> None:
     data = png(after=chunk(b"tEXt", b"note\0" + b"words " * 100))
     pixels_end = data.index(b"tEXt") - 4
     for length in (pixels_end, pixels_end + 6, pixels_end + 300, len(data) - 12, len(data) - 5):
@@ -150,7 +151,7 @@ def test_a_png_cut_off_after_its_pixels_is_taken() -> None:
 
 
 @pytest.mark.parametrize("chunks", ["eXIf", "Raw profile type exif", "XMP", "packed XMP"])
-def test_a_png_is_turned_upright_as_its_metadata_say(chunks: str) -> None:
+def test_a_png_is_rotated_upright_by_its_metadata(chunks: str) -> None:
     exif = ANCILLARY[b"eXIf"]
     xmp = b'<x tiff:Orientation="6"/>'
     said = {
@@ -180,7 +181,7 @@ WAYS_OF_JPEG = {
 
 @pytest.mark.parametrize("way", WAYS_OF_JPEG)
 @pytest.mark.parametrize("picture", [SMOOTH, BUSY, BUSY.convert("L")], ids=["smooth", "busy", "gray"])
-def test_a_jpeg_that_lacks_only_its_end_mark_is_taken(way: str, picture: Image.Image) -> None:
+def test_a_jpeg_that_lacks_only_its_end_marker_is_accepted(way: str, picture: Image.Image) -> None:
     data = saved(picture, "JPEG", quality=90, **WAYS_OF_JPEG[way])
     assert data.endswith(b"\xff\xd9")
     whole = seen(data)
@@ -204,7 +205,7 @@ def test_a_jpeg_cut_anywhere_in_its_pixels_is_refused(way: str, picture: Image.I
             place = data.find(mark, place + 1)
 
 
-def test_what_stands_beside_the_pixels_of_a_jpeg_does_not_spoil_it() -> None:
+def test_data_around_the_pixels_of_a_jpeg_does_not_spoil_it() -> None:
     data = saved(BUSY, "JPEG", quality=90)
     whole = seen(data)
     lie = [
@@ -225,10 +226,10 @@ def test_what_stands_beside_the_pixels_of_a_jpeg_does_not_spoil_it() -> None:
     ]
     for before in lie:
         assert (seen(data[:2] + before + data[2:]) == whole).all(), before[:40]
-    assert (seen(data + saved(SMOOTH, "JPEG")) == whole).all()  # a second picture after it, as MPO has
+    assert (seen(data + saved(SMOOTH, "JPEG")) == whole).all()  # a second picture after the first, as in MPO files
 
 
-def test_the_end_of_a_webp_beside_its_pixels_does_not_spoil_it() -> None:
+def test_damage_after_the_pixels_of_a_webp_does_not_spoil_it() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     picture = Image.fromarray(NOISE)
@@ -247,7 +248,7 @@ def test_the_end_of_a_webp_beside_its_pixels_does_not_spoil_it() -> None:
         assert (seen(data[: len(data) - odd]) == seen(data)).all()
 
 
-def test_a_moving_picture_whose_later_frames_were_cut_off_is_taken() -> None:
+def test_an_animation_whose_later_frames_were_cut_off_is_accepted() -> None:
     first, second = Image.fromarray(NOISE), BUSY.resize((SIDE, SIDE))
     for kind in ("GIF", "WEBP", "PNG"):
         options = {"lossless": True} if kind == "WEBP" else {}
@@ -255,7 +256,7 @@ def test_a_moving_picture_whose_later_frames_were_cut_off_is_taken() -> None:
         assert (seen(data[:-30]) == seen(data)).all(), kind
 
 
-def test_a_gif_without_its_end_is_taken_and_one_cut_in_its_pixels_is_not() -> None:
+def test_a_gif_without_its_end_is_accepted_and_one_cut_in_its_pixels_is_not() -> None:
     data = saved(Image.fromarray(NOISE), "GIF")
     assert data.endswith(b"\0;")
     for ending in (data[:-1], data[:-2], data + b"garbage"):
@@ -263,7 +264,7 @@ def test_a_gif_without_its_end_is_taken_and_one_cut_in_its_pixels_is_not() -> No
     assert refused(data[:-40]) == "image.truncated"
 
 
-def test_random_damage_is_read_or_refused_and_never_anything_else() -> None:
+def test_random_damage_gives_a_picture_or_an_image_error() -> None:
     chance = random.Random(11)
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -1,4 +1,4 @@
-"""Pictures: every kind of file becomes plain upright RGB bytes, every unusable one gets one clear sentence."""
+"""Pictures: every supported format becomes plain upright RGB, every unusable file gives one clear sentence."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "AVIF")
 
 
 def blocks(width: int = 96, height: int = 64) -> Image.Image:
-    """A picture whose four quarters and left edge differ, so that any turn or flip of it shows."""
+    """A picture whose four quarters and left edge differ, so that every rotation and flip is visible."""
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[: height // 2, : width // 2] = (220, 30, 30)
     pixels[: height // 2, width // 2 :] = (30, 190, 40)
@@ -65,7 +65,7 @@ def png_header(width: int, height: int) -> tuple[bytes, bytes]:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_every_format_comes_out_as_the_same_upright_rgb_picture(kind: str) -> None:
+def test_every_format_becomes_the_same_upright_rgb_picture(kind: str) -> None:
     prepared = images.prepare(saved(blocks(), kind))
     assert (prepared.image.width, prepared.image.height) == (96, 64)
     assert difference(pixels_of(prepared.data), np.asarray(blocks()).astype(int)) < 4
@@ -89,14 +89,14 @@ def test_a_plain_small_upright_file_is_kept_byte_for_byte(data: bytes) -> None:
 
 @pytest.mark.parametrize("kind", [*FORMATS])
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16"])
-def test_preparing_what_was_prepared_changes_nothing(kind: str, mode: str) -> None:
+def test_preparing_a_prepared_picture_changes_nothing(kind: str, mode: str) -> None:
     gray = blocks(2500, 40).convert("L")
     picture = (
         Image.fromarray(np.asarray(gray).astype(np.uint16) << 8) if mode == "I;16" else blocks(2500, 40).convert(mode)
     )
     try:
         data = saved(picture, kind)
-    except (OSError, KeyError, ValueError):  # not every format knows every mode
+    except (OSError, KeyError, ValueError):  # not every format supports every mode
         assert (kind, mode) not in [("PNG", "RGB"), ("JPEG", "CMYK"), ("PNG", "I;16")]
         return
     once = images.prepare(data)
@@ -107,7 +107,7 @@ def test_preparing_what_was_prepared_changes_nothing(kind: str, mode: str) -> No
 
 
 def as_stored_with(orientation: int, upright: np.ndarray) -> np.ndarray:
-    """The rows a camera writes: EXIF says on which side of the upright picture row 0 and column 0 lie."""
+    """The rows as a camera stores them: EXIF says on which side of the upright picture row 0 and column 0 lie."""
     row, column = {
         1: ("top", "left"), 2: ("top", "right"), 3: ("bottom", "right"), 4: ("bottom", "left"),
         5: ("left", "top"), 6: ("right", "top"), 7: ("right", "bottom"), 8: ("left", "bottom"),
@@ -142,12 +142,12 @@ def test_a_large_turned_photo_is_scaled_and_upright() -> None:
     assert difference(pixels[900, 300], np.array((40, 60, 210))) < 6
 
 
-def test_broken_metadata_do_not_spoil_a_whole_picture() -> None:
+def test_broken_metadata_does_not_spoil_an_intact_picture() -> None:
     prepared = images.prepare(saved(blocks(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff nonsense"))
     assert difference(pixels_of(prepared.data), np.asarray(blocks()).astype(int)) < 4
 
 
-def test_transparency_is_laid_on_white() -> None:
+def test_transparency_becomes_white() -> None:
     for mode, transparent in (("RGBA", (255, 0, 0, 0)), ("LA", (0, 0))):
         picture = Image.new(mode, (20, 10), transparent)
         picture.paste((0, 0, 255, 255) if mode == "RGBA" else (0, 255), (0, 0, 10, 10))
@@ -158,7 +158,7 @@ def test_transparency_is_laid_on_white() -> None:
     assert np.abs(half[0, 0] - (255, 127, 127)).max() <= 1
 
 
-def test_a_palette_with_a_transparent_colour_is_laid_on_white() -> None:
+def test_a_palette_with_a_transparent_colour_gets_a_white_background() -> None:
     picture = Image.new("P", (20, 10), 0)
     picture.putpalette([0, 0, 0, 0, 128, 0])
     picture.paste(1, (0, 0, 10, 10))
@@ -168,7 +168,7 @@ def test_a_palette_with_a_transparent_colour_is_laid_on_white() -> None:
 
 
 def drawn(ink: tuple[int, ...], mode: str = "RGBA", width: int = 5) -> Image.Image:
-    """A circle on transparency, with soft edges."""
+    """A circle on a transparent background, with soft edges."""
     large = Image.new("RGBA", (800, 600))
     ImageDraw.Draw(large).ellipse((200, 100, 600, 500), outline=ink, width=4 * width)
     return large.resize((200, 150)).convert(mode)
@@ -189,9 +189,9 @@ def test_a_white_drawing_on_transparency_can_be_seen() -> None:
     assert pixels_of(saved(palette, "GIF"))[2, 2].max() < 80
 
 
-def test_a_drawing_of_any_other_colour_lies_on_white() -> None:
+def test_a_drawing_of_any_other_colour_gets_a_white_background() -> None:
     solid = Image.new("RGBA", (200, 150))
-    solid.paste((250, 250, 250, 255), (20, 20, 90, 130))  # white paper with much black on it
+    solid.paste((250, 250, 250, 255), (20, 20, 90, 130))  # white paper with a large black area
     solid.paste((0, 0, 0, 255), (90, 20, 180, 130))
     nothing = Image.new("RGBA", (200, 150), (255, 255, 255, 0))
     for picture in (drawn((0, 0, 0)), drawn((255, 220, 60)), drawn((128, 128, 128), "LA"), solid, nothing):
@@ -223,7 +223,7 @@ def test_only_the_first_frame_of_an_animation_is_taken() -> None:
 
 
 def profile_with_red_and_blue_exchanged() -> bytes:
-    """An ICC profile that differs from sRGB only in which primary is which, so that its use cannot be missed."""
+    """An ICC profile that differs from sRGB only in exchanged primaries, so that its use is visible."""
     standard = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     count = struct.unpack_from(">I", standard, 128)[0]
     places = {standard[p : p + 4]: p + 4 for p in range(132, 132 + 12 * count, 12)}
@@ -234,7 +234,7 @@ def profile_with_red_and_blue_exchanged() -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "AVIF"])
-def test_colours_are_those_that_the_files_profile_means(kind: str) -> None:
+def test_colours_are_converted_by_the_files_profile(kind: str) -> None:
     data = saved(Image.new("RGB", (32, 32), (255, 0, 0)), kind, icc_profile=profile_with_red_and_blue_exchanged())
     pixels = pixels_of(images.prepare(data).data)
     assert difference(pixels[16, 16], np.array((0, 0, 255))) < 8
@@ -246,7 +246,7 @@ def test_a_broken_profile_leaves_the_colours_as_they_are() -> None:
 
 
 def icc(space: bytes, connection: bytes, tag: bytes, data: bytes) -> bytes:
-    """An ICC profile with a white point and one tag that says what the numbers mean."""
+    """An ICC profile with a white point and one tag that gives the meaning of the numbers."""
     white = b"XYZ \0\0\0\0" + struct.pack(">iii", 0xF6D6, 0x10000, 0xD32D)  # D50
     data += bytes(-len(data) % 4)
     table = struct.pack(">I4sII4sII", 2, b"wtpt", 156, 20, tag, 176, len(data))
@@ -255,20 +255,20 @@ def icc(space: bytes, connection: bytes, tag: bytes, data: bytes) -> bytes:
     return head.ljust(128, b"\0") + table + white + data
 
 
-def test_the_shades_of_a_gray_picture_are_those_that_its_profile_means() -> None:
+def test_a_gray_picture_is_converted_by_its_profile() -> None:
     linear = icc(b"GRAY", b"XYZ ", b"kTRC", b"curv\0\0\0\0\0\0\0\0")
     for mode, kind in (("L", "PNG"), ("L", "JPEG"), ("LA", "PNG")):
         data = saved(Image.new("L", (16, 16), 51).convert(mode), kind, icc_profile=linear)
         assert difference(pixels_of(images.prepare(data).data)[8, 8], np.array((124, 124, 124))) < 3, (mode, kind)
     deep = Image.fromarray(np.full((16, 16), 51 << 8, np.uint16))
     assert difference(pixels_of(saved(deep, "PNG", icc_profile=linear))[8, 8], np.array((124, 124, 124))) < 3
-    # one that is not for these pixels says nothing about them
+    # a profile for another colour space is ignored
     assert difference(pixels_of(saved(blocks(), "PNG", icc_profile=linear)), np.asarray(blocks()).astype(int)) == 0
 
 
-def test_the_colours_of_a_cmyk_photo_are_those_that_its_profile_means() -> None:
+def test_a_cmyk_photo_is_converted_by_its_profile() -> None:
     white, black, red = (255, 128, 128), (0, 128, 128), (135, 208, 195)  # Lab
-    corners = bytes((*white, *black) * 4 + (*red, *black) * 4)  # cyan ink is red
+    corners = bytes((*white, *black) * 4 + (*red, *black) * 4)  # cyan ink is defined as red
     straight = bytes(range(256))
     table = b"mft1\0\0\0\0\4\3\2\0" + struct.pack(">9i", *(65536, 0, 0, 0) * 2, 65536)
     red_ink = icc(b"CMYK", b"Lab ", b"A2B0", table + straight * 4 + corners + straight * 3)
@@ -287,7 +287,7 @@ def test_a_profile_of_more_than_a_megabyte_is_used() -> None:
     assert difference(pixels_of(images.prepare(data).data)[16, 16], np.array((0, 0, 255))) < 8
 
 
-def test_no_metadata_are_stored() -> None:
+def test_no_metadata_is_stored() -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Make] = "SECRET camera"
     exif.get_ifd(ExifTags.IFD.GPSInfo).update(
@@ -324,7 +324,7 @@ def test_a_truncated_file_is_refused_wherever_it_ends(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_damaged_file_is_read_or_refused_and_never_anything_else(kind: str) -> None:
+def test_a_damaged_file_gives_a_picture_or_an_image_error(kind: str) -> None:
     data, chance = saved(blocks(), kind), random.Random(kind)
     for _ in range(300):
         damaged = bytearray(data)
@@ -358,7 +358,7 @@ def test_files_that_are_no_pictures_are_refused() -> None:
     ],
     ids=["bmp", "tiff", "ico", "svg", "svg with bom", "pdf"],
 )
-def test_pictures_of_other_formats_are_called_by_their_name(data: bytes, name: str) -> None:
+def test_unsupported_formats_are_named(data: bytes, name: str) -> None:
     with pytest.raises(ImageError, match=name) as caught:
         images.prepare(data)
     assert caught.value.code == "image.format_unsupported"
@@ -374,7 +374,7 @@ def test_heic_without_its_package_is_refused_by_name() -> None:
         assert caught.value.code == "image.format_unsupported"
 
 
-def test_a_file_above_the_limit_is_refused_unread() -> None:
+def test_a_file_above_the_limit_is_refused_without_reading_it() -> None:
     data = saved(blocks(), "PNG")
     too_large = data + bytes(settings.IMAGE_BYTES + 1 - len(data))
     with pytest.raises(ImageError, match=r"65 MB.*64 MB"):
@@ -398,18 +398,18 @@ def test_a_decompression_bomb_is_refused_by_its_header() -> None:
     size = avif.index(b"ispe") + 8
     assert code_of(avif[:size] + struct.pack(">II", 60_000, 60_000) + avif[size + 8 :]) in (
         "image.too_many_pixels",
-        "image.truncated",  # libavif has a limit of its own
+        "image.truncated",  # libavif has its own limit
     )
 
 
-def test_a_gif_whose_frame_is_larger_than_its_screen_is_no_way_around_the_limit() -> None:
+def test_a_gif_frame_larger_than_its_screen_does_not_bypass_the_limit() -> None:
     gif = bytearray(saved(blocks(), "GIF"))
     frame = gif.index(b"\x2c", 13 + 3 * 2 ** ((gif[10] & 7) + 1))
     gif[frame + 5 : frame + 9] = struct.pack("<HH", 60_000, 60_000)
     assert code_of(bytes(gif)) == "image.too_many_pixels"
 
 
-def test_the_largest_phone_photo_is_taken() -> None:
+def test_the_largest_phone_photo_is_accepted() -> None:
     with_108_megapixels = png(
         png_header(12_000, 9_000), (b"IDAT", zlib.compress(bytes(9_000 * (12_000 * 3 + 1)), 1)), (b"IEND", b"")
     )
@@ -418,16 +418,16 @@ def test_the_largest_phone_photo_is_taken() -> None:
 
 
 def gray_jpeg(width: int, height: int, subtype: bytes = b"\xc0") -> bytes:
-    """A gray photo of any size, of which nobody has to hold the pixels: each of its 8 x 8 blocks is coded alike."""
+    """A gray photo of any size that needs little memory to build: each of its 8 x 8 blocks has the same code."""
     data = saved(Image.new("RGB", (8, 8), (128, 128, 128)), "JPEG", subsampling=0)
     frame, scan = data.index(b"\xff\xc0"), data.index(b"\xff\xda") + 14
     head = data[:frame] + b"\xff" + subtype + data[frame + 2 : frame + 5] + struct.pack(">HH", height, width)
     head += data[frame + 9 : scan]
-    four = int("00101000000000" * 4, 2).to_bytes(7, "big")  # of four blocks: no change, no detail, three times
+    four = int("00101000000000" * 4, 2).to_bytes(7, "big")  # the code of four blocks: no change, no detail
     return head + four * -(-(-(-width // 8) * -(-height // 8)) // 4) + b"\xff\xd9"
 
 
-def test_a_photo_of_200_megapixels_is_taken() -> None:
+def test_a_photo_of_200_megapixels_is_accepted() -> None:
     prepared = images.prepare(gray_jpeg(16320, 12240))
     assert (prepared.image.width, prepared.image.height) == (2048, 1536)
     assert difference(pixels_of(prepared.data), np.full((1536, 2048, 3), 128)) < 1
@@ -435,7 +435,7 @@ def test_a_photo_of_200_megapixels_is_taken() -> None:
     assert (wide.image.width, wide.image.height) == (2048, 137)
 
 
-def test_what_is_even_larger_or_cannot_be_decoded_at_a_fraction_is_refused() -> None:
+def test_larger_pictures_and_those_that_cannot_be_decoded_at_a_fraction_are_refused() -> None:
     with pytest.raises(ImageError, match="250 million"):
         images.prepare(gray_jpeg(60_000, 60_000)[:100_000])
     for data in (
@@ -450,7 +450,7 @@ def test_what_is_even_larger_or_cannot_be_decoded_at_a_fraction_is_refused() -> 
 
 @pytest.mark.parametrize("size", [(10_000, 1), (1, 20_000), (1, 1), (2, 3)])
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_a_very_thin_picture_keeps_a_pixel(kind: str, size: tuple[int, int]) -> None:
+def test_a_very_thin_picture_keeps_at_least_one_pixel(kind: str, size: tuple[int, int]) -> None:
     data = saved(Image.new("RGB", size, "green"), kind)
     prepared = images.prepare(data)
     scale = min(1, 2048 / max(size))
@@ -502,6 +502,6 @@ def test_model_input_of_an_unusable_file_is_an_image_error() -> None:
 
 
 def test_a_picture_from_a_file_is_the_same_as_from_memory(tmp_path: Path) -> None:
-    file = tmp_path / "drawing.jpg"  # the name says JPEG, the bytes say PNG: the bytes are believed
+    file = tmp_path / "drawing.jpg"  # the name says JPEG, the bytes are PNG: the bytes count
     file.write_bytes(saved(blocks(), "PNG"))
     assert images.prepare(file.read_bytes()).image.mime == "image/png"

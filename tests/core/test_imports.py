@@ -1,4 +1,4 @@
-"""What importing the core costs: heavy packages come in when they are used, not before."""
+"""Importing the core does not import heavy packages; they are imported on first use."""
 
 import json
 import pkgutil
@@ -7,7 +7,7 @@ import sys
 
 import impchat
 
-# A phone lacks the first five; the others take longer to import than the rest of the core together.
+# A phone lacks the first five; each of the others takes longer to import than the rest of the core.
 LAZY = ["gradio", "flet", "torch", "transformers", "fastapi", "llama_cpp", "onnxruntime", "sqlite_utils", "httpx"]
 
 # The parts of the package that a phone never imports.
@@ -18,7 +18,7 @@ CORE = ["impchat"] + [
 ]
 
 
-def test_importing_the_whole_core_takes_no_heavy_package_along() -> None:
+def test_importing_the_whole_core_imports_no_heavy_package() -> None:
     code = f"""
 import importlib, json, sys
 for name in {CORE!r}:

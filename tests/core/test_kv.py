@@ -1,4 +1,4 @@
-"""Which slot a prompt gets, and how much of it is there already."""
+"""Which slot a prompt gets, and how much of its prefix the slot already holds."""
 
 from impchat.engines.local import kv_cache
 from impchat.messages import Picture
@@ -6,7 +6,7 @@ from impchat.prompts import Tokens
 
 
 class Memory:
-    """The cells of each sequence, as a real cache would hold them."""
+    """The cells of each sequence, as in a real KV cache."""
 
     def __init__(self) -> None:
         self.held: dict[int, list[kv_cache.Cell]] = {}
@@ -15,19 +15,19 @@ class Memory:
         del self.held[sequence][start:]
 
     def share(self, source: int, target: int, end: int) -> None:
-        assert not self.held.get(target), "sharing into a sequence that holds something"
+        assert not self.held.get(target), "sharing into a sequence that is not empty"
         self.held[target] = self.held[source][:end]
 
 
 class Cache:
-    """Slots in which prompts are read to the end, with the memory they stand for."""
+    """Slots and their cells; prompts are processed to the end."""
 
     def __init__(self, count: int) -> None:
         self.memory = Memory()
         self.slots = kv_cache.Slots(self.memory, count)
 
     def read(self, key: str, text: str, *, keep_busy: bool = False) -> tuple[kv_cache.Slot, int]:
-        """Read `text`, a cell for each letter; its slot, and how much of it was there."""
+        """Process `text`, one cell for each letter; return its slot and the length of the cached prefix."""
         prompt: list[kv_cache.Cell] = [ord(c) for c in text]
         slot = self.slots.take(key, prompt)
         assert slot is not None
@@ -39,7 +39,7 @@ class Cache:
         return slot, cached
 
 
-def test_a_picture_fills_cells_named_by_its_hash() -> None:
+def test_the_cells_of_a_picture_carry_its_hash() -> None:
     pieces = [Tokens((7, 8)), Picture("cat", b""), Tokens((9,))]
     assert kv_cache.cells(pieces, 3) == [7, 8, ("cat", 0), ("cat", 1), ("cat", 2), 9]
 
@@ -66,7 +66,7 @@ def test_an_edited_question_keeps_what_comes_before_the_change() -> None:
     assert (again, cached) == (first, len("system qu"))
 
 
-def test_the_slot_that_was_not_used_for_longest_is_given_away() -> None:
+def test_the_least_recently_used_slot_is_reused() -> None:
     cache = Cache(2)
     cache.read("a", "aaa")
     cache.read("b", "bbb")
@@ -76,7 +76,7 @@ def test_the_slot_that_was_not_used_for_longest_is_given_away() -> None:
     assert cache.read("b", "bbbb")[1] == 0
 
 
-def test_a_busy_slot_is_never_given_away() -> None:
+def test_a_busy_slot_is_never_reused() -> None:
     cache = Cache(2)
     one, _ = cache.read("a", "aaa", keep_busy=True)
     two, _ = cache.read("a", "aaa", keep_busy=True)
@@ -84,7 +84,7 @@ def test_a_busy_slot_is_never_given_away() -> None:
     assert cache.slots.take("c", [1]) is None
 
 
-def test_what_two_conversations_begin_with_is_shared_not_read_again() -> None:
+def test_a_common_beginning_is_shared_and_not_processed_again() -> None:
     cache = Cache(2)
     one, _ = cache.read("a", "system picture, what is it?", keep_busy=True)
     two, cached = cache.read("b", "system picture, how many?")
@@ -92,7 +92,7 @@ def test_what_two_conversations_begin_with_is_shared_not_read_again() -> None:
     assert cached == len("system picture, ")
 
 
-def test_nothing_is_thrown_away_while_there_is_an_empty_slot() -> None:
+def test_nothing_is_discarded_while_a_slot_is_empty() -> None:
     cache = Cache(3)
     cache.read("a", "system one")
     cache.read("b", "system two")
@@ -100,21 +100,21 @@ def test_nothing_is_thrown_away_while_there_is_an_empty_slot() -> None:
     assert cache.read("b", "system two!")[1] == len("system two")
 
 
-def test_a_slot_that_the_prompt_merely_continues_is_taken_before_another_conversation_loses_its_own() -> None:
+def test_a_slot_that_the_prompt_continues_is_taken_before_a_slot_of_another_conversation() -> None:
     cache = Cache(2)
-    cache.read("", "system picture")  # read for a conversation that has no name yet
+    cache.read("", "system picture")  # prefilled for a conversation without a name
     cache.read("b", "system else")
     cache.read("c", "system picture, what?")
     assert cache.read("b", "system else!")[1] == len("system else")
 
 
-def test_prompts_without_a_key_find_their_beginning_too() -> None:
+def test_prompts_without_a_key_find_their_prefix_too() -> None:
     cache = Cache(2)
     cache.read("", "system one")
     assert cache.read("", "system one and more")[1] == len("system one")
 
 
-def test_asking_whether_a_prompt_is_held_counts_as_a_use() -> None:
+def test_checking_whether_a_prompt_is_cached_counts_as_a_use() -> None:
     cache = Cache(2)
     cache.read("a", "aaa")
     cache.read("b", "bbb")

@@ -1,4 +1,4 @@
-"""Which models are here, which one runs, and taking one away; and the commands for it."""
+"""The model library: installed models, the chosen one, removal, and the commands for it."""
 
 from __future__ import annotations
 
@@ -75,11 +75,11 @@ def test_a_model_is_found_by_id_or_repository() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "imp-v2", "a/b/c", "../b", "a/..", "/b", "a/", settings.DEMO_MODEL])
-def test_what_nobody_can_download_is_refused_with_the_list(text: str) -> None:
+def test_an_unknown_model_is_refused_with_the_list(text: str) -> None:
     assert "imp-v1.5-3b-196, imp-v1.5-3b," in refusal("model.not_in_catalogue", catalog.find, text)
 
 
-# What is here
+# Installed models
 
 
 def test_the_list_has_the_demo_the_catalogue_and_the_disk(data: Path, mine: Path) -> None:
@@ -92,7 +92,7 @@ def test_the_list_has_the_demo_the_catalogue_and_the_disk(data: Path, mine: Path
     refusal("model.unknown", library.find, data, "nowhere")
 
 
-def test_work_in_progress_is_no_model(data: Path, mine: Path) -> None:
+def test_unfinished_downloads_are_no_models(data: Path, mine: Path) -> None:
     for name in (".other.part", ".mine.old", "half"):
         shutil.copytree(mine, paths.models_dir(data) / name)
     (paths.models_dir(data) / "half" / MANIFEST).unlink()
@@ -109,7 +109,7 @@ def test_work_in_progress_is_no_model(data: Path, mine: Path) -> None:
     refusal("model.not_here", choose_bundle, data, settings.DEFAULT_MODEL)
 
 
-def test_memory_is_told_in_words() -> None:
+def test_memory_is_described_in_words() -> None:
     machine = Memory(free=4 * GB, total=8 * GB)
     assert [machine.fits(need * GB) for need in (0, 3, 4, 5, 8, 9)] == [
         "unknown",
@@ -146,13 +146,13 @@ def test_the_chosen_model_runs_until_another_is_named(
     assert library.chosen(data) is None
 
 
-def test_a_choice_by_id_goes_along_when_the_data_folder_is_moved(data: Path, mine: Path, tmp_path: Path) -> None:
+def test_a_choice_by_id_survives_moving_the_data_folder(data: Path, mine: Path, tmp_path: Path) -> None:
     library.choose(data, str(mine))
     data.rename(tmp_path / "moved")
     assert choose_bundle(tmp_path / "moved").id == "mine"
 
 
-def test_what_cannot_run_is_not_chosen(data: Path, mine: Path) -> None:
+def test_a_model_that_cannot_run_is_not_chosen(data: Path, mine: Path) -> None:
     library.choose(data, "mine")
     refusal("model.unknown", library.choose, data, "nowhere")
     refusal("model.not_here", library.choose, data, settings.DEFAULT_MODEL)
@@ -160,7 +160,7 @@ def test_what_cannot_run_is_not_chosen(data: Path, mine: Path) -> None:
     assert library.chosen(data) == "mine"
 
 
-def test_a_choice_that_is_gone_is_told_and_not_replaced_in_silence(data: Path, mine: Path) -> None:
+def test_a_chosen_model_that_is_gone_is_reported_and_not_silently_replaced(data: Path, mine: Path) -> None:
     library.choose(data, "mine")
     shutil.rmtree(mine)
     assert "impchat models use" in refusal("model.choice_gone", choose_bundle, data)
@@ -176,7 +176,7 @@ def doubtful(data: Path, demo: Bundle) -> Path:
     return copy_model(demo.path, paths.models_dir(data) / "doubtful", id="doubtful", unverified="nll 3.1 (≤ 2.5)")
 
 
-def test_an_unverified_model_runs_only_once_a_person_asked_for_it(data: Path, doubtful: Path, capsys: Capture) -> None:
+def test_an_unverified_model_runs_only_on_request(data: Path, doubtful: Path, capsys: Capture) -> None:
     for model in ("doubtful", str(doubtful)):
         assert "nll 3.1 (≤ 2.5)" in refusal("model.unverified", library.choose, data, model)
         assert f"models use {model} --unverified" in refusal("model.unverified", choose_bundle, data, model)
@@ -186,22 +186,22 @@ def test_an_unverified_model_runs_only_once_a_person_asked_for_it(data: Path, do
     assert impchat(data, "models", "use", "doubtful", "--unverified") == 0
     assert choose_bundle(data).id == choose_bundle(data, str(doubtful)).id == "doubtful"
     assert impchat(data, "models", "use", settings.DEMO_MODEL) == 0
-    assert impchat(data, "models", "use", "doubtful") == 0, "asked for once"
+    assert impchat(data, "models", "use", "doubtful") == 0, "confirmed only once"
 
 
-def test_other_weights_under_the_same_name_are_asked_for_again(data: Path, doubtful: Path) -> None:
+def test_other_weights_under_the_same_name_need_a_new_request(data: Path, doubtful: Path) -> None:
     library.choose(data, "doubtful", unverified=True)
     manifest = doubtful / MANIFEST
     manifest.write_text(manifest.read_text().replace(bundles.load(doubtful).files["language"].sha256, "0" * 64))
     refusal("model.unverified", choose_bundle, data)
 
 
-def test_every_view_of_the_models_says_which_is_unverified(data: Path, doubtful: Path, capsys: Capture) -> None:
+def test_every_list_of_models_marks_unverified_ones(data: Path, doubtful: Path, capsys: Capture) -> None:
     assert impchat(data, "models", "list") == 0
     assert "here, not verified" in capsys.readouterr().out
     assert impchat(data, "models", "info", "doubtful") == 0
-    told = capsys.readouterr()
-    assert "here, not verified" in told.out and "nll 3.1 (≤ 2.5)" in told.err
+    output = capsys.readouterr()
+    assert "here, not verified" in output.out and "nll 3.1 (≤ 2.5)" in output.err
     library.choose(data, "doubtful", unverified=True)
     assert impchat(data, "models", "list") == 0
     assert "runs now, not verified" in capsys.readouterr().out
@@ -211,7 +211,7 @@ def test_every_view_of_the_models_says_which_is_unverified(data: Path, doubtful:
     assert "This model is not verified" in capsys.readouterr().err
 
 
-def test_figures_are_shown_in_words(data: Path, mine: Path, demo: Bundle, capsys: Capture) -> None:
+def test_measured_figures_are_described_in_words(data: Path, mine: Path, demo: Bundle, capsys: Capture) -> None:
     assert impchat(data, "models", "info", "mine") == 0
     out = capsys.readouterr().out
     assert "Measured: eyes: cosine 0.99996 with the checkpoint's, 0.99984 at the worst patch" in out
@@ -219,20 +219,20 @@ def test_figures_are_shown_in_words(data: Path, mine: Path, demo: Bundle, capsys
     assert "{" not in out
 
 
-# Taking away
+# Removal
 
 
-def test_removing_frees_everything_of_the_model(data: Path, mine: Path) -> None:
-    for beside in (paths.models_dir(data) / ".mine.part", paths.checkpoints_dir(data) / "mine"):
-        beside.mkdir(parents=True)
-        (beside / "file").write_bytes(b"x" * 1000)
+def test_removing_frees_all_files_of_the_model(data: Path, mine: Path) -> None:
+    for leftover in (paths.models_dir(data) / ".mine.part", paths.checkpoints_dir(data) / "mine"):
+        leftover.mkdir(parents=True)
+        (leftover / "file").write_bytes(b"x" * 1000)
     before = library.find(data, "mine").disk_bytes
     assert library.remove(data, "mine") == before
     assert library.disk_bytes(data) == 0
     refusal("model.unknown", library.remove, data, "mine")
 
 
-def test_the_model_in_use_stays_unless_told(data: Path, mine: Path) -> None:
+def test_the_model_in_use_is_removed_only_on_request(data: Path, mine: Path) -> None:
     library.choose(data, "mine")
     assert "--in-use" in refusal("model.in_use", library.remove, data, "mine")
     assert mine.is_dir()
@@ -240,7 +240,7 @@ def test_the_model_in_use_stays_unless_told(data: Path, mine: Path) -> None:
     assert choose_bundle(data).demo
 
 
-def test_what_is_not_there_or_ships_with_impchat_is_not_removed(data: Path, mine: Path) -> None:
+def test_missing_and_bundled_models_are_not_removed(data: Path, mine: Path) -> None:
     refusal("model.bundled", library.remove, data, settings.DEMO_MODEL)
     refusal("model.not_here", library.remove, data, settings.DEFAULT_MODEL)
     refusal("model.unknown", library.remove, data, "../data")
@@ -259,13 +259,13 @@ def test_a_licence_is_accepted_once(data: Path) -> None:
     assert library.is_accepted(data, "terms") and library.is_accepted(data, "其他条款")
     assert not library.is_accepted(data, "other terms")
     (data / "licences.json").write_text("broken")
-    assert not library.is_accepted(data, "terms"), "asked again"
+    assert not library.is_accepted(data, "terms"), "asked for confirmation again"
 
 
 # The commands
 
 
-def test_the_table_shows_what_is_here_what_can_be_had_and_what_runs(data: Path, mine: Path, capsys: Capture) -> None:
+def test_the_table_shows_installed_available_and_chosen_models(data: Path, mine: Path, capsys: Capture) -> None:
     assert impchat(data, "models", "use", "mine") == 0
     assert "My own runs from now on" in capsys.readouterr().err
     assert impchat(data, "models", "list") == 0
@@ -281,12 +281,12 @@ def test_the_table_shows_what_is_here_what_can_be_had_and_what_runs(data: Path, 
     assert any("▶" in line and settings.DEMO_MODEL in line for line in capsys.readouterr().out.splitlines())
 
 
-def test_the_table_speaks_chinese(data: Path, capsys: Capture) -> None:
+def test_the_table_is_printed_in_chinese(data: Path, capsys: Capture) -> None:
     assert main(["models", "list", "--data", str(data), "--language", "zh"]) == 0
     assert "正在使用" in capsys.readouterr().out
 
 
-def test_info_says_all_that_is_known(data: Path, mine: Path, demo: Bundle, capsys: Capture) -> None:
+def test_info_prints_all_details(data: Path, mine: Path, demo: Bundle, capsys: Capture) -> None:
     assert impchat(data, "models", "info", "mine") == 0
     out = capsys.readouterr().out
     for part in ("My own", str(mine), demo.files["language"].sha256, "q8_0", "196", "phi2"):
@@ -304,7 +304,7 @@ def test_verify_reads_every_byte(data: Path, mine: Path, demo: Bundle, capsys: C
     assert "is not the one its manifest names" in capsys.readouterr().err
 
 
-def test_nothing_is_removed_unasked(data: Path, mine: Path, capsys: Capture) -> None:
+def test_nothing_is_removed_without_confirmation(data: Path, mine: Path, capsys: Capture) -> None:
     with terminal(data, "models", "rm", "mine") as screen:
         screen.expect("[y/N]")
         screen.type("n\n")
@@ -315,7 +315,7 @@ def test_nothing_is_removed_unasked(data: Path, mine: Path, capsys: Capture) -> 
     assert not mine.exists()
 
 
-def test_the_terms_come_before_the_download(data: Path, capsys: Capture) -> None:
+def test_the_licence_is_shown_before_the_download(data: Path, capsys: Capture) -> None:
     assert impchat(data, "models", "pull") == 2
     err = capsys.readouterr().err
     assert "MILVLG/Imp-v1.5-3B-196" in err and "research use only" in err

@@ -1,4 +1,4 @@
-"""The module over the llama.cpp binding: what both versions have, and what a context and a sampler do."""
+"""impchat.engines.local.llama: it uses only names that both versions of the binding have; contexts and samplers."""
 
 import ast
 import re
@@ -17,13 +17,13 @@ from impchat.errors import ModelError
 from impchat.messages import Sampling
 
 CORE = Path(impchat.__file__).parent
-APART = ("models/convert", "server")  # never on a phone
+APART = ("models/convert", "server")  # not part of the phone app
 PHONE = Path(__file__).with_name("llama_cpp_0_3_32_names.txt").read_text().split()
 GREEDY = Sampling(temperature=0)
 
 
 def uses_of_the_binding() -> Iterator[tuple[str, str]]:
-    """(file, name) of every name of llama.cpp in the core; a field of its parameters as structure.field."""
+    """(file, name) of every llama.cpp name that the core uses; fields of its parameters as structure.field."""
     for file in CORE.rglob("*.py"):
         if file.relative_to(CORE).as_posix().startswith(APART):
             continue
@@ -41,7 +41,7 @@ def test_the_core_uses_only_names_of_the_binding_that_the_phone_has_too() -> Non
     uses = {*uses_of_the_binding()}
     assert {"llama_decode", "llama_model_params.n_gpu_layers"} <= {name for _, name in uses}
     assert {use for use in uses if use[1] not in PHONE} == set()
-    assert {file for file, _ in uses} == {"llama.py"}  # the one module that touches it
+    assert {file for file, _ in uses} == {"llama.py"}  # the only module that uses the binding
 
 
 def test_the_binding_leaves_no_file_open() -> None:
@@ -65,7 +65,7 @@ def context(model: Model) -> Iterator[Context]:
 
 
 def rows(ids: list[int], start: int = 0, sequence: int = 0) -> list[Row]:
-    """`ids` as a batch; a token is sampled behind the last."""
+    """`ids` as a batch; a token is sampled after the last."""
     return [Row(sequence, start + n, t, logits=n == len(ids) - 1) for n, t in enumerate(ids)]
 
 
@@ -77,11 +77,11 @@ def following(model: Model, context: Context, row: int) -> int:
 
 
 @pytest.mark.parametrize("text", ["What is it?", " Grün 图里 🟥", "a\n\n b\x00c"])
-def test_text_comes_back_from_its_tokens(model: Model, text: str) -> None:
+def test_tokens_decode_to_the_same_text(model: Model, text: str) -> None:
     assert b"".join(map(model.piece, model.tokenize(text))).decode() == text
 
 
-def test_markers_are_tokens_only_where_they_are_asked_for(model: Model, demo: Bundle) -> None:
+def test_markers_become_tokens_only_if_requested(model: Model, demo: Bundle) -> None:
     [eos] = demo.text.eos
     assert model.tokenize("</s>", True) == [eos]
     assert eos not in model.tokenize("</s>")
@@ -102,31 +102,31 @@ def test_an_aborted_decode_changes_nothing_once_its_positions_are_removed(model:
     assert following(model, context, 49) == expected
 
 
-def test_a_batch_that_llama_cpp_refuses_is_a_failure_not_the_end(model: Model, context: Context) -> None:
+def test_a_batch_that_llama_cpp_refuses_is_reported_as_failed(model: Model, context: Context) -> None:
     assert context.decode(rows([1, 2, 10**6])) is Outcome.FAILED
     context.remove(0, 0)
     assert context.decode(rows([1, 2, 3])) is Outcome.DONE
 
 
-def test_a_batch_above_n_batch_never_reaches_llama_cpp(context: Context) -> None:
-    with pytest.raises(AssertionError):  # llama.cpp would end the process
+def test_a_batch_above_n_batch_is_not_passed_to_llama_cpp(context: Context) -> None:
+    with pytest.raises(AssertionError):  # llama.cpp would abort the process
         context.decode(rows([1] * 129))
 
 
-def test_a_shared_beginning_answers_as_one_that_was_read(model: Model, context: Context) -> None:
+def test_a_shared_prefix_gives_the_same_answer_as_a_decoded_one(model: Model, context: Context) -> None:
     ids = model.tokenize("How many shapes are there in the picture?")
     context.decode(rows(ids))
     expected = following(model, context, len(ids) - 1)
     context.share(0, 1, len(ids) - 1)
     context.decode(rows(ids[-1:], start=len(ids) - 1, sequence=1))
     assert following(model, context, 0) == expected
-    context.remove(0, 0)  # the other sequence keeps what it shares
+    context.remove(0, 0)  # the other sequence keeps the shared cells
     context.remove(1, len(ids) - 1)
     context.decode(rows(ids[-1:], start=len(ids) - 1, sequence=1))
     assert following(model, context, 0) == expected
 
 
-def test_embeddings_and_tokens_fill_one_sequence(model: Model, context: Context) -> None:
+def test_embeddings_and_tokens_share_one_sequence(model: Model, context: Context) -> None:
     embeddings = np.random.default_rng(0).standard_normal((20, model.hidden)).astype(np.float32)
     context.decode(rows(model.tokenize("USER:")))
     start = len(model.tokenize("USER:"))
@@ -157,7 +157,7 @@ def test_a_seed_repeats_its_choices(model: Model, context: Context) -> None:
     ],
     ids=["top_k", "top_p", "min_p"],
 )
-def test_each_limit_alone_leaves_only_the_likeliest_token(model: Model, context: Context, sampling: Sampling) -> None:
+def test_each_limit_alone_leaves_only_the_most_likely_token(model: Model, context: Context, sampling: Sampling) -> None:
     ids = model.tokenize("What is it?")
     context.decode(rows(ids))
     sampler = Sampler(model, sampling, seed=3)
@@ -165,7 +165,7 @@ def test_each_limit_alone_leaves_only_the_likeliest_token(model: Model, context:
     sampler.free()
 
 
-def test_the_repeat_penalty_drives_an_answer_away_from_what_it_said(model: Model, context: Context) -> None:
+def test_the_repeat_penalty_prevents_repetition(model: Model, context: Context) -> None:
     ids = model.tokenize("What is it?")
     context.decode(rows(ids))
     sampler = Sampler(model, Sampling(temperature=0, repeat_penalty=10), seed=0)
@@ -183,7 +183,7 @@ def test_a_file_that_is_no_model_is_refused_with_the_reason(tmp_path: Path) -> N
     assert str(broken) in str(refused.value) and "magic" in str(refused.value)
 
 
-def test_memory_is_given_back_once_however_often_it_is_asked(demo: Bundle) -> None:
+def test_memory_is_freed_once_however_often_close_is_called(demo: Bundle) -> None:
     model = Model(demo.language)
     context = Context(model, 1, 256, 64, 1)
     sampler = Sampler(model, GREEDY, 0)
@@ -192,13 +192,13 @@ def test_memory_is_given_back_once_however_often_it_is_asked(demo: Bundle) -> No
 
 
 def with_pre_tokenizer(name: str, gguf: bytes) -> bytes:
-    """The same file with another pre-tokenizer; the model's name is cut so that everything stays in its place."""
+    """The same file with another pre-tokenizer; the model's name is shortened so that all offsets stay the same."""
 
     def string(value: bytes) -> bytes:
         return len(value).to_bytes(8, "little") + value
 
     def replaced(data: bytes, key: bytes, change: Callable[[bytes], bytes]) -> bytes:
-        at = data.index(string(key)) + 8 + len(key) + 4  # behind the type of the value
+        at = data.index(string(key)) + 8 + len(key) + 4  # after the type of the value
         size = int.from_bytes(data[at : at + 8], "little")
         return data[:at] + string(change(data[at + 8 : at + 8 + size])) + data[at + 8 + size :]
 
@@ -208,7 +208,7 @@ def with_pre_tokenizer(name: str, gguf: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("pre", ["gpt-4o", "tekken", "deepseek-v3"])
-def test_no_text_ends_the_process_whatever_the_vocabulary(demo: Bundle, tmp_path: Path, pre: str) -> None:
+def test_no_text_crashes_the_process_with_any_pre_tokenizer(demo: Bundle, tmp_path: Path, pre: str) -> None:
     file = tmp_path / "language.gguf"
     file.write_bytes(with_pre_tokenizer(pre, demo.language.read_bytes()))
     code = f"""
@@ -228,7 +228,7 @@ thread.join()
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["True"] * 6, "")
 
 
-def test_what_people_write_is_tokenised_in_one_piece(model: Model) -> None:
+def test_ordinary_text_is_tokenised_in_one_call(model: Model) -> None:
     assert _short_runs("Where is it? " * 1000) == ["Where is it? " * 1000]
     chinese = "图里有什么？红色的圆在哪里，" * 500
     assert _short_runs(chinese) == [chinese]

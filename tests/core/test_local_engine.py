@@ -1,4 +1,4 @@
-"""The local engine: the suite of every engine, and what only it can do: the KV cache, the batch, the memory."""
+"""The local engine: the conformance suite, the KV cache, batches, errors and memory."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from impchat.messages import (
 from tests.core.conformance import GREEDY, WILD, EngineConformance, ask, failed, finished, run, text_of, until
 from tests.core.conftest import Draw
 
-NO_TOKEN = 2**31 - 1  # no model has it, so no answer ends by it
+NO_TOKEN = 2**31 - 1  # no model has this token, so no answer ends with it
 
 Open = Callable[..., LocalEngine]
 
 
 @pytest.fixture
 def open_engine(demo: Bundle) -> Iterator[Open]:
-    """Opens engines of the demo model that are closed after the test. `eos`: what ends an answer there, where it is
+    """Opens engines of the demo model that are closed after the test. `eos`: the token that ends an answer, if it is
     not the model's own."""
     opened: list[LocalEngine] = []
 
@@ -77,18 +77,18 @@ class TestConformance(EngineConformance):
 
 
 def answered(prompt: Prompt, events: list[Event], question: str, *pictures: Picture) -> Prompt:
-    """`prompt` with its answer as the history keeps it, and the next question."""
+    """`prompt` with its answer as the history stores it, and the next question."""
     answer = Turn("assistant", text_of(events), tokens=finished(events).tokens)
     return replace(prompt, turns=(*prompt.turns, answer, Turn("user", question, pictures)))
 
 
 def typing(*pictures: Picture, key: str = "", turns: tuple[Turn, ...] = ()) -> Prompt:
-    """What is known while a person types: the pictures."""
+    """The prompt of a prefill: the pictures without a question."""
     return Prompt(settings.SYSTEM, (*turns, Turn("user", "", pictures)), key, open_turn=True)
 
 
 def length(prompt: Prompt, bundle: Bundle, open_engine: Open) -> int:
-    """Tokens of `prompt`, as an engine counts them that never saw it."""
+    """Tokens of `prompt`, counted by a new engine."""
     fresh = open_engine()
     end = run(fresh.prefill(prompt))[-1]
     fresh.close()
@@ -96,10 +96,10 @@ def length(prompt: Prompt, bundle: Bundle, open_engine: Open) -> int:
     return end.stats.new_tokens
 
 
-# Nothing is read twice
+# The KV cache
 
 
-def test_each_turn_reads_only_its_own_tokens(engine: Engine, demo: Bundle, open_engine: Open, draw: Draw) -> None:
+def test_each_turn_processes_only_its_own_tokens(engine: Engine, demo: Bundle, open_engine: Open, draw: Draw) -> None:
     prompt = ask("What is it?", draw("red"), key="a")
     before = 0
     for question, pictures in [("And the colour?", ()), ("And this?", (draw("blue"),)), ("Which is bigger?", ())]:
@@ -113,7 +113,7 @@ def test_each_turn_reads_only_its_own_tokens(engine: Engine, demo: Bundle, open_
     assert finished(run(engine.start(prompt, GREEDY))).stats.cached_tokens == before
 
 
-def test_sending_costs_only_the_question_once_its_picture_was_read(engine: Engine, draw: Draw) -> None:
+def test_after_a_prefill_only_the_question_is_processed(engine: Engine, draw: Draw) -> None:
     end = run(engine.prefill(typing(draw("red"), key="a")))[-1]
     assert isinstance(end, Ready)
     events = run(engine.start(ask("What is it?", draw("red"), key="a"), GREEDY))
@@ -123,7 +123,7 @@ def test_sending_costs_only_the_question_once_its_picture_was_read(engine: Engin
     assert stats.new_tokens < 20
 
 
-def test_a_question_sent_while_its_picture_is_read_joins_the_reading(engine: Engine, draw: Draw) -> None:
+def test_a_question_sent_during_the_prefill_of_its_picture_joins_it(engine: Engine, draw: Draw) -> None:
     reading = engine.prefill(typing(draw("red"), key="a"))
     until(reading.events(), Encoding)
     stats = finished(run(engine.start(ask("What is it?", draw("red"), key="a"), GREEDY))).stats
@@ -133,7 +133,7 @@ def test_a_question_sent_while_its_picture_is_read_joins_the_reading(engine: Eng
     assert stats.vision_s == 0 < end.stats.vision_s
 
 
-def test_two_people_who_ask_about_one_picture_at_once_have_it_read_once(engine: Engine, draw: Draw) -> None:
+def test_two_questions_about_one_picture_at_once_process_it_once(engine: Engine, draw: Draw) -> None:
     one = engine.start(ask("What is it?", draw("red"), key="a"), GREEDY)
     two = engine.start(ask("How many shapes are there?", draw("red"), key="b"), GREEDY)
     stats = [finished(run(handle)).stats for handle in (one, two)]
@@ -142,7 +142,7 @@ def test_two_people_who_ask_about_one_picture_at_once_have_it_read_once(engine: 
     assert stats[1].vision_s == 0
 
 
-def test_a_question_goes_on_where_the_reading_it_waited_for_was_stopped(engine: Engine, draw: Draw) -> None:
+def test_a_question_continues_a_prefill_that_was_stopped(engine: Engine, draw: Draw) -> None:
     reading = engine.prefill(typing(draw("red"), key="a"))
     question = engine.start(ask("What is it?", draw("red"), key="a"), GREEDY)
     reading.stop()
@@ -152,14 +152,14 @@ def test_a_question_goes_on_where_the_reading_it_waited_for_was_stopped(engine: 
     assert finished(events).stats.cached_tokens >= stopped.prompt_tokens
 
 
-def test_a_prefill_of_what_is_there_is_ready_at_once(engine: Engine, draw: Draw) -> None:
+def test_a_prefill_of_a_cached_prompt_is_ready_at_once(engine: Engine, draw: Draw) -> None:
     run(engine.prefill(typing(draw("red"), key="a")))
     [end] = run(engine.prefill(typing(draw("red"), key="a")))
     assert isinstance(end, Ready)
     assert (end.stats.cached_tokens, end.stats.new_tokens) == (end.stats.prompt_tokens, 0)
 
 
-def test_another_answer_to_the_same_question_reads_one_token(engine: Engine, draw: Draw) -> None:
+def test_another_answer_to_the_same_question_processes_one_token(engine: Engine, draw: Draw) -> None:
     prompt = ask("What is it?", draw("red"), key="a")
     first = run(engine.start(prompt, GREEDY))
     again = run(engine.start(prompt, GREEDY))
@@ -178,32 +178,32 @@ def test_the_answer_is_the_same_with_and_without_the_kv_cache(open_engine: Open,
     assert cached.tokens == anew.tokens
 
 
-def test_an_edited_question_is_read_from_the_first_difference_on(engine: Engine, draw: Draw) -> None:
+def test_an_edited_question_is_processed_from_the_first_difference(engine: Engine, draw: Draw) -> None:
     run(engine.start(ask("What is the red thing?", draw("red"), key="a"), GREEDY))
     stats = finished(run(engine.start(ask("What is the blue thing?", draw("red"), key="a"), GREEDY))).stats
     assert stats.cached_tokens > engine.info.image_tokens
     assert 1 < stats.new_tokens < 20
 
 
-def test_another_picture_is_read_anew(engine: Engine, draw: Draw) -> None:
+def test_another_picture_is_processed(engine: Engine, draw: Draw) -> None:
     run(engine.start(ask("What is it?", draw("red"), key="a"), GREEDY))
     events = run(engine.start(ask("What is it?", draw("blue"), key="a"), GREEDY))
     assert Encoding(draw("blue").sha256) in events
     assert finished(events).stats.new_tokens > engine.info.image_tokens
 
 
-def test_the_same_picture_in_another_chat_is_neither_encoded_nor_read_again(engine: Engine, draw: Draw) -> None:
+def test_the_same_picture_in_another_chat_is_neither_encoded_nor_processed_again(engine: Engine, draw: Draw) -> None:
     run(engine.start(ask("What is it?", draw("red"), key="a"), GREEDY))
     events = run(engine.start(ask("How many shapes are there?", draw("red"), key="b"), GREEDY))
     stats = finished(events).stats
     assert stats.cached_tokens > engine.info.image_tokens
     assert stats.vision_s == 0
-    # and the first conversation lost nothing by it
+    # and the first conversation keeps its cells
     again = finished(run(engine.start(ask("What is it?", draw("red"), key="a"), GREEDY)))
     assert again.stats.new_tokens == 1
 
 
-def test_a_shared_beginning_answers_as_one_that_was_read(open_engine: Open, draw: Draw) -> None:
+def test_a_shared_prefix_gives_the_same_answer_as_a_processed_one(open_engine: Open, draw: Draw) -> None:
     prompt = ask("How many shapes are there?", draw("red"), key="b")
     sharing = open_engine()
     run(sharing.start(ask("What is it?", draw("red"), key="a"), GREEDY))
@@ -212,7 +212,7 @@ def test_a_shared_beginning_answers_as_one_that_was_read(open_engine: Open, draw
     )
 
 
-def test_a_picture_that_comes_later_in_another_chat_is_read_but_not_encoded_again(engine: Engine, draw: Draw) -> None:
+def test_a_picture_later_in_another_chat_is_processed_but_not_encoded_again(engine: Engine, draw: Draw) -> None:
     run(engine.start(ask("What is it?", draw("red"), key="a"), GREEDY))
     hello = ask("Hello!", key="b")
     prompt = answered(hello, run(engine.start(hello, GREEDY)), "What is it?", draw("red"))
@@ -222,7 +222,7 @@ def test_a_picture_that_comes_later_in_another_chat_is_read_but_not_encoded_agai
     assert finished(events).stats.new_tokens > engine.info.image_tokens
 
 
-def test_two_pictures_in_one_question_are_both_read(engine: Engine, draw: Draw) -> None:
+def test_two_pictures_in_one_question_are_both_processed(engine: Engine, draw: Draw) -> None:
     events = run(engine.start(ask("Which is bigger?", draw("red"), draw("blue")), GREEDY))
     assert [e.image for e in events if isinstance(e, Encoding)] == [draw("red").sha256, draw("blue").sha256]
     assert finished(events).stats.new_tokens > 2 * engine.info.image_tokens
@@ -234,7 +234,7 @@ def test_one_picture_twice_in_a_prompt_is_encoded_once(engine: Engine, draw: Dra
     assert finished(events).stats.new_tokens > 2 * engine.info.image_tokens
 
 
-def test_of_more_conversations_than_slots_the_latest_are_kept(open_engine: Open) -> None:
+def test_with_more_conversations_than_slots_the_latest_are_kept(open_engine: Open) -> None:
     engine = open_engine(slots=2)
 
     def read_now(key: str) -> int:
@@ -246,11 +246,11 @@ def test_of_more_conversations_than_slots_the_latest_are_kept(open_engine: Open)
     assert read_now("a") == first[0]
 
 
-# Several at once
+# Simultaneous requests
 
 
 def read_all(handles: dict[str, Handle], stop: Callable[[str, Event], None]) -> list[tuple[str, Event]]:
-    """The events of several handles in the order in which they came; `stop` sees each."""
+    """The events of several handles in the order of their arrival; `stop` is called with each."""
     seen: list[tuple[str, Event]] = []
 
     def read(name: str) -> None:
@@ -266,7 +266,7 @@ def read_all(handles: dict[str, Handle], stop: Callable[[str, Event], None]) -> 
     return seen
 
 
-def test_an_answer_goes_on_while_a_long_prompt_is_read(endless: Engine) -> None:
+def test_an_answer_continues_while_a_long_prompt_is_processed(endless: Engine) -> None:
     running = endless.start(ask("Hello!"), WILD)
     until(running.events(), Text)
     reading = endless.start(ask("circle " * 150), GREEDY)
@@ -276,26 +276,28 @@ def test_an_answer_goes_on_while_a_long_prompt_is_read(endless: Engine) -> None:
             running.stop()
 
     seen = read_all({"running": running, "reading": reading}, stop)
-    told = [n for n, (name, event) in enumerate(seen) if name == "reading" and isinstance(event, Reading)]
-    between = [event for name, event in seen[told[0] : told[-1]] if name == "running" and isinstance(event, Text)]
-    assert len(told) > 10
+    progress = [n for n, (name, event) in enumerate(seen) if name == "reading" and isinstance(event, Reading)]
+    between = [
+        event for name, event in seen[progress[0] : progress[-1]] if name == "running" and isinstance(event, Text)
+    ]
+    assert len(progress) > 10
     assert len(between) > 3
 
 
-def test_two_long_prompts_are_read_side_by_side(engine: Engine) -> None:
-    words = {"0": "circle ", "1": "square "}  # so many of them that the second comes while the first is read
+def test_two_long_prompts_are_processed_concurrently(engine: Engine) -> None:
+    words = {"0": "circle ", "1": "square "}  # enough words for the second to arrive while the first is processed
     handles = {key: engine.start(ask(word * 1000, key=key), GREEDY) for key, word in words.items()}
     seen = [name for name, event in read_all(handles, lambda *_: None) if isinstance(event, Reading)]
     assert seen.index("1") < len(seen) - 1 - seen[::-1].index("0")
 
 
-def test_answers_beyond_the_slots_wait_for_their_turn(open_engine: Open) -> None:
+def test_answers_beyond_the_slots_wait_for_a_free_one(open_engine: Open) -> None:
     engine = open_engine(slots=1)
     handles = [engine.start(ask(f"Hello {n}!", key=str(n)), GREEDY) for n in range(5)]
     assert [finished(run(h)).finish_reason in ("stop", "length") for h in handles] == [True] * 5
 
 
-def test_an_answer_that_waits_may_be_stopped(endless: Engine) -> None:
+def test_a_waiting_answer_can_be_stopped(endless: Engine) -> None:
     running = [endless.start(ask("Hello!", key=str(n)), WILD) for n in range(settings.SLOTS)]
     for handle in running:
         until(handle.events(), Text)
@@ -305,7 +307,7 @@ def test_an_answer_that_waits_may_be_stopped(endless: Engine) -> None:
     assert (end.finish_reason, end.stats) == ("stopped", Stats())
 
 
-def test_an_answer_in_the_same_conversation_runs_beside_the_first(endless: Engine) -> None:
+def test_two_answers_in_the_same_conversation_run_concurrently(endless: Engine) -> None:
     first = endless.start(ask("Hello!", key="a"), WILD)
     until(first.events(), Text)
     second = endless.start(ask("Hello!", key="a"), GREEDY)
@@ -313,10 +315,10 @@ def test_an_answer_in_the_same_conversation_runs_beside_the_first(endless: Engin
     first.stop()
 
 
-# Stopped and failed
+# Stops and errors
 
 
-def test_a_stop_in_the_middle_of_reading_keeps_what_was_read(open_engine: Open, draw: Draw) -> None:
+def test_a_stop_during_the_prompt_keeps_what_was_processed(open_engine: Open, draw: Draw) -> None:
     engine = open_engine()
     prompt = ask("circle " * 150, draw("red"), key="a")
     handle = engine.start(prompt, GREEDY)
@@ -334,7 +336,7 @@ def test_a_stop_in_the_middle_of_reading_keeps_what_was_read(open_engine: Open, 
 
 
 def test_stopping_others_takes_no_token_from_an_answer(open_engine: Open, demo: Bundle) -> None:
-    endless = open_engine(eos=demo.text.eos[0] + 1)  # <image>, which the model never says
+    endless = open_engine(eos=demo.text.eos[0] + 1)  # <image>, which the model never generates
     prompt = ask("Hello!", key="a")
     running = endless.start(prompt, replace(GREEDY, max_tokens=150))
     events = running.events()
@@ -346,12 +348,12 @@ def test_stopping_others_takes_no_token_from_an_answer(open_engine: Open, demo: 
     before += [*events]
     end = finished(before)
     assert (end.finish_reason, len(end.tokens)) == ("length", 150)
-    # Every token of it is in the KV cache, but for the last, which nothing followed.
+    # All its tokens are in the KV cache except the last, which no decode followed.
     later = finished(run(endless.start(answered(prompt, before, "And?"), GREEDY)))
     assert later.stats.cached_tokens == end.stats.prompt_tokens + 149
 
 
-def test_a_prompt_that_llama_cpp_refuses_fails_alone(endless: Engine) -> None:
+def test_a_prompt_that_llama_cpp_refuses_fails_without_affecting_others(endless: Engine) -> None:
     running = endless.start(ask("Hello!"), WILD)
     events = running.events()
     until(events, Text)
@@ -365,7 +367,7 @@ def test_a_prompt_that_llama_cpp_refuses_fails_alone(endless: Engine) -> None:
 
 
 class Faulty:
-    """A part of the engine with one method that raises what no part of ImpChat raises."""
+    """Wraps a part of the engine; one method raises an exception that ImpChat does not expect."""
 
     def __init__(self, part: object, method: str) -> None:
         self._part, self._method = part, method
@@ -377,7 +379,7 @@ class Faulty:
 
 
 @pytest.mark.parametrize("part", ["_vision", "_model", "_context"])
-def test_a_fault_ends_one_answer_and_no_other(engine: LocalEngine, draw: Draw, part: str) -> None:
+def test_an_unexpected_exception_ends_only_its_own_answer(engine: LocalEngine, draw: Draw, part: str) -> None:
     scheduler = engine._scheduler
     method = {"_vision": "encode", "_model": "sampler", "_context": "decode"}[part]
     whole = getattr(scheduler, part)
@@ -394,7 +396,7 @@ def test_a_fault_ends_one_answer_and_no_other(engine: LocalEngine, draw: Draw, p
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_broken_engine_is_opened_anew_for_the_next_question(tmp_path: Path) -> None:
+def test_a_broken_engine_is_reopened_for_the_next_question(tmp_path: Path) -> None:
     with App.open(tmp_path) as app:
         first = app.engine
         assert isinstance(first, LocalEngine)
@@ -408,7 +410,7 @@ def test_a_broken_engine_is_opened_anew_for_the_next_question(tmp_path: Path) ->
         assert app.engine is not first
 
 
-def test_answers_go_on_while_a_very_long_text_is_tokenised(endless: LocalEngine) -> None:
+def test_answers_continue_while_a_very_long_text_is_tokenised(endless: LocalEngine) -> None:
     model = endless._scheduler._model
     tokenizing, go_on = threading.Event(), threading.Event()
 
@@ -431,7 +433,7 @@ def test_answers_go_on_while_a_very_long_text_is_tokenised(endless: LocalEngine)
     go_on.set()
 
 
-def test_a_picture_that_nobody_waits_for_any_more_is_not_decoded(engine: LocalEngine, draw: Draw) -> None:
+def test_a_picture_without_a_waiting_request_is_not_decoded(engine: LocalEngine, draw: Draw) -> None:
     vision = engine._scheduler._vision
     encoded: list[str] = []
     encoding, go_on = threading.Event(), threading.Event()
@@ -458,10 +460,10 @@ def test_a_picture_that_nobody_waits_for_any_more_is_not_decoded(engine: LocalEn
     assert "blue" in text_of(run(engine.start(ask("What colour is the circle?", blue), GREEDY)))
 
 
-# When a conversation outgrows the context
+# A conversation outgrows the context
 
 
-def test_what_no_longer_fits_is_dropped_at_once_and_named(open_engine: Open, draw: Draw) -> None:
+def test_turns_that_no_longer_fit_are_dropped_together_and_reported(open_engine: Open, draw: Draw) -> None:
     engine = open_engine(context_tokens=640)
     short = replace(GREEDY, max_tokens=8)
     prompt = ask("circle " * 10, draw("red"), key="a")
@@ -475,28 +477,28 @@ def test_what_no_longer_fits_is_dropped_at_once_and_named(open_engine: Open, dra
     [first] = dropped
     assert first.turns >= 2 and first.tokens > 0
     assert events[0] == first
-    assert stats.prompt_tokens > engine.info.image_tokens + 20  # the picture is still there
+    assert stats.prompt_tokens > engine.info.image_tokens + 20  # the picture is still in the prompt
     assert stats.vision_s == 0  # and was not encoded again
 
-    # The next turns only add to what is left.
+    # The next turns are appended to the rest.
     before = stats.prompt_tokens
     events = run(engine.start(prompt, short))
     assert [e for e in events if isinstance(e, Dropped)] == [first]
     assert finished(events).stats.cached_tokens >= before
 
 
-def test_an_answer_ends_where_the_context_is_full(open_engine: Open) -> None:
+def test_an_answer_ends_when_the_context_is_full(open_engine: Open) -> None:
     engine = open_engine(eos=NO_TOKEN, context_tokens=256)
     events = run(engine.start(ask("Hello!"), WILD))
     end = finished(events)
     assert end.finish_reason == "length"
-    assert end.stats.prompt_tokens + end.stats.generated_tokens == 256 + 1  # the last one was not read any more
+    assert end.stats.prompt_tokens + end.stats.generated_tokens == 256 + 1  # the last token was not decoded
 
 
-# An answer that another engine began
+# Answers that another engine began
 
 
-def test_an_answer_cut_off_anywhere_goes_on_as_if_nothing_had_happened(open_engine: Open, draw: Draw) -> None:
+def test_an_interrupted_answer_continues_with_the_same_text(open_engine: Open, draw: Draw) -> None:
     prompt = ask("What do you see?", draw("red"), key="a")
     sampling = Sampling(temperature=0, repeat_penalty=1.3, max_tokens=16)
     whole = run(open_engine().start(prompt, sampling))
@@ -510,12 +512,12 @@ def test_an_answer_cut_off_anywhere_goes_on_as_if_nothing_had_happened(open_engi
         assert finished(rest).finish_reason == finished(whole).finish_reason
 
 
-def test_the_pieces_of_an_answer_carry_all_its_tokens(engine: Engine) -> None:
+def test_the_pieces_of_an_answer_contain_all_its_tokens(engine: Engine) -> None:
     events = run(engine.start(ask("Hello!"), GREEDY))
     assert tuple(t for e in events if isinstance(e, Text) for t in e.tokens) == finished(events).tokens
 
 
-def test_an_answer_begun_elsewhere_that_has_no_room_left_ends_at_once(open_engine: Open) -> None:
+def test_a_continued_answer_without_room_ends_at_once(open_engine: Open) -> None:
     engine = open_engine(eos=NO_TOKEN, context_tokens=256)
     prompt = ask("Hello!")
     tokens = finished(run(engine.start(prompt, WILD))).tokens
@@ -529,7 +531,7 @@ def test_an_answer_begun_elsewhere_that_has_no_room_left_ends_at_once(open_engin
 # Opening and closing
 
 
-def test_the_engine_says_what_it_is(open_engine: Open, demo: Bundle) -> None:
+def test_the_engine_describes_itself(open_engine: Open, demo: Bundle) -> None:
     info = open_engine(context_tokens=512).info
     assert (info.engine, info.model, info.context_tokens) == ("local", demo.id, 512)
     assert (info.vision, info.image_tokens, info.sampling) == (True, demo.image.tokens, demo.sampling)
@@ -553,19 +555,19 @@ def test_a_broken_file_is_named_when_the_engine_is_opened(demo: Bundle, tmp_path
     assert demo.files[part].name in str(refused.value)
 
 
-def test_eyes_of_another_model_are_refused(demo: Bundle) -> None:
+def test_a_vision_file_of_another_model_is_refused(demo: Bundle) -> None:
     with pytest.raises(ModelError) as refused:
         LocalEngine(replace(demo, image=replace(demo.image, tokens=729)), threads=1)
     assert refused.value.code == "model.parts_disagree"
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
-    """Run `code` in a process of its own; `demo` is the demo bundle there."""
+    """Run `code` in a separate process, in which `demo` is the demo bundle."""
     begin = "from impchat import paths\nfrom impchat import bundle\ndemo = bundle.load(paths.demo_bundle())\n"
     return subprocess.run([sys.executable, "-c", begin + code], capture_output=True, text=True, timeout=120)
 
 
-def test_a_context_that_does_not_fit_into_memory_is_told_in_one_sentence() -> None:
+def test_a_context_that_does_not_fit_into_memory_is_reported_in_one_sentence() -> None:
     done = python("""
 import resource
 from impchat.engines.local.engine import LocalEngine
@@ -581,7 +583,7 @@ LocalEngine(demo, threads=1).close()
     assert (done.stdout, done.stderr, done.returncode) == ("engine.out_of_memory\n", "", 0)
 
 
-def test_a_process_ends_by_itself_while_an_answer_runs() -> None:
+def test_a_process_can_exit_while_an_answer_runs() -> None:
     done = python("""
 from dataclasses import replace
 from impchat.engines.local.engine import LocalEngine
@@ -622,7 +624,7 @@ for part in ("language", "vision"):
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
 
 
-def test_an_engine_that_nobody_holds_closes_itself(open_engine: Open, demo: Bundle) -> None:
+def test_an_unreferenced_engine_closes_itself(open_engine: Open, demo: Bundle) -> None:
     engine = LocalEngine(replace(demo, text=replace(demo.text, eos=(NO_TOKEN,))), threads=1)
     handle = engine.start(ask("Hello!"), WILD)
     events = handle.events()
@@ -632,7 +634,7 @@ def test_an_engine_that_nobody_holds_closes_itself(open_engine: Open, demo: Bund
     assert finished([*events]).finish_reason == "stopped"
 
 
-def test_closing_from_several_threads_at_once_is_fine(open_engine: Open) -> None:
+def test_simultaneous_closing_from_several_threads_works(open_engine: Open) -> None:
     engine = open_engine(eos=NO_TOKEN)
     handle = engine.start(ask("Hello!"), WILD)
     closers = [threading.Thread(target=engine.close) for _ in range(4)]

@@ -1,4 +1,4 @@
-"""Files of every age open: each step is applied once, in order, whole or not at all."""
+"""Migrations: files of every version open, and each step is applied once, in order, wholly or not at all."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_file_that_stopped_at_any_step_ends_with_the_same_schema(
         assert schema(db) == schema(new)
 
 
-def test_rows_of_the_first_schema_are_there_after_the_last(db: sqlite3.Connection, file: Path) -> None:
+def test_rows_of_the_first_schema_survive_all_steps(db: sqlite3.Connection, file: Path) -> None:
     migrations.migrate(db, str(file), stop_before=STEPS[1])
     now = "2026-01-02T03:04:05.678Z"
     db.execute(
@@ -75,7 +75,7 @@ def test_rows_of_the_first_schema_are_there_after_the_last(db: sqlite3.Connectio
     history = History(file)
     assert history.conversation("c", "me").title == "Old"
     assert [(m.uuid, m.text) for m in history.branch("c", "me")] == [("q", "斑马在哪里?"), ("a", "A half")]
-    assert history.message("a", "me").state == "interrupted"  # nobody is known to write it
+    assert history.message("a", "me").state == "interrupted"  # no running process is known to write it
     assert [hit.message for hit in history.search("me", "斑马")] == ["q"]
     assert [hit.title for hit in history.search("me", "Old")] == ["Old"]
     history.close()
@@ -85,7 +85,7 @@ def test_an_emoji_in_an_older_history_is_found(db: sqlite3.Connection, file: Pat
     migrations.migrate(db, str(file), stop_before="m005_symbols")
     now = "2026-01-02T03:04:05.678Z"
     for key, text in enumerate(("a red circle", "a cat 🐱", "ภาษาไทย"), 1):
-        for table in ("message_search", "title_search"):  # as the step before left them
+        for table in ("message_search", "title_search"):  # the state that the earlier step left
             db.execute(f"insert into {table} (rowid, text) values (?, ?)", (key, text))
         db.execute(
             "insert into conversations (uuid, owner, title, created_utc, updated_utc) values (?, 'me', ?, ?, ?)",
@@ -104,9 +104,9 @@ def test_an_emoji_in_an_older_history_is_found(db: sqlite3.Connection, file: Pat
     history.close()
 
 
-def test_a_step_that_fails_leaves_the_steps_before_it_and_nothing_of_itself(db: sqlite3.Connection, file: Path) -> None:
+def test_a_failing_step_keeps_the_earlier_steps_and_none_of_its_own_changes(db: sqlite3.Connection, file: Path) -> None:
     migrations.migrate(db, str(file), stop_before=STEPS[1])
-    db.execute("create table draft_images (in_the_way)")  # the second step's last table
+    db.execute("create table draft_images (in_the_way)")  # the second step creates this table last
     with pytest.raises(sqlite3.OperationalError):
         migrations.migrate(db, str(file))
     assert applied(db) == STEPS[:1]
@@ -116,7 +116,7 @@ def test_a_step_that_fails_leaves_the_steps_before_it_and_nothing_of_itself(db: 
     assert applied(db) == STEPS
 
 
-def test_a_file_of_a_newer_impchat_is_refused_and_left_alone(db: sqlite3.Connection, file: Path) -> None:
+def test_a_file_of_a_newer_impchat_is_refused_and_left_unchanged(db: sqlite3.Connection, file: Path) -> None:
     History(file).close()
     db.execute(
         "insert into _sqlite_migrations (migration_set, name, applied_at) values ('impchat', 'm999_dreams', '2031')"
@@ -130,11 +130,11 @@ def test_a_file_of_a_newer_impchat_is_refused_and_left_alone(db: sqlite3.Connect
     History(file).close()
 
 
-def test_steps_of_other_programs_in_the_same_file_are_none_of_our_business(db: sqlite3.Connection, file: Path) -> None:
+def test_steps_of_other_programs_in_the_same_file_are_ignored(db: sqlite3.Connection, file: Path) -> None:
     History(file).close()
     db.execute("insert into _sqlite_migrations (migration_set, name, applied_at) values ('another', 'm999', '2031')")
     History(file).close()
 
 
-def test_the_names_of_shipped_steps_stand() -> None:
+def test_the_names_of_released_steps_do_not_change() -> None:
     assert STEPS[:5] == ["m001_conversations", "m002_images", "m003_search", "m004_writers", "m005_symbols"]

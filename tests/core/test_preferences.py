@@ -1,4 +1,4 @@
-"""What a person chooses stays chosen, and the app lock keeps others out."""
+"""Preferences are stored for their owner, and the app lock needs the PIN."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from impchat.messages import Sampling
 from impchat.preferences import Preferences
 
 
-def test_what_was_chosen_is_found_again_by_its_owner_alone(tmp_path: Path) -> None:
+def test_a_preference_is_stored_for_its_owner_only(tmp_path: Path) -> None:
     chosen = Preferences("zh", "dark", {"temperature": 0.7, "max_tokens": 100}, threads=2, context_tokens=1024)
     preferences.save(tmp_path, chosen)
     assert preferences.load(tmp_path) == chosen
     assert stat.S_IMODE((tmp_path / "preferences.json").stat().st_mode) == 0o600
 
 
-def test_two_who_choose_at_once_are_both_heard(tmp_path: Path) -> None:
+def test_simultaneous_changes_are_both_stored(tmp_path: Path) -> None:
     def choose(theme: preferences.Theme) -> None:
         for _ in range(100):
             preferences.save(tmp_path, Preferences(theme=theme))
@@ -33,7 +33,7 @@ def test_two_who_choose_at_once_are_both_heard(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["preferences.json"]
 
 
-def test_what_cannot_be_used_counts_as_never_chosen(tmp_path: Path) -> None:
+def test_invalid_stored_values_are_ignored(tmp_path: Path) -> None:
     assert preferences.load(tmp_path) == Preferences()
     for broken in (
         "no json",
@@ -44,7 +44,7 @@ def test_what_cannot_be_used_counts_as_never_chosen(tmp_path: Path) -> None:
         assert preferences.load(tmp_path) == Preferences()
 
 
-def test_a_chosen_value_stands_in_place_of_the_recommended_one() -> None:
+def test_a_chosen_value_replaces_the_recommended_one() -> None:
     recommended = Sampling(temperature=0.0, max_tokens=256)
     chosen = Preferences(sampling={"temperature": 0.5, "top_k": 10.0})
     assert chosen.sampling_of(recommended) == Sampling(temperature=0.5, top_k=10, max_tokens=256)
@@ -53,7 +53,7 @@ def test_a_chosen_value_stands_in_place_of_the_recommended_one() -> None:
 # The app lock
 
 
-def test_the_pin_lets_in_and_is_nowhere_on_the_disk(tmp_path: Path) -> None:
+def test_the_pin_unlocks_and_is_not_stored(tmp_path: Path) -> None:
     assert not applock.is_set(tmp_path)
     applock.set_pin(tmp_path, "48151623")
     assert applock.is_set(tmp_path)
@@ -85,10 +85,10 @@ def test_after_five_wrong_pins_even_the_right_one_must_wait_longer_each_time(tmp
             now += waits[-1]
     assert waits == [30, 60, 120]
     applock.check(tmp_path, "1234", lambda at=now: at)
-    assert applock.waiting_s(tmp_path, lambda: now) == 0, "a right one forgives the wrong ones"
+    assert applock.waiting_s(tmp_path, lambda: now) == 0, "the right PIN resets the count"
 
 
-def test_setting_the_clock_back_gains_nothing(tmp_path: Path) -> None:
+def test_setting_the_clock_back_does_not_shorten_the_wait(tmp_path: Path) -> None:
     applock.set_pin(tmp_path, "1234")
     for _ in range(settings.PIN_TRIES):
         with pytest.raises(SettingsError):
@@ -96,7 +96,7 @@ def test_setting_the_clock_back_gains_nothing(tmp_path: Path) -> None:
     assert applock.waiting_s(tmp_path, lambda: 0.0) == settings.PIN_PAUSE_S
 
 
-def test_damaging_the_lock_opens_nothing(tmp_path: Path) -> None:
+def test_a_damaged_lock_file_stays_locked(tmp_path: Path) -> None:
     applock.set_pin(tmp_path, "1234")
     (tmp_path / "lock.json").write_text("{}", encoding="utf-8")
     assert applock.is_set(tmp_path)

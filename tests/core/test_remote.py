@@ -1,4 +1,4 @@
-"""The engine over a server: the suite of every engine, over a server that speaks by the book."""
+"""The remote engine passes the conformance suite with a server that follows the protocol exactly."""
 
 from __future__ import annotations
 

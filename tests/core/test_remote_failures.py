@@ -1,4 +1,5 @@
-"""The engine over servers that are strange, broken, slow or hostile: one clear sentence for each, and nothing lost."""
+"""The remote engine with unusual, broken, slow and hostile servers: one clear sentence for each failure, and no text
+is lost."""
 
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ WRONG_LENGTHS = {"code": "prompt.too_long", "values": {"tokens": "many", "limit"
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Starts hostile servers that end with the test."""
+    """Starts hostile servers that are stopped after the test."""
     with ExitStack() as stack:
 
         def start(*acts: Act, **gets: Act) -> Hostile:
@@ -59,7 +60,7 @@ def serve() -> Iterator[Serve]:
 
 @pytest.fixture
 def open_engine() -> Iterator[Open]:
-    """Opens engines of the servers at some addresses, which are closed with the test and leave no thread behind."""
+    """Opens engines of the servers at some addresses; they are closed after the test, and no thread may be left."""
     before = {*threading.enumerate()}
     opened: list[RemoteEngine] = []
 
@@ -75,7 +76,7 @@ def open_engine() -> Iterator[Open]:
 
 
 def asking_has_ended(before: set[threading.Thread]) -> None:
-    """Wait until no thread asks any more that was not there `before`."""
+    """Wait until no request thread runs that was not in `before`."""
     for thread in {*threading.enumerate()} - before:
         if thread.name == "impchat-remote":
             thread.join(SECONDS)
@@ -86,7 +87,7 @@ def answered(engine: RemoteEngine, text: str = "What is it?", *pictures: Picture
     return run(engine.start(ask(text, *pictures, key="a"), SHORT))
 
 
-# What the server says instead of an answer
+# Responses that are no answers
 
 
 @pytest.mark.parametrize(
@@ -132,51 +133,51 @@ def test_each_failure_has_its_own_sentence(serve: Serve, open_engine: Open, draw
     assert failed(answered(open_engine(server.url), "What is it?", draw("red"))) == code
 
 
-def test_a_wrong_key_is_told_from_a_missing_one_and_never_repeated(serve: Serve, open_engine: Open) -> None:
+def test_wrong_and_missing_keys_have_different_errors_without_the_key(serve: Serve, open_engine: Open) -> None:
     server = serve(refusal("Incorrect API key provided: sk-secret-word", 401), v1_models=refusal("no", 500))
     events = answered(open_engine(server.url, key="sk-secret-word", model="tiny"))
     assert failed(events) == "remote.key_wrong"
     assert server.asked[-1][1]["authorization"] == "Bearer sk-secret-word"
-    told = EngineError(events[-1].code, **events[-1].values)  # type: ignore[union-attr]
-    assert not any("sk-secret" in told.sentence(language) for language in texts.LANGUAGES)
+    error = EngineError(events[-1].code, **events[-1].values)  # type: ignore[union-attr]
+    assert not any("sk-secret" in error.sentence(language) for language in texts.LANGUAGES)
     closed = serve(refusal("?", 401), v1_models=refusal("who are you", 401))
     with pytest.raises(EngineError) as refused:
         open_engine(closed.url, key="x").connect()
     assert refused.value.code == "remote.key_wrong"
 
 
-def test_a_model_that_is_not_listed_is_named_whatever_the_server_says_of_it(serve: Serve, open_engine: Open) -> None:
+def test_a_model_that_is_not_listed_is_named_whatever_the_server_says(serve: Serve, open_engine: Open) -> None:
     server = serve(answer({"detail": "Server is pinned to 'tiny'; requested 'large'."}, 400))
-    told = answered(open_engine(server.url, model="large"))
-    assert failed(told) == "remote.no_model"
-    assert told[-1].values["known"] == "tiny"  # type: ignore[union-attr]
+    received = answered(open_engine(server.url, model="large"))
+    assert failed(received) == "remote.no_model"
+    assert received[-1].values["known"] == "tiny"  # type: ignore[union-attr]
 
 
-def test_nobody_there_is_told_at_once(open_engine: Open) -> None:
+def test_an_unreachable_server_is_reported_at_once(open_engine: Open) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
         assert failed(answered(open_engine(url))) == "remote.refused"
         assert failed(run(open_engine(url).prefill(ask("Hello!")))) == "remote.refused"
-    assert failed(answered(open_engine(f"http://{'a' * 64}.invalid"))) == "remote.no_name"  # no label is so long
+    assert failed(answered(open_engine(f"http://{'a' * 64}.invalid"))) == "remote.no_name"  # no label can be this long
 
 
-def test_a_plain_server_under_https_is_told(serve: Serve, open_engine: Open) -> None:
+def test_plain_http_at_an_https_address_is_reported(serve: Serve, open_engine: Open) -> None:
     server = serve(FINE)
     assert failed(answered(open_engine(server.url.replace("http", "https")))) == "remote.no_tls"
 
 
-def test_a_silent_server_is_given_up(serve: Serve, open_engine: Open) -> None:
+def test_a_silent_server_times_out(serve: Serve, open_engine: Open) -> None:
     server = serve(lambda connection: server.until_gone(connection))
     assert failed(answered(open_engine(server.url, silence_s=0.2))) == "remote.silent"
     assert server.gone.acquire(timeout=SECONDS)
     assert len(server.posts) == 1
-    with socket.create_server(("127.0.0.1", 0)) as mute:  # takes the connection, says nothing
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # accepts the connection and sends nothing
         engine = open_engine(f"https://127.0.0.1:{mute.getsockname()[1]}", connect_s=0.2)
         assert failed(answered(engine)) == "remote.no_reply"
 
 
-def test_a_server_that_falls_silent_in_mid_answer_is_given_up_and_its_words_are_kept(
+def test_a_server_that_falls_silent_during_an_answer_times_out_and_its_text_is_kept(
     serve: Serve, open_engine: Open
 ) -> None:
     def act(connection: socket.socket) -> None:
@@ -184,27 +185,27 @@ def test_a_server_that_falls_silent_in_mid_answer_is_given_up_and_its_words_are_
         server.until_gone(connection)
 
     server = serve(act)
-    told = answered(open_engine(server.url, silence_s=2))
-    assert (text_of(told), failed(told)) == ("It is ", "remote.silent")
+    received = answered(open_engine(server.url, silence_s=2))
+    assert (text_of(received), failed(received)) == ("It is ", "remote.silent")
 
 
-# Once more, or not
+# Retries
 
 
-def test_what_fails_before_the_first_byte_is_asked_again(serve: Serve, open_engine: Open) -> None:
+def test_a_failure_before_the_first_byte_is_retried(serve: Serve, open_engine: Open) -> None:
     for trouble in (refusal("oops", 500), answer({}, 503), answer({}, 429, retry_after="0"), b""):
         server = serve(trouble, trouble, FINE)
         assert text_of(answered(open_engine(server.url))) == "It is red."
         assert len(server.posts) == 3
 
 
-def test_it_is_not_asked_for_ever(serve: Serve, open_engine: Open) -> None:
+def test_retries_are_limited(serve: Serve, open_engine: Open) -> None:
     server = serve(refusal("oops", 500))
     assert failed(answered(open_engine(server.url))) == "remote.broken"
     assert len(server.posts) == 1 + settings.REMOTE_RETRIES
 
 
-def test_what_would_fail_again_is_not_asked_again(serve: Serve, open_engine: Open) -> None:
+def test_a_permanent_failure_is_not_retried(serve: Serve, open_engine: Open) -> None:
     for refused in (refusal("no", 403), answer({}, 404), answer({}, 413), answer({}, 429, retry_after="9999")):
         server = serve(refused)
         failed(answered(open_engine(server.url)))
@@ -212,14 +213,14 @@ def test_what_would_fail_again_is_not_asked_again(serve: Serve, open_engine: Ope
 
 
 @pytest.mark.parametrize("end", ["", "data: {", ": ping\n\n"])
-def test_an_answer_that_breaks_off_is_kept_and_not_asked_again(serve: Serve, open_engine: Open, end: str) -> None:
+def test_an_answer_that_breaks_off_is_kept_and_not_retried(serve: Serve, open_engine: Open, end: str) -> None:
     server = serve(BEGIN + events("It is ", end=end), FINE)
-    told = answered(open_engine(server.url))
-    assert (text_of(told), failed(told)) == ("It is ", "remote.broken_off")
+    received = answered(open_engine(server.url))
+    assert (text_of(received), failed(received)) == ("It is ", "remote.broken_off")
     assert len(server.posts) == 1
 
 
-def test_a_wait_for_another_try_can_be_stopped(serve: Serve, open_engine: Open) -> None:
+def test_a_wait_for_a_retry_can_be_stopped(serve: Serve, open_engine: Open) -> None:
     came = threading.Event()
 
     def act(connection: socket.socket) -> None:
@@ -253,7 +254,7 @@ def test_a_stop_before_the_first_word_closes_the_request(serve: Serve, open_engi
     assert len(server.posts) == 1
 
 
-def test_a_stop_in_mid_answer_closes_the_request_and_the_next_question_is_answered(
+def test_a_stop_during_an_answer_closes_the_request_and_the_next_question_is_answered(
     serve: Serve, open_engine: Open
 ) -> None:
     def act(connection: socket.socket) -> None:
@@ -271,23 +272,23 @@ def test_a_stop_in_mid_answer_closes_the_request_and_the_next_question_is_answer
     assert text_of(answered(engine)) == "It is red."
 
 
-def test_a_stop_string_that_the_server_does_not_know_ends_the_answer_here(serve: Serve, open_engine: Open) -> None:
+def test_a_stop_string_that_the_server_does_not_support_ends_the_answer_here(serve: Serve, open_engine: Open) -> None:
     def act(connection: socket.socket) -> None:
         connection.sendall(BEGIN + events("It is r", "ed. US", "ER: and", end=""))
         server.until_gone(connection)
 
     server = serve(act)
     sampling = replace(SHORT, stop=("1", "2", "3", "4", "USER:"))
-    told = run(open_engine(server.url).start(ask("Hello!"), sampling))
-    assert (text_of(told), finished(told).finish_reason) == ("It is red. ", "stop")
+    received = run(open_engine(server.url).start(ask("Hello!"), sampling))
+    assert (text_of(received), finished(received).finish_reason) == ("It is red. ", "stop")
     assert server.gone.acquire(timeout=SECONDS)
-    assert server.posts[0]["stop"] == ["1", "2", "3", "4"]  # OpenAI takes no more
+    assert server.posts[0]["stop"] == ["1", "2", "3", "4"]  # OpenAI accepts at most four
 
 
-# Too much
+# Limits
 
 
-def test_a_line_or_an_event_without_end_is_cut(serve: Serve, open_engine: Open) -> None:
+def test_a_line_or_an_event_without_end_is_cut_off(serve: Serve, open_engine: Open) -> None:
     for block in (b"a" * 65536, b"data: a\n" * 8192):
 
         def act(connection: socket.socket, block: bytes = block) -> None:
@@ -298,7 +299,7 @@ def test_a_line_or_an_event_without_end_is_cut(serve: Serve, open_engine: Open) 
         assert failed(answered(open_engine(serve(act).url))) == "remote.not_openai"
 
 
-def test_a_body_without_end_is_cut(serve: Serve, open_engine: Open) -> None:
+def test_a_body_without_end_is_cut_off(serve: Serve, open_engine: Open) -> None:
     def act(connection: socket.socket) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n")
         while True:
@@ -308,19 +309,19 @@ def test_a_body_without_end_is_cut(serve: Serve, open_engine: Open) -> None:
     assert failed(answered(open_engine(server.url, model="tiny"))) == "remote.not_openai"
 
 
-def test_an_answer_without_end_is_cut_at_its_length(serve: Serve, open_engine: Open) -> None:
+def test_an_answer_without_end_is_cut_off_at_its_length(serve: Serve, open_engine: Open) -> None:
     def act(connection: socket.socket) -> None:
         connection.sendall(BEGIN)
         while True:
             connection.sendall(events("words " * 20, end=""))
 
-    told = answered(open_engine(serve(act).url))
-    assert finished(told).finish_reason == "length"
-    assert len(text_of(told)) < 2 * SHORT.max_tokens * settings.TOKEN_CHARS
+    received = answered(open_engine(serve(act).url))
+    assert finished(received).finish_reason == "length"
+    assert len(text_of(received)) < 2 * SHORT.max_tokens * settings.TOKEN_CHARS
 
 
 @pytest.mark.parametrize("done", [True, False], ids=["done", "counted"])
-def test_an_answer_ends_with_its_last_word_where_the_server_keeps_the_line_open(
+def test_an_answer_ends_with_its_last_chunk_if_the_server_keeps_the_connection_open(
     serve: Serve, open_engine: Open, done: bool
 ) -> None:
     counted = piece("", "stop") | {"usage": {"prompt_tokens": 9, "completion_tokens": 2}}
@@ -337,7 +338,7 @@ def test_an_answer_ends_with_its_last_word_where_the_server_keeps_the_line_open(
     assert server.gone.acquire(timeout=SECONDS)
 
 
-def test_nonsense_in_an_answer_is_passed_over(serve: Serve, open_engine: Open) -> None:
+def test_invalid_chunks_in_an_answer_are_skipped(serve: Serve, open_engine: Open) -> None:
     server = serve(
         stream(
             {"choices": []},
@@ -350,25 +351,25 @@ def test_nonsense_in_an_answer_is_passed_over(serve: Serve, open_engine: Open) -
             piece("", "stop"),
         )
     )
-    told = answered(open_engine(server.url))
-    assert text_of(told) == "? half"
-    assert finished(told).stats.prompt_tokens == 0
+    received = answered(open_engine(server.url))
+    assert text_of(received) == "? half"
+    assert finished(received).stats.prompt_tokens == 0
 
 
-# Who gets what
+# What is sent to whom
 
 
-def test_a_redirect_is_not_followed_and_the_key_stays_here(serve: Serve, open_engine: Open) -> None:
+def test_a_redirect_is_not_followed_and_the_key_is_not_sent(serve: Serve, open_engine: Open) -> None:
     other = serve(FINE)
     server = serve(
         response(308, location=f"{other.url}/v1/chat/completions"), v1_models=response(301, location=other.url)
     )
-    told = answered(open_engine(server.url, key="word", model="tiny"))
-    assert failed(told) == "remote.redirect"
+    received = answered(open_engine(server.url, key="word", model="tiny"))
+    assert failed(received) == "remote.redirect"
     assert other.asked == []
 
 
-def test_pictures_are_sent_small_and_without_metadata(serve: Serve, open_engine: Open, draw: Draw) -> None:
+def test_pictures_are_sent_scaled_down_and_without_metadata(serve: Serve, open_engine: Open, draw: Draw) -> None:
     photo = Image.effect_noise((3000, 1500), 80).convert("RGB")
     exif = Image.Exif()
     exif[0x010E] = "at home"
@@ -387,7 +388,7 @@ def test_pictures_are_sent_small_and_without_metadata(serve: Serve, open_engine:
     assert Image.open(io.BytesIO(same)).size == (320, 240)
 
 
-def test_what_is_asked_is_what_openai_expects(serve: Serve, open_engine: Open) -> None:
+def test_requests_have_the_form_that_openai_expects(serve: Serve, open_engine: Open) -> None:
     server = serve(FINE)
     turns = (Turn("user", "Hello!"), Turn("assistant", "Hi."), Turn("user", "And?"))
     run(open_engine(server.url).start(Prompt("Be kind.", turns, "chat-1"), replace(SHORT, seed=7)))
@@ -408,10 +409,10 @@ def test_what_is_asked_is_what_openai_expects(serve: Serve, open_engine: Open) -
     assert body["stream_options"] == {"include_usage": True}
 
 
-# Servers of several kinds
+# Different kinds of servers
 
 
-def test_unknown_fields_are_left_out_and_remembered(serve: Serve, open_engine: Open) -> None:
+def test_unsupported_fields_are_left_out_and_remembered(serve: Serve, open_engine: Open) -> None:
     extra = {"top_k", "min_p", "repeat_penalty", "return_progress"}
     named = answer({"detail": f"Unexpected fields in the request: {extra}"}, 422)
     for refused in (named, response(400, b"no", "text/plain")):
@@ -424,14 +425,14 @@ def test_unknown_fields_are_left_out_and_remembered(serve: Serve, open_engine: O
         assert all("temperature" in body and "max_tokens" in body for body in later)
 
 
-def test_a_field_that_goes_by_another_name_there_is_sent_under_that(serve: Serve, open_engine: Open) -> None:
+def test_a_field_with_another_name_on_the_server_is_sent_under_that_name(serve: Serve, open_engine: Open) -> None:
     refused = refusal("Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens' instead.")
     server = serve(refused, FINE)
     assert text_of(answered(open_engine(server.url))) == "It is red."
     assert "max_tokens" not in server.posts[1] and server.posts[1]["max_completion_tokens"] == 16
 
 
-def test_a_refusal_for_another_reason_costs_no_field(serve: Serve, open_engine: Open) -> None:
+def test_a_refusal_for_another_reason_removes_no_field(serve: Serve, open_engine: Open) -> None:
     server = serve(refusal("bad words"), refusal("bad words"), FINE)
     engine = open_engine(server.url)
     assert failed(answered(engine)) == "remote.answered"
@@ -442,15 +443,15 @@ def test_a_refusal_for_another_reason_costs_no_field(serve: Serve, open_engine: 
 def test_a_server_that_does_not_stream_answers_too(serve: Serve, open_engine: Open) -> None:
     whole = {"choices": [{"message": {"role": "assistant", "content": "It is red."}, "finish_reason": "length"}]}
     usage = {"prompt_tokens": 9, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 5}}
-    told = answered(open_engine(serve(answer(whole | {"usage": usage})).url))
-    assert text_of(told) == "It is red."
-    end = finished(told)
+    received = answered(open_engine(serve(answer(whole | {"usage": usage})).url))
+    assert text_of(received) == "It is red."
+    end = finished(received)
     assert end.finish_reason == "length"
     assert (end.stats.prompt_tokens, end.stats.cached_tokens, end.stats.new_tokens) == (9, 5, 4)
     assert end.stats.generated_tokens == 4
 
 
-def test_a_server_that_says_nothing_of_itself_is_asked_all_the_same(serve: Serve, open_engine: Open) -> None:
+def test_a_server_without_metadata_can_still_answer(serve: Serve, open_engine: Open) -> None:
     for listing in (response(500), response(404), response(body=b"<html>", kind="text/html"), answer([1]), b"rubbish"):
         server = serve(FINE, v1_models=listing)
         assert text_of(answered(open_engine(server.url, model="tiny"))) == "It is red."
@@ -460,7 +461,7 @@ def test_a_server_that_says_nothing_of_itself_is_asked_all_the_same(serve: Serve
     assert text_of(answered(open_engine(several.url, model="two"))) == "It is red."
 
 
-def test_llama_cpps_own_server_tells_more(serve: Serve, open_engine: Open, draw: Draw) -> None:
+def test_the_extra_fields_of_llama_cpps_server_are_read(serve: Serve, open_engine: Open, draw: Draw) -> None:
     listing = answer({"data": [{"id": "tiny", "owned_by": "llamacpp", "meta": {"n_ctx_train": 9999}}]})
     props = answer({"default_generation_settings": {"n_ctx": 4096}, "modalities": {"vision": False}})
     timings = {"cache_n": 30, "prompt_n": 10, "prompt_ms": 500.0, "predicted_n": 2, "predicted_ms": 250.0}
@@ -472,16 +473,16 @@ def test_llama_cpps_own_server_tells_more(serve: Serve, open_engine: Open, draw:
     engine = open_engine(server.url)
     engine.connect()
     assert (engine.info.context_tokens, engine.info.vision) == (4096, False)
-    told = answered(engine)
-    assert [(e.done, e.total) for e in told if hasattr(e, "done")] == [(0, 10), (6, 10), (10, 10)]
-    stats = finished(told).stats
+    received = answered(engine)
+    assert [(e.done, e.total) for e in received if hasattr(e, "done")] == [(0, 10), (6, 10), (10, 10)]
+    stats = finished(received).stats
     assert (stats.prompt_tokens, stats.cached_tokens, stats.new_tokens, stats.generated_tokens) == (40, 30, 10, 2)
     assert (stats.prefill_s, stats.decode_s) == (0.5, 0.25)
     assert failed(answered(engine, "What is it?", draw("red"))) == "remote.no_vision"
     assert len(server.posts) == 1
 
 
-def test_nothing_is_read_ahead_where_it_cannot_be(serve: Serve, open_engine: Open, draw: Draw) -> None:
+def test_a_server_without_prefill_gets_no_prefill(serve: Serve, open_engine: Open, draw: Draw) -> None:
     server = serve(FINE)
     engine = open_engine(server.url)
     prompt = Prompt("", (Turn("user", "", (draw("red"),)),), "a", open_turn=True)
@@ -490,7 +491,7 @@ def test_nothing_is_read_ahead_where_it_cannot_be(serve: Serve, open_engine: Ope
     assert text_of(answered(engine, "What is it?", draw("red"))) == "It is red."
 
 
-def test_another_address_is_taken_where_one_does_not_answer(serve: Serve, open_engine: Open) -> None:
+def test_another_address_is_used_if_one_does_not_answer(serve: Serve, open_engine: Open) -> None:
     here = serve(FINE, v1_models=answer({"data": [{"id": "tiny", "context_length": 777}]}))
     before = serve(FINE, v1_models=answer({"data": [{"id": "tiny", "context_length": 555}]}))
     engine = open_engine("http://127.0.0.1:1", before.url, here.url)
@@ -499,11 +500,11 @@ def test_another_address_is_taken_where_one_does_not_answer(serve: Serve, open_e
     before.shutdown()
     before.server_close()
     assert text_of(answered(engine)) == "It is red."
-    assert engine.info.context_tokens == 777, "what was known of the other address is forgotten"
+    assert engine.info.context_tokens == 777, "knowledge about the other address is dropped"
     assert len(here.posts) == 1
 
 
-def test_a_conversation_that_outgrows_the_server_goes_on_without_its_oldest_turns(
+def test_a_conversation_that_outgrows_the_servers_context_drops_its_oldest_turns(
     serve: Serve, open_engine: Open
 ) -> None:
     def act(connection: socket.socket) -> None:
@@ -518,9 +519,9 @@ def test_a_conversation_that_outgrows_the_server_goes_on_without_its_oldest_turn
     server = serve(act)
     engine = open_engine(server.url)
     turns = tuple(Turn("user" if n % 2 == 0 else "assistant", f"word {n:02} " * 24) for n in range(21))
-    told = run(engine.start(Prompt("Be kind.", turns, "a"), SHORT))
-    assert text_of(told) == "It is red."
-    assert [e.turns > 0 for e in told if isinstance(e, Dropped)] == [True]
+    received = run(engine.start(Prompt("Be kind.", turns, "a"), SHORT))
+    assert text_of(received) == "It is red."
+    assert [e.turns > 0 for e in received if isinstance(e, Dropped)] == [True]
     assert server.posts[-1]["messages"][-1]["content"] == turns[-1].text
     tries = len(server.posts)
     turns = (*turns, Turn("assistant", "It is red."), Turn("user", "And why?"))
@@ -529,18 +530,18 @@ def test_a_conversation_that_outgrows_the_server_goes_on_without_its_oldest_turn
     assert failed(run(engine.start(ask("word " * 1000), SHORT))) == "prompt.too_long"
 
 
-def test_an_answer_that_has_less_room_than_it_may_take_is_asked_for_shorter(serve: Serve, open_engine: Open) -> None:
+def test_max_tokens_is_lowered_to_the_room_that_is_left(serve: Serve, open_engine: Open) -> None:
     message = (
         "This model's maximum context length is 512 tokens. However, you requested 900 tokens "
         "(400 in the messages, 500 in the completion)."
     )
     server = serve(refusal(message, code="context_length_exceeded"), FINE)
-    told = run(open_engine(server.url).start(ask("Hello!"), Sampling(max_tokens=500)))
-    assert isinstance(told[-1], Finished)
+    received = run(open_engine(server.url).start(ask("Hello!"), Sampling(max_tokens=500)))
+    assert isinstance(received[-1], Finished)
     assert [body["max_tokens"] for body in server.posts] == [500, 112]
 
 
-def test_connections_are_used_again_also_where_the_server_has_closed_them(serve: Serve, open_engine: Open) -> None:
+def test_connections_are_reused_even_if_the_server_has_closed_them(serve: Serve, open_engine: Open) -> None:
     connections = []
 
     def act(connection: socket.socket) -> None:
@@ -556,16 +557,16 @@ def test_connections_are_used_again_also_where_the_server_has_closed_them(serve:
     assert len(connections) == 2
 
 
-def test_every_event_of_a_strange_server_is_plain(serve: Serve, open_engine: Open) -> None:
+def test_a_hostile_error_event_has_json_values(serve: Serve, open_engine: Open) -> None:
     server = serve(
         stream({"error": {"message": "\x1b]0;gotcha\x07", "impchat": {"code": "no.such", "values": {"x": []}}}})
     )
-    told = answered(open_engine(server.url))
-    assert failed(told) == "remote.failed"
-    json.dumps(told[-1].values)  # type: ignore[union-attr]
+    received = answered(open_engine(server.url))
+    assert failed(received) == "remote.failed"
+    json.dumps(received[-1].values)  # type: ignore[union-attr]
 
 
-# Answers in other forms
+# Answers in other formats
 
 
 def whole(message: object, finish_reason: str = "stop") -> bytes:
@@ -613,11 +614,11 @@ OPENING = json.dumps(delta(role="assistant", content=None)).encode()
         sse(b"data:" + OPENING + b"\n\n" + PLAIN),
     ],
 )
-def test_the_words_are_found_in_whatever_form_they_come(serve: Serve, open_engine: Open, act: bytes) -> None:
+def test_the_text_is_found_in_every_format(serve: Serve, open_engine: Open, act: bytes) -> None:
     assert text_of(answered(open_engine(serve(act).url))) == "It is red."
 
 
-def test_a_byte_order_mark_that_comes_in_pieces_hides_nothing(serve: Serve, open_engine: Open) -> None:
+def test_a_byte_order_mark_in_pieces_is_skipped(serve: Serve, open_engine: Open) -> None:
     def slowly(connection: socket.socket) -> None:
         connection.sendall(BEGIN)
         for byte in b"\xef\xbb\xbf" + PLAIN:
@@ -651,24 +652,24 @@ def test_a_byte_order_mark_that_comes_in_pieces_hides_nothing(serve: Serve, open
         (stream({"id": "x"}), "remote.not_openai"),
     ],
 )
-def test_an_answer_without_words_is_told_for_what_it_is(serve: Serve, open_engine: Open, act: bytes, code: str) -> None:
-    told = answered(open_engine(serve(act).url))
-    assert failed(told) == code and text_of(told).strip() == ""
-    end = told[-1]
+def test_an_answer_without_text_is_reported_as_such(serve: Serve, open_engine: Open, act: bytes, code: str) -> None:
+    received = answered(open_engine(serve(act).url))
+    assert failed(received) == code and text_of(received).strip() == ""
+    end = received[-1]
     assert isinstance(end, Failed)
     for language in texts.LANGUAGES:
         assert "127.0.0.1" in EngineError(end.code, **end.values).sentence(language)
         assert code != "remote.failed" or "CUDA error" in EngineError(end.code, **end.values).sentence(language)
 
 
-def test_no_words_are_no_fault_where_they_were_asked_for(serve: Serve, open_engine: Open) -> None:
+def test_an_empty_answer_that_was_requested_is_no_error(serve: Serve, open_engine: Open) -> None:
     engine = open_engine(serve(stream(piece("", "stop"))).url)
     assert finished(run(engine.start(ask("What is it?"), replace(SHORT, stop=("It",))))).finish_reason == "stop"
     said = Prompt("", (Turn("user", "What is it?"), Turn("assistant", "It is red.")))
     assert finished(run(engine.start(said, SHORT))).finish_reason == "stop"
 
 
-def test_whoever_stopped_has_no_more_pictures_made_ready(serve: Serve, open_engine: Open, draw: Draw) -> None:
+def test_after_a_stop_no_more_pictures_are_prepared(serve: Serve, open_engine: Open, draw: Draw) -> None:
     server = serve(FINE)
     engine = open_engine(server.url)
     looked_at: list[bytes] = []
@@ -676,7 +677,7 @@ def test_whoever_stopped_has_no_more_pictures_made_ready(serve: Serve, open_engi
 
     class Watched(bytes):
         def startswith(self, *args: Any) -> bool:
-            """The first thing that is asked of a picture's bytes; a person stops just then."""
+            """Stop the request at the first access to a picture's bytes."""
             if self not in looked_at:
                 looked_at.append(self)
             assert asked.wait(SECONDS)

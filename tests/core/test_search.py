@@ -1,4 +1,4 @@
-"""Search finds words of any language, Chinese ones of a single character too, and never stumbles over a query."""
+"""Search finds words in any language, including single Chinese characters, and accepts every query."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of a history with the texts."""
+    """The path of a history that contains the texts."""
     file = tmp_path_factory.mktemp("written") / "history.db"
     history = History(file)
     for text in TEXTS:
@@ -147,11 +147,11 @@ def test_words_are_found(history: History, query: str, expected: list[int]) -> N
         "red " * 100_000,
     ],
 )  # fmt: skip
-def test_every_query_is_allowed(history: History, query: str) -> None:
+def test_every_query_is_accepted(history: History, query: str) -> None:
     assert len(history.search(ME, query)) <= len(TEXTS)
 
 
-def test_operators_are_words(history: History) -> None:
+def test_operators_are_treated_as_words(history: History) -> None:
     conversation = history.create_conversation(ME, "Untitled")
     history.add_question(conversation.uuid, ME, parent=None, text="neither and nor or not near")
     assert len(history.search(ME, "AND NOT near")) == 1
@@ -186,7 +186,7 @@ def test_a_hit_says_where_it_is(history: History) -> None:
     assert [hit.message for hit in history.search(ME, "giraffe")] == [answer.uuid]
 
 
-def test_a_title_is_found_as_it_is_now(history: History) -> None:
+def test_a_title_is_found_by_its_current_words(history: History) -> None:
     conversation = history.create_conversation(ME, "Zoo visit")
     hit = history.search(ME, "zoo")[0]
     assert (hit.conversation, hit.message, hit.role, hit.snippet) == (conversation.uuid, None, None, "Zoo visit")
@@ -194,7 +194,7 @@ def test_a_title_is_found_as_it_is_now(history: History) -> None:
     assert history.search(ME, "zoo") == [] and len(history.search(ME, "动物")) == 1
 
 
-def test_a_conversation_found_by_its_messages_is_not_listed_for_its_title_too(history: History) -> None:
+def test_a_conversation_found_by_its_messages_is_not_listed_again_for_its_title(history: History) -> None:
     conversation = history.create_conversation(ME)
     question = history.add_question(conversation.uuid, ME, parent=None, text="A zebra?")
     assert history.conversation(conversation.uuid, ME).title == "A zebra?"
@@ -217,7 +217,7 @@ def test_a_hundred_thousand_messages_are_searched_through_the_index(tmp_path: Pa
     chance = random.Random(1)
     texts = [" ".join(chance.choices(words, k=12)) for _ in range(100_000)]
     texts[70_000] += " 斑马"
-    with history._database.write() as db:  # a hundred thousand single writes would take minutes
+    with history._database.write() as db:  # a hundred thousand separate writes would take minutes
         db.executemany(
             "insert into messages (uuid, conversation, role, text, state, created_utc)"
             " values (?, 1, 'user', ?, 'done', '')",
@@ -237,6 +237,6 @@ def test_a_hundred_thousand_messages_are_searched_through_the_index(tmp_path: Pa
             "explain query plan"
             " select rowid from message_search where message_search match '\"圆\" *' order by rowid desc"
         ).fetchall()
-    assert not any("TEMP B-TREE" in row["detail"] for row in plan)  # no sorting of all hits before the first
+    assert not any("TEMP B-TREE" in row["detail"] for row in plan)  # not all hits are sorted to get the first
     assert history.conversation(conversation, ME).title == "Untitled"
     history.close()

@@ -1,4 +1,4 @@
-"""Servers: addresses as people type them, and the file in which they are kept."""
+"""Saved servers: addresses in the forms that people type, and the file that stores them."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ HOME = Server("home", "Living room", ("http://127.0.0.1:7861/v1",), "secret-word
         ("http://[::1]:8000", "http://[::1]:8000/v1"),
     ],
 )
-def test_an_address_is_taken_as_people_write_it(typed: str, api: str) -> None:
+def test_addresses_are_accepted_in_the_forms_people_type(typed: str, api: str) -> None:
     assert servers.at(typed).urls == (api,)
 
 
 @pytest.mark.parametrize(
     "typed", ["", "127.0.0.1:8000", "ftp://x", "http://", "http://x:99999", "http://me:word@x", "http://x/v1?key=1"]
 )
-def test_what_is_no_address_or_holds_a_password_is_refused(typed: str) -> None:
+def test_invalid_addresses_and_those_with_a_password_are_refused(typed: str) -> None:
     with pytest.raises(ImpChatError) as refused:
         servers.at(typed)
     assert refused.value.code == "server.address"
 
 
-def test_servers_are_kept_changed_and_forgotten(tmp_path: Path) -> None:
+def test_servers_are_saved_changed_and_removed(tmp_path: Path) -> None:
     assert servers.load(tmp_path) == []
     servers.save(tmp_path, HOME)
     servers.save(tmp_path, servers.at("http://127.0.0.1:1"))
@@ -59,13 +59,13 @@ def test_servers_are_kept_changed_and_forgotten(tmp_path: Path) -> None:
         assert unknown.value.code == "server.unknown" and "127.0.0.1:1" in str(unknown.value)
 
 
-def test_nobody_else_can_read_the_keys(tmp_path: Path) -> None:
+def test_only_the_owner_can_read_the_keys(tmp_path: Path) -> None:
     servers.save(tmp_path, HOME)
     assert stat.S_IMODE((tmp_path / servers.FILE).stat().st_mode) == 0o600
     assert "secret-word" not in repr(HOME)
 
 
-def test_several_writers_lose_nothing(tmp_path: Path) -> None:
+def test_simultaneous_writers_lose_nothing(tmp_path: Path) -> None:
     writers = [
         threading.Thread(target=servers.save, args=(tmp_path, servers.at(f"http://127.0.0.1:{n}"))) for n in range(1, 9)
     ]
@@ -77,7 +77,7 @@ def test_several_writers_lose_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"servers": [{"id": "x"}]}', json.dumps({"servers": [{"urls": 1}]})])
-def test_a_damaged_file_is_told_and_left_as_it_is(tmp_path: Path, text: str) -> None:
+def test_a_damaged_file_is_reported_and_left_unchanged(tmp_path: Path, text: str) -> None:
     (tmp_path / servers.FILE).write_text(text)
     for action in (lambda: servers.load(tmp_path), lambda: servers.save(tmp_path, HOME)):
         with pytest.raises(ImpChatError) as broken:
@@ -97,11 +97,11 @@ def test_a_damaged_file_is_told_and_left_as_it_is(tmp_path: Path, text: str) -> 
         ("https://example.org/v1", False, False),
     ],
 )
-def test_who_can_read_along_is_known(url: str, near: bool, readable: bool) -> None:
+def test_local_and_unencrypted_addresses_are_recognised(url: str, near: bool, readable: bool) -> None:
     assert (servers.is_near(url), servers.is_readable(url)) == (near, readable)
 
 
-def test_where_the_system_names_no_authorities_those_of_httpx_are_trusted() -> None:
+def test_the_authorities_of_httpx_are_used_if_the_system_has_none() -> None:
     code = "from impchat.peers import servers; print(len(servers.trust(None).get_ca_certs()))"
     nowhere = {"SSL_CERT_FILE": "/nowhere", "SSL_CERT_DIR": "/nowhere"}
     done = subprocess.run(

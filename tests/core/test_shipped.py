@@ -1,4 +1,4 @@
-"""A phone imports ImpChat from inside a zip. Its model is a real file all the same, and a bad copy of it is mended."""
+"""The phone app imports ImpChat from a zip: its model is unpacked to real files, and damaged copies are replaced."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ main(["ask", str(picture), "What colour is the circle?"])
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package and what ships with it, as Flet's packager lays them into a zip: stored, not compressed."""
+    """The package and its assets in a zip, as Flet packs them: stored, not compressed."""
     archive = tmp_path_factory.mktemp("phone") / "sitepackages.zip"
     with zipfile.ZipFile(archive, "w") as packed:
         for path in sorted((ROOT / "impchat").rglob("*.py")):
@@ -37,7 +37,8 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ask(package: Path, data: Path) -> tuple[Path, Path, str]:
-    """What a process says that finds ImpChat in the zip alone: its module, its model, its answer."""
+    """Run ImpChat from the zip in a separate process; return the path of its module, the path of its model, and its
+    answer."""
     environment = os.environ | {"PYTHONPATH": str(package), "IMPCHAT_DATA": str(data)}
     done = subprocess.run(
         [sys.executable, "-c", ASK], cwd=data, env=environment, capture_output=True, text=True, check=True
@@ -46,7 +47,7 @@ def ask(package: Path, data: Path) -> tuple[Path, Path, str]:
     return Path(module), Path(model), answer
 
 
-def test_from_inside_a_zip_a_question_is_answered_and_a_bad_copy_of_the_model_is_mended(
+def test_from_inside_a_zip_a_question_is_answered_and_a_damaged_copy_of_the_model_is_replaced(
     package: Path, tmp_path: Path
 ) -> None:
     module, model, answer = ask(package, tmp_path)
@@ -55,15 +56,15 @@ def test_from_inside_a_zip_a_question_is_answered_and_a_bad_copy_of_the_model_is
     assert "red" in answer
     language = model / "language.gguf"
     whole = language.read_bytes()
-    language.write_bytes(whole[:-1])  # cut short: the disk was full
+    language.write_bytes(whole[:-1])  # truncated by a full disk
     (model / "vision.onnx").unlink()
-    (model / "impchat.json").write_bytes(bytes((model / "impchat.json").stat().st_size))  # lost behind the file's name
+    (model / "impchat.json").write_bytes(bytes((model / "impchat.json").stat().st_size))  # lost content, right size
     assert "red" in ask(package, tmp_path)[2]
     assert language.read_bytes() == whole
     assert sorted(path.name for path in model.iterdir()) == ["impchat.json", "language.gguf", "vision.onnx"]
 
 
-def test_a_whole_copy_is_left_as_it_is(package: Path, tmp_path: Path) -> None:
+def test_an_intact_copy_is_left_unchanged(package: Path, tmp_path: Path) -> None:
     copy = shipped.unpack(package, "impchat/assets/", tmp_path)
     before = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
     assert shipped.unpack(package, "impchat/assets/", tmp_path) == copy
@@ -72,7 +73,7 @@ def test_a_whole_copy_is_left_as_it_is(package: Path, tmp_path: Path) -> None:
     assert copied.read_bytes() == (paths.demo_bundle() / "language.gguf").read_bytes()
 
 
-def test_a_place_that_cannot_be_written_is_told(package: Path, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(package: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ModelError, match="file"):
         shipped.unpack(package, "impchat/assets/", tmp_path / "file")

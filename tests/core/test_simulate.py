@@ -1,4 +1,4 @@
-"""The simulation of docs/scaling.md, where one can tell what must come out."""
+"""The simulation of docs/scaling.md, with inputs whose results are known."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ def test_one_seed_gives_one_result() -> None:
     assert play(POLICIES[-1]).waits != play(POLICIES[-1], seed=2).waits
 
 
-def test_whoever_keeps_their_replica_finds_everything_there() -> None:
+def test_a_conversation_that_keeps_its_replica_finds_everything_cached() -> None:
     kept, scattered = play("its own replica, always"), play("any replica")
     assert kept.hits == kept.later > 50
     assert scattered.hits < 0.2 * scattered.later
 
 
-def test_nobody_waits_less_than_the_reading_takes() -> None:
+def test_no_wait_is_shorter_than_processing_the_prompt() -> None:
     assert min(play(POLICIES[-1]).waits) >= FEW.question_tokens / CORES.read_per_s - 1e-9
 
 
-def test_machines_work_as_much_as_comes_in() -> None:
+def test_the_total_busy_time_matches_the_load() -> None:
     replicas = 40
     result = play("its own replica, always", replicas)
     expected = work_s(FEW, CORES) / replicas

@@ -1,4 +1,5 @@
-"""Plain spelling: what a keyboard, a phone or another program makes of a question, and what the demo reads."""
+"""Plain spelling: how the demo model's questions are normalised from what keyboards, phones and other programs
+produce."""
 
 from __future__ import annotations
 
@@ -55,7 +56,7 @@ def test_a_question_in_plain_spelling(typed: str, plain: str) -> None:
     assert spelling.plain(plain) == plain
 
 
-def test_answers_stay_as_the_model_wrote_them() -> None:
+def test_answers_are_not_respelled() -> None:
     prompt = Prompt(
         "Be “kind”.", (Turn("user", "WHAT?"), Turn("assistant", "A “CIRCLE”…"), Turn("user", "It’s RED")), "k"
     )
@@ -64,7 +65,7 @@ def test_answers_stay_as_the_model_wrote_them() -> None:
     assert (spelt.system, spelt.key) == (prompt.system, prompt.key)
 
 
-def test_a_very_long_text_takes_no_time() -> None:
+def test_a_very_long_text_is_fast() -> None:
     for piece in ("WHAT IS THIS? ", "?! ", "a' ", "图 ? ", "...", "’“"):
         began = time.process_time()
         spelling.plain(piece * 20_000)

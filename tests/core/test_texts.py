@@ -1,4 +1,4 @@
-"""The catalogue: both languages say the same, and every error that the code can raise has its sentence."""
+"""The text catalogue: both languages have the same keys, and every error that the code can raise has a sentence."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SOURCES = sorted(
 EN, ZH = texts.LANGUAGES["en"], texts.LANGUAGES["zh"]
 CODE = re.compile(r"[a-z]+\.[a-z_]+")
 RAISED = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
-SAYING = {"say", "text", "note"}  # functions that take a key of the catalogue first
+SAYING = {"say", "text", "note"}  # functions whose first argument is a key of the catalogue
 
 
 def places(sentence: str) -> set[str]:
@@ -32,11 +32,11 @@ def places(sentence: str) -> set[str]:
 
 @dataclass(frozen=True)
 class Site:
-    """A place in the code that makes an error."""
+    """A call in the code that creates an error."""
 
     where: str
-    codes: frozenset[str]  # more than one where a variable says which
-    values: frozenset[str] | None  # the names given; None: not written out
+    codes: frozenset[str]  # more than one if a variable decides
+    values: frozenset[str] | None  # names of the given values; None: not written out at the call
 
 
 def calls(file: Path) -> Iterator[ast.Call]:
@@ -70,7 +70,7 @@ def sites() -> Iterator[Site]:
                 values = None if any(k.arg is None for k in call.keywords) else values
             code = constant(first)
             if code is None and (kind == "Failed" or values is None):
-                continue  # takes over the code and the values of an error made elsewhere
+                continue  # copies the code and the values of another error
             where = f"{file.relative_to(ROOT)}:{call.lineno}"
             yield Site(where, frozenset({code} if code else written), values)
 
@@ -78,7 +78,7 @@ def sites() -> Iterator[Site]:
 SITES = list(sites())
 
 
-def test_both_languages_have_the_same_keys_and_places() -> None:
+def test_both_languages_have_the_same_keys_and_placeholders() -> None:
     assert EN.keys() == ZH.keys()
     different = [key for key in EN if places(EN[key]) != places(ZH[key])]
     assert different == []
@@ -92,7 +92,7 @@ def test_chinese_is_chinese_and_english_is_not() -> None:
 
 
 @pytest.mark.parametrize("site", SITES, ids=lambda site: site.where)
-def test_every_error_has_its_sentence_and_gives_its_values(site: Site) -> None:
+def test_every_error_has_a_sentence_and_passes_its_values(site: Site) -> None:
     assert site.codes, "an error whose code cannot be found"
     for code in site.codes:
         assert CODE.fullmatch(code)
@@ -108,7 +108,7 @@ def test_every_error_sentence_is_used() -> None:
     assert [key for key in EN if key.startswith("error.") and key.removeprefix("error.") not in used] == []
 
 
-def test_every_key_that_is_said_is_in_the_catalogue() -> None:
+def test_every_used_key_is_in_the_catalogue() -> None:
     missing = []
     for file in SOURCES:
         for call in calls(file):
@@ -122,7 +122,7 @@ def test_every_key_that_is_said_is_in_the_catalogue() -> None:
 def test_a_sentence_is_filled_with_its_values() -> None:
     assert texts.say("error.file.exists", "en", path="x.zip").startswith("x.zip exists")
     assert "x.zip" in texts.say("error.file.exists", "zh", path="x.zip")
-    assert texts.say("app.name", "fr") == "ImpChat", "an unknown language is told in English"
+    assert texts.say("app.name", "fr") == "ImpChat", "an unknown language falls back to English"
     with pytest.raises(KeyError):
         texts.say("error.file.exists", "en")
     assert str(errors.SettingsError("file.exists", path="x.zip")) == texts.say("error.file.exists", path="x.zip")

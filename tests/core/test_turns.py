@@ -1,4 +1,4 @@
-"""Chat templates as GGUF files carry them: put together from their strings, a conversation is what Jinja writes."""
+"""Chat templates of GGUF files: the strings derived from a template give the same text as Jinja."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from impchat.models import turns
 from impchat.models.turns import Turns
 from impchat.prompts import Template, Tokens
 
-LLAVA = (  # llava-hf/llava-1.5-7b-hf: content is a list of parts, and nothing ends an answer but the next question
+LLAVA = (  # llava-hf/llava-1.5-7b-hf: content is a list of parts; only the next question ends an answer
     "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': '}}{% endif %}"
     "{# Render all images first #}"
     "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
@@ -21,7 +21,7 @@ LLAVA = (  # llava-hf/llava-1.5-7b-hf: content is a list of parts, and nothing e
     "{% generation %}{{ content['text'] + ' '}}{% endgeneration %}{% endfor %}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
 )
-CHATML = (  # Qwen's: says a system text of its own where there is none
+CHATML = (  # Qwen's: adds a default system text
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
     "{{ '<|im_start|>system\nYou are helpful.<|im_end|>\n' }}{% endif %}"
     "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
@@ -35,7 +35,7 @@ GEMMA = (  # refuses a system turn
     "{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{'<start_of_turn>model\n'}}{% endif %}"
 )
-LLAMA2 = (  # a system text stands inside the first question, and a space before eos
+LLAMA2 = (  # the system text is inside the first question, and a space precedes eos
     "{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}"
     "{% set system_message = messages[0]['content'] %}{% else %}{% set loop_messages = messages %}"
     "{% set system_message = false %}{% endif %}{% for message in loop_messages %}"
@@ -45,7 +45,7 @@ LLAMA2 = (  # a system text stands inside the first question, and a space before
     "{% if message['role'] == 'user' %}{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}"
     "{% elif message['role'] == 'assistant' %}{{ ' ' + content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}"
 )
-PARTS = (  # shows pictures where they stand
+PARTS = (  # keeps pictures at their position
     "{% for m in messages %}<|{{ m.role }}|>{% if m.content is string %}{{ m.content }}{% else %}"
     "{% for c in m.content %}{% if c.type == 'image' %}<img>\n\n{% else %}{{ c.text }}{% endif %}{% endfor %}"
     "{% endif %}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|><think>{% endif %}"
@@ -60,7 +60,7 @@ def derive(source: str) -> Turns:
 
 
 def letters(text: str, special: bool = False, /) -> list[int]:
-    """A token for each letter; markers, where they are asked for, are one token with the number of none."""
+    """A token for each letter; a marker, if markers are requested, is one token with no valid id."""
     if special:
         assert text.replace(">", "> ").split() and all(m in MARKERS for m in text.replace(">", "> ").split())
         return [0x110000 + MARKERS.index(m) for m in text.replace(">", "> ").split()]
@@ -68,7 +68,7 @@ def letters(text: str, special: bool = False, /) -> list[int]:
 
 
 def written(found: Turns, *talk: str, system: str = "") -> str:
-    """What a model is given, with eos as {end}; every second of `talk` is an answer."""
+    """The text for the model, with eos as {end}; every second item of `talk` is an answer."""
     said = tuple(Turn("assistant" if n % 2 else "user", text) for n, text in enumerate(talk))
     pieces = prompts.render(Prompt(system, said), found.template, letters, eos=0)
     ids = [i for piece in pieces if isinstance(piece, Tokens) for i in piece.ids]
@@ -102,7 +102,7 @@ def written(found: Turns, *talk: str, system: str = "") -> str:
     ],
     ids=["llava", "chatml", "gemma", "llama2"],
 )
-def test_a_conversation_is_written_as_the_template_writes_it(
+def test_a_conversation_gets_the_text_that_the_template_gives(
     source: str, end: str | None, asked: str, with_system: str
 ) -> None:
     found = derive(source)
@@ -111,24 +111,24 @@ def test_a_conversation_is_written_as_the_template_writes_it(
     assert written(found, "Q", system="S") == with_system
 
 
-def test_where_no_marker_ends_an_answer_the_next_question_does() -> None:
+def test_without_an_end_marker_the_next_question_ends_an_answer() -> None:
     assert derive(LLAVA).stop == ("USER:",) and not derive(LLAVA).template.ends
     assert derive(CHATML).stop == ()
 
 
-@pytest.mark.parametrize(("source", "behind"), [(LLAVA, "\n"), (CHATML, "\n"), (PARTS, "\n\n")])
-def test_a_picture_goes_first_in_its_turn_with_what_the_template_puts_behind_it(source: str, behind: str) -> None:
+@pytest.mark.parametrize(("source", "after_picture"), [(LLAVA, "\n"), (CHATML, "\n"), (PARTS, "\n\n")])
+def test_a_picture_comes_first_in_its_turn_with_the_templates_text_after_it(source: str, after_picture: str) -> None:
     found, picture = derive(source), Picture("a", b"")
     pieces = prompts.render(Prompt("", (Turn("user", "Q", (picture, picture)),)), found.template, letters, eos=0)
     assert pieces.count(picture) == 2
     first = pieces.index(picture)
-    assert pieces[first + 1] == Tokens(tuple(letters(behind)))
+    assert pieces[first + 1] == Tokens(tuple(letters(after_picture)))
     after = pieces[first + 3]
-    assert isinstance(after, Tokens) and after.ids[: len(behind) + 1] == tuple(letters(behind + "Q"))
+    assert isinstance(after, Tokens) and after.ids[: len(after_picture) + 1] == tuple(letters(after_picture + "Q"))
 
 
-def test_an_answer_begins_as_it_was_asked_for() -> None:
-    """This template asks for an answer that begins with <think> and forgets that of earlier ones."""
+def test_an_answer_begins_with_the_text_of_the_generation_prompt() -> None:
+    """This template starts an answer with <think> and removes the thoughts of earlier answers."""
     assert written(derive(PARTS), "Q", "A", "R").count("<think>") == 2
 
 
@@ -140,18 +140,18 @@ def test_an_answer_begins_as_it_was_asked_for() -> None:
         ("{% for m in messages %}{{ m.content }}{{ m.content }}{% endfor %}", "template.not_fixed"),
         ("{% for", "template.broken"),
         ("{{ raise_exception('no') }}", "template.broken"),
-        ("{{ ().__class__.__base__.__subclasses__() }}", "template.broken"),  # the sandbox holds
+        ("{{ ().__class__.__base__.__subclasses__() }}", "template.broken"),  # the sandbox blocks it
         ("{{ messages[7].content }}", "template.broken"),
     ],
 )
-def test_a_template_that_is_more_than_strings_around_turns_is_refused(source: str, code: str) -> None:
+def test_a_template_that_needs_more_than_strings_around_turns_is_refused(source: str, code: str) -> None:
     with pytest.raises(ModelError) as caught:
         derive(source)
     assert caught.value.code == code and caught.value.sentence("zh")
 
 
-def test_what_the_named_templates_write_can_be_derived_too() -> None:
-    """Imp's own GGUF files carry these; read as another model's, they come to the same strings."""
+def test_the_named_templates_can_be_derived_too() -> None:
+    """Imp's own GGUF files contain these templates; derived from them, the strings are the same."""
     qwen = prompts.TEMPLATES["qwen"]
     found = derive(CHATML).template
     assert isinstance(qwen, Template)

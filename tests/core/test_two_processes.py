@@ -1,4 +1,5 @@
-"""Several real processes on one history: nobody is locked out, nothing is lost, only the dead are declared dead."""
+"""Several real processes share one history: none is locked out, nothing is lost, and only answers of dead processes
+are marked as interrupted."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from impchat.history.store import History
 
 ME = "me"
 
-# Reads commands, one a line, and answers each with one line, so that a test can have it do a thing at a moment.
+# Reads one command per line and answers each with one line, so that a test controls the order of events.
 PROCESS = """
 import sys
 from pathlib import Path
@@ -87,7 +88,7 @@ class Process:
         self._process.wait()
 
     def end(self) -> int:
-        """Its exit status once it has nothing more to read."""
+        """Close its standard input and return its exit status."""
         self._process.communicate()
         return self._process.returncode
 
@@ -117,7 +118,7 @@ def set_writer(file: Path, **columns: object) -> None:
     db.close()
 
 
-def test_processes_that_open_a_new_file_at_the_same_moment_all_get_in(
+def test_processes_that_open_a_new_file_at_the_same_time_all_succeed(
     start: Callable[[], Process], tmp_path: Path
 ) -> None:
     processes = [start() for _ in range(3)]
@@ -133,7 +134,7 @@ def test_processes_that_open_a_new_file_at_the_same_moment_all_get_in(
         assert list((file.parent / "writers").iterdir()) == []
 
 
-def test_processes_that_write_at_once_lose_nothing(start: Callable[[], Process], file: Path) -> None:
+def test_processes_that_write_at_the_same_time_lose_nothing(start: Callable[[], Process], file: Path) -> None:
     processes = [start() for _ in range(3)]
     for process in processes:
         process.ask("open", file)
@@ -165,7 +166,7 @@ def test_only_a_dead_writers_answer_becomes_interrupted(start: Callable[[], Proc
     history.close()
 
 
-def test_a_dead_writer_is_noticed_without_opening_again(start: Callable[[], Process], file: Path) -> None:
+def test_a_dead_writer_is_noticed_without_reopening_the_history(start: Callable[[], Process], file: Path) -> None:
     history = History(file)
     dead = start()
     dead.ask("open", file)
@@ -177,7 +178,7 @@ def test_a_dead_writer_is_noticed_without_opening_again(start: Callable[[], Proc
     history.close()
 
 
-def test_a_dead_writer_is_dead_though_its_number_lives_on_in_another_process(
+def test_a_dead_writer_is_recognised_although_its_process_id_was_reused(
     start: Callable[[], Process], file: Path
 ) -> None:
     dead = start()
@@ -190,7 +191,7 @@ def test_a_dead_writer_is_dead_though_its_number_lives_on_in_another_process(
     history.close()
 
 
-def test_a_writer_that_closed_in_mid_answer_has_left_it(file: Path) -> None:
+def test_a_writer_that_closed_during_an_answer_counts_as_ended(file: Path) -> None:
     first = History(file)
     conversation = first.create_conversation(ME).uuid
     question = first.add_question(conversation, ME, parent=None, text="Q")
@@ -201,7 +202,7 @@ def test_a_writer_that_closed_in_mid_answer_has_left_it(file: Path) -> None:
     second.close()
 
 
-def test_a_second_history_in_the_same_process_leaves_the_firsts_answers_alone(file: Path) -> None:
+def test_a_second_history_in_the_same_process_does_not_interrupt_the_firsts_answers(file: Path) -> None:
     first = History(file)
     conversation = first.create_conversation(ME).uuid
     question = first.add_question(conversation, ME, parent=None, text="Q")
@@ -213,12 +214,14 @@ def test_a_second_history_in_the_same_process_leaves_the_firsts_answers_alone(fi
     first.close()
 
 
-def test_a_writer_on_another_machine_is_dead_after_long_silence_only(start: Callable[[], Process], file: Path) -> None:
+def test_a_writer_on_another_machine_counts_as_dead_after_long_silence(
+    start: Callable[[], Process], file: Path
+) -> None:
     dead = start()
     dead.ask("open", file)
     answer = dead.ask("stream", file)
     dead.kill()
-    set_writer(file, host="another machine")  # whose locks may not be seen here
+    set_writer(file, host="another machine")  # whose locks may be invisible here
     history = History(file)
     assert history.message(answer, ME).state == "streaming"
     set_writer(file, heartbeat_utc="2020-01-01T00:00:00.000Z")
@@ -227,13 +230,13 @@ def test_a_writer_on_another_machine_is_dead_after_long_silence_only(start: Call
     history.close()
 
 
-def test_a_writer_taken_for_dead_goes_on_with_its_answer(start: Callable[[], Process], file: Path) -> None:
+def test_a_writer_wrongly_taken_for_dead_continues_its_answer(start: Callable[[], Process], file: Path) -> None:
     history = History(file)
     conversation = history.create_conversation(ME).uuid
     question = history.add_question(conversation, ME, parent=None, text="Q")
     answer = history.start_answer(conversation, ME, parent=question.uuid, model="m")
     set_writer(file, host="another machine", lock="unseen", heartbeat_utc="2020-01-01T00:00:00.000Z")
-    assert history.mark_interrupted() == 1  # as another machine would see us, back from a long sleep
+    assert history.mark_interrupted() == 1  # as another machine would do after this one was suspended
     history.flush_answer(answer.uuid, "A")
     assert history.message(answer.uuid, ME).state == "streaming"
     assert history.mark_interrupted() == 0
@@ -241,7 +244,7 @@ def test_a_writer_taken_for_dead_goes_on_with_its_answer(start: Callable[[], Pro
     history.close()
 
 
-def test_a_process_killed_in_mid_write_leaves_a_whole_file(start: Callable[[], Process], file: Path) -> None:
+def test_a_process_killed_while_writing_leaves_an_intact_file(start: Callable[[], Process], file: Path) -> None:
     acknowledged: list[str] = []
     for round_ in range(3):
         process = start()

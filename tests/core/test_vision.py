@@ -1,4 +1,4 @@
-"""The eyes: a picture's embeddings, kept by its hash, made on a thread of their own."""
+"""The vision encoder: it computes a picture's embeddings on its own thread and caches them by the picture's hash."""
 
 import queue
 import threading
@@ -23,7 +23,7 @@ def vision(demo: Bundle) -> OnnxVision:
     return OnnxVision(demo, threads=1)
 
 
-def test_a_picture_becomes_as_many_embeddings_as_the_manifest_says(
+def test_a_picture_becomes_the_number_of_embeddings_in_the_manifest(
     vision: OnnxVision, demo: Bundle, draw: Draw
 ) -> None:
     embeddings = vision.encode(draw("red"))
@@ -32,7 +32,7 @@ def test_a_picture_becomes_as_many_embeddings_as_the_manifest_says(
     assert np.isfinite(embeddings).all()
 
 
-def test_embeddings_are_what_the_vision_file_says_of_the_stored_bytes(
+def test_embeddings_are_those_of_the_vision_file_for_the_stored_bytes(
     vision: OnnxVision, demo: Bundle, draw: Draw
 ) -> None:
     rule = demo.image
@@ -42,16 +42,16 @@ def test_embeddings_are_what_the_vision_file_says_of_the_stored_bytes(
     np.testing.assert_allclose(vision.encode(draw("red")), expected[0], rtol=1e-3, atol=1e-3)
 
 
-def test_different_pictures_differ_to_the_model(vision: OnnxVision, draw: Draw) -> None:
+def test_different_pictures_have_different_embeddings(vision: OnnxVision, draw: Draw) -> None:
     assert not np.allclose(vision.encode(draw("red")), vision.encode(draw("blue")))
 
 
-def test_eyes_that_save_memory_see_the_same(vision: OnnxVision, demo: Bundle, draw: Draw) -> None:
+def test_low_memory_encoding_gives_nearly_the_same_embeddings(vision: OnnxVision, demo: Bundle, draw: Draw) -> None:
     lean = OnnxVision(demo, threads=1, packed=False).encode(draw("red"))
     full = vision.encode(draw("red"))
     near = (lean * full).sum(-1) / np.linalg.norm(lean, axis=-1) / np.linalg.norm(full, axis=-1)
     assert near.min() > 0.999
-    assert not np.array_equal(lean, full)  # they compute in another way
+    assert not np.array_equal(lean, full)  # the computation differs
 
 
 def test_a_picture_is_encoded_once(vision: OnnxVision, draw: Draw) -> None:
@@ -59,7 +59,7 @@ def test_a_picture_is_encoded_once(vision: OnnxVision, draw: Draw) -> None:
     first = vision.encode(draw("red"))
     assert vision.encode(draw("red")) is first
     assert vision.cached(draw("red").sha256) is first
-    with pytest.raises(ValueError, match="read-only"):  # it is everybody's
+    with pytest.raises(ValueError, match="read-only"):  # the array is shared
         first[0, 0] = 0
 
 
@@ -69,18 +69,18 @@ def test_only_the_latest_pictures_are_kept(vision: OnnxVision, draw: Draw) -> No
     vision.encode(second)
     for n in range(settings.EMBEDDING_CACHE - 1):
         vision.encode(replace(draw("green"), sha256=f"copy {n}"))
-        vision.cached(first.sha256)  # asked for again and again
+        vision.cached(first.sha256)  # used again and again
     assert vision.cached(first.sha256) is not None
     assert vision.cached(second.sha256) is None
 
 
-def test_an_unusable_picture_is_told_as_such_and_not_kept(vision: OnnxVision) -> None:
+def test_an_unusable_picture_is_reported_and_not_cached(vision: OnnxVision) -> None:
     with pytest.raises(ImageError):
         vision.encode(Picture("broken", b"no picture"))
     assert vision.cached("broken") is None
 
 
-def test_closed_eyes_see_nothing(vision: OnnxVision, draw: Draw) -> None:
+def test_a_closed_encoder_refuses_pictures(vision: OnnxVision, draw: Draw) -> None:
     vision.close()
     with pytest.raises(EngineError) as refused:
         vision.encode(draw("red"))
@@ -103,21 +103,21 @@ def seen(vision: OnnxVision) -> Iterator[tuple[EncoderThread, "queue.SimpleQueue
     eyes.close()
 
 
-def test_eyes_look_in_the_order_in_which_they_were_asked(
+def test_pictures_are_encoded_in_the_order_of_the_requests(
     seen: tuple[EncoderThread, "queue.SimpleQueue[EncodeResult]"], draw: Draw
 ) -> None:
     eyes, results = seen
     asked = [draw("red"), Picture("broken", b"no picture"), draw("blue")]
     for picture in asked:
         eyes.look(picture)
-    told = [results.get() for _ in asked]
-    assert [s.sha256 for s in told] == [p.sha256 for p in asked]
-    assert [s.embeddings is None for s in told] == [False, True, False]
-    assert told[1].error is not None and told[1].error.code == "image.not_an_image"
-    assert told[0].seconds > 0
+    encoded = [results.get() for _ in asked]
+    assert [s.sha256 for s in encoded] == [p.sha256 for p in asked]
+    assert [s.embeddings is None for s in encoded] == [False, True, False]
+    assert encoded[1].error is not None and encoded[1].error.code == "image.not_an_image"
+    assert encoded[0].seconds > 0
 
 
-def test_eyes_close_at_once_however_much_they_are_still_asked_to_see(vision: OnnxVision, draw: Draw) -> None:
+def test_the_encoder_closes_at_once_with_requests_in_its_queue(vision: OnnxVision, draw: Draw) -> None:
     results: queue.SimpleQueue[EncodeResult] = queue.SimpleQueue()
     first = threading.Event()
 

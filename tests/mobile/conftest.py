@@ -1,4 +1,4 @@
-"""What the tests of the app share: a data folder, an App on the real demo model, a phone without a browser."""
+"""Fixtures of the app's tests: a data folder, an App with the real demo model, a phone without a browser."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def drawing(colour: str = "red", size: tuple[int, int] = (320, 240)) -> bytes:
 
 
 def picked(*pictures: bytes) -> list[dict[str, Any]]:
-    """What the platform's picker gives back."""
+    """The result of the platform's picker."""
     return [
         {"id": number, "name": f"{number}.png", "size": len(data), "path": None, "bytes": data}
         for number, data in enumerate(pictures, 1)
@@ -40,14 +40,14 @@ def picked(*pictures: bytes) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(autouse=True)
-def nobody_else_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Servers are looked for on this machine alone."""
+def search_loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Search for servers on this machine only."""
     monkeypatch.setattr(discovery, "discover", partial(discovery.discover, 0.5, ["127.0.0.1"]))
 
 
 @pytest.fixture
 def play(tmp_path: Path) -> Play:
-    """Plays a scene on a phone that has just opened the app: `play(scene, answers={...}, language="en")`."""
+    """Runs a scene on a phone with the app just started: `play(scene, answers={...}, language="en")`."""
 
     def run(
         scene: Callable[[Phone, App], Awaitable[None]],

@@ -1,6 +1,7 @@
 """The app without a browser: Flet's real session, with a connection that packs every message as the real one does.
 
-Packing matters: it takes the snapshots against which the next update is compared."""
+Packing takes the snapshots with which the next update is compared.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +22,11 @@ from flet.pubsub.pubsub_hub import PubSubHub
 
 SECONDS = 120.0
 C = TypeVar("C", bound=BaseControl)
-WRAPPERS = (ft.Semantics, ft.SafeArea, ft.InteractiveViewer, ft.SnackBar, ft.BottomSheet)  # red where they show nothing
+WRAPPERS = (ft.Semantics, ft.SafeArea, ft.InteractiveViewer, ft.SnackBar, ft.BottomSheet)  # shown in red if empty
 
 
 def route(link: str) -> str:
-    """What Flet makes of a link that opens the app: it drops the host."""
+    """Convert a link as Flet does when it opens the app: it drops the host."""
     return "/" + link.removeprefix("impchat://pair")
 
 
@@ -36,11 +37,11 @@ class FakeConnection(Connection):
         self.loop = asyncio.get_running_loop()
         self.executor = ThreadPoolExecutor(2)
         self.pubsubhub = PubSubHub(loop=self.loop, executor=self.executor)
-        self.answers = answers  # method of the client -> what it returns
+        self.answers = answers  # method of the client -> its result
         self.calls: list[tuple[str, Any]] = []
-        self.crashes: list[str] = []  # what would have replaced the page
+        self.crashes: list[str] = []  # errors that would have replaced the page
         self.updates = 0
-        self._gone: set[int] = set()  # dialogs
+        self._gone: set[int] = set()  # ids of dismissed dialogs
         self.session: Session
 
     def send_message(self, message: Message) -> None:
@@ -59,7 +60,7 @@ class FakeConnection(Connection):
             self.loop.call_soon(self.session.handle_invoke_method_results, body.control_id, body.call_id, result, error)
 
     def _dismiss(self) -> None:
-        """Tell that what was closed has gone, as Flutter does."""
+        """Report closed dialogs as dismissed, as Flutter does."""
         for dialog in self.session.page._dialogs.controls:
             if not dialog.open and dialog._i not in self._gone:
                 self._gone.add(dialog._i)
@@ -70,7 +71,7 @@ class FakeConnection(Connection):
 
 
 class Phone:
-    """A page of 412 x 915 on Android, and the finger on it."""
+    """A page of 412 x 915 on Android, with methods for a user's actions."""
 
     def __init__(
         self, answers: dict[str, Any] | None = None, width: int = 412, height: int = 915, link: str = ""
@@ -84,10 +85,10 @@ class Phone:
         ft.context.reset_auto_update()
         self.connection.send_message(Message(MessageAction.REGISTER_CLIENT, {"p": self.session.get_page_patch()}))
 
-    # Looking
+    # Reading the screen
 
     def walk(self) -> Iterator[BaseControl]:
-        """Every control of the screen on top and of open dialogs; hidden ones left out."""
+        """Every visible control of the top screen and of open dialogs."""
         seen: set[int] = set()
 
         def visit(node: Any) -> Iterator[BaseControl]:
@@ -123,7 +124,7 @@ class Phone:
         return found[0]
 
     def words(self) -> str:
-        """All that is to be read, by eyes or a screen reader."""
+        """All text that is visible or readable by a screen reader."""
         found = []
         for control in self.walk():
             for name in ("value", "semantics_label", "tooltip", "label", "title", "content", "text"):
@@ -132,20 +133,20 @@ class Phone:
                     found.append(value)
         return "\n".join(found)
 
-    # Touching
+    # Actions
 
     async def fire(self, control: BaseControl, event: str, data: Any = None) -> None:
         await self.session.dispatch_event(control._i, event, data)
         self.check()
 
     def check(self) -> None:
-        """Nothing on the screen is an error of Flet's."""
+        """Check that no control shows an error of Flet."""
         assert self.connection.crashes == []
         hollow = [wrapper for wrapper in self.walk() if isinstance(wrapper, WRAPPERS) and not _is_seen(wrapper.content)]
         assert hollow == []
 
     async def tap(self, name: str) -> None:
-        """Tap what carries this name: a tooltip, or a text in something that can be tapped."""
+        """Tap the control with this name: a tooltip, or a text in something that can be tapped."""
         await self.fire(self.named(name), "click")
 
     def named(self, name: str) -> BaseControl:
@@ -163,11 +164,11 @@ class Phone:
         await self.fire(field, "change", text)
 
     async def open_link(self, link: str) -> None:
-        """Another app opens a link of ours while this one runs."""
+        """Open a pairing link from another app while this one runs."""
         await self.fire(self.page, "route_change", {"route": route(link)})
 
     async def until(self, true: Callable[[], Any], what: str = "") -> Any:
-        """Return what `true` gives, as soon as it gives something."""
+        """Wait until `true` returns something true, and return it."""
         end = asyncio.get_running_loop().time() + SECONDS
         while not (found := true()):
             assert asyncio.get_running_loop().time() < end, f"{what} never came: {self.words()}"

@@ -1,4 +1,4 @@
-"""What a person's fingers do in the app: Flutter draws on a canvas; what is touched is its tree for screen readers."""
+"""Actions of a user in the app. Flutter draws on a canvas, so they use its tree for screen readers (semantics)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RESTS = """async node => {
 
 
 def boot(page: Page, address: str, control: str) -> None:
-    """Open the app and switch its tree for screen readers on; returns when `control` is there."""
+    """Open the app and enable its tree for screen readers; returns when `control` is there."""
     page.goto(address)
     page.locator("#loading").wait_for(state="detached")
     page.evaluate("document.querySelector('flt-semantics-placeholder')?.click()")
@@ -35,12 +35,12 @@ def boot(page: Page, address: str, control: str) -> None:
 
 
 def find(page: Page, label: str) -> Locator:
-    """Whatever carries this name for screen readers."""
+    """The element with this name for screen readers."""
     return page.locator(f'[aria-label="{label}"]').first
 
 
 def button(page: Page, label: str) -> Locator:
-    """A button by its name; Flutter puts the name of one with a tooltip on the node above it."""
+    """A button by its name; Flutter puts the name of a button with a tooltip on its parent node."""
     named = page.get_by_role("button", name=label, exact=True)
     return (
         named.or_(page.locator(f'[aria-label="{label}"] [role=button]'))
@@ -50,24 +50,24 @@ def button(page: Page, label: str) -> Locator:
 
 
 def tap(page: Page, label: str) -> None:
-    """Tap a button, as soon as it can be tapped."""
+    """Tap a button when it can be tapped."""
     touch(button(page, label).and_(page.locator(":not([aria-disabled=true])")))
 
 
 def touch(found: Locator) -> None:
-    """Tap this, as soon as it rests: what moves is not hit where it was seen."""
+    """Tap `found` when it has stopped moving; a moving element could be missed."""
     rest(found)
     found.tap(force=True)
 
 
 def rest(found: Locator) -> None:
-    """Returns when this is there and rests."""
+    """Wait until `found` is there and has stopped moving."""
     while not found.evaluate(RESTS):
         continue
 
 
 def write(page: Page, label: str, text: str) -> None:
-    """Tap a field and type `text` after what it holds; returns when the field shows it."""
+    """Tap a field and append `text`; returns when the field shows it."""
     field = page.get_by_label(label, exact=True).first
     focused = page.locator("textarea:focus, input:focus")
     end = time.monotonic() + SECONDS
@@ -88,7 +88,7 @@ def write(page: Page, label: str, text: str) -> None:
 
 @contextmanager
 def finger_on(page: Page, found: Locator) -> Iterator[None]:
-    """A finger that is put on something before what happens in the block, and lifted after it."""
+    """Hold a finger on `found` during the block."""
     rest(found)
     box = found.bounding_box()
     assert box
@@ -99,12 +99,12 @@ def finger_on(page: Page, found: Locator) -> Iterator[None]:
 
 
 def go_back(page: Page) -> None:
-    """The browser's own button. Playwright's waits for a page that loads, and none does."""
+    """Press the browser's back button. Playwright's own go_back waits for a page load, and there is none."""
     page.evaluate("history.back()")
 
 
 def words(page: Page) -> str:
-    """All that is to be read on the screen."""
+    """All text on the screen."""
     return str(
         page.evaluate(
             "[...document.querySelectorAll('flt-semantics-host, flt-semantics-host [aria-label]')]"
@@ -114,7 +114,7 @@ def words(page: Page) -> str:
 
 
 def wait_for(page: Page, pattern: str, seconds: float = SECONDS) -> str:
-    """The words on the screen, as soon as `pattern` is among them."""
+    """Wait until `pattern` occurs in the text on the screen; return that text."""
     end = time.monotonic() + seconds
     while not re.search(pattern, found := words(page)):
         assert time.monotonic() < end, f"{pattern} is not in: {found}"
@@ -123,7 +123,7 @@ def wait_for(page: Page, pattern: str, seconds: float = SECONDS) -> str:
 
 
 def nameless(page: Page) -> list[str]:
-    """The buttons that say nothing to a screen reader."""
+    """The buttons without a name for screen readers."""
     found: list[str] = page.evaluate(
         "[...document.querySelectorAll('flt-semantics-host [role=button]')]"
         ".filter(n => !n.getAttribute('aria-label') && !n.innerText.trim() && !n.querySelector('[aria-label]'))"

@@ -1,7 +1,8 @@
-"""What the app's side of the screen costs, in processor time: python -m tests.mobile.measure
+"""Measures the processor time of the app's part of the screen: python -m tests.mobile.measure
 
-In: nothing. Out: milliseconds for each update of a growing answer, and for a message more, in chats of 2, 100 and 500
-messages. Processor time, so that other work on the machine changes little; Flutter's own part is not in it."""
+In: nothing. Out: milliseconds for each update of a growing answer, and for an added message, in chats of 2, 100 and 500
+messages. Processor time varies little with other work on the machine; Flutter's part is not included.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ async def measured(data: Path, messages: int) -> tuple[float, float]:
         assert answered and growing
         began = time.process_time()
         for number in range(UPDATES):
-            growing.text = "A word and another one. " * (number // 2 + 1)  # to about 1.2 kB
+            growing.text = "A word and another one. " * (number // 2 + 1)  # up to about 1.2 kB
             answered.grow(growing)
         update_s = (time.process_time() - began) / UPDATES
         await phone.until(lambda: screen.talk.growing is None)

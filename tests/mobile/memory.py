@@ -1,9 +1,10 @@
-"""The memory that the app takes on a phone: python -m tests.mobile.memory [BUNDLE] [--context 1024] [--packed]
+"""Measures the app's memory on a phone: python -m tests.mobile.memory [BUNDLE] [--context 1024] [--packed]
 
-In: a bundle's folder (else the demo's), which the app of a new data folder runs, with a phone's settings; `--packed`:
-with a computer's eyes. Out: the most memory while the app starts, while its model opens, while a picture is read and
-answered, and the four figures of the app's speed test. Wants no browser, so that it runs with a phone's packages alone
-(`make phone-env`); Flutter's own part is not in it."""
+In: a bundle's folder (default: the demo's), which the app runs in a new data folder with a phone's settings;
+`--packed`: with a computer's vision settings. Out: the peak memory while the app starts, while its model is opened,
+while a picture is processed and answered, and the four figures of the app's speed test. It needs no browser, so it runs
+with only a phone's packages (`make phone-env`); Flutter's part is not included.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The app as `impchat mobile` serves it, on a free port of this machine."""
+"""The app served as `impchat mobile` serves it, on a free loopback port."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from impchat.server.http import loopback
 from impchat.server.network import sockets
 from impchat_mobile import host, launch
 
-SECONDS = 60.0  # far more than anything here takes, also on a machine that has other work
+SECONDS = 60.0  # a limit far above normal durations, also on a busy machine
 
 
 class Site:
-    """Open until `close`. `engine`: answers in place of the demo model."""
+    """A server that runs until `close`. `engine` replaces the demo model."""
 
     def __init__(self, data: Path, language: str = "en", engine: Engine | None = None, port: int = 0) -> None:
         self.app = App.open(data, engine=engine) if engine else launch.open_app(data)

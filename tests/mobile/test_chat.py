@@ -1,4 +1,4 @@
-"""The chat screen, without a browser: asking, stopping, changing one's mind, and what goes wrong."""
+"""The chat screen without a browser: questions, stops, edits, and errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ME = settings.OWNER
 
 
 def asked(app: App) -> list[Message]:
-    """All questions of the one chat, oldest first."""
+    """All questions of the only chat, oldest first."""
     [chat] = app.history.conversations(ME)
     return [message for message in app.history.messages(chat.uuid, ME) if message.role == "user"]
 
@@ -39,12 +39,12 @@ async def ask(phone: Phone, text: str) -> None:
 
 
 async def answered(phone: Phone, count: int = 1) -> list[str]:
-    """The finished answers, as soon as there are so many."""
+    """Wait until there are `count` finished answers, and return them."""
     await phone.until(lambda: len(phone.all(ft.IconButton, tooltip="Copy")) >= count, "an answer")
     return [control.value for control in phone.all(ft.Markdown)]
 
 
-def test_a_picked_picture_is_read_at_once_and_answered(play: Play) -> None:
+def test_a_picked_picture_is_processed_at_once_and_answered(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await phone.tap("Choose pictures")
         await phone.until_words("Ready, ask anything")
@@ -56,7 +56,7 @@ def test_a_picked_picture_is_read_at_once_and_answered(play: Play) -> None:
     play(scene, {"pick_files": picked(drawing("red"))})
 
 
-def test_a_chip_asks_its_question(play: Play) -> None:
+def test_a_suggestion_sends_its_question(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await phone.tap("Choose pictures")
         await phone.until_words("Ready, ask anything")
@@ -76,7 +76,7 @@ def test_boxes_of_an_answer_are_drawn_on_its_picture(play: Play) -> None:
     play(scene, {"pick_files": picked(drawing("red"))})
 
 
-def test_boxes_are_drawn_while_the_answer_goes_on(tmp_path: Path) -> None:
+def test_boxes_are_drawn_while_the_answer_grows(tmp_path: Path) -> None:
     with App.open(tmp_path) as app:
         chat = app.chat()
         chat.attach(drawing("red"))
@@ -86,7 +86,7 @@ def test_boxes_are_drawn_while_the_answer_goes_on(tmp_path: Path) -> None:
         assert talk.boxed(replace(answer, state="streaming")), "as it was before the branch was read again"
 
 
-def test_an_answer_can_be_had_again_and_both_versions_stay(play: Play) -> None:
+def test_an_answer_can_be_regenerated_and_both_versions_stay(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await ask(phone, "Hello")
         await answered(phone)
@@ -98,12 +98,12 @@ def test_an_answer_can_be_had_again_and_both_versions_stay(play: Play) -> None:
     play(scene)
 
 
-def test_of_pictures_picked_together_the_good_ones_are_taken_and_the_others_named(play: Play) -> None:
+def test_of_several_picked_files_the_pictures_are_added_and_the_others_named(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await phone.tap("Choose pictures")
         await phone.until_words("Picture 2 of 2 for the question")
         assert "2.png, 4.png: This file is not a picture that ImpChat knows" in phone.words()
-        assert not phone.all(ft.SnackBar), "which would lie over the question"
+        assert not phone.all(ft.SnackBar), "it would cover the question"
         await ask(phone, "Hello")
         await answered(phone)
         assert len(asked(app)[0].images) == 2
@@ -111,7 +111,7 @@ def test_of_pictures_picked_together_the_good_ones_are_taken_and_the_others_name
     play(scene, {"pick_files": picked(drawing("red"), b"broken", drawing("blue"), b"broken too")})
 
 
-def test_an_edited_question_has_its_own_pictures_and_the_draft_waits(play: Play) -> None:
+def test_an_edited_question_has_its_own_pictures_and_the_draft_is_kept(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         picks = phone.connection.answers
         picks["pick_files"] = picked(drawing("red"), drawing("blue"))
@@ -137,7 +137,7 @@ def test_an_edited_question_has_its_own_pictures_and_the_draft_waits(play: Play)
             await phone.until(lambda: draft(phone) == "Half a quest", "the draft")
             await phone.until(lambda: "Editing an earlier question" not in phone.words(), "the end of the edit")
             await phone.until_words("Picture 1 of 1 for the question")
-            assert "The picture was removed" not in phone.words(), "which would bring it back into the draft"
+            assert "The picture was removed" not in phone.words(), "its undo would add it to the draft"
         await answered(phone)
         before, after = asked(app)
         assert (before.text, after.text) == ("Which shapes?", "Which colours?")
@@ -149,7 +149,7 @@ def test_an_edited_question_has_its_own_pictures_and_the_draft_waits(play: Play)
     play(scene)
 
 
-def test_an_edit_that_is_left_for_another_chat_goes_on_afterwards(play: Play) -> None:
+def test_an_edit_continues_after_a_visit_to_another_chat(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await ask(phone, "Hello there")
         await answered(phone)
@@ -167,7 +167,7 @@ def test_an_edit_that_is_left_for_another_chat_goes_on_afterwards(play: Play) ->
     play(scene)
 
 
-def test_a_question_is_sent_once_however_often_send_is_tapped(play: Play) -> None:
+def test_repeated_taps_on_send_send_a_question_once(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         button = phone.one(ft.IconButton, tooltip="Send")
         assert button.disabled, "there is nothing to send"
@@ -185,7 +185,7 @@ def test_a_question_is_sent_once_however_often_send_is_tapped(play: Play) -> Non
     play(scene, engine=SlowEngine(words_per_s=100.0))
 
 
-def test_a_question_that_cannot_be_sent_stays_and_the_reason_is_beside_it(play: Play) -> None:
+def test_a_question_that_cannot_be_sent_stays_in_the_field_with_the_reason(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await phone.tap("Choose pictures")
         text = "x" * (settings.QUESTION_CHARS + 1)
@@ -201,7 +201,7 @@ def test_a_question_that_cannot_be_sent_stays_and_the_reason_is_beside_it(play: 
     play(scene, {"pick_files": picked(drawing())})
 
 
-def test_an_answer_goes_on_in_its_chat_while_another_one_is_open(play: Play) -> None:
+def test_an_answer_continues_in_its_chat_while_another_one_is_open(play: Play) -> None:
     engine = ScriptedEngine()
 
     async def scene(phone: Phone, app: App) -> None:
@@ -226,7 +226,7 @@ def test_an_answer_goes_on_in_its_chat_while_another_one_is_open(play: Play) -> 
     play(scene, engine=engine)
 
 
-def test_an_edited_question_is_answered_anew(play: Play) -> None:
+def test_an_edited_question_gets_a_new_answer(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await phone.tap("Choose pictures")
         await ask(phone, "Hello")
@@ -240,7 +240,7 @@ def test_an_edited_question_is_answered_anew(play: Play) -> None:
     play(scene, {"pick_files": picked(drawing("green"))})
 
 
-def test_what_is_typed_outlives_the_app(play: Play) -> None:
+def test_typed_text_survives_a_restart_of_the_app(play: Play) -> None:
     async def leave(phone: Phone, app: App) -> None:
         await phone.tap("Choose pictures")
         await phone.until_words("Ready, ask anything")
@@ -255,7 +255,7 @@ def test_what_is_typed_outlives_the_app(play: Play) -> None:
     play(come_back)
 
 
-def test_who_is_faster_than_the_apps_start_asks_in_the_chat_that_it_opens(tmp_path: Path) -> None:
+def test_a_question_during_the_start_goes_to_the_chat_that_is_opened(tmp_path: Path) -> None:
     async def whole() -> None:
         app = App.open(tmp_path, engine=SlowEngine(words_per_s=100.0))
         chat = app.history.create_conversation(ME).uuid
@@ -268,7 +268,7 @@ def test_who_is_faster_than_the_apps_start_asks_in_the_chat_that_it_opens(tmp_pa
         try:
             while not (starting.done() or (phone.page.views and phone.all(ft.TextField, label=HINT))):
                 await asyncio.sleep(0)
-            assert "Sample picture 1" not in phone.words(), "nothing says that this is a new chat"
+            assert "Sample picture 1" not in phone.words(), "it does not look like a new chat"
             await ask(phone, "Hello")
             await starting
             await answered(phone, 2)
@@ -282,7 +282,7 @@ def test_who_is_faster_than_the_apps_start_asks_in_the_chat_that_it_opens(tmp_pa
     asyncio.run(whole())
 
 
-def test_what_is_typed_is_there_when_the_connection_comes_back(play: Play) -> None:
+def test_typed_text_is_kept_when_the_connection_returns(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await ask(phone, "Hello")
         await answered(phone)
@@ -295,7 +295,7 @@ def test_what_is_typed_is_there_when_the_connection_comes_back(play: Play) -> No
     play(scene, engine=SlowEngine(words_per_s=100.0))
 
 
-def test_a_file_that_is_no_picture_is_told_in_a_sentence_and_nothing_is_lost(play: Play) -> None:
+def test_a_file_that_is_no_picture_is_reported_in_a_sentence_and_nothing_is_lost(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await phone.type(HINT, "What is this?")
         await phone.tap("Choose pictures")
@@ -305,7 +305,7 @@ def test_a_file_that_is_no_picture_is_told_in_a_sentence_and_nothing_is_lost(pla
     play(scene, {"pick_files": picked(b"no picture")})
 
 
-def test_a_mistake_in_a_handler_leaves_the_page_as_it_is(play: Play) -> None:
+def test_an_exception_in_a_handler_leaves_the_page_usable(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await phone.tap("Choose pictures")
         await phone.until_words("Something went wrong in ImpChat (RuntimeError)")
@@ -315,7 +315,7 @@ def test_a_mistake_in_a_handler_leaves_the_page_as_it_is(play: Play) -> None:
     play(scene, {"pick_files": OSError("the platform's picker broke")})
 
 
-def test_what_the_platform_cannot_share_is_copied(play: Play) -> None:
+def test_content_that_the_platform_cannot_share_is_copied(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await ask(phone, "Hello")
         text = (await answered(phone))[0]
@@ -327,7 +327,7 @@ def test_what_the_platform_cannot_share_is_copied(play: Play) -> None:
     play(scene, {"share_text": OSError("nothing to share with")})
 
 
-def test_the_app_speaks_chinese(play: Play) -> None:
+def test_the_app_is_shown_in_chinese(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await phone.tap("选择图片")
         await phone.until_words("读完了，请提问")

@@ -1,4 +1,4 @@
-"""A phone and a real ImpChat server on loopback, with TLS: pairing, answers from there, models and chats across."""
+"""A phone and a real ImpChat server on loopback, with TLS: pairing, remote answers, and copying models and chats."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OTHER = "other-demo"
 
 
 def add_other(data: Path) -> None:
-    """One model more in the data folder `data`."""
+    """Add a second model to the data folder `data`."""
     folder = paths.models_dir(data) / OTHER
     folder.mkdir(parents=True)
     for file in paths.demo_bundle().iterdir():
@@ -42,7 +42,7 @@ def add_other(data: Path) -> None:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Home]:
-    """The computer, which has one model more than the phone."""
+    """The server, which has one model more than the phone."""
     data = tmp_path / "computer"
     add_other(data)
     opened = Home(data)
@@ -63,7 +63,7 @@ async def back(phone: Phone) -> None:
 
 
 async def choose_computer(phone: Phone) -> None:
-    """Let the computer answer in the open chat."""
+    """Choose the computer for the answers of the open chat."""
     await phone.tap("Where it is answered")
     tile = next(t for t in phone.all(ft.ListTile) if isinstance(t.title, ft.Text) and t.title.value.startswith("On ")
                 and "this phone" not in t.title.value)  # fmt: skip
@@ -90,7 +90,7 @@ def test_a_paired_computer_answers_one_chat_and_the_phone_the_next(play: Play, h
     play(scene, {"pick_files": picked(drawing("red"))})
 
 
-def test_a_server_of_the_command_line_answers_where_nothing_else_was_chosen(play: Play, home: Home) -> None:
+def test_a_server_of_the_command_line_answers_if_nothing_else_was_chosen(play: Play, home: Home) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await phone.until_words(f"On {server.name}")
         await ask(phone, "Hello")
@@ -101,8 +101,8 @@ def test_a_server_of_the_command_line_answers_where_nothing_else_was_chosen(play
     play(scene, server=server)
 
 
-def test_here_is_remembered_as_well_as_a_computer(play: Play, home: Home) -> None:
-    """Beside a server of the command line, the chat that was taken from it stays here, over a restart too."""
+def test_the_choice_of_this_phone_is_remembered_too(play: Play, home: Home) -> None:
+    """With a server on the command line, a chat switched to this phone stays on it, even after a restart."""
 
     async def here(phone: Phone, app: App) -> None:
         await ask(phone, "Hello")
@@ -122,7 +122,7 @@ def test_here_is_remembered_as_well_as_a_computer(play: Play, home: Home) -> Non
         await phone.tap("Where it is answered")
         await phone.tap("My computer")
         await phone.until(lambda: phone.all(ft.FilledTonalButton, content="Test"), "the server")
-        assert "Forget" not in phone.words(), "the command line brought it"
+        assert "Forget" not in phone.words(), "it comes from the command line"
         await back(phone)
         await choose_computer(phone)
         await phone.until_words(f"On {server.name}")
@@ -135,7 +135,7 @@ def test_here_is_remembered_as_well_as_a_computer(play: Play, home: Home) -> Non
     play(again, server=server)
 
 
-def test_below_a_page_whose_questions_go_elsewhere_the_app_says_so(play: Play, home: Home) -> None:
+def test_the_app_on_a_pages_address_says_that_a_server_answers(play: Play, home: Home) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await phone.until_words(f"On {server.name}")
 
@@ -145,12 +145,12 @@ def test_below_a_page_whose_questions_go_elsewhere_the_app_says_so(play: Play, h
     play(scene, engine=engine)
 
 
-def test_a_server_that_nobody_knows_is_told_before_the_app_opens(tmp_path: Path) -> None:
+def test_an_unknown_server_is_reported_before_the_app_opens(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="nobody"):
         cli.run(["--server", "nobody", "--port", "0", "--data", str(tmp_path)])
 
 
-def test_a_photographed_code_pairs(play: Play, home: Home) -> None:
+def test_a_photographed_qr_code_pairs(play: Play, home: Home) -> None:
     photo = io.BytesIO()
     segno.make(str(home.link())).save(photo, kind="png", scale=6, border=4)
     camera = {"name": "0", "lens_direction": "back", "sensor_orientation": 0}
@@ -168,7 +168,7 @@ def test_a_photographed_code_pairs(play: Play, home: Home) -> None:
     play(scene, {"get_available_cameras": [camera], "take_picture": photo.getvalue()})
 
 
-def test_a_used_code_is_told_in_a_sentence(play: Play, home: Home) -> None:
+def test_a_used_code_is_reported_in_a_sentence(play: Play, home: Home) -> None:
     link = str(home.link())
 
     async def scene(phone: Phone, app: App) -> None:
@@ -183,7 +183,7 @@ def test_a_used_code_is_told_in_a_sentence(play: Play, home: Home) -> None:
     play(scene)
 
 
-def test_a_model_comes_from_the_computer_after_its_terms_are_accepted(play: Play, home: Home) -> None:
+def test_a_model_is_copied_from_the_computer_after_its_licence_is_accepted(play: Play, home: Home) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await pair(phone, home)
         await back(phone)
@@ -201,7 +201,7 @@ def test_a_model_comes_from_the_computer_after_its_terms_are_accepted(play: Play
     play(scene)
 
 
-def test_a_copy_goes_on_from_a_computer_that_has_moved(play: Play, home: Home) -> None:
+def test_a_copy_resumes_from_a_computer_with_a_new_address(play: Play, home: Home) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await pair(phone, home)
         [server] = await asyncio.to_thread(servers.load, app.data)
@@ -219,7 +219,7 @@ def test_a_copy_goes_on_from_a_computer_that_has_moved(play: Play, home: Home) -
     play(scene)
 
 
-def test_a_chat_is_handed_over_and_nothing_is_lost_or_doubled(play: Play, home: Home) -> None:
+def test_a_chat_is_handed_over_without_loss_or_duplicates(play: Play, home: Home) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await phone.tap("Choose pictures")
         await ask(phone, "What colour is the circle?")
@@ -243,7 +243,7 @@ def test_a_chat_is_handed_over_and_nothing_is_lost_or_doubled(play: Play, home: 
     play(scene, {"pick_files": picked(drawing("red"))})
 
 
-def test_a_computer_that_is_gone_is_told_in_the_answer_and_the_phone_goes_on(play: Play, home: Home) -> None:
+def test_an_unreachable_computer_is_reported_in_the_answer_and_the_phone_can_answer(play: Play, home: Home) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await pair(phone, home)
         await back(phone)

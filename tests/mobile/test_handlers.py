@@ -1,4 +1,4 @@
-"""Two habits of Flet that the app must never meet: errors that replace the page, and controls that freeze."""
+"""Two rules about Flet: unguarded errors would replace the page, and controls with keys would freeze."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ GUARDS = {"on", "guarded"}
 
 
 def is_guarded(value: ast.expr, parameters: set[str]) -> bool:
-    """A call of the guard, nothing at all, or what was guarded by whoever gave it."""
+    """Whether `value` is a call of the guard, None, or a handler that the caller has guarded."""
     if isinstance(value, ast.IfExp):
         return is_guarded(value.body, parameters) and is_guarded(value.orelse, parameters)
     if isinstance(value, ast.Call):
@@ -25,7 +25,7 @@ def test_every_handler_is_guarded() -> None:
     bare = []
     for file in APP.rglob("*.py"):
         tree = ast.parse(file.read_text(encoding="utf-8"))
-        # Names that hold a guarded handler: parameters called on_..., and what `shell.on(...)` was assigned to.
+        # Names of guarded handlers: parameters called on_..., and variables that `shell.on(...)` was assigned to.
         known = {arg.arg for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) for arg in node.args.args
                  if arg.arg.startswith("on_")}  # fmt: skip
         for node in ast.walk(tree):
@@ -46,7 +46,7 @@ def test_every_handler_is_guarded() -> None:
 
 
 def test_no_control_has_a_key() -> None:
-    """Flet freezes a new control that takes the place of an older one with its key: it could never be updated again."""
+    """Flet freezes a new control that replaces an older one with the same key: it can never be updated again."""
     keyed = [
         f"{file.name}:{node.lineno}"
         for file in APP.rglob("*.py")

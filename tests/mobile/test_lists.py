@@ -1,4 +1,5 @@
-"""What stays under a finger while lists change, and what the page of a computer leaves to choose, without a browser."""
+"""Controls stay the same while their lists are updated, and the settings that remain when a page serves the app;
+without a browser."""
 
 from __future__ import annotations
 
@@ -49,14 +50,14 @@ def several() -> Iterator[str]:
 
 
 async def held(phone: Phone, name: str, change: Any) -> None:
-    """Press what carries this name, let `change` happen, and let go: the same control must get the tap."""
+    """Press the control with this name, run `change`, and release: the same control must get the tap."""
     button = phone.named(name)
     await change()
     assert phone.named(name) is button, f"{name} was replaced under the finger"
     await phone.fire(button, "click")
 
 
-def test_what_is_pressed_stays_while_its_list_is_drawn_again(play: Play, home: Home) -> None:
+def test_a_pressed_control_stays_while_its_list_is_updated(play: Play, home: Home) -> None:
     async def scene(phone: Phone, app: App) -> None:
         life = launch.Life.of(phone.page)
         await ask(phone, "Hello there")
@@ -92,7 +93,7 @@ def test_what_is_pressed_stays_while_its_list_is_drawn_again(play: Play, home: H
     play(scene)
 
 
-def test_a_photo_that_is_pressed_stays_while_the_library_is_searched(play: Play) -> None:
+def test_a_pressed_photo_stays_while_the_library_is_searched(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await phone.tap("Choose pictures")
         await ask(phone, "What colour is the circle?")
@@ -106,7 +107,7 @@ def test_a_photo_that_is_pressed_stays_while_the_library_is_searched(play: Play)
     play(scene, {"pick_files": picked(drawing("red"))})
 
 
-def test_the_list_of_chats_grows_as_it_is_scrolled_and_the_ways_below_it_stay(play: Play) -> None:
+def test_the_list_of_chats_grows_while_scrolling_and_the_entries_below_it_stay(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         for number in range(130):
             app.history.create_conversation(ME, f"chat {number}")
@@ -124,7 +125,7 @@ def test_the_list_of_chats_grows_as_it_is_scrolled_and_the_ways_below_it_stay(pl
     play(scene)
 
 
-def test_a_drawer_that_does_not_answer_is_shown_by_a_new_view(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_drawer_that_does_not_respond_is_shown_by_a_new_view(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene(phone: Phone, app: App) -> None:
         first, shown = phone.page.views[-1], []
 
@@ -146,7 +147,7 @@ def test_a_drawer_that_does_not_answer_is_shown_by_a_new_view(play: Play, monkey
 # Another server
 
 
-def test_a_wrong_address_loses_nothing_that_was_typed(play: Play) -> None:
+def test_a_wrong_address_keeps_the_typed_text(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await phone.tap("Chats")
         await phone.tap("My computer")
@@ -162,7 +163,7 @@ def test_a_wrong_address_loses_nothing_that_was_typed(play: Play) -> None:
     play(scene)
 
 
-def test_of_several_models_on_a_server_one_is_chosen(play: Play, several: str) -> None:
+def test_one_of_several_models_on_a_server_is_chosen(play: Play, several: str) -> None:
     async def scene(phone: Phone, app: App) -> None:
         links = launch.Life.of(phone.page)._go.links
         await phone.tap("Chats")
@@ -187,9 +188,7 @@ def test_of_several_models_on_a_server_one_is_chosen(play: Play, several: str) -
 # New chats
 
 
-def test_a_paired_computer_answers_new_chats_if_the_person_wants_that_over_a_restart_too(
-    play: Play, home: Home
-) -> None:
+def test_a_paired_computer_answers_new_chats_if_that_is_chosen_even_after_a_restart(play: Play, home: Home) -> None:
     async def choose(phone: Phone, app: App) -> None:
         await pair(phone, home)
         await phone.fire(phone.one(ft.SnackBarAction, label="Use it for new chats"), "click")
@@ -220,10 +219,10 @@ def test_a_paired_computer_answers_new_chats_if_the_person_wants_that_over_a_res
     play(again)
 
 
-# Beside the page of a computer
+# Served by a page
 
 
-def test_below_a_page_a_model_is_chosen_and_how_it_is_run_is_left_to_the_page(play: Play, tmp_path: Path) -> None:
+def test_an_app_served_by_a_page_chooses_the_model_but_not_how_it_runs(play: Play, tmp_path: Path) -> None:
     async def scene(phone: Phone, app: App) -> None:
         preferences.save(app.data, Preferences(threads=1, context_tokens=512))
         launch.Life.of(phone.page)._shell.preferences = preferences.load(app.data)
@@ -244,7 +243,7 @@ def test_below_a_page_a_model_is_chosen_and_how_it_is_run_is_left_to_the_page(pl
 
 
 @pytest.mark.parametrize("shares", [False, True], ids=["alone", "below a page"])
-def test_no_choice_cuts_an_answer_off(play: Play, tmp_path: Path, shares: bool) -> None:
+def test_no_change_of_settings_interrupts_an_answer(play: Play, tmp_path: Path, shares: bool) -> None:
     engine = SlowEngine(words_per_s=20, reading_s=0)
 
     async def scene(phone: Phone, app: App) -> None:

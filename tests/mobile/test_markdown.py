@@ -1,4 +1,4 @@
-"""An answer's Markdown on the phone, read as Flutter reads it."""
+"""Answers in Markdown on the phone, as Flutter renders them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from impchat_mobile import markdown
     "text",
     [r"\(a^2\) and $b_1 * c_1 * d$", "\\[\n\\frac{a}{b}\n- \\{c\\}\n\\]", r"\(still *open*", "$5 and $6"],
 )
-def test_a_formula_keeps_its_signs_on_the_phone(text: str) -> None:
+def test_a_formula_keeps_its_symbols_on_the_phone(text: str) -> None:
     (part,) = markdown.parts(text)
     shown = re.sub(r"</?[^>]*>", "", MarkdownIt().render(part.text)).strip()
     assert shown == text.replace("*open*", "open")

@@ -1,4 +1,4 @@
-"""The ways to a computer: found nearby, an address and a code that are typed, a link that opens the app."""
+"""Pairing on the phone: with a server found on the network, a typed address and code, or a link that opens the app."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def is_open(home: Home, code: str) -> bool:
     return home.access.code(code).state == "open"
 
 
-def test_a_computer_that_was_found_is_paired_by_its_code_once_the_check_was_compared(play: Play, home: Home) -> None:
+def test_a_found_computer_is_paired_by_its_code_after_the_check_code_was_compared(play: Play, home: Home) -> None:
     link = home.link()
 
     async def scene(phone: Phone, app: App) -> None:
@@ -60,18 +60,18 @@ def test_a_computer_that_was_found_is_paired_by_its_code_once_the_check_was_comp
         await phone.type(CODE, link.code.lower())
         await phone.tap("Pair")
         await phone.until_words(link.check)
-        assert is_open(home, link.code), "nothing is sent before the person has compared"
+        assert is_open(home, link.code), "nothing is sent before the comparison"
         await phone.tap("Yes, the same")
         await paired(phone)
         assert home.access.code(link.code).state == "used"
         assert field(phone, ADDRESS) == field(phone, CODE) == ""
-        assert "paired" in phone.words().splitlines(), "the one in the list of those nearby is known now"
+        assert "paired" in phone.words().splitlines(), "the listed server is marked as paired"
 
     with closing(Announcement(home.access.server, "desk of Anna", ["127.0.0.1"], home.site.port, {})):
         play(scene)
 
 
-def test_another_check_than_the_computers_pairs_nothing_and_sends_nothing(play: Play, home: Home) -> None:
+def test_a_wrong_check_code_pairs_nothing_and_sends_nothing(play: Play, home: Home) -> None:
     link = home.link()
 
     async def scene(phone: Phone, app: App) -> None:
@@ -88,9 +88,7 @@ def test_another_check_than_the_computers_pairs_nothing_and_sends_nothing(play: 
     play(scene)
 
 
-def test_what_cannot_be_paired_is_told_in_one_sentence_and_nothing_that_was_typed_is_lost(
-    play: Play, home: Home
-) -> None:
+def test_a_failed_pairing_is_reported_in_one_sentence_and_keeps_the_typed_text(play: Play, home: Home) -> None:
     with sockets.bind("127.0.0.1", 0) as bound:
         silent = f"127.0.0.1:{bound.getsockname()[1]}"
 
@@ -139,7 +137,7 @@ def test_a_computer_without_tls_is_paired_only_after_a_warning(play: Play, tmp_p
         site.close()
 
 
-def test_the_search_can_be_made_again(play: Play, home: Home) -> None:
+def test_the_search_can_be_repeated(play: Play, home: Home) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await connect(phone)
         await phone.until_words("None found")
@@ -154,7 +152,7 @@ def test_the_search_can_be_made_again(play: Play, home: Home) -> None:
 # A link that opens the app
 
 
-def test_a_scanned_link_opens_the_app_and_pairs_once_the_person_agrees(play: Play, home: Home) -> None:
+def test_a_scanned_link_opens_the_app_and_pairs_after_confirmation(play: Play, home: Home) -> None:
     link = home.link()
 
     async def scene(phone: Phone, app: App) -> None:
@@ -167,7 +165,7 @@ def test_a_scanned_link_opens_the_app_and_pairs_once_the_person_agrees(play: Pla
     play(scene, link=str(link))
 
 
-def test_a_link_finds_the_app_that_runs_already_and_is_asked_about_once(play: Play, home: Home) -> None:
+def test_a_link_reaches_the_running_app_and_is_confirmed_once(play: Play, home: Home) -> None:
     first, second = home.link(), home.link()
 
     async def scene(phone: Phone, app: App) -> None:
@@ -177,7 +175,7 @@ def test_a_link_finds_the_app_that_runs_already_and_is_asked_about_once(play: Pl
         views = len(phone.page.views)
         await phone.open_link(str(second))
         await phone.until(lambda: field(phone, ADDRESS) == str(second), "the other link")
-        assert len(phone.page.views) == views, "the screen is there already"
+        assert len(phone.page.views) == views, "no second screen is opened"
         await phone.fire(phone.all(ft.AlertDialog)[-1].actions[1], "click")
         await paired(phone)
         assert not is_open(home, first.code)
@@ -185,7 +183,7 @@ def test_a_link_finds_the_app_that_runs_already_and_is_asked_about_once(play: Pl
     play(scene)
 
 
-def test_a_link_without_tls_is_warned_of(play: Play) -> None:
+def test_a_link_without_tls_gives_a_warning(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await phone.until_words("everybody in the same network")
 
@@ -193,7 +191,7 @@ def test_a_link_without_tls_is_warned_of(play: Play) -> None:
 
 
 @pytest.mark.parametrize("link", ["impchat://pair?a=&c=", "impchat://pair?x", "impchat://pair?a=%00&c=X&f=AA"])
-def test_a_malformed_link_is_one_sentence(play: Play, link: str) -> None:
+def test_a_malformed_link_gives_one_sentence(play: Play, link: str) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await phone.until_words("This is not a pairing link of ImpChat")
         assert len(phone.page.views) == 1 and phone.all(ft.AlertDialog) == []
@@ -210,7 +208,7 @@ async def enter(phone: Phone, pin: str) -> None:
     await phone.tap("Enter")
 
 
-def test_a_link_waits_behind_the_lock_at_the_start(play: Play, tmp_path: Path, home: Home) -> None:
+def test_a_link_waits_until_the_app_is_unlocked_at_the_start(play: Play, tmp_path: Path, home: Home) -> None:
     applock.set_pin(tmp_path, "1234")
 
     async def scene(phone: Phone, app: App) -> None:
@@ -223,7 +221,7 @@ def test_a_link_waits_behind_the_lock_at_the_start(play: Play, tmp_path: Path, h
 
 
 @pytest.mark.parametrize("first", ["link", "sight"])
-def test_a_link_waits_behind_the_lock_whichever_news_comes_first(
+def test_a_link_waits_until_the_app_is_unlocked_in_any_order_of_events(
     play: Play, tmp_path: Path, home: Home, monkeypatch: pytest.MonkeyPatch, first: str
 ) -> None:
     monkeypatch.setattr(settings, "LOCK_AFTER_S", -1)
@@ -245,7 +243,7 @@ def test_a_link_waits_behind_the_lock_whichever_news_comes_first(
     play(scene)
 
 
-def test_in_a_browser_no_address_asks_for_pairing(play: Play) -> None:
+def test_in_a_browser_no_link_asks_for_pairing(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         phone.session.apply_page_patch({"web": True})
         await phone.open_link("impchat://pair?a=192.168.1.5:7861&c=ABCD2345")

@@ -1,4 +1,4 @@
-"""The other screens, without a browser: history, settings, lock, models, photos, eyes-free."""
+"""The other screens without a browser: history, settings, lock, models, photos, and eyes-free mode."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def settle(phone: Phone, app: App) -> None:
 # Pictures
 
 
-def test_a_part_is_chosen_by_taps_alone_and_told_in_words(play: Play) -> None:
+def test_a_part_is_selected_by_taps_alone_and_described_in_words(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await phone.tap("Choose pictures")
         await phone.until_words("Ready, ask anything")
@@ -56,7 +56,7 @@ def test_a_part_is_chosen_by_taps_alone_and_told_in_words(play: Play) -> None:
     play(scene, {"pick_files": picked(drawing("red", (320, 240)))})
 
 
-def test_the_thinnest_pictures_are_seen_in_the_chat_large_and_cropped(play: Play) -> None:
+def test_the_thinnest_pictures_are_visible_in_the_chat_enlarged_and_cropped(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await phone.tap("Choose pictures")
         await phone.until_words("Ready, ask anything")
@@ -79,7 +79,7 @@ def test_the_thinnest_pictures_are_seen_in_the_chat_large_and_cropped(play: Play
 # History
 
 
-def test_chats_are_listed_found_pinned_renamed_and_deleted_with_a_way_back(play: Play) -> None:
+def test_chats_are_listed_found_pinned_renamed_and_deleted_with_undo(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         for text in ("Hello there", "What are you?"):
             await ask(phone, text)
@@ -114,7 +114,7 @@ def test_chats_are_listed_found_pinned_renamed_and_deleted_with_a_way_back(play:
     play(scene)
 
 
-def test_a_search_finds_words_of_an_answer_in_chinese_too(play: Play) -> None:
+def test_a_search_finds_words_of_an_answer_also_in_chinese(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await phone.tap("选择图片")
         await phone.type("就图片提问", "圆形是什么颜色？")
@@ -131,7 +131,7 @@ def test_a_search_finds_words_of_an_answer_in_chinese_too(play: Play) -> None:
     play(scene, {"pick_files": picked(drawing("red"))}, language="zh")
 
 
-def test_the_photo_library_leads_back_to_the_chat(play: Play) -> None:
+def test_a_photo_in_the_library_leads_to_its_chat(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await phone.tap("Choose pictures")
         await ask(phone, "What colour is the circle?")
@@ -147,7 +147,7 @@ def test_the_photo_library_leads_back_to_the_chat(play: Play) -> None:
     play(scene, {"pick_files": picked(drawing("red"))})
 
 
-def test_on_a_wide_screen_the_history_stands_beside_the_chat(play: Play) -> None:
+def test_on_a_wide_screen_the_history_is_next_to_the_chat(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await ask(phone, "Hello")
         await answered(phone)
@@ -158,16 +158,18 @@ def test_on_a_wide_screen_the_history_stands_beside_the_chat(play: Play) -> None
     play(scene, width=1280)
 
 
-def test_what_is_typed_outlives_a_turn_and_only_a_high_screen_has_the_history_beside_the_chat(play: Play) -> None:
+def test_typed_text_survives_rotation_and_the_history_is_next_to_the_chat_only_on_a_high_screen(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await ask(phone, "Hello")
         await answered(phone)
         await phone.type(HINT, "And a half sen")
-        for width, height, beside in ((1280, 800, True), (932, 430, False), (430, 932, False)):
+        for width, height, two_columns in ((1280, 800, True), (932, 430, False), (430, 932, False)):
             phone.session.apply_page_patch({"width": width, "height": height})
             await phone.fire(phone.page, "resize", {"width": width, "height": height})
-            await phone.until(lambda beside=beside: ("Today" in phone.words()) == beside, "the other layout")
-            assert bool(phone.all(ft.IconButton, tooltip="Chats")) != beside
+            await phone.until(
+                lambda two_columns=two_columns: ("Today" in phone.words()) == two_columns, "the other layout"
+            )
+            assert bool(phone.all(ft.IconButton, tooltip="Chats")) != two_columns
             assert phone.one(ft.TextField, label=HINT).value == "And a half sen"
             assert len(phone.all(ft.Markdown)) == 1
 
@@ -177,7 +179,7 @@ def test_what_is_typed_outlives_a_turn_and_only_a_high_screen_has_the_history_be
 # Settings
 
 
-def test_language_and_theme_change_at_once_and_stay(play: Play) -> None:
+def test_language_and_theme_change_at_once_and_are_kept(play: Play) -> None:
     async def choose(phone: Phone, app: App) -> None:
         await phone.tap("More")
         await phone.tap("Settings")
@@ -210,7 +212,7 @@ def test_a_chosen_temperature_is_used_and_reset(play: Play) -> None:
     play(scene)
 
 
-def test_a_shorter_context_takes_effect_and_says_what_it_holds(play: Play) -> None:
+def test_a_shorter_context_takes_effect_and_shows_its_capacity(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await phone.tap("More")
         await phone.tap("Settings")
@@ -223,7 +225,7 @@ def test_a_shorter_context_takes_effect_and_says_what_it_holds(play: Play) -> No
     play(scene)
 
 
-def test_storage_is_told_and_each_deleted_chat_is_restored_or_removed_for_good(play: Play) -> None:
+def test_storage_is_shown_and_each_deleted_chat_is_restored_or_removed_for_good(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         for title in ("first", "second", "third", "fourth"):
             row = app.history.create_conversation(ME, title)
@@ -251,7 +253,7 @@ def test_storage_is_told_and_each_deleted_chat_is_restored_or_removed_for_good(p
     play(scene)
 
 
-def test_the_speed_test_shows_the_papers_four_figures_and_writes_the_64_tokens_that_it_says(play: Play) -> None:
+def test_the_speed_test_shows_the_papers_four_figures_for_64_generated_tokens(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await phone.tap("More")
         await phone.tap("Settings")
@@ -288,7 +290,7 @@ def test_a_lock_is_set_and_asks_before_anything_is_shown(play: Play, tmp_path: P
 
     async def come_back(phone: Phone, app: App) -> None:
         assert "Enter your PIN" in phone.words()
-        assert len(phone.page.views) == 1, "there is nothing behind the lock yet"
+        assert len(phone.page.views) == 1, "there is no screen under the lock"
         await dial(phone, "1111")
         await phone.until_words("4 more tries")
         await dial(phone, "4815")
@@ -304,7 +306,7 @@ async def switch_lock(phone: Phone, on: bool) -> None:
     await phone.fire(switch, "change")
 
 
-def test_a_short_pin_is_refused_before_it_is_typed_again(play: Play) -> None:
+def test_a_short_pin_is_refused_before_it_is_repeated(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await phone.tap("More")
         await phone.tap("Settings")
@@ -319,7 +321,7 @@ def test_a_short_pin_is_refused_before_it_is_typed_again(play: Play) -> None:
     play(scene)
 
 
-def test_switching_the_lock_off_can_be_called_off_and_the_lock_itself_cannot(play: Play) -> None:
+def test_switching_the_lock_off_can_be_cancelled_but_the_lock_cannot_be_left(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         applock.set_pin(app.data, "4815")
         await phone.tap("More")
@@ -328,7 +330,7 @@ def test_switching_the_lock_off_can_be_called_off_and_the_lock_itself_cannot(pla
         assert "Enter your PIN" in phone.words()
         view = phone.page.views[-1]
         assert view.can_pop
-        assert view.appbar, "there is a way back to see"
+        assert view.appbar, "a back button is visible"
         await phone.session.dispatch_event(phone.page._i, "view_pop", {"route": view.route})
         assert phone.one(ft.Switch).value
         assert applock.is_set(app.data)
@@ -343,7 +345,7 @@ def test_switching_the_lock_off_can_be_called_off_and_the_lock_itself_cannot(pla
 # Models, memory, eyes-free
 
 
-def test_the_demo_runs_at_first_launch_and_the_family_is_listed_with_what_fits(play: Play) -> None:
+def test_the_demo_runs_at_first_launch_and_the_family_is_listed_with_its_memory(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await phone.tap("Get the real Imp")
         await phone.until_words("runs now")
@@ -355,7 +357,7 @@ def test_the_demo_runs_at_first_launch_and_the_family_is_listed_with_what_fits(p
     play(scene)
 
 
-def test_an_unverified_model_runs_when_a_person_says_so_and_stays_called_one(play: Play) -> None:
+def test_an_unverified_model_runs_on_request_and_stays_labelled(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         folder = paths.models_dir(app.data) / "doubtful"
         copy_model(paths.demo_bundle(), folder, id="doubtful", name="My own", unverified="nll 3.1 (≤ 2.5)")
@@ -371,7 +373,7 @@ def test_an_unverified_model_runs_when_a_person_says_so_and_stays_called_one(pla
     play(scene)
 
 
-def test_short_memory_puts_an_idle_model_away_and_the_next_question_loads_it_again(play: Play) -> None:
+def test_low_memory_unloads_an_idle_model_and_the_next_question_loads_it_again(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await ask(phone, "Hello")
         await answered(phone)
@@ -390,7 +392,8 @@ CAMERA = {"name": "0", "lens_direction": "back", "sensor_orientation": 0}
 
 
 def reader(on: bool, announces: bool) -> dict[str, bool]:
-    """What the platform says of its screen reader: TalkBack announces nothing when asked, VoiceOver and browsers do."""
+    """The platform's description of its screen reader: TalkBack ignores announcements, VoiceOver and browsers read
+    them."""
     others = "bold_text disable_animations high_contrast invert_colors reduce_motion on_off_switch_labels"
     return dict.fromkeys(others.split(), False) | {"accessible_navigation": on, "supports_announcements": announces}
 
@@ -405,12 +408,12 @@ async def shoot(phone: Phone) -> None:
 
 
 def said_live(phone: Phone) -> str:
-    """What a screen reader says by itself, for it has changed."""
+    """The text of live regions, which a screen reader reads when it changes."""
     regions = phone.all(ft.Semantics, live_region=True)
     return " ".join(region.content.value for region in regions if isinstance(region.content, ft.Text))
 
 
-def test_eyes_free_describes_a_photo_aloud(play: Play) -> None:
+def test_eyes_free_mode_describes_a_photo_aloud(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await shoot(phone)
         calls = phone.connection.calls
@@ -430,7 +433,7 @@ def test_eyes_free_describes_a_photo_aloud(play: Play) -> None:
     )
 
 
-def test_talkback_hears_the_description_once_by_its_live_region(play: Play) -> None:
+def test_talkback_reads_the_description_once_from_its_live_region(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await shoot(phone)
         await phone.until(lambda: "red circle" in said_live(phone), "the words in a live region")
@@ -447,7 +450,7 @@ def test_talkback_hears_the_description_once_by_its_live_region(play: Play) -> N
     )
 
 
-def test_reading_aloud_where_no_reader_is_on_tells_how_to_get_one(play: Play) -> None:
+def test_without_a_screen_reader_eyes_free_mode_explains_how_to_get_one(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await ask(phone, "Hello")
         await answered(phone)

@@ -1,11 +1,11 @@
 """The steps of `flet build` without a toolchain: Flet's own command, from its settings to the rendered project.
 
-In: a folder with a pyproject.toml, and a target: "apk", "aab" or "ipa". Out: `Build`: the rendered project and what
-Flet would run next. Flutter, the JDK and the Android SDK are neither looked for nor fetched, so Gradle, Xcode and pip
-do not run; that is what .github/workflows/mobile.yml is for.
+In: a folder with a pyproject.toml, and a target: "apk", "aab" or "ipa". Out: `Build`: the rendered project and the
+commands that Flet would run next. Flutter, the JDK and the Android SDK are neither searched nor downloaded, so Gradle,
+Xcode and pip do not run; .github/workflows/mobile.yml runs them.
 
-The project is rendered from Flet's own template where IMPCHAT_FLET_TEMPLATE names a folder with one ("flet": the one
-that this version of Flet fetches), else from the small one beside this file, which shows the same values.
+If IMPCHAT_FLET_TEMPLATE names a folder with Flet's own template ("flet": the one that this version of Flet downloads),
+the project is rendered from it, otherwise from the small one in this folder, which contains the same values.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
-# What Flet 1.0.5 can bundle, as python-build publishes it (its manifest.json); `flet build` fetches it.
+# The Python that Flet 1.0.5 bundles, from python-build's manifest.json; `flet build` downloads it.
 PYTHONS = {
     "default_python_version": "3.14",
     "pythons": {
@@ -42,22 +42,22 @@ PYTHONS = {
 
 @dataclass
 class Build:
-    """What `flet build` prepared."""
+    """The result of `flet build`."""
 
     project: Path  # the rendered Flutter project
     python: str  # the bundled Python, "3.14"
-    values: dict[str, Any]  # what the template was given
+    values: dict[str, Any]  # the values passed to the template
     packaging: list[str] = field(default_factory=list)  # the command that runs pip for the phone
-    environment: dict[str, str] = field(default_factory=dict)  # of that command
+    environment: dict[str, str] = field(default_factory=dict)  # for that command
     building: list[str] = field(default_factory=list)  # the command that runs Flutter
 
 
 class Refused(Exception):
-    """Flet's own refusal of the settings."""
+    """Flet refused the settings."""
 
 
 def prepare(folder: Path, target: str, *options: str) -> Build:
-    """Go through all steps of `flet build TARGET` in `folder`. Raises Refused."""
+    """Run all steps of `flet build TARGET` in `folder`. Raises Refused."""
     os.environ["FLET_CLI_NO_RICH_OUTPUT"] = "1"
     from flet_cli.commands.build import Command
     from flet_cli.commands.build_base import console
@@ -94,7 +94,7 @@ def prepare(folder: Path, target: str, *options: str) -> Build:
     given = parser.parse_args([target, str(folder), "--yes", *_template(), *options])
     super(Command, command).handle(given)
     if target == "ipa":
-        command.current_platform = "Darwin"  # iOS is built on a Mac
+        command.current_platform = "Darwin"  # iOS is built on macOS
     command.status = console.status("")
     with _manifest(folder), redirect_stdout(io.StringIO()), Live("", console=console) as command.live:
         command.initialize_command()
@@ -118,7 +118,7 @@ def _template() -> list[str]:
 
 @contextmanager
 def _manifest(folder: Path) -> Iterator[None]:
-    """Give Flet the list of Pythons that it would fetch."""
+    """Give Flet the list of Python versions that it would download."""
     place = folder / "pythons.json"
     place.write_text(json.dumps(PYTHONS))
     os.environ["FLET_PYTHON_BUILD_MANIFEST"] = str(place)
@@ -129,8 +129,8 @@ def _manifest(folder: Path) -> Iterator[None]:
 
 
 def copy_of_the_project(target: Path, changes: Mapping[str, str] = MappingProxyType({})) -> Path:
-    """What `flet build` reads of this repository, in a folder that it may write to. `changes`: text of pyproject.toml
-    -> what stands there instead."""
+    """Copy the files that `flet build` reads to a folder that it can write to. `changes`: text of pyproject.toml ->
+    its replacement."""
     target.mkdir()
     settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     for old, new in changes.items():

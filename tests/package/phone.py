@@ -1,9 +1,9 @@
-"""What a phone gets: the requirements of the app, all the way down, as pip chooses them for Android and iOS.
+"""The packages on a phone: the app's requirements and their requirements, as pip resolves them for Android and iOS.
 
-    python -m tests.package.phone       # prints them with the versions that the phone has, for pip
+    python -m tests.package.phone       # prints them with the phone's versions, for pip
 
-In: pyproject.toml, phone_wheels.txt beside this file, and the metadata of what is installed here. Out: names, versions
-and whether a package is pure Python. No index is asked.
+In: pyproject.toml, phone_wheels.txt in this folder, and the metadata of the installed packages. Out: names, versions
+and whether a package is pure Python. No package index is used.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 Phone = Literal["android", "ios"]
 PYTHON = {"python_version": "3.14", "python_full_version": "3.14.6", "extra": ""}
-# Flet's packager tells pip its target by platform_system; sys_platform stays that of the machine it runs on.
+# Flet's packager sets platform_system to the target; sys_platform stays that of the build machine.
 MARKERS = {
     "android": PYTHON | {"platform_system": "Android", "sys_platform": "linux"},
     "ios": PYTHON | {"platform_system": "iOS", "sys_platform": "darwin"},
@@ -35,18 +35,18 @@ class Needed:
     """A package on the phone."""
 
     name: str
-    pure: bool  # its wheel runs on any machine
-    asked: tuple[Requirement, ...]  # by whoever needs it
+    pure: bool  # its wheel runs on any platform
+    asked: tuple[Requirement, ...]  # the requirements of the packages that need it
 
 
 def wheels() -> dict[str, str]:
-    """Name -> version of the compiled packages that there are for phones."""
+    """Name -> version of the compiled packages that are available for phones."""
     lines = (HERE / "phone_wheels.txt").read_text(encoding="utf-8").splitlines()
     return {name: version for name, _, version in (line.partition("==") for line in lines if not line.startswith("#"))}
 
 
 def needed(phone: Phone) -> list[Needed]:
-    """Every package that the app brings to the phone, itself aside."""
+    """Every package that the app installs on the phone, except the app itself."""
     asked: dict[str, list[Requirement]] = {}
     todo = [Requirement(line) for line in PROJECT["project"]["dependencies"]]
     todo += [Requirement(line) for line in PROJECT["tool"]["flet"][phone]["dependencies"] if line != "impchat"]

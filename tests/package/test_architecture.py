@@ -1,4 +1,4 @@
-"""The file tree of docs/architecture.md is the map of the repository: it names what is there, and all of it."""
+"""The file tree of docs/architecture.md is complete, and all its paths exist."""
 
 import re
 from pathlib import Path
@@ -7,8 +7,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def tree() -> list[str]:
-    """The paths of the fenced block under "## Files": one a line, two spaces deeper for each folder, a phrase after
-    it."""
+    """The paths of the fenced block under "## Files": one per line, indented by two spaces for each folder, followed
+    by a description."""
     section = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("\n## Files\n", 1)[1]
     block = section.split("```", 2)[1].split("\n", 1)[1]
     paths, folders = [], []
@@ -26,9 +26,9 @@ def test_every_path_of_the_tree_exists() -> None:
 def test_the_tree_names_every_file() -> None:
     named = set(tree())
     opened = {path.removesuffix("/").rpartition("/")[0] + "/" for path in named}
-    closed = tuple(path for path in named - opened if path.endswith("/"))  # such a line stands for all within
+    closed = tuple(path for path in named - opened if path.endswith("/"))  # such a line stands for the whole folder
     files = {
-        path.relative_to(ROOT).as_posix().removesuffix("__init__.py")  # a folder's line stands for that
+        path.relative_to(ROOT).as_posix().removesuffix("__init__.py")  # covered by the folder's line
         for folder in named
         if folder.count("/") == 1 and folder.endswith("/")
         for path in (ROOT / folder).rglob("*")

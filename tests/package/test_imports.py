@@ -1,4 +1,4 @@
-"""Every package that is imported is one that pyproject.toml asks for, so that none is there by chance alone."""
+"""Every imported package is declared in pyproject.toml, so that none is installed only by chance."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.package.phone import PROJECT
 
 OURS = ("impchat", "impchat_web", "impchat_mobile", "benchmarks", "tools", "tests")
 PARTS = ("impchat", "web", "mobile", "benchmarks", "tools")
-# Part of the code -> the extras that it may rely on beside the core's packages; the longest name counts
+# Part of the code -> the extras that it can use besides the core's packages; the longest name counts
 EXTRAS = {
     "impchat": set(),
     "impchat/server": {"serve", "cluster"},
@@ -43,7 +43,7 @@ def test_every_import_is_declared() -> None:
 
 
 def imported(file: Path) -> set[str]:
-    """The top-level packages that a file imports anywhere in it."""
+    """The top-level packages that a file imports anywhere."""
     found = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -54,7 +54,7 @@ def imported(file: Path) -> set[str]:
 
 
 def declared(*extras: str) -> set[str]:
-    """The packages that the core ("") and extras ask for, with what the extras of those packages bring."""
+    """The packages of the core ("") and of extras, including those that their own extras need."""
     found = set()
     for extra in extras:
         lines = PROJECT["project"]["optional-dependencies"][extra] if extra else PROJECT["project"]["dependencies"]

@@ -1,4 +1,5 @@
-"""What the app and the core import on a phone is packaged for it; test_phone_packages.py asks whether that exists."""
+"""Everything that the app and the core import on a phone is packaged; test_phone_packages.py checks that it is
+available."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from packaging.utils import canonicalize_name
 
 from tests.package.phone import ROOT, needed
 
-# Never imported on a phone: other programs of the package, and the app's way into a desktop's browser.
+# Never imported on a phone: other programs of the package, and the app in a desktop's browser.
 APART = (
     "impchat/models/convert", "impchat/models/download.py", "impchat/models/add.py", "impchat/models/trial.py",
     "impchat/models/turns.py", "impchat/server", "impchat/cli",
@@ -20,12 +21,12 @@ APART = (
 
 
 def packaged() -> set[str]:
-    """Everything that is packaged for a phone, requirements of requirements too."""
+    """Everything that is packaged for a phone, with indirect requirements."""
     return {package.name for package in needed("android")}
 
 
 def imports() -> set[tuple[str, str]]:
-    """(file, top-level package) of every import that a phone may come to, but for our own and Python's."""
+    """(file, top-level package) of every import that can run on a phone, except our own packages and Python's."""
     own = {"impchat", "impchat_mobile"}
     found = set()
     for folder in ("impchat", "mobile"):
@@ -53,5 +54,5 @@ def test_the_app_and_the_core_import_only_what_is_packaged() -> None:
 
 
 @pytest.mark.parametrize("name", ["llama-cpp-python", "onnxruntime"])
-def test_the_engine_has_its_packages_on_a_phone(name: str) -> None:
+def test_the_engines_packages_are_on_a_phone(name: str) -> None:
     assert name in packaged()

@@ -1,6 +1,7 @@
-"""What `flet build` makes of our settings: Flet's own steps, up to the project that Gradle or Xcode build.
+"""`flet build` with our settings: Flet's own steps, up to the project that Gradle or Xcode build.
 
-No APK and no IPA comes to be here; .github/workflows/mobile.yml builds them."""
+No APK or IPA is built here; .github/workflows/mobile.yml builds them.
+"""
 
 from __future__ import annotations
 
@@ -58,10 +59,10 @@ def test_the_manifest_asks_for_the_network_and_the_camera_and_refuses_the_microp
     }
     needed = {f.get(f"{ANDROID}name"): f.get(f"{ANDROID}required") for f in manifest(apk).iter("uses-feature")}
     assert "android.hardware.camera" in needed
-    assert set(needed.values()) == {"false"}  # a tablet without a camera can have it too
+    assert set(needed.values()) == {"false"}  # tablets without a camera can install it too
 
 
-def test_android_neither_backs_conversations_up_nor_speaks_plainly_to_the_network(apk: Build) -> None:
+def test_android_neither_backs_up_conversations_nor_allows_unencrypted_connections(apk: Build) -> None:
     [application] = manifest(apk).iter("application")
     assert application.get(f"{ANDROID}label") == "ImpChat"
     assert application.get(f"{ANDROID}allowBackup") == "false"
@@ -73,7 +74,7 @@ def test_gradle_builds_for_the_processors_that_have_all_wheels(apk: Build) -> No
     assert 'namespace = "org.impchat.mobile"' in gradle
     assert "val resolvedMinSdk = 24" in gradle
     assert 'excludes += listOf("lib/armeabi-v7a/**")' in gradle
-    assert "abiFilters +=" not in gradle  # one APK for each of them
+    assert "abiFilters +=" not in gradle  # one APK for each processor
     assert 'getByName("debug")' in gradle  # no key in the repository
     assert "org.gradle.jvmargs=-Xmx" in (apk.project / "android/gradle.properties").read_text()
     assert (apk.project / "pubspec.yaml").read_text().splitlines()[0] == "name: 'impchat'"
@@ -87,7 +88,7 @@ def test_name_and_version_come_from_the_project(apk: Build) -> None:
     assert apk.values["artifact_name"] == "impchat"
 
 
-def test_pip_is_asked_for_impchat_from_this_folder_and_for_what_the_phone_needs(apk: Build) -> None:
+def test_pip_installs_impchat_from_this_folder_and_the_phones_packages(apk: Build) -> None:
     asked = {Requirement(line) for line in after(apk.packaging, "-r") if not line.startswith("-")}
     folder = apk.project.parents[1]
     assert Requirement(f"impchat @ {folder.as_uri()}") in asked
@@ -107,14 +108,14 @@ def test_only_the_folder_of_the_app_is_packaged(apk: Build) -> None:
     assert apk.values["python_module_name"] == "main"
 
 
-def test_android_gets_its_icons_and_splash_from_the_drawn_one(apk: Build) -> None:
+def test_androids_icons_and_splash_are_made_from_the_drawn_one(apk: Build) -> None:
     resources = apk.project / "android/app/src/main/res"
     icon = picture(resources / "mipmap-xxxhdpi/ic_launcher.png")
     assert icon.size == (192, 192)
     assert near(icon.getpixel((96, 138)), (214, 76, 38))  # the chin
     front = picture(resources / "drawable-xxxhdpi/ic_launcher_foreground.png")
     assert front.size == (432, 432)
-    assert front.getpixel((216, 20))[3] == 0  # what a launcher's round mask may cut away is empty
+    assert front.getpixel((216, 20))[3] == 0  # a launcher's round mask may cut this part off, so it is empty
     assert picture(resources / "drawable-xxxhdpi/android12splash.png").size == (1152, 1152)
     assert apk.values["adaptive_icon_background"] == PROJECT["tool"]["flet"]["icon_background"]
     assert (apk.values["splash"]["color"], apk.values["splash"]["dark_color"]) == ("#fbfaf8", "#1b191f")
@@ -131,8 +132,8 @@ def test_a_pairing_link_opens_the_app(apk: Build, ipa: Build) -> None:
     [kind] = info(ipa)["CFBundleURLTypes"]
     assert kind["CFBundleURLSchemes"] == [shown.scheme]
     for activity in manifest(apk).iter("activity"):
-        told = {m.get(f"{ANDROID}name"): m.get(f"{ANDROID}value") for m in activity.iter("meta-data")}
-        assert told["flutter_deeplinking_enabled"] == "true"
+        metadata = {m.get(f"{ANDROID}name"): m.get(f"{ANDROID}value") for m in activity.iter("meta-data")}
+        assert metadata["flutter_deeplinking_enabled"] == "true"
     assert info(ipa)["FlutterDeepLinkingEnabled"] is True
 
 
@@ -145,32 +146,32 @@ def near(found: tuple[int, ...], wanted: tuple[int, int, int]) -> bool:
     return all(abs(a - b) < 12 for a, b in zip(found[:3], wanted, strict=True))
 
 
-def test_the_iphone_is_told_why_in_words_that_are_true(ipa: Build) -> None:
-    told = info(ipa)
-    assert told["CFBundleDisplayName"] == "ImpChat"
-    assert "stays on this device unless you chose a server" in str(told["NSCameraUsageDescription"])
-    assert "pictures that you pick" in str(told["NSPhotoLibraryUsageDescription"])
-    assert "server that you paired" in str(told["NSLocalNetworkUsageDescription"])
-    assert "NSMicrophoneUsageDescription" not in told
-    assert told["ITSAppUsesNonExemptEncryption"] is False
+def test_the_permission_texts_of_the_iphone_are_right(ipa: Build) -> None:
+    properties = info(ipa)
+    assert properties["CFBundleDisplayName"] == "ImpChat"
+    assert "stays on this device unless you chose a server" in str(properties["NSCameraUsageDescription"])
+    assert "pictures that you pick" in str(properties["NSPhotoLibraryUsageDescription"])
+    assert "server that you paired" in str(properties["NSLocalNetworkUsageDescription"])
+    assert "NSMicrophoneUsageDescription" not in properties
+    assert properties["ITSAppUsesNonExemptEncryption"] is False
 
 
-def test_the_ipa_is_packaged_for_the_iphone_and_stays_unsigned(ipa: Build) -> None:
+def test_the_ipa_is_built_for_the_iphone_and_is_unsigned(ipa: Build) -> None:
     assert after(ipa.packaging, "--platform") == ["iOS"]
     assert f"impchat @ {ipa.project.parents[1].as_uri()}" in after(ipa.packaging, "-r")
     assert "--no-codesign" in ipa.building
     icon = picture(ipa.project / "ios/Runner/Assets.xcassets/AppIcon.appiconset/Icon-App-1024x1024@1x.png")
-    assert (icon.size, icon.mode) == ((1024, 1024), "RGB")  # Apple refuses transparency
+    assert (icon.size, icon.mode) == ((1024, 1024), "RGB")  # Apple rejects transparency
     assert near(icon.getpixel((5, 5)), (42, 37, 49))
 
 
-def test_a_key_signs_the_release_and_is_named_by_the_environment_alone(
+def test_the_release_is_signed_with_the_key_from_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FLET_ANDROID_SIGNING_KEY_STORE", "/run/key.jks")
     build = flet_build.prepare(flet_build.copy_of_the_project(tmp_path / "impchat"), "aab")
     assert 'getByName("release")' in (build.project / "android/app/build.gradle.kts").read_text()
-    assert "--split-per-abi" not in build.building  # a store takes one bundle for all
+    assert "--split-per-abi" not in build.building  # a store needs one bundle for all processors
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
-"""Every package that the app brings along can be had on a phone, in a version that everybody who needs it accepts.
+"""Every package of the app is available for phones, in a version that all its requirements accept.
 
-Flet's index is not asked; phone_wheels.txt is what its recipes build."""
+Flet's index is not used; phone_wheels.txt lists the results of its recipes.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ PHONES = pytest.mark.parametrize("phone", ["android", "ios"])
 
 
 @PHONES
-def test_what_is_not_pure_python_is_built_for_phones_in_a_version_that_is_asked_for(phone: str) -> None:
+def test_compiled_packages_are_built_for_phones_in_a_required_version(phone: str) -> None:
     built = wheels()
     packages = needed(phone)
     assert {"numpy", "llama-cpp-python", "onnxruntime", "flet", "msgpack"} <= {package.name for package in packages}
@@ -26,12 +27,12 @@ def test_what_is_not_pure_python_is_built_for_phones_in_a_version_that_is_asked_
 
 
 @PHONES
-def test_what_belongs_to_servers_and_desktops_stays_off_the_phone(phone: str) -> None:
+def test_packages_of_servers_and_desktops_are_not_on_the_phone(phone: str) -> None:
     brought = {package.name for package in needed(phone)}
     assert not brought & {"gradio", "fastapi", "uvicorn", "torch", "transformers", "rich", "flet-web", "flet-cli"}
 
 
-def test_both_phones_and_the_desktop_that_shows_the_app_have_the_same_flet() -> None:
+def test_both_phones_and_the_desktop_have_the_same_flet() -> None:
     android, ios = (set(PROJECT["tool"]["flet"][phone]["dependencies"]) for phone in ("android", "ios"))
     assert android == ios
     desktop = [Requirement(line) for line in PROJECT["project"]["optional-dependencies"]["mobile"]]

@@ -1,4 +1,4 @@
-"""What installing ImpChat brings along, read from the installed metadata as pip reads it."""
+"""The packages that installing ImpChat brings, computed from the installed metadata as pip does it."""
 
 from importlib.metadata import requires
 
@@ -8,14 +8,14 @@ from packaging.utils import canonicalize_name
 
 from tests.package.flet_build import ROOT
 
-# What pip believes it runs on: Flet's packager sets platform_system for its target and leaves sys_platform alone.
+# The platforms as pip sees them: Flet's packager sets platform_system to its target and leaves sys_platform unchanged.
 DESKTOP = {"platform_system": "Linux", "sys_platform": "linux", "extra": ""}
 ANDROID = {"platform_system": "Android", "sys_platform": "linux", "extra": ""}
 IOS = {"platform_system": "iOS", "sys_platform": "darwin", "extra": ""}
 
 
 def wanted(environment: dict[str, str]) -> dict[str, str]:
-    """Name -> version specifier of every package that installing the core brings into `environment`."""
+    """Name -> version specifier of every package that the core installs in `environment`."""
     found = [Requirement(line) for line in requires("impchat") or []]
     return {r.name: str(r.specifier) for r in found if r.marker is None or r.marker.evaluate(environment)}
 
@@ -45,4 +45,4 @@ def test_every_package_has_a_locked_version_that_fits() -> None:
     ours = [r for r in found if r.name != "impchat" and '== "Android"' not in str(r.marker)]
     wrong = [str(r) for r in ours if not any(map(r.specifier.contains, locked.get(canonicalize_name(r.name), [])))]
     assert len(ours) > 30
-    assert wrong == []  # `make lock` writes requirements.lock anew
+    assert wrong == []  # `make lock` writes requirements.lock again

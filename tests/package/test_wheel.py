@@ -1,4 +1,4 @@
-"""The wheel as a new user gets it: built, looked into, installed into an empty environment, asked a question."""
+"""The wheel as a new user gets it: built, inspected, installed into an empty environment, and asked a question."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-# Where `make` keeps the compiled llama.cpp: without it, installing would compile for minutes.
+# `make` keeps the compiled llama.cpp here: without it, installing would compile for minutes.
 WHEELS = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "impchat" / "wheels"
 
 
@@ -27,7 +27,7 @@ def pip(*arguments: str, python: str = sys.executable) -> None:
     subprocess.run([python, "-m", "pip", "--quiet", *arguments], check=True)
 
 
-def test_the_wheel_carries_both_packages_and_the_assets_byte_for_byte(wheel: Path) -> None:
+def test_the_wheel_contains_both_packages_and_the_assets_byte_for_byte(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as packed:
         names = set(packed.namelist())
         for folder in ("imp-demo-196", "samples"):

@@ -1,4 +1,4 @@
-"""The workflows: linted, and their own shell steps run here where that needs no toolchain and no GitHub."""
+"""The workflows: linted, and their shell steps run here if they need neither a toolchain nor GitHub."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def lint(*files: Path) -> subprocess.CompletedProcess[str]:
 
 
 def step(workflow: str, id: str) -> str:
-    """The shell words of a step."""
+    """The shell script of a step."""
     jobs: dict[str, Any] = yaml.safe_load((WORKFLOWS / f"{workflow}.yml").read_text(encoding="utf-8"))["jobs"]
     [found] = [s["run"] for job in jobs.values() for s in job.get("steps", []) if s.get("id") == id]
     return str(found)
@@ -41,12 +41,12 @@ def run(workflow: str, id: str, folder: Path, **environment: str) -> subprocess.
     return subprocess.run(command, cwd=folder, env=path | environment, capture_output=True, text=True, check=False)
 
 
-def test_the_workflows_are_sound_and_so_are_their_shell_steps() -> None:
+def test_the_workflows_and_their_shell_steps_pass_the_linter() -> None:
     checked = lint(*sorted(WORKFLOWS.glob("*.yml")))
     assert (checked.returncode, checked.stdout) == (0, "")
 
 
-def test_the_linter_would_notice(tmp_path: Path) -> None:
+def test_the_linter_finds_errors(tmp_path: Path) -> None:
     broken = (WORKFLOWS / "release.yml").read_text().replace('"$TAG" != "v$version"', "$TAG != v$version")
     (tmp_path / "broken.yml").write_text(broken.replace("needs: version", "needs: versions"))
     said = lint(tmp_path / "broken.yml").stdout
@@ -63,7 +63,7 @@ def test_the_linter_would_notice(tmp_path: Path) -> None:
     ],
     ids=["agree", "another tag", "no section"],
 )
-def test_a_tag_that_is_not_the_version_stops_a_release(
+def test_a_tag_that_differs_from_the_version_stops_a_release(
     tmp_path: Path, tag: str, log: str, code: int, said: str
 ) -> None:
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "impchat"\nversion = "1.2.3"\n')
@@ -73,7 +73,7 @@ def test_a_tag_that_is_not_the_version_stops_a_release(
     assert said in done.stdout
 
 
-def test_the_notes_are_the_versions_own_section(tmp_path: Path) -> None:
+def test_the_release_notes_are_the_versions_own_section(tmp_path: Path) -> None:
     sections = [
         "# Changelog",
         "## [Unreleased]",
@@ -88,7 +88,7 @@ def test_the_notes_are_the_versions_own_section(tmp_path: Path) -> None:
     assert (tmp_path / "notes.md").read_text().split() == ["###", "Added", "-", "This."]
 
 
-def test_the_checksums_are_of_all_files_and_hold(tmp_path: Path) -> None:
+def test_the_checksums_cover_all_files_and_are_right(tmp_path: Path) -> None:
     (tmp_path / "files").mkdir()
     for name in ("impchat-arm64-v8a.apk", "impchat-0.1.0-py3-none-any.whl"):
         (tmp_path / "files" / name).write_bytes(name.encode())
@@ -101,7 +101,7 @@ def test_the_checksums_are_of_all_files_and_hold(tmp_path: Path) -> None:
     subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=tmp_path / "files", check=True)
 
 
-def test_the_key_comes_from_the_secrets_and_can_be_read_by_nobody_else(tmp_path: Path) -> None:
+def test_the_key_comes_from_the_secrets_and_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     secrets = {"KEYSTORE": base64.b64encode(b"a key").decode(), "PASSWORD": "pass word", "ALIAS": "upload"}
     where = {"RUNNER_TEMP": str(tmp_path), "GITHUB_ENV": str(tmp_path / "env")}
     done = run("mobile", "key", tmp_path, **secrets, **where)
@@ -116,7 +116,7 @@ def test_the_key_comes_from_the_secrets_and_can_be_read_by_nobody_else(tmp_path:
     assert given["FLET_ANDROID_SIGNING_KEY_ALIAS"] == "upload"
 
 
-def test_without_secrets_the_debug_key_signs_and_that_is_said(tmp_path: Path) -> None:
+def test_without_secrets_the_debug_key_signs_and_a_notice_says_so(tmp_path: Path) -> None:
     where = {"RUNNER_TEMP": str(tmp_path), "GITHUB_ENV": str(tmp_path / "env")}
     done = run("mobile", "key", tmp_path, KEYSTORE="", PASSWORD="", ALIAS="", **where)
     assert done.returncode == 0
@@ -125,7 +125,7 @@ def test_without_secrets_the_debug_key_signs_and_that_is_said(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("lacking", ["", "libllama.so", "language.gguf"], ids=["whole", "no llama.cpp", "no model"])
-def test_an_apk_that_lacks_its_engine_or_its_model_is_noticed(tmp_path: Path, lacking: str) -> None:
+def test_an_apk_without_its_engine_or_its_model_is_rejected(tmp_path: Path, lacking: str) -> None:
     (tmp_path / "build/apk").mkdir(parents=True)
     packages = tmp_path / "packages.zip"
     with zipfile.ZipFile(packages, "w") as packed:
@@ -142,7 +142,7 @@ def test_an_apk_that_lacks_its_engine_or_its_model_is_noticed(tmp_path: Path, la
     assert run("mobile", "inside", tmp_path).returncode == bool(lacking)
 
 
-def test_an_archive_of_xcode_becomes_an_ipa(tmp_path: Path) -> None:
+def test_an_xcode_archive_becomes_an_ipa(tmp_path: Path) -> None:
     app = tmp_path / "build/ipa/Runner.xcarchive/Products/Applications/Runner.app"
     app.mkdir(parents=True)
     (app / "Info.plist").write_text("")
@@ -152,35 +152,35 @@ def test_an_archive_of_xcode_becomes_an_ipa(tmp_path: Path) -> None:
 
 
 def flow() -> list[Any]:
-    """What is done in the emulator."""
+    """The steps in the emulator."""
     _, deeds = yaml.safe_load_all((ROOT / "tests" / "mobile" / "emulator.yaml").read_text(encoding="utf-8"))
     return [deed for deed in deeds if isinstance(deed, dict)]
 
 
 def sought() -> list[str]:
-    """The words that are tapped or waited for there."""
+    """The texts that are tapped or waited for."""
     found: list[Any] = [deed["tapOn"] for deed in flow() if "tapOn" in deed]
     found += [deed["extendedWaitUntil"]["visible"] for deed in flow() if "extendedWaitUntil" in deed]
     return [words for each in found for words in (each.values() if isinstance(each, dict) else [each])]
 
 
-def test_what_the_emulator_taps_are_words_of_the_phone_app() -> None:
+def test_the_emulator_taps_texts_of_the_phone_app() -> None:
     app = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "mobile").rglob("*.py"))
     shown = [re.sub(r"\{\w+\}", "2", text) for key, text in LANGUAGES["en"].items() if f'"{key}"' in app]
-    assert "Your question" not in shown, "it is the page's"
+    assert "Your question" not in shown, "the text belongs to the page"
     plain = [words for words in sought() if not words.startswith(".*")]
     assert len(plain) > 4
     assert [words for words in plain if words not in shown] == []
 
 
-def test_the_answer_in_the_emulator_is_the_demos_and_nothing_else_in_the_app_says_it(tmp_path: Path) -> None:
+def test_the_answer_in_the_emulator_is_the_demos_and_no_other_text_of_the_app(tmp_path: Path) -> None:
     [question] = [deed["inputText"] for deed in flow() if "inputText" in deed]
     [answer] = {words for words in sought() if words.startswith(".*")}
     assert [text for text in (question, *LANGUAGES["en"].values()) if re.fullmatch(answer, text, re.DOTALL)] == []
     with App.open(tmp_path) as app:
         chat = app.chat()
         chat.attach(paths.samples()[1].read_bytes())  # "Sample picture 2"
-        list(chat.send(question).events())  # to its end
+        list(chat.send(question).events())  # wait for its end
         assert re.fullmatch(answer, chat.branch()[-1].text, re.DOTALL)
     waits = [deed["extendedWaitUntil"]["visible"] for deed in flow() if "extendedWaitUntil" in deed]
-    assert waits[-1] == answer, "what is there after the restart is the answer"
+    assert waits[-1] == answer, "the text after the restart is the answer"

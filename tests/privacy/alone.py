@@ -1,12 +1,12 @@
-"""Run a command without a network, and report what it tries to send and which files it leaves.
+"""Runs a command without a network, and reports what it tries to send and which files it leaves.
 
 In: an empty folder and a command, as the first process of new network and mount namespaces (see `unshared`). Out: JSON
 on stdout: the command's exit code and output, the names it looked up, the packets it sent to other machines, and the
 files that are in its home and in the shared temporary folders afterwards.
 
-The network has the loopback device alone, but every address of the internet leads to it, so that whoever sends
-something finds a route, and a packet socket on that device sees it. The name server answers every question with an
-address, so that whoever asks goes on to connect.
+The network has only the loopback device, but all internet addresses are routed to it, so every packet has a route and
+is recorded by a packet socket on that device. The name server answers every query with an address, so that a program
+goes on to connect.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-NOWHERE = "203.0.113.1"  # the address of every name; by RFC 5737 it belongs to nobody
-_END = "203.0.113.2"  # a packet to it says that all earlier ones have been seen
+NOWHERE = "203.0.113.1"  # the address of every name; RFC 5737 reserves it for documentation
+_END = "203.0.113.2"  # a packet to it marks the end: all earlier ones have been recorded
 _NAME_SERVER = 53
 _SECONDS = 30.0
 _MS_BIND, _MS_REC = 0x1000, 0x4000
-# Programs may write there whatever TMPDIR says.
+# Programs may write there regardless of TMPDIR.
 _SHARED = tuple(folder for folder in ("/tmp", "/var/tmp", "/dev/shm") if os.path.isdir(folder))
 
 
 def unshared() -> list[str]:
-    """The beginning of a command line that gives the rest of it new namespaces."""
+    """The beginning of a command line that runs the rest in new namespaces."""
     return ["unshare", "--net", "--mount", *(["--map-root-user"] if os.geteuid() else [])]
 
 
 def open_world(world: Path, keep: Collection[Path]) -> None:
     """Give this process and its children a home and empty shared temporary folders, all in `world`, and the recorder
-    as the only name server. The folders `keep` stay visible where they are."""
+    as the only name server. The folders `keep` stay visible."""
     _open_network()
     for name in ("home", *(path.strip("/") for path in _SHARED)):
         (world / name).mkdir(parents=True)
@@ -55,12 +55,12 @@ def open_world(world: Path, keep: Collection[Path]) -> None:
     me = pwd.getpwuid(os.getuid())
     users = Path("/etc/passwd").read_text().splitlines(keepends=True)
     mine = ":".join(map(str, [*me[:5], f"{world}/home", me.pw_shell])) + "\n"
-    told = {
+    contents = {
         "passwd": "".join([mine, *(line for line in users if not line.startswith(f"{me.pw_name}:"))]),
         "resolv.conf": "nameserver 127.0.0.1\n",
-        "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",  # no program outside is asked for names
+        "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",  # no external program resolves names
     }
-    for name, text in told.items():
+    for name, text in contents.items():
         (world / name).write_text(text)
         with suppress(FileNotFoundError):
             _mount(world / name, Path("/etc", name))
@@ -73,13 +73,13 @@ def _mount(source: Path, target: Path) -> None:
 
 
 def _open_network() -> None:
-    """Start loopback, and make every address one of this machine."""
+    """Start loopback, and make every address local."""
     with socket.socket() as any_socket:
         request = struct.pack("16sh14x", b"lo", 0x41)  # IFF_UP | IFF_RUNNING
         fcntl.ioctl(any_socket, 0x8914, request)  # SIOCSIFFLAGS
     device = socket.if_nametoindex("lo")
     for family in (socket.AF_INET, socket.AF_INET6):
-        # rtnetlink(7): RTM_NEWROUTE to 0 bits of an address, in the table and of the type "local", by the device.
+        # rtnetlink(7): RTM_NEWROUTE for all addresses, in the table and of the type "local", by the device.
         body = struct.pack("=BBBBBBBBI", family, 0, 0, 0, 255, 3, 254, 2, 0) + struct.pack("=HHi", 8, 4, device)
         head = struct.pack("=IHHII", 16 + len(body), 24, 0x405, 1, 0)  # NLM_F_REQUEST | _ACK | _CREATE
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as kernel:
@@ -90,7 +90,7 @@ def _open_network() -> None:
 
 
 class Recorder:
-    """Sees every packet of this network from now on."""
+    """Records every packet of this network from now on."""
 
     def __init__(self) -> None:
         self._heard: set[str] = set()
@@ -103,7 +103,7 @@ class Recorder:
         threading.Thread(target=self._answer, args=(names,), daemon=True).start()
 
     def heard(self) -> list[str]:
-        """What was sent until now: "name: …" for each name looked up, "packet: …" for what went beyond loopback."""
+        """What was sent so far: "name: …" for each name looked up, "packet: …" for each packet beyond loopback."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
             last.sendto(b"", (_END, 9))
         assert self._ended.wait(_SECONDS), "the recorder does not see packets"
@@ -130,7 +130,7 @@ class Recorder:
                 self._heard.add(f"packet: to {target}, IP protocol {kind}, port {port}")
 
     def _answer(self, names: socket.socket) -> None:
-        """Answer questions for an IPv4 address with that of nowhere, all others with an empty reply."""
+        """Answer queries for an IPv4 address with NOWHERE, all others with an empty reply."""
         while True:
             query, asker = names.recvfrom(4096)
             end = query.index(0, 12) + 5
@@ -161,7 +161,7 @@ def files(world: Path, keep: Collection[Path]) -> list[str]:
 
 
 def main(world: Path, command: list[str]) -> None:
-    # All that the command needs and that may lie in a temporary folder.
+    # Everything that the command needs and that may be in a temporary folder.
     needed = map(Path, (world, os.getcwd(), sys.prefix, sys.base_prefix, *sys.path))
     keep = {path for path in needed if path.is_dir()}
     open_world(world, keep)

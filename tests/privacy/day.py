@@ -1,7 +1,7 @@
-"""A day with ImpChat: each command runs once, and a question is asked wherever one can be asked.
+"""A session with all of ImpChat: each command runs once, and a question is asked in each front end.
 
-In: a home in the environment, a folder for what this program needs itself, and a checkpoint of a model. Out: JSON on
-stdout: what each command answered; all commands have ended then.
+In: a home in the environment, a folder for this program's own files, and a checkpoint of a model. Out: JSON on stdout
+with the output of each command; all commands have ended by then.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.mobile.hands import boot, tap, wait_for, write
 from tests.serve.conftest import asking, data_uri, drawing, question
 from tests.web import hands
 
-SECONDS = 120.0  # far more than anything here takes, also on a machine that has other work
+SECONDS = 120.0  # a limit far above normal durations, also on a busy machine
 QUESTION = "What colour is the circle?"
 LIBRARY = f"""
 import sys
@@ -41,7 +41,7 @@ with App.open() as app:
 
 
 class Day:
-    """The commands, each as a person has it: with nothing in the environment but a home."""
+    """The commands, as a user runs them: with no environment but a home."""
 
     def __init__(self, home: str, world: Path, checkpoint: Path) -> None:
         self._world = world
@@ -50,7 +50,7 @@ class Day:
         self._picture.write_bytes(drawing("red"))
         kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
         self._environment = kept | {"HOME": home, "LANG": "C.UTF-8"}
-        self.asked: list[str] = []  # of other machines, by the pages
+        self.asked: list[str] = []  # requests of the pages to other machines
         self._impchat = [sys.executable, "-m", "impchat.cli.main"]
 
     def _run(self, *command: object, input: str = "") -> str:
@@ -66,7 +66,7 @@ class Day:
 
     @contextmanager
     def serving(self, *words: str) -> Iterator[str]:
-        """A server: its address. Ctrl-C ends it."""
+        """Run a server; yields its address. Ctrl-C ends it."""
         command = [*self._impchat, *words, "--port", "0"]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         with subprocess.Popen(command, env=self._environment, text=True, **pipes) as process:
@@ -98,17 +98,17 @@ class Day:
 
     def convert(self) -> str:
         target = self._world / "converted"
-        told = self._run(*self._impchat, "convert", self._checkpoint, target)
-        return ", ".join(sorted(path.name for path in target.glob("*"))) or told
+        output = self._run(*self._impchat, "convert", self._checkpoint, target)
+        return ", ".join(sorted(path.name for path in target.glob("*"))) or output
 
     def models_pull(self) -> str:
-        """From a hub on loopback: the one command that is meant to go to the network."""
+        """From a hub on loopback: pull is the one command that uses the network on purpose."""
         hub = Hub("authors/imp-test")
         hub.commit(self._checkpoint)
         with running(hub):
             self._environment["HF_ENDPOINT"] = hub.url
             pull = ("models", "pull", hub.repository, "--accept-licence")
-            # A folder of its own: the first model that is pulled is the one that answers from then on.
+            # In a separate folder: the first pulled model becomes the chosen one.
             return self._run(*self._impchat, *pull, "--data", self._world / "pulled")
 
     def serve(self) -> str:
@@ -135,7 +135,7 @@ class Day:
         with self._browser(has_touch=True) as page, self.serving("mobile") as address:
             boot(page, f"{address}/", "Send")
             chooser = None
-            while chooser is None:  # a tap that comes while the app still settles is lost
+            while chooser is None:  # a tap is lost while the app is still being laid out
                 with suppress(TimeoutError), page.expect_file_chooser(timeout=5000) as chosen:
                     tap(page, "Choose pictures")
                     chooser = chosen.value
@@ -147,8 +147,8 @@ class Day:
 
     @contextmanager
     def _browser(self, **how: bool) -> Iterator[Page]:
-        """A page. Chromium asks Google's servers for things of its own, so it finds no name; what the page asks of
-        other machines is noted, unless the page's own policy forbids it."""
+        """Yields a page. Chromium itself contacts Google's servers, so no name resolves for it; requests of the page
+        to other machines are recorded, unless the page's own policy blocks them."""
         nowhere = "--host-resolver-rules=MAP * 127.0.0.1:9, EXCLUDE 127.0.0.1"
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", nowhere]
         with sync_playwright() as playwright:
@@ -169,12 +169,12 @@ def main(world: Path, checkpoint: Path) -> None:
     visitor = world / "visitor"
     visitor.mkdir()
     day = Day(os.environ["HOME"], world, checkpoint)
-    os.environ.update(HOME=str(visitor), TMPDIR=str(visitor))  # the browser's, which is not what is watched
+    os.environ.update(HOME=str(visitor), TMPDIR=str(visitor))  # the browser is not the program under test
     works = (
         *(day.cluster, day.phone_app, day.convert, day.serve, day.ask, day.chat, day.library),
         *(day.models_pull, day.models_list, day.doctor),
     )
-    # The page's server runs all the time: onnxruntime, let alone, sends its first report ten seconds after its start.
+    # The page's server runs all the time: by default, onnxruntime sends its first report after ten seconds.
     with day.serving("web", "--no-open") as address, ThreadPoolExecutor(3) as pool:
         begun = {"page": pool.submit(day.page, address)}
         begun |= {work.__name__: pool.submit(work) for work in works}

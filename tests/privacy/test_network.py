@@ -1,7 +1,8 @@
-"""Nothing leaves the machine, and nothing is left on it but what docs/privacy.md lists.
+"""Nothing leaves the machine, and only the files listed in docs/privacy.md stay on it.
 
-The commands run in a network namespace, where everything that is sent is seen, with a home of their own. On a system
-without namespaces this cannot be watched, and the tests say so."""
+The commands run with a separate home in a network namespace, in which everything that is sent is recorded. On a system
+without namespaces this is impossible, and the tests say so.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ ANSWERING = ("ask", "chat", "library", "serve", "cluster", "page", "phone_app")
 
 
 def refusal() -> str:
-    """Why this system makes no namespaces; "": it does."""
+    """The reason why this system allows no namespaces; "" if it does."""
     try:
         done = subprocess.run([*alone.unshared(), "true"], capture_output=True, text=True)
     except OSError as exc:
@@ -38,7 +39,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def watched(world: Path, *command: object) -> dict[str, Any]:
-    """What `alone` reports of a command."""
+    """The report of `alone` about a command."""
     words = [*alone.unshared(), sys.executable, "-m", "tests.privacy.alone", world, *command]
     done = subprocess.run([*map(str, words)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert done.returncode == 0
@@ -74,7 +75,7 @@ def test_no_name_is_looked_up_and_no_packet_leaves_the_machine(day: dict[str, An
     assert json.loads(day["out"])["asked"] == []
 
 
-def test_files_are_left_only_where_the_documentation_says(day: dict[str, Any]) -> None:
+def test_files_are_left_only_in_the_documented_places(day: dict[str, Any]) -> None:
     places = documented()
     assert [file for file in day["files"] if not any(fnmatch.fnmatch(file, f"{place}/*") for place in places)] == []
 
@@ -94,7 +95,7 @@ for folder in ("/tmp", "/var/tmp", "/dev/shm"):
 """
 
 
-def test_whatever_is_sent_or_left_behind_would_be_seen(tmp_path: Path) -> None:
+def test_packets_and_files_would_be_recorded(tmp_path: Path) -> None:
     seen = watched(tmp_path, sys.executable, "-c", SENDING)
     assert "name: somewhere.example" in seen["heard"]
     for target in ("192.0.2.7, IP protocol 17", "2001:db8::7", "224.0.0.251", "192.0.2.8, IP protocol 6, port 443"):
@@ -102,7 +103,7 @@ def test_whatever_is_sent_or_left_behind_would_be_seen(tmp_path: Path) -> None:
     assert seen["files"] == ["/dev/shm/mine/", "/tmp/mine/", "/var/tmp/mine/", "~/.mine"]
 
 
-def test_onnxruntime_keeps_quiet_whatever_the_environment_says() -> None:
+def test_onnxruntimes_telemetry_is_off_whatever_the_environment_says() -> None:
     words = [sys.executable, "-c", "import impchat, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"]
-    told = subprocess.check_output(words, env={"ORT_DISABLE_TELEMETRY": "0"}, cwd=ROOT, text=True)
-    assert told == "1\n"
+    output = subprocess.check_output(words, env={"ORT_DISABLE_TELEMETRY": "0"}, cwd=ROOT, text=True)
+    assert output == "1\n"

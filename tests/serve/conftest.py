@@ -1,4 +1,4 @@
-"""What the tests of the server share: the API on free loopback ports with the demo model, and pictures drawn here."""
+"""Fixtures of the server's tests: the API with the demo model on free loopback ports, and drawn pictures."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from impchat.engines import Engine
 from impchat.server.api.routes import build_api
 from impchat.server.network import sockets
 
-SECONDS = 30.0  # far more than anything here takes; nothing waits so long unless it is broken
+SECONDS = 30.0  # a limit far above normal durations; it is reached only by a failure
 MODEL = "imp-demo-196"
 
 
 class Site:
-    """A running API. `api` is what is served, by default that of `app`."""
+    """A running API. `api` is the ASGI application to serve, by default that of `app`."""
 
     def __init__(self, app: App, api: Any = None, **how: Any) -> None:
         self.app = app
@@ -60,7 +60,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
-    """Serves the API of an engine given, with the options of `build_api`."""
+    """Serves the API of the given engine, with options of `build_api`."""
     sites: list[Site] = []
 
     def start(engine: Engine | None = None, **how: Any) -> Site:
@@ -94,11 +94,11 @@ def data_uri(data: bytes, mime: str = "image/png") -> str:
 
 
 def question(text: str, *pictures: str) -> dict[str, Any]:
-    """A user's message with pictures by address."""
+    """A user's message with pictures by their URLs."""
     shown = [{"type": "image_url", "image_url": {"url": url}} for url in pictures]
     return {"role": "user", "content": [*shown, {"type": "text", "text": text}]}
 
 
 def asking(*messages: dict[str, Any], model: str = MODEL, **how: Any) -> dict[str, Any]:
-    """The body of a chat completion; always the likeliest words."""
+    """The body of a chat completion with greedy sampling."""
     return {"model": model, "messages": list(messages), "temperature": 0} | how

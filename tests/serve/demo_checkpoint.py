@@ -1,5 +1,7 @@
-"""The bundled demo model as the checkpoint it was made of, but for what 8 bits cost: so that other programs' formats
-can be made of it, and servers nobody here wrote can be asked questions with right answers."""
+"""Converts the bundled demo model back to a checkpoint, apart from the loss of 8-bit quantisation.
+
+Other programs' formats are made of it, so that servers from other projects give answers that can be checked.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from impchat.models.convert import checkpoint, phi2
 from tests.convert.checkpoints import Tiny, make_config
 
 _TOWER = "model.vision_tower.vision_tower.vision_model."
-_NAMES = {  # in vision.onnx -> in a checkpoint
+_NAMES = {  # name in vision.onnx -> name in a checkpoint
     "patches.": f"{_TOWER}embeddings.patch_embedding.",
     "positions": f"{_TOWER}embeddings.position_embedding.weight",
     "eyes.encoder.": f"{_TOWER}encoder.",
@@ -68,7 +70,7 @@ def _eyes(path: Path) -> dict[str, np.ndarray]:
     tensors = {}
     for name, value in held.items():
         scale = held.get(name.replace(".weight", ".scale"))
-        if name.endswith(".weight") and scale is not None:  # unsigned bytes around 128, in blocks with a scale each
+        if name.endswith(".weight") and scale is not None:  # unsigned bytes around 128, in blocks with one scale each
             value = ((value.astype(np.float32) - 128) * scale.reshape(*value.shape[:2], 1)).reshape(len(value), -1)
         start = next((start for start in _NAMES if name.startswith(start)), None)
         if start and not name.endswith(".scale"):

@@ -1,4 +1,4 @@
-"""The processes that one has started, directly or not, and where they listen; read from /proc."""
+"""The descendants of a process and their listening sockets, read from /proc."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def descendants(of: int | None = None) -> set[int]:
-    """Those that run, of this process or of another one; not those that have ended and wait for somebody to notice."""
+    """The running descendants of this process or of process `of`, without zombies."""
     first = of or os.getpid()
     parents = all_running()
     found = {first}
@@ -17,12 +17,12 @@ def descendants(of: int | None = None) -> set[int]:
 
 
 def all_running() -> dict[int, int]:
-    """Every process of this machine that runs, and its parent."""
+    """Every running process of this machine, with its parent."""
     parents: dict[int, int] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, parent = stat.read_text().rpartition(")")[2].split()[:2]
-        except OSError:  # it ended in between
+        except OSError:  # the process has ended meanwhile
             continue
         if state != "Z":
             parents[int(stat.parent.name)] = int(parent)
@@ -30,7 +30,7 @@ def all_running() -> dict[int, int]:
 
 
 def listening(pid: int) -> set[str]:
-    """The addresses, in /proc's hexadecimal, on which the process `pid` waits for TCP connections."""
+    """The addresses, in /proc's hexadecimal form, on which the process `pid` listens for TCP connections."""
     addresses = {}
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:

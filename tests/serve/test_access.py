@@ -1,4 +1,4 @@
-"""Tokens and one-time codes: who is let in, who no longer, and what lies on disk."""
+"""Tokens and one-time codes: who is authorised, revocation, and what is stored on disk."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def access(tmp_path: Path, clock: Clock) -> Iterator[Access]:
         yield opened
 
 
-def test_a_token_lets_in_until_it_is_revoked_by_whichever_process(access: Access, tmp_path: Path) -> None:
+def test_a_token_is_valid_until_any_process_revokes_it(access: Access, tmp_path: Path) -> None:
     holder, token = access.create("laptop")
     assert access.holder(token) is not None and access.holder("impchat-other") is None
     with closing(Access(tmp_path / "data")) as other:
@@ -46,14 +46,14 @@ def test_a_token_lets_in_until_it_is_revoked_by_whichever_process(access: Access
         access.revoke("laptop")
 
 
-def test_names_of_tokens_are_their_own(access: Access) -> None:
+def test_names_of_tokens_are_unique(access: Access) -> None:
     access.create("laptop")
     for name in ("laptop", " laptop ", "", "\n"):
         with pytest.raises(SettingsError):
             access.create(name)
 
 
-def test_no_token_and_no_code_lies_on_disk(access: Access, tmp_path: Path) -> None:
+def test_no_token_and_no_code_is_stored_in_plain_text(access: Access, tmp_path: Path) -> None:
     token, code = access.create("laptop")[1], access.offer()
     device = access.redeem(code, "phone")[1]
     kept = b"".join(file.read_bytes() for file in (tmp_path / "data" / "server").rglob("*") if file.is_file())
@@ -62,7 +62,7 @@ def test_no_token_and_no_code_lies_on_disk(access: Access, tmp_path: Path) -> No
         assert secret.encode() not in kept
 
 
-def test_when_it_was_used_is_told_to_the_minute(access: Access, clock: Clock) -> None:
+def test_the_time_of_use_is_shown_to_the_minute(access: Access, clock: Clock) -> None:
     token = access.create("laptop")[1]
     assert access.holders()[0].used_utc is None
     access.holder(token)
@@ -95,7 +95,7 @@ def test_a_device_that_was_revoked_cannot_use_its_code_again(access: Access) -> 
     assert access.holder(token) is None and access.holders() == []
 
 
-def test_a_name_says_who_is_revoked(access: Access) -> None:
+def test_a_token_is_revoked_by_its_name(access: Access) -> None:
     access.create("phone")
     for name in ("phone (2)", "phone (3)"):
         assert access.redeem(access.offer(), "phone")[0].name == name
@@ -113,7 +113,7 @@ def test_a_code_expires(access: Access, clock: Clock) -> None:
         access.redeem(code, "late")
 
 
-def test_guessing_ends_after_a_few_tries(access: Access) -> None:
+def test_guessing_is_blocked_after_a_few_tries(access: Access) -> None:
     code = access.offer()
     for n in range(settings.PAIR_TRIES):
         assert access.code(code).state == "open"
@@ -124,14 +124,14 @@ def test_guessing_ends_after_a_few_tries(access: Access) -> None:
         access.redeem(code, "phone")
 
 
-def test_a_new_code_takes_the_place_of_the_one_before(access: Access) -> None:
+def test_a_new_code_replaces_the_earlier_one(access: Access) -> None:
     first, second = access.offer(), access.offer()
     with pytest.raises(RequestError):
         access.redeem(first, "phone")
     assert access.redeem(second, "phone")
 
 
-def test_an_api_with_tokens_answers_nobody_else(serve: Serve, access: Access) -> None:
+def test_an_api_with_tokens_refuses_requests_without_one(serve: Serve, access: Access) -> None:
     site = serve(ScriptedEngine(), access=access, token_needed=True)
     holder, token = access.create("laptop")
     mine = {"authorization": f"Bearer {token}"}
@@ -144,31 +144,31 @@ def test_an_api_with_tokens_answers_nobody_else(serve: Serve, access: Access) ->
                 assert refused.json()["error"]["code"] == "invalid_api_key"
         assert client.get("/health").status_code == 200
         assert client.get("/v1/models", headers=mine).status_code == 200
-        assert client.get("/bundles", headers=mine).status_code == 403  # a program is no paired device
+        assert client.get("/bundles", headers=mine).status_code == 403  # not the token of a paired device
         access.revoke(holder.id)
         assert client.get("/v1/models", headers=mine).status_code == 401
 
 
-def test_who_is_not_paired_yet_can_send_little(serve: Serve, access: Access) -> None:
+def test_the_size_of_unauthorised_requests_is_limited(serve: Serve, access: Access) -> None:
     token = access.create("laptop")[1]
     large = b" " * (settings.STRANGER_BYTES + 1)
     said = {"content-type": "application/json"}
     with serve(ScriptedEngine(), access=access, token_needed=True).client() as client:
         assert client.post("/pair", content=large, headers=said).status_code == 413
-        assert client.post("/pair", content=iter([large]), headers=said).status_code == 413  # of unsaid length
+        assert client.post("/pair", content=iter([large]), headers=said).status_code == 413  # no content-length
         assert client.post("/pair", json={"code": "0000-0000", "name": "x"}).status_code == 403
         mine = said | {"authorization": f"Bearer {token}"}
         assert client.post("/v1/chat/completions", content=large, headers=mine).status_code == 400
 
 
-def test_on_this_machine_alone_no_token_is_needed(serve: Serve, access: Access) -> None:
+def test_no_token_is_needed_on_loopback(serve: Serve, access: Access) -> None:
     with serve(ScriptedEngine(), access=access).client() as client:
         assert client.get("/v1/models").status_code == 200
         assert client.get("/bundles").status_code == 403
         assert client.post("/v1/chat/completions", json=asking(question("Hi"), model="x")).status_code == 404
 
 
-def test_tokens_are_made_listed_and_revoked_from_the_command_line(
+def test_tokens_are_created_listed_and_revoked_on_the_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def impchat(*words: str) -> tuple[int, str, str]:
@@ -186,12 +186,14 @@ def test_tokens_are_made_listed_and_revoked_from_the_command_line(
     assert impchat("revoke", "laptop")[0] == 2
 
 
-def test_listening_to_others_without_a_token_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_listening_on_the_network_without_a_token_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["serve", "--listen", "127.0.0.1", "--port", "0", "--data", str(tmp_path), "--language", "en"]) == 2
     assert "impchat serve token create" in capsys.readouterr().err
 
 
-def test_pairing_is_refused_where_nothing_listens_for_devices(
+def test_pairing_is_refused_if_no_server_listens_for_devices(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["pair", "--data", str(tmp_path), "--language", "en"]) == 2

@@ -1,4 +1,4 @@
-"""The API as HTTP: what the official client does not show."""
+"""The HTTP details of the API that the official client does not show."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def figure(site: Site, name: str) -> float:
 
 
 def raw(body: dict[str, Any]) -> dict[str, Any]:
-    """`body` with half characters, which httpx would not send as JSON."""
+    """`body` with lone surrogates, which httpx would not send as JSON."""
     return {"content": json.dumps(body).encode(), "headers": {"content-type": "application/json"}}
 
 
@@ -42,7 +42,7 @@ def test_health_names_the_model_and_metrics_count_tokens(site: Site) -> None:
     assert "Hello" not in figures
 
 
-def test_a_picture_handed_in_ahead_costs_the_question_nothing(site: Site) -> None:
+def test_a_prefilled_picture_costs_the_question_nothing(site: Site) -> None:
     picture = data_uri(drawing("purple"))
     with site.client() as client:
         ahead = client.post("/v1/images/prefill", json=asking(question("", picture))).json()
@@ -53,14 +53,14 @@ def test_a_picture_handed_in_ahead_costs_the_question_nothing(site: Site) -> Non
     assert done["impchat"]["stats"]["vision_s"] == 0
 
 
-def test_requests_leave_no_trace_in_the_history(site: Site) -> None:
+def test_requests_are_not_stored_in_the_history(site: Site) -> None:
     with site.client() as client:
         client.post("/v1/chat/completions", json=asking(question("Hello!", data_uri(drawing())))).raise_for_status()
     assert site.app.history.conversations("local") == []
     assert [path for path in (site.app.data / "images").rglob("*") if path.is_file()] == []
 
 
-def test_a_foreign_name_for_this_machine_is_refused(site: Site) -> None:
+def test_foreign_host_and_origin_headers_are_refused(site: Site) -> None:
     with site.client() as client:
         for headers in ({"host": "rebound.example"}, {"host": ""}, {"host": "[::1"}, {"origin": "http://elsewhere.example"},
                         {"host": "192.168.1.1"}, {"origin": "null"}):  # fmt: skip
@@ -71,7 +71,7 @@ def test_a_foreign_name_for_this_machine_is_refused(site: Site) -> None:
             assert client.get("/health", headers={"host": host}).status_code == 200
 
 
-def test_a_socket_of_both_kinds_knows_its_ipv4_address(site: Site) -> None:
+def test_a_dual_stack_socket_recognises_its_ipv4_address(site: Site) -> None:
     async def ask(arrived: str, host: str) -> int:
         over = httpx.ASGITransport(app=build_api(site.app))
         async with httpx.AsyncClient(transport=over, base_url=f"http://[{arrived}]:7861") as client:
@@ -107,7 +107,7 @@ def test_a_request_that_is_too_large_is_refused_before_it_is_read(site: Site) ->
 
 
 def chunked(site: Site) -> bytes:
-    """The status line for a body of unsaid length that never ends."""
+    """The status line of the response to a chunked body that never ends."""
     block = b"100000\r\n" + b" " * 0x100000 + b"\r\n"
     with socket.create_connection(("127.0.0.1", site.port), SECONDS) as connection:
         connection.sendall(
@@ -119,11 +119,11 @@ def chunked(site: Site) -> bytes:
         return connection.recv(12)
 
 
-def test_a_body_of_unsaid_length_is_read_so_far_and_no_further(site: Site) -> None:
+def test_a_chunked_body_is_read_only_up_to_the_limit(site: Site) -> None:
     assert chunked(site) == b"HTTP/1.1 413"
 
 
-def test_beyond_the_limit_a_request_is_told_to_come_again(serve: Serve) -> None:
+def test_requests_beyond_the_limit_are_asked_to_retry_later(serve: Serve) -> None:
     engine = ScriptedEngine()
     site = serve(engine, queue=AdmissionQueue(2))
     ask = asking(question("Hi"), model="scripted-1")
@@ -156,7 +156,7 @@ def test_beyond_the_limit_a_request_is_told_to_come_again(serve: Serve) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("spoken", [False, True])
-def test_a_client_that_goes_away_frees_its_place_at_once(serve: Serve, stream: bool, spoken: bool) -> None:
+def test_a_client_that_disconnects_frees_its_place_at_once(serve: Serve, stream: bool, spoken: bool) -> None:
     engine = ScriptedEngine()
     site = serve(engine, queue=AdmissionQueue(1))
     body = asking(question("Hi"), model="scripted-1", stream=stream)
@@ -186,10 +186,8 @@ def test_a_client_that_goes_away_frees_its_place_at_once(serve: Serve, stream: b
     assert done == [200]
 
 
-def test_an_engine_that_fails_in_mid_stream_is_told_in_the_stream(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("impchat.settings.SSE_PING_S", 0.1)  # then the stream begins, whether there is a word or not
+def test_an_engine_failure_during_a_stream_is_sent_in_the_stream(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("impchat.settings.SSE_PING_S", 0.1)  # so that the stream begins before the first word
     engine = ScriptedEngine()
     site = serve(engine)
     with (
@@ -207,7 +205,7 @@ def test_an_engine_that_fails_in_mid_stream_is_told_in_the_stream(
     assert text.endswith("data: [DONE]\n\n")
 
 
-def test_no_character_cuts_an_event_in_two(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_character_splits_an_event(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("impchat.settings.SSE_PING_S", 0.1)
     odd = "a\u2028b\u0085c\x0bd 圆形"
     engine = ScriptedEngine()
@@ -219,7 +217,7 @@ def test_no_character_cuts_an_event_in_two(serve: Serve, monkeypatch: pytest.Mon
     assert "".join(c["delta"].get("content", "") for e in events for c in json.loads(e)["choices"]) == odd
 
 
-def test_an_engine_that_fails_before_a_word_is_told_by_the_status(serve: Serve) -> None:
+def test_an_engine_failure_before_the_first_word_sets_the_status(serve: Serve) -> None:
     engine = ScriptedEngine()
     site = serve(engine)
     codes = []

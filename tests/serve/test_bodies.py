@@ -1,4 +1,4 @@
-"""What a request may look like: what is taken, and how the place and the rule of a mistake are named."""
+"""Request bodies: which are accepted, and how an error names its place and its rule."""
 
 from __future__ import annotations
 
@@ -68,9 +68,7 @@ def parts(*content: Any) -> dict[str, Any]:
         (asking(HI, prompt_cache_key=5), "prompt_cache_key", "must be a string."),
     ],
 )  # fmt: skip
-def test_a_mistake_is_named_by_its_place_and_its_rule_in_plain_words(
-    site: Site, body: Any, place: str, rule: str
-) -> None:
+def test_an_error_names_its_place_and_its_rule_in_plain_words(site: Site, body: Any, place: str, rule: str) -> None:
     with site.client() as client:
         refused = client.post(CHAT, json=body)
     error = refused.json()["error"]
@@ -79,7 +77,7 @@ def test_a_mistake_is_named_by_its_place_and_its_rule_in_plain_words(
     assert len(error["message"]) < 120
 
 
-def test_a_picture_is_taken_however_its_address_is_written(site: Site) -> None:
+def test_a_picture_is_accepted_in_every_form_of_its_url(site: Site) -> None:
     plain = base64.b64encode(drawing("red")).decode()
     lines = "\r\n".join(plain[at : at + 76] for at in range(0, len(plain), 76))
     safe = base64.urlsafe_b64encode(drawing("red")).decode()
@@ -89,12 +87,12 @@ def test_a_picture_is_taken_however_its_address_is_written(site: Site) -> None:
                 asked = parts(
                     {"type": "image_url", "image_url": address}, {"type": "text", "text": "What colour is it?"}
                 )
-                told = client.post(CHAT, json=asked).raise_for_status().json()
-                assert "red" in told["choices"][0]["message"]["content"].lower()
+                completion = client.post(CHAT, json=asked).raise_for_status().json()
+                assert "red" in completion["choices"][0]["message"]["content"].lower()
 
 
 @pytest.mark.parametrize("kind", [None, "application/x-www-form-urlencoded", "text/plain", "application/vnd.x+json"])
-def test_json_is_taken_whatever_the_header_says_of_it(site: Site, kind: str | None) -> None:
+def test_json_is_accepted_whatever_its_content_type(site: Site, kind: str | None) -> None:
     headers = {} if kind is None else {"content-type": kind}
     with site.client() as client:
         for path in (CHAT, "/v1/images/prefill"):
@@ -109,7 +107,7 @@ def test_json_is_taken_whatever_the_header_says_of_it(site: Site, kind: str | No
 
 
 @pytest.mark.parametrize("body", [b"{", b"\xff\xfe", b"[" * 100_000, b'{"model": 1' + b"0" * 5000 + b"}", b""])
-def test_what_is_no_json_is_refused_by_one_sentence(site: Site, body: bytes) -> None:
+def test_invalid_json_is_refused_in_one_sentence(site: Site, body: bytes) -> None:
     with site.client() as client:
         refused = client.post(CHAT, content=body, headers={"content-type": "application/json"})
     assert refused.status_code == 400 and "not JSON" in refused.json()["error"]["message"]
@@ -136,13 +134,13 @@ HALF = "Trip \ud83d"
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-def test_half_a_character_breaks_nothing(site: Site, body: dict[str, Any], status: int, stream: bool) -> None:
+def test_a_lone_surrogate_breaks_nothing(site: Site, body: dict[str, Any], status: int, stream: bool) -> None:
     sent = json.dumps(body | {"stream": stream, "max_tokens": 3}).encode()
     with site.client() as client:
         assert client.post(CHAT, content=sent).status_code == status
 
 
-def test_half_a_character_breaks_nothing_in_other_encodings(site: Site) -> None:
+def test_a_lone_surrogate_in_other_encodings_breaks_nothing(site: Site) -> None:
     body = asking(question("Hi"), prompt_cache_key="HALF", max_tokens=2)
     text = json.dumps(body)
     with site.client() as client:
@@ -153,11 +151,11 @@ def test_half_a_character_breaks_nothing_in_other_encodings(site: Site) -> None:
             (text.replace("HALF", "\\ud83d\\ude00").encode("utf-8-sig"), 200),
             (text.encode("utf-32"), 200),
         ):
-            told = client.post(CHAT, content=sent, headers={"content-type": "application/json"})
-            assert told.status_code == status, (sent[:40], told.text)
+            response = client.post(CHAT, content=sent, headers={"content-type": "application/json"})
+            assert response.status_code == status, (sent[:40], response.text)
 
 
-def test_half_a_character_in_headers_and_paths_breaks_nothing(site: Site) -> None:
+def test_a_lone_surrogate_in_headers_and_paths_breaks_nothing(site: Site) -> None:
     plain = b"GET /v1/models HTTP/1.1\r\n"
     for head in (
         b"GET /v1/models/%ED%A0%BD HTTP/1.1\r\n",
@@ -169,7 +167,7 @@ def test_half_a_character_in_headers_and_paths_breaks_nothing(site: Site) -> Non
             assert connection.recv(12)[9:10] in (b"2", b"4"), head
 
 
-def test_text_that_no_model_could_read_is_refused_before_it_is_read(serve: Serve) -> None:
+def test_text_too_long_for_any_model_is_refused_without_tokenising_it(serve: Serve) -> None:
     engine = ScriptedEngine()
     site, most = serve(engine), settings.MESSAGE_CHARS
     said = {"role": "assistant", "content": "y" * most}
@@ -205,7 +203,7 @@ def test_a_conversation_that_begins_with_a_greeting_is_answered(site: Site) -> N
         assert "red" in ask(greeting, greeting, asked).lower()
 
 
-def test_an_answer_that_has_begun_goes_on_where_it_stands(site: Site) -> None:
+def test_an_answer_that_has_begun_is_continued(site: Site) -> None:
     asked = question("Describe the picture.", RED)
     with openai.OpenAI(base_url=f"{site.url}/v1", api_key="x", timeout=SECONDS, max_retries=0) as client:
 
@@ -217,19 +215,21 @@ def test_an_answer_that_has_begun_goes_on_where_it_stands(site: Site) -> None:
         for count in (1, 3):
             begun = " ".join(words[:count])
             for beginning in (begun, begun + " "):
-                told = ask(asked, {"role": "assistant", "content": beginning})
-                assert beginning + told.choices[0].message.content == whole
-                assert told.usage.completion_tokens < ask(asked).usage.completion_tokens
+                continued = ask(asked, {"role": "assistant", "content": beginning})
+                assert beginning + continued.choices[0].message.content == whole
+                assert continued.usage.completion_tokens < ask(asked).usage.completion_tokens
         cut = ask(asked, max_tokens=4)
         assert cut.choices[0].finish_reason == "length"
         rest = ask(asked, {"role": "assistant", "content": cut.choices[0].message.content}, stream=True)
-        told = "".join(chunk.choices[0].delta.content or "" for chunk in rest)
-        assert cut.choices[0].message.content + told == whole
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in rest)
+        assert cut.choices[0].message.content + text == whole
         over = ask(asked, {"role": "assistant", "content": whole})
         assert over.choices[0].finish_reason == "stop" and over.choices[0].message.content == ""
 
 
-def test_a_client_that_leaves_while_it_sends_is_no_fault_of_ours(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_client_that_disconnects_while_sending_is_no_server_error(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
     with site.client() as client:
         for path in (CHAT, "/v1/images/prefill"):
             with socket.create_connection(("127.0.0.1", site.port), SECONDS) as connection:

@@ -1,4 +1,4 @@
-"""Pages of other sites, and addresses as clients join them: what reaches the API from a browser and what does not."""
+"""Requests from browsers: pages of other sites, and addresses as clients build them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CHAT = "/v1/chat/completions"
 
 
 def preflight(origin: str) -> dict[str, str]:
-    """What a browser asks before a page of `origin` may send a token and JSON."""
+    """The headers of the preflight request that a browser sends for a page of `origin`."""
     return {
         "origin": origin,
         "access-control-request-method": "POST",
@@ -32,7 +32,7 @@ def preflight(origin: str) -> dict[str, str]:
     }
 
 
-def test_a_page_of_another_site_gets_in_only_where_it_was_named(serve: Serve) -> None:
+def test_a_page_of_another_site_has_access_only_if_it_was_allowed(serve: Serve) -> None:
     shut, open_to, to_all = serve(None), serve(None, origins=[SITE]), serve(None, origins=["*"])
     body = asking(question("Hello!"), max_tokens=2)
     with shut.client() as client:
@@ -48,8 +48,8 @@ def test_a_page_of_another_site_gets_in_only_where_it_was_named(serve: Serve) ->
         assert "authorization" in asked.headers["access-control-allow-headers"].lower()
         assert "x-stainless-os" in asked.headers["access-control-allow-headers"].lower()
         for stream in (False, True):
-            told = client.post(CHAT, json=body | {"stream": stream}, headers={"origin": SITE})
-            assert (told.status_code, told.headers["access-control-allow-origin"]) == (200, SITE)
+            response = client.post(CHAT, json=body | {"stream": stream}, headers={"origin": SITE})
+            assert (response.status_code, response.headers["access-control-allow-origin"]) == (200, SITE)
         unknown = client.post(CHAT, json=body | {"model": "x"}, headers={"origin": SITE})
         assert (unknown.status_code, unknown.headers["access-control-allow-origin"]) == (404, SITE)
         for origin in (OTHER, "null", SITE.replace("https", "http"), f"{SITE}:8443", f"{SITE}.evil.example"):
@@ -61,13 +61,13 @@ def test_a_page_of_another_site_gets_in_only_where_it_was_named(serve: Serve) ->
         assert rebound.status_code == 403
         assert client.post(CHAT, json=body).status_code == 200
     with to_all.client() as client:
-        told = client.post(CHAT, json=body, headers={"origin": OTHER})
-        assert (told.status_code, told.headers["access-control-allow-origin"]) == (200, "*")
-        assert "access-control-allow-credentials" not in told.headers
+        response = client.post(CHAT, json=body, headers={"origin": OTHER})
+        assert (response.status_code, response.headers["access-control-allow-origin"]) == (200, "*")
+        assert "access-control-allow-credentials" not in response.headers
         assert client.post(CHAT, json=body, headers={"origin": OTHER, "host": "rebound.example"}).status_code == 403
 
 
-def test_a_page_that_was_named_needs_a_token_where_one_is_needed(serve: Serve, tmp_path: Path) -> None:
+def test_an_allowed_page_needs_a_token_if_one_is_required(serve: Serve, tmp_path: Path) -> None:
     with closing(Access(tmp_path / "data")) as access:
         site = serve(ScriptedEngine(), access=access, token_needed=True, origins=[SITE])
         with site.client(headers={"origin": SITE}) as client:
@@ -78,7 +78,7 @@ def test_a_page_that_was_named_needs_a_token_where_one_is_needed(serve: Serve, t
             assert client.options("/v1/models", headers=preflight(SITE)).status_code == 200
 
 
-def test_origins_are_named_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_origins_are_allowed_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     named = ("--allow-origin", "HTTPS://Chat.Example.org:443/", "--allow-origin", "http://localhost:3000")
     with impchat("--port", "0", *named, data=tmp_path) as said:
         [url] = re.findall(r"http\S+/v1", said)
@@ -91,7 +91,7 @@ def test_origins_are_named_on_the_command_line(tmp_path: Path, capsys: pytest.Ca
 
 @pytest.mark.parametrize("before", ["/v1", "", "//v1", "/v1/"])
 @pytest.mark.parametrize("after", ["", "/"])
-def test_an_address_may_be_joined_in_any_way(site: Site, before: str, after: str) -> None:
+def test_addresses_with_extra_or_missing_slashes_work(site: Site, before: str, after: str) -> None:
     body = asking(question("Hello!"), max_tokens=2)
     with site.client(follow_redirects=False) as client:
         base = f"{site.url}{before}"
@@ -104,7 +104,7 @@ def test_an_address_may_be_joined_in_any_way(site: Site, before: str, after: str
         assert text_of(run(engine.start(ask("Hello!"), GREEDY)))
 
 
-def test_every_get_answers_head_too(serve: Serve, tmp_path: Path) -> None:
+def test_every_get_route_answers_head_too(serve: Serve, tmp_path: Path) -> None:
     data = tmp_path / "data0"
     with closing(Access(tmp_path / "data")) as access:
         site = serve(None, access=access, token_needed=True)
@@ -125,7 +125,7 @@ def test_every_get_answers_head_too(serve: Serve, tmp_path: Path) -> None:
             for path in paths:
                 head, got = client.head(path), client.get(path)
                 assert (head.status_code, got.status_code, head.content) == (200, 200, b""), path
-                same = path != "/metrics"  # they count what was asked meanwhile
+                same = path != "/metrics"  # the metrics count the requests in between
                 assert head.headers["content-type"] == got.headers["content-type"]
                 assert not same or head.headers["content-length"] == got.headers["content-length"]
         with site.client() as client:

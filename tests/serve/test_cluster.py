@@ -1,5 +1,8 @@
-"""Replicas on a real Ray: the suite of every engine, and what only a cluster does: affinity, and no answer lost with
-the replica that was giving it. One Ray for all tests."""
+"""The cluster engine on a real Ray: the conformance suite, affinity, and answers that survive the death of their
+replica.
+
+All tests share one Ray.
+"""
 
 from __future__ import annotations
 
@@ -30,16 +33,16 @@ from tests.core.conformance import GREEDY, EngineConformance, ask, failed, finis
 from tests.core.conftest import Draw
 from tests.serve.processes import descendants, listening
 
-# Ray's own code uses what pydantic is going to drop.
+# Ray's own code uses features that pydantic has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
-NO_TOKEN = 2**31 - 1  # no model has it, so no answer ends by it
+NO_TOKEN = 2**31 - 1  # no model has this token, so no answer ends with it
 CONVERSATIONS = 40
-SECONDS = 120.0  # far more than a replica takes to start, whatever the machine does
+SECONDS = 120.0  # far longer than a replica takes to start on a busy machine
 
 
 class Cluster:
-    """A Ray with two applications: the demo model in two replicas, and in another two one whose answers never end."""
+    """A Ray with two applications of two replicas each: the demo model, and the demo model with endless answers."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
@@ -55,11 +58,11 @@ class Cluster:
         return engine
 
     def fresh(self) -> ClusterEngine:
-        """Another application of the demo model, whose KV cache is empty."""
+        """Another application of the demo model, with an empty KV cache."""
         return self._open(replace(self._demo, id="fresh"), least=1, most=1)
 
     def growing(self) -> ClusterEngine:
-        """One of one replica or two, whose answers never end."""
+        """An application with one or two replicas and endless answers."""
         return self._open(replace(self._endless, id="growing"), least=1)
 
     def close(self) -> None:
@@ -77,7 +80,7 @@ _shades = itertools.count()
 
 @pytest.fixture
 def draw() -> Draw:
-    """Draws pictures that no other test has shown to the cluster."""
+    """Draws pictures that no other test has sent to the cluster."""
     shade = next(_shades)
 
     def circle(colour: str = "red", size: tuple[int, int] = (320, 240)) -> Picture:
@@ -90,7 +93,7 @@ def draw() -> Draw:
     return circle
 
 
-# Nothing is reached from outside
+# Nothing is reachable from outside
 
 
 def test_every_process_of_ray_listens_on_loopback_alone(cluster: Cluster) -> None:
@@ -98,7 +101,7 @@ def test_every_process_of_ray_listens_on_loopback_alone(cluster: Cluster) -> Non
     processes = descendants()
     heard = set().union(*(listening(pid) for pid in processes))
     assert heard and heard <= loopback
-    # Ray's API server would ask the network which cloud this is; what it asks by gets nowhere.
+    # Ray's API server asks the network in which cloud it runs; the proxy leads that request nowhere.
     asks = [pid for pid in processes if b"dashboard.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     assert [b"http_proxy=http://127.0.0.1:9\0" in Path(f"/proc/{pid}/environ").read_bytes() for pid in asks] == [True]
 
@@ -106,7 +109,7 @@ def test_every_process_of_ray_listens_on_loopback_alone(cluster: Cluster) -> Non
 # Affinity
 
 
-def test_each_conversation_goes_on_in_the_replica_that_knows_it(cluster: Cluster) -> None:
+def test_each_conversation_continues_in_the_replica_that_cached_it(cluster: Cluster) -> None:
     hits = 0
     for number in range(CONVERSATIONS):
         prompt = Prompt(f"Conversation {number}.", (Turn("user", "Hello!"),), f"conversation-{number}")
@@ -119,7 +122,7 @@ def test_each_conversation_goes_on_in_the_replica_that_knows_it(cluster: Cluster
     assert len({*cluster.engine.pids([f"conversation-{n}" for n in range(CONVERSATIONS)])}) == 2
 
 
-def test_a_question_costs_only_its_own_tokens_once_its_picture_was_read(cluster: Cluster, draw: Draw) -> None:
+def test_after_a_prefill_a_question_costs_only_its_own_tokens(cluster: Cluster, draw: Draw) -> None:
     read = Prompt("", (Turn("user", "", (draw("red"),)),), "picture", open_turn=True)
     end = run(cluster.engine.prefill(read))[-1]
     assert isinstance(end, Ready)
@@ -135,12 +138,12 @@ def test_a_question_costs_only_its_own_tokens_once_its_picture_was_read(cluster:
 
 @pytest.fixture
 def mortal(cluster: Cluster) -> ClusterEngine:
-    """One whose replicas are there to be killed."""
+    """An application whose replicas the tests kill."""
     return cluster.endless
 
 
 def kill_within(engine: ClusterEngine, prompt: Prompt, sampling: Sampling, after: int) -> tuple[str, int]:
-    """The answer to `prompt`, whose replica is killed as soon as `after` pieces of it have come."""
+    """Answer `prompt` and kill its replica after `after` pieces; return the text and the number of cached tokens."""
     [pid] = engine.pids([prompt.key])
     handle = engine.start(prompt, sampling)
     events = []
@@ -151,7 +154,7 @@ def kill_within(engine: ClusterEngine, prompt: Prompt, sampling: Sampling, after
     return text_of(events), finished(events).stats.cached_tokens
 
 
-def test_a_replica_that_dies_in_mid_answer_takes_no_word_with_it(mortal: ClusterEngine) -> None:
+def test_an_answer_loses_no_word_when_its_replica_dies(mortal: ClusterEngine) -> None:
     sampling = Sampling(temperature=0, max_tokens=150)
     prompt = Prompt("A system text of its own.", (Turn("user", "What is the capital of France?"),), "mortal")
     whole = run(mortal.start(prompt, sampling))
@@ -160,11 +163,11 @@ def test_a_replica_that_dies_in_mid_answer_takes_no_word_with_it(mortal: Cluster
     assert finished(again).stats.cached_tokens > 0
     text, cached = kill_within(mortal, prompt, sampling, after=5)
     assert text == text_of(whole)
-    assert cached == 0  # so another one has ended it
+    assert cached == 0  # so another replica finished it
     assert finished(run(mortal.start(prompt, sampling))).stats.cached_tokens > 0  # and keeps the conversation
 
 
-def test_nobody_waits_for_ever_where_a_mistake_ends_the_work() -> None:
+def test_requests_fail_when_an_unexpected_exception_ends_the_worker() -> None:
     class Mistaken:
         def options(self, **_: object) -> Mistaken:
             return self
@@ -189,15 +192,15 @@ def test_a_cluster_is_whole_again_after_each_kill(mortal: ClusterEngine) -> None
         assert len(alive) == 2
 
 
-def test_replicas_work_with_the_priority_of_who_started_them(cluster: Cluster) -> None:
+def test_replicas_have_the_process_priority_of_their_parent(cluster: Cluster) -> None:
     urgency = {os.getpriority(os.PRIO_PROCESS, pid) for pid in cluster.engine.pids(["a", "b", "c"])}
     assert urgency == {os.getpriority(os.PRIO_PROCESS, 0)}
 
 
-# Their number follows the queue
+# The number of replicas follows the queue
 
 
-def test_a_queue_gets_another_replica(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_queue_starts_another_replica(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "CLUSTER_UPSCALE_S", 0.0)
     growing = cluster.growing()
     over = threading.Event()
@@ -226,14 +229,14 @@ class TestConformance(EngineConformance):
         return cluster.endless
 
     def test_a_seed_repeats_its_answer(self, cluster: Cluster) -> None:  # type: ignore[override]
-        # Where a KV cache holds other things too, the last bits of its numbers differ, and so may a wild answer.
+        # With other contents in a KV cache the last bits of the results differ, and so can a random answer.
         super().test_a_seed_repeats_its_answer(cluster.fresh())
 
 
-# The last one: it closes what all others use
+# This test is last: it closes what all others use
 
 
-def test_when_it_is_closed_nothing_is_left(cluster: Cluster) -> None:
+def test_after_closing_nothing_is_left(cluster: Cluster) -> None:
     running = cluster.engine.start(ask("Hello!"), GREEDY)
     folders = [*Path("/tmp").glob("impchat-*/ray")]
     assert descendants() and folders

@@ -1,4 +1,4 @@
-"""`impchat serve` in a process of its own, and README's curl lines against it."""
+"""`impchat serve` in a separate process, with README's curl commands."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def words_of(cmdline: Path) -> bytes:
-    """The words of the process that /proc lists there; nothing where it has ended."""
+    """The command line of the process with this /proc entry; empty if it has ended."""
     try:
         return cmdline.read_bytes()
     except OSError:
@@ -35,7 +35,7 @@ def words_of(cmdline: Path) -> bytes:
 
 @contextmanager
 def impchat(*words: str, data: Path) -> Iterator[str]:
-    """A running `impchat serve`: its first line. Ctrl-C ends it without a word."""
+    """Run `impchat serve`; yields its first line of output. Ctrl-C must end it without output."""
     command = [sys.executable, "-m", "impchat.cli.main", "serve", *words, "--data", str(data), "--language", "en"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
         try:
@@ -48,7 +48,7 @@ def impchat(*words: str, data: Path) -> Iterator[str]:
 
 
 def curl_lines() -> list[str]:
-    """README's curl commands, each with the lines that belong to it."""
+    """README's curl commands, each with its continuation lines."""
     section = (ROOT / "README.md").read_text().split("\n## For other programs\n", 1)[1].split("\n## ", 1)[0]
     code = "\n".join(line[4:] for line in section.splitlines() if line.startswith("    ") or not line)
     return re.findall(r"^curl .*?(?=^\S|\n\n|\Z)", code, re.MULTILINE | re.DOTALL)
@@ -57,12 +57,12 @@ def curl_lines() -> list[str]:
 def test_readmes_curl_lines_run_as_they_stand(tmp_path: Path) -> None:
     with impchat("--port", "7861", data=tmp_path) as said:
         assert "http://127.0.0.1:7861/v1" in said
-        told = []
+        results = []
         for line in curl_lines():
             run = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=ROOT, timeout=60)
             assert run.returncode == 0, run.stderr
-            told.append(json.loads(run.stdout))
-    models, answer = told
+            results.append(json.loads(run.stdout))
+    models, answer = results
     assert models["data"][0]["id"] == "imp-demo-196"
     assert "red" in answer["choices"][0]["message"]["content"].lower(), answer
 
@@ -70,36 +70,36 @@ def test_readmes_curl_lines_run_as_they_stand(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "says"), [(["--port", "x"], "x"), (["--slots", "0"], "--slots"), (["--loud"], "--loud")]
 )
-def test_what_cannot_be_served_gives_one_sentence(
+def test_a_server_that_cannot_start_prints_one_sentence(
     words: list[str], says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert main(["serve", *words, "--data", str(tmp_path)]) == 2
-    told = capsys.readouterr()
-    assert (told.out, len(told.err.splitlines())) == ("", 1)
-    assert says in told.err
+    output = capsys.readouterr()
+    assert (output.out, len(output.err.splitlines())) == ("", 1)
+    assert says in output.err
 
 
-def test_a_cluster_answers_by_the_same_words_and_ends_with_ctrl_c(tmp_path: Path) -> None:
+def test_a_cluster_gives_the_same_answers_and_ends_with_ctrl_c(tmp_path: Path) -> None:
     others = {*Path("/tmp").glob("impchat-*")}
     with impchat("--cluster", "--replicas", "1", "--port", "0", data=tmp_path) as said:
         [url] = re.findall(r"http\S+/v1", said)
         [folder] = {*Path("/tmp").glob("impchat-*")} - others
         body = {"model": "imp-demo-196", "messages": [{"role": "user", "content": "Hello!"}]}
-        told = httpx.post(f"{url}/chat/completions", json=body, timeout=60, trust_env=False).json()
-        assert "Hello" in told["choices"][0]["message"]["content"], told
+        completion = httpx.post(f"{url}/chat/completions", json=body, timeout=60, trust_env=False).json()
+        assert "Hello" in completion["choices"][0]["message"]["content"], completion
     assert not folder.exists()
     assert not [p for p in Path("/proc").glob("[0-9]*/cmdline") if str(folder).encode() in words_of(p)]
 
 
 @pytest.mark.parametrize("count", ["0", "2-1", "x", "1-2-3"])
-def test_a_number_of_replicas_that_cannot_be_gives_one_sentence(
+def test_an_invalid_number_of_replicas_prints_one_sentence(
     count: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert main(["serve", "--cluster", "--replicas", count, "--data", str(tmp_path)]) == 2
     assert count in capsys.readouterr().err
 
 
-def test_listening_means_tls_and_a_token(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_listen_implies_tls_and_a_token(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = tmp_path / "data"
     assert main(["serve", "token", "create", "laptop", "--data", str(data)]) == 0
     mine = {"authorization": f"Bearer {capsys.readouterr().out.strip()}"}
@@ -114,7 +114,7 @@ def test_listening_means_tls_and_a_token(tmp_path: Path, capsys: pytest.CaptureF
             assert client.get("/models", headers={"host": "rebound.example"} | mine).status_code == 403
 
 
-def test_plain_http_comes_with_a_warning_and_a_code_is_not_made_for_this_machine_alone(tmp_path: Path) -> None:
+def test_plain_http_prints_a_warning_and_no_code_is_created_for_loopback(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
@@ -147,7 +147,7 @@ def free_port() -> int:
 
 
 @pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]])
-def test_ending_the_server_in_mid_answer_is_quiet(
+def test_ending_the_server_during_an_answer_prints_nothing(
     tmp_path: Path, signals: list[signal.Signals], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     model = endless_model(paths.demo_bundle(), tmp_path_factory.mktemp("models") / "endless")
@@ -183,7 +183,7 @@ def test_ending_the_server_in_mid_answer_is_quiet(
     assert (process.returncode, errors) == (0, "")
 
 
-def test_a_server_runs_where_its_address_cannot_be_written(tmp_path: Path) -> None:
+def test_a_server_runs_when_its_address_cannot_be_printed(tmp_path: Path) -> None:
     port = free_port()
     command = [sys.executable, "-m", "impchat.cli.main", "serve", "--port", str(port), "--data", str(tmp_path)]
     with open("/dev/full", "w") as full, subprocess.Popen(command, stdout=full, stderr=subprocess.PIPE) as process:

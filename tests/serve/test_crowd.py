@@ -1,4 +1,4 @@
-"""One request holds up no other: a locked file, a slow client, one that leaves, many that send much."""
+"""No request delays another one: a locked file, slow clients, disconnects, and many large bodies."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HI = asking(question("Hi"), model="scripted-1")
 
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """Another process writes to `file` inside the block."""
+    """Another process holds a write lock on `file` during the block."""
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("begin immediate")
         yield
@@ -48,13 +48,13 @@ def post(body: dict[str, object]) -> bytes:
     return HEAD + b"Content-Length: %d\r\n\r\n" % len(sent) + sent
 
 
-def test_a_locked_list_of_tokens_holds_nobody_up(serve: Serve, tmp_path: Path) -> None:
+def test_a_locked_token_file_delays_no_other_request(serve: Serve, tmp_path: Path) -> None:
     with closing(Access(tmp_path / "data")) as access:
         site = serve(ScriptedEngine(), access=access, token_needed=True)
         mine = {"authorization": f"Bearer {access.create('laptop')[1]}"}
         pairing = threading.Thread(target=lambda: access.redeem(access.offer(), "phone"))
         with site.client() as client, locked(paths.server_dir(tmp_path / "data") / "access.db"):
-            pairing.start()  # it has to wait for the lock
+            pairing.start()  # waits for the lock
             began = time.monotonic()
             for _ in range(20):
                 assert client.get("/v1/models", headers=mine).status_code == 200
@@ -65,7 +65,7 @@ def test_a_locked_list_of_tokens_holds_nobody_up(serve: Serve, tmp_path: Path) -
         wait_until(lambda: access.holders()[0].used_utc is not None)
 
 
-def test_who_sends_a_byte_at_a_time_holds_nobody_up_and_is_cut_off(
+def test_a_client_that_sends_byte_by_byte_delays_no_other_and_is_cut_off(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(settings, "BODY_SILENCE_S", 0.5)
@@ -75,18 +75,18 @@ def test_who_sends_a_byte_at_a_time_holds_nobody_up_and_is_cut_off(
             assert client.get("/v1/models").status_code == 200
             assert silent.recv(12) == b"HTTP/1.1 408"
         slow.settimeout(0.01)
-        told = b""
-        while not told:
+        received = b""
+        while not received:
             slow.sendall(b" ")
             try:
-                told = slow.recv(12)
+                received = slow.recv(12)
             except TimeoutError:
                 continue
-        assert told == b"HTTP/1.1 408"
+        assert received == b"HTTP/1.1 408"
         assert client.get("/v1/models").status_code == 200
 
 
-def test_who_reads_nothing_of_an_answer_is_cut_off(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_does_not_read_its_answer_is_cut_off(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "SEND_S", 0.3)
     monkeypatch.setattr(settings, "SSE_PING_S", 0.3)
     engine = ScriptedEngine()
@@ -102,7 +102,7 @@ def test_who_reads_nothing_of_an_answer_is_cut_off(serve: Serve, monkeypatch: py
         assert script.stopped
 
 
-def test_requests_that_send_much_at_once_are_told_to_come_again(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_simultaneous_large_requests_are_asked_to_retry_later(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "REQUESTS_BYTES", 1_000_000)
     engine = ScriptedEngine()
     site = serve(engine)
@@ -114,11 +114,11 @@ def test_requests_that_send_much_at_once_are_told_to_come_again(serve: Serve, mo
             assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
             assert client.get("/v1/models").status_code == 200
         wait_until(lambda: running.stopped)
-        with connected(site, post(large)):  # room was made
+        with connected(site, post(large)):  # memory is free again
             engine.next()
 
 
-def test_while_a_large_body_is_read_others_are_answered() -> None:
+def test_other_requests_are_answered_while_a_large_body_is_read() -> None:
     started, go_on = threading.Event(), threading.Event()
 
     def check(_: Pairing) -> None:
@@ -149,7 +149,7 @@ def test_while_a_large_body_is_read_others_are_answered() -> None:
     assert asyncio.run(ask()) == (200, 200)
 
 
-def test_whoever_leaves_has_no_more_pictures_decoded(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_disconnect_no_more_pictures_are_decoded(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = ScriptedEngine()
     site = serve(engine)
     started, go_on = threading.Event(), threading.Event()

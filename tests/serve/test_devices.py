@@ -1,4 +1,4 @@
-"""What a paired device gets: model files in pieces, and conversations both ways."""
+"""The routes for a paired device: model files with range requests, and conversations in both directions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ME = "local"
 
 @pytest.fixture(scope="module")
 def phone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """A paired device's connection; `phone.app` is the App of the server."""
+    """The HTTP client of a paired device; `phone.app` is the App of the server."""
     data = tmp_path_factory.mktemp("data")
     with closing(Access(data)) as access:
         app = App.open(data)
@@ -39,7 +39,7 @@ def phone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 # Model files
 
 
-def test_a_device_sees_the_models_of_the_machine_with_their_hashes(phone: httpx.Client) -> None:
+def test_a_device_lists_the_models_of_the_machine_with_their_hashes(phone: httpx.Client) -> None:
     (bundle,) = phone.get("/bundles").json()["bundles"]
     assert (bundle["id"], bundle["demo"]) == (MODEL, True)
     assert {f["name"] for f in bundle["files"]} == {"language.gguf", "vision.onnx", MANIFEST}
@@ -49,7 +49,7 @@ def test_a_device_sees_the_models_of_the_machine_with_their_hashes(phone: httpx.
         assert (len(data), hashlib.sha256(data).hexdigest()) == (file["bytes"], file["sha256"])
 
 
-def test_a_copy_that_broke_off_goes_on_where_it_was(phone: httpx.Client) -> None:
+def test_an_interrupted_copy_is_resumed(phone: httpx.Client) -> None:
     whole = (paths.demo_bundle() / "vision.onnx").read_bytes()
     path = f"/bundles/{MODEL}/vision.onnx"
     first = phone.get(path, headers={"range": "bytes=0-999"})
@@ -59,7 +59,7 @@ def test_a_copy_that_broke_off_goes_on_where_it_was(phone: httpx.Client) -> None
     assert first.content + rest.content == whole
 
 
-def test_a_file_that_has_changed_meanwhile_comes_whole(phone: httpx.Client) -> None:
+def test_a_file_that_has_changed_meanwhile_is_sent_whole(phone: httpx.Client) -> None:
     changed = phone.get(
         f"/bundles/{MODEL}/{MANIFEST}", headers={"range": "bytes=10-", "if-range": '"what it was before"'}
     )
@@ -67,7 +67,7 @@ def test_a_file_that_has_changed_meanwhile_comes_whole(phone: httpx.Client) -> N
     assert changed.content == (paths.demo_bundle() / MANIFEST).read_bytes()
 
 
-def test_a_file_that_is_known_is_not_sent_again_and_one_can_ask_for_the_head(phone: httpx.Client) -> None:
+def test_a_known_file_is_not_sent_again_and_head_is_supported(phone: httpx.Client) -> None:
     path = f"/bundles/{MODEL}/language.gguf"
     head = phone.head(path)
     sha256 = head.headers["etag"].strip('"')
@@ -79,7 +79,7 @@ def test_a_file_that_is_known_is_not_sent_again_and_one_can_ask_for_the_head(pho
 
 @pytest.mark.parametrize("path", ["no-such-model/language.gguf", f"{MODEL}/other", f"{MODEL}/..%2f..%2fREADME.md",
                                   "..%2f..%2fREADME.md/x", f"{MODEL}/../../README.md"])  # fmt: skip
-def test_nothing_but_a_models_own_files_is_given(phone: httpx.Client, path: str) -> None:
+def test_only_files_of_models_are_sent(phone: httpx.Client, path: str) -> None:
     assert phone.get(f"/bundles/{path}").status_code == 404
 
 
@@ -93,8 +93,8 @@ def there(tmp_path: Path) -> Iterator[History]:
         yield history
 
 
-def told(history: History, *turns: str) -> str:
-    """A conversation of questions and answers in turn, the first one with a picture: its uuid."""
+def add_conversation(history: History, *turns: str) -> str:
+    """Add a conversation of alternating questions and answers, with a picture in the first; return its uuid."""
     row = history.create_conversation(ME)
     image = history.add_image(images.prepare(drawing()), ME)
     for number in range(0, len(turns), 2):
@@ -113,11 +113,11 @@ def words(history: History, uuid: str) -> list[str]:
     return sorted(m.text for m in history.messages(uuid, ME))
 
 
-def test_a_conversation_goes_to_the_server_grows_on_both_sides_and_comes_back_whole(
+def test_a_conversation_sent_to_the_server_grows_on_both_sides_and_returns_whole(
     phone: httpx.Client, there: History
 ) -> None:
     here: History = phone.app.history  # type: ignore[attr-defined]
-    uuid = told(there, "What is it?", "A red circle.")
+    uuid = add_conversation(there, "What is it?", "A red circle.")
     handed = phone.put(f"/conversations/{uuid}", content=archive.export_zip(there, uuid, ME))
     assert (handed.status_code, handed.json()) == (200, {"uuid": uuid})
     assert uuid in [c["uuid"] for c in phone.get("/conversations").json()["conversations"]]
@@ -132,10 +132,10 @@ def test_a_conversation_goes_to_the_server_grows_on_both_sides_and_comes_back_wh
     assert here.image_bytes(picture) == drawing() == there.image_bytes(picture)
 
 
-def test_what_cannot_be_handed_over_is_refused_and_nothing_changes(phone: httpx.Client, there: History) -> None:
+def test_an_invalid_conversation_is_refused_and_changes_nothing(phone: httpx.Client, there: History) -> None:
     here: History = phone.app.history  # type: ignore[attr-defined]
     before = len(here.conversations(ME))
-    uuid = told(there, "What is it?", "A red circle.")
+    uuid = add_conversation(there, "What is it?", "A red circle.")
     other = "00000000-0000-4000-8000-000000000000"
     assert phone.put(f"/conversations/{uuid}", content=b"PK no zip").status_code == 400
     assert phone.put(f"/conversations/{other}", content=archive.export_zip(there, uuid, ME)).status_code == 400
@@ -143,7 +143,7 @@ def test_what_cannot_be_handed_over_is_refused_and_nothing_changes(phone: httpx.
     assert len(here.conversations(ME)) == before
 
 
-def test_a_device_sees_its_owners_conversations_alone(phone: httpx.Client) -> None:
+def test_a_device_sees_only_its_owners_conversations(phone: httpx.Client) -> None:
     here: History = phone.app.history  # type: ignore[attr-defined]
     theirs = here.create_conversation("somebody else").uuid
     assert phone.get(f"/conversations/{theirs}").status_code == 404

@@ -1,4 +1,4 @@
-"""Pictures from addresses: switched off by default, and never from this machine or its network."""
+"""Pictures fetched from URLs: off by default, and never from this machine or its network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.serve.conftest import Serve, asking, drawing, question
 
 
 class Pictures(BaseHTTPRequestHandler):
-    """A web server of pictures and of traps. It remembers who was asked for what."""
+    """A web server with pictures and hostile redirects. It records the requested hosts and paths."""
 
     asked: list[str]
     targets: dict[str, str]
@@ -54,7 +54,7 @@ NAMES = {"pictures.example": ["127.0.0.1"], "inside.example": ["127.0.0.2"], "bo
 
 
 def resolver(host: str) -> list[str]:
-    """The world as these tests know it: 127.0.0.1 stands for the internet, everything else for what is inside."""
+    """A resolver in which 127.0.0.1 is a public address and all other names are internal."""
     return NAMES.get(host, [host])
 
 
@@ -62,13 +62,13 @@ def fetcher() -> Fetcher:
     return Fetcher(resolver, lambda address: str(address) == "127.0.0.1")
 
 
-def test_a_picture_comes_from_the_address_that_was_looked_at(web: ThreadingHTTPServer) -> None:
+def test_a_picture_is_fetched_from_the_address_that_was_checked(web: ThreadingHTTPServer) -> None:
     port = web.server_port
     assert fetcher()(f"http://pictures.example:{port}/picture.png") == drawing()
     assert web.RequestHandlerClass.asked == [f"pictures.example:{port}/picture.png"]  # type: ignore[attr-defined]
 
 
-def test_a_redirect_is_followed_and_looked_at_anew(web: ThreadingHTTPServer) -> None:
+def test_a_redirect_is_followed_and_checked_again(web: ThreadingHTTPServer) -> None:
     base = f"http://pictures.example:{web.server_port}"
     web.RequestHandlerClass.targets |= {  # type: ignore[attr-defined]
         "/moved": "/picture.png",
@@ -87,7 +87,7 @@ def test_a_redirect_is_followed_and_looked_at_anew(web: ThreadingHTTPServer) -> 
     assert not any("inside" in asked.split("/")[0] for asked in web.RequestHandlerClass.asked)  # type: ignore[attr-defined]
 
 
-def test_a_name_with_any_address_inside_is_barred(web: ThreadingHTTPServer) -> None:
+def test_a_name_with_any_internal_address_is_blocked(web: ThreadingHTTPServer) -> None:
     with pytest.raises(RequestError, match="public internet"):
         fetcher()(f"http://both.example:{web.server_port}/picture.png")
     assert web.RequestHandlerClass.asked == []  # type: ignore[attr-defined]
@@ -100,24 +100,24 @@ def test_a_name_with_any_address_inside_is_barred(web: ThreadingHTTPServer) -> N
      "::ffff:10.0.0.1", "64:ff9b::7f00:1", "64:ff9b:1::7f00:1", "::7f00:1", "fec0::1", "2002:7f00:1::",
      "2001:0:7f00:1::"],
 )  # fmt: skip
-def test_what_is_not_the_public_internet_is_barred(address: str) -> None:
+def test_addresses_outside_the_public_internet_are_blocked(address: str) -> None:
     assert not is_public(ipaddress.ip_address(address))
 
 
-def test_the_public_internet_is_not_barred() -> None:
+def test_the_public_internet_is_not_blocked() -> None:
     for address in ("93.184.216.34", "2606:2800:220:1:248:1893:25c8:1946", "::ffff:93.184.216.34"):
         assert is_public(ipaddress.ip_address(address))
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/x", "http://localhost/x", "http://2130706433/x", "http://0x7f.1/x",
                                  "http://[::1]/x", "http://[::ffff:127.0.0.1]/x", "http://u@localhost/x"])  # fmt: skip
-def test_every_spelling_of_this_machine_is_barred(url: str) -> None:
+def test_every_form_of_a_loopback_address_is_blocked(url: str) -> None:
     with pytest.raises(RequestError) as caught:
         Fetcher()(url)
     assert caught.value.code == "request.fetch_barred"
 
 
-def test_a_request_may_name_an_address_where_that_is_switched_on(serve: Serve, web: ThreadingHTTPServer) -> None:
+def test_a_request_can_contain_a_url_if_fetching_is_enabled(serve: Serve, web: ThreadingHTTPServer) -> None:
     site = serve(fetch=fetcher())
     url = f"http://pictures.example:{web.server_port}"
     with site.client() as client:

@@ -1,4 +1,5 @@
-"""The engine over servers nobody here wrote, with the demo model in each one's format: they give its right answers."""
+"""The remote engine with servers of other projects, which run the demo model in their own formats and give its right
+answers."""
 
 from __future__ import annotations
 
@@ -28,14 +29,14 @@ from tests.serve import demo_checkpoint
 
 __all__ = ["draw"]  # a fixture
 
-SECONDS = 120.0  # far more than a server takes to start, also on a machine that has other work to do
+SECONDS = 120.0  # far longer than a server takes to start on a busy machine
 LIKELIEST = Sampling(temperature=0, max_tokens=32)
 TRANSFORMERS = "import sys; from transformers.cli.transformers import main; sys.exit(main())"
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """A running server and what it has written about itself."""
+    """A running server and its log."""
 
     server: Server
     log: Path
@@ -50,7 +51,7 @@ def free_port() -> int:
 
 @contextmanager
 def process(words: Sequence[str], server: Server, folder: Path) -> Iterator[Foreign]:
-    """Python with `words`, as soon as it answers at the address of `server`."""
+    """Run Python with `words`, and wait until the server answers at the address of `server`."""
     log = folder / "log"
     own = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder), "OMP_NUM_THREADS": "1", "DO_NOT_TRACK": "1"}
     with log.open("wb") as out:
@@ -80,7 +81,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def llama(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Foreign]:
-    """llama-cpp-python's server, which wants a key."""
+    """llama-cpp-python's server, with an API key."""
     folder, port = tmp_path_factory.mktemp("llama"), free_port()
     eyes = folder / "mmproj.gguf"
     mmproj.export(checkpoint, eyes)
@@ -115,7 +116,7 @@ def engine(foreign: Foreign) -> Iterator[RemoteEngine]:
         yield engine
 
 
-def test_it_sees_the_picture_and_answers_in_pieces(engine: RemoteEngine, draw: Draw) -> None:
+def test_it_answers_about_a_picture_in_pieces(engine: RemoteEngine, draw: Draw) -> None:
     for colour in ("red", "blue"):
         events = run(engine.start(ask("What colour is the circle?", draw(colour, (240, 240))), LIKELIEST))
         assert colour in text_of(events)
@@ -123,13 +124,13 @@ def test_it_sees_the_picture_and_answers_in_pieces(engine: RemoteEngine, draw: D
         assert len([e for e in events if isinstance(e, Text)]) > 2
 
 
-def test_it_goes_on_with_a_conversation(engine: RemoteEngine, draw: Draw) -> None:
+def test_it_continues_a_conversation(engine: RemoteEngine, draw: Draw) -> None:
     said = (Turn("user", "What colour is the circle?", (draw("red", (240, 240)),)), Turn("assistant", "It is red."))
     asked = Prompt("", (*said, Turn("user", "How many shapes are there?")), "a")
     assert "one" in text_of(run(engine.start(asked, LIKELIEST))).lower()
 
 
-def test_a_chat_runs_on_it_from_the_picture_to_the_history(engine: RemoteEngine, draw: Draw, tmp_path: Path) -> None:
+def test_a_chat_uses_it_from_the_picture_to_the_history(engine: RemoteEngine, draw: Draw, tmp_path: Path) -> None:
     engine.connect()
     with App.open(tmp_path, engine=engine) as app:
         chat = app.chat()
@@ -139,12 +140,12 @@ def test_a_chat_runs_on_it_from_the_picture_to_the_history(engine: RemoteEngine,
     assert (message.state, "red" in message.text) == ("done", True)
 
 
-def test_an_answer_is_no_longer_than_asked_for(engine: RemoteEngine, draw: Draw) -> None:
+def test_an_answer_is_at_most_as_long_as_requested(engine: RemoteEngine, draw: Draw) -> None:
     events = run(engine.start(ask("What colour is the circle?", draw("red")), Sampling(temperature=0, max_tokens=2)))
     assert finished(events).finish_reason == "length"
 
 
-def test_transformers_refuses_what_it_does_not_know_once(transformers: Foreign) -> None:
+def test_an_unsupported_field_is_refused_by_transformers_only_once(transformers: Foreign) -> None:
     before = transformers.log.read_text().count(" 422 ")
     with closing(RemoteEngine(transformers.server)) as engine:
         for _ in range(2):
@@ -152,7 +153,7 @@ def test_transformers_refuses_what_it_does_not_know_once(transformers: Foreign) 
     assert transformers.log.read_text().count(" 422 ") == before + 1
 
 
-def test_llama_cpp_python_wants_its_key(llama: Foreign) -> None:
+def test_llama_cpp_python_requires_its_key(llama: Foreign) -> None:
     for key, code in (("wrong", "remote.key_wrong"), ("", "remote.key_missing")):
         with closing(RemoteEngine(servers.at(llama.server.urls[0], key))) as engine:
             assert failed(run(engine.start(ask("Hello!"), LIKELIEST))) == code

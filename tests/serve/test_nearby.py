@@ -1,4 +1,4 @@
-"""Finding servers: the real announcement of a server, real packets on loopback, and packets that are lies."""
+"""Discovery of servers: a server's real announcement, real packets on loopback, and hostile packets."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ HERE = ["127.0.0.1"]
 INSTANCE = f"desk.{SERVICE}"
 
 
-def test_a_phone_lists_the_servers_around_it() -> None:
+def test_a_phone_lists_the_servers_on_its_network() -> None:
     with closing(Announcement("0123456789abcdef", "desk of Änna", HERE, 7861, {"scheme": "https"})):
         assert Found("0123456789abcdef", "desk of Änna", ("127.0.0.1:7861",)) in discovery.discover(1.0, HERE)
 
 
 def test_two_servers_of_one_data_folder_are_both_listed() -> None:
-    """The page's door and `impchat serve`, say."""
+    """For example the page's port and `impchat serve`."""
     with (
         closing(Announcement("fedcba9876543210", "desk", HERE, 7861, {})),
         closing(Announcement("fedcba9876543210", "desk", HERE, 7862, {})),
@@ -37,12 +37,12 @@ def test_two_servers_of_one_data_folder_are_both_listed() -> None:
     assert found == {("127.0.0.1:7861",), ("127.0.0.1:7862",)}
 
 
-def test_a_server_that_has_gone_is_not_listed() -> None:
+def test_a_server_that_has_ended_is_not_listed() -> None:
     Announcement("00000000deadbeef", "gone", HERE, 7861, {}).close()
     assert "00000000deadbeef" not in [one.id for one in discovery.discover(0.5, HERE)]
 
 
-def test_where_nobody_answers_there_is_nothing() -> None:
+def test_without_an_answer_the_list_is_empty() -> None:
     assert discovery.discover(0.2, ["127.0.0.9"]) == []
 
 
@@ -59,7 +59,7 @@ ALL = {
 
 
 def reply(number: int, *records: rrset.RRset) -> message.Message:
-    """An answer as mDNS gives it to an ordinary socket."""
+    """A unicast mDNS response."""
     made = message.Message(number)
     made.flags = flags.QR | flags.AA
     made.answer.extend(records)
@@ -68,7 +68,7 @@ def reply(number: int, *records: rrset.RRset) -> message.Message:
 
 @contextmanager
 def responder(answer: Callable[[message.Message], list[bytes]]) -> Iterator[list[str]]:
-    """Whoever listens to mDNS on loopback: gives `answer` to each question. Yields what was asked."""
+    """An mDNS responder on loopback that sends `answer` to each query. Yields the queries."""
     heard: list[str] = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -99,7 +99,7 @@ def responder(answer: Callable[[message.Message], list[bytes]]) -> Iterator[list
             thread.join()
 
 
-def test_what_an_answer_leaves_out_is_asked_for_and_only_once() -> None:
+def test_records_missing_in_an_answer_are_queried_once() -> None:
     def sparing(asked: message.Message) -> list[bytes]:
         kind = asked.question[0].to_text().rpartition(" ")[2]
         return [reply(asked.id, ALL[kind]).to_wire()]
@@ -109,7 +109,7 @@ def test_what_an_answer_leaves_out_is_asked_for_and_only_once() -> None:
     assert sorted(heard) == sorted(f"{each.name} IN {kind}" for kind, each in ALL.items())
 
 
-def test_the_address_that_answered_comes_first_of_several() -> None:
+def test_the_address_that_answered_is_listed_first() -> None:
     host = rrset.from_text("host.local.", 120, "IN", "A", "10.1.2.3", "127.0.0.1")
 
     def several(asked: message.Message) -> list[bytes]:
@@ -137,12 +137,12 @@ LIES: dict[str, Callable[[int], bytes]] = {
 
 
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES.keys())
-def test_what_is_no_answer_is_not_believed(lie: Callable[[int], bytes]) -> None:
+def test_an_invalid_answer_is_ignored(lie: Callable[[int], bytes]) -> None:
     with responder(lambda asked: [lie(asked.id)]):
         assert discovery.discover(0.3, HERE) == []
 
 
-def test_no_packet_raises_whatever_has_become_of_it() -> None:
+def test_no_damaged_packet_raises() -> None:
     chance = random.Random(7)
     for _ in range(1500):
         answers = discovery._Answers()
@@ -155,14 +155,14 @@ def test_no_packet_raises_whatever_has_become_of_it() -> None:
         answers.found()
 
 
-def test_a_stranger_can_neither_fill_the_list_nor_the_line() -> None:
+def test_a_hostile_responder_can_fill_neither_the_list_nor_the_network() -> None:
     answers = discovery._Answers()
     for number in range(60):
         instance = f"n{number}.{SERVICE}"
         records = [record(SERVICE, "PTR", instance), record(instance, "SRV", "0 0 7861 host.local."), ALL["A"]]
         texts = [f"id={number}".encode(), f"name=a\nb\u202e{'x' * 200}".encode()]
-        told = rrset.from_rdata(instance, 120, TXT("IN", "TXT", texts))
-        answers.take(reply(answers.number, *records, told).to_wire(), "10.0.0.1")
+        text_record = rrset.from_rdata(instance, 120, TXT("IN", "TXT", texts))
+        answers.take(reply(answers.number, *records, text_record).to_wire(), "10.0.0.1")
     found = answers.found()
     assert len(found) == settings.DISCOVER_MOST
     assert {one.name for one in found} == {"a b" + "x" * (settings.DEVICE_NAME_CHARS - 3)}

@@ -1,4 +1,4 @@
-"""The official client of OpenAI against our server."""
+"""The API with OpenAI's official client."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_question_about_a_picture_is_answered(client: openai.OpenAI) -> None:
     assert done.usage.total_tokens == done.usage.prompt_tokens + done.usage.completion_tokens
 
 
-def test_a_stream_says_the_same_in_pieces_and_ends_with_what_it_took(client: openai.OpenAI) -> None:
+def test_a_stream_gives_the_same_text_in_pieces_and_ends_with_usage(client: openai.OpenAI) -> None:
     whole = ask(client, question("Describe the picture.", BLUE))
     chunks = list(
         ask(client, question("Describe the picture.", BLUE), stream=True, stream_options={"include_usage": True})
@@ -51,11 +51,11 @@ def test_a_stream_says_the_same_in_pieces_and_ends_with_what_it_took(client: ope
     assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
 
 
-def test_a_stream_without_being_asked_tells_no_usage(client: openai.OpenAI) -> None:
+def test_a_stream_contains_usage_only_on_request(client: openai.OpenAI) -> None:
     assert all(chunk.choices for chunk in ask(client, question("Hello!"), stream=True))
 
 
-def test_a_later_turn_reads_only_its_own_words(client: openai.OpenAI) -> None:
+def test_a_later_turn_processes_only_its_own_tokens(client: openai.OpenAI) -> None:
     first = question("What colour is the circle?", data_uri(drawing("green")))
     one = ask(client, first)
     said = {"role": "assistant", "content": one.choices[0].message.content}
@@ -65,7 +65,7 @@ def test_a_later_turn_reads_only_its_own_words(client: openai.OpenAI) -> None:
     assert "one" in two.choices[0].message.content.lower() or "1" in two.choices[0].message.content
 
 
-def test_several_pictures_and_a_system_message_are_read(client: openai.OpenAI) -> None:
+def test_several_pictures_and_a_system_message_are_accepted(client: openai.OpenAI) -> None:
     one = ask(client, {"role": "system", "content": "Be brief."}, question("What is in the pictures?", RED))
     two = ask(client, {"role": "system", "content": "Be brief."}, question("What is in the pictures?", RED, BLUE))
     assert two.usage.prompt_tokens >= one.usage.prompt_tokens + 196
@@ -73,7 +73,7 @@ def test_several_pictures_and_a_system_message_are_read(client: openai.OpenAI) -
     assert bare.usage.prompt_tokens < one.usage.prompt_tokens
 
 
-def test_length_stop_and_seed_do_what_they_say(client: openai.OpenAI) -> None:
+def test_length_stop_and_seed_have_their_effect(client: openai.OpenAI) -> None:
     asked = question("Describe the picture.", RED)
     short = ask(client, asked, max_tokens=2)
     assert (short.choices[0].finish_reason, short.usage.completion_tokens) == ("length", 2)
@@ -112,7 +112,7 @@ def test_length_stop_and_seed_do_what_they_say(client: openai.OpenAI) -> None:
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_cannot_be_answered_is_refused_in_openais_words(
+def test_an_invalid_request_raises_openais_error(
     client: openai.OpenAI, how: dict[str, Any], status: int, code: str, stream: bool
 ) -> None:
     with pytest.raises(openai.APIStatusError) as caught:

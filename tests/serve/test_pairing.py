@@ -1,4 +1,4 @@
-"""Pairing from end to end: a real TLS server on loopback, and the device's half of the core."""
+"""Pairing from end to end: a real TLS server on loopback, and the device's part of the core."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_device_pairs_and_asks_and_is_revoked(home: Home) -> None:
         assert client.post(f"{server.urls[0]}/chat/completions", json=body).status_code == 401
 
 
-def test_a_device_can_give_its_token_up(home: Home) -> None:
+def test_a_device_can_revoke_its_token(home: Home) -> None:
     server = pairing.pair(home.link(), "leaving")
     with home.site.client(verify=servers.trust(server.certificate)) as client:
         mine = {"authorization": f"Bearer {server.key}"}
@@ -79,7 +79,7 @@ def test_a_device_can_give_its_token_up(home: Home) -> None:
     assert "leaving" not in [holder.name for holder in home.access.holders()]
 
 
-def test_a_code_is_good_for_one_device(home: Home) -> None:
+def test_a_code_is_valid_for_one_device(home: Home) -> None:
     link = home.link()
     pairing.pair(link, "first")
     assert refused(link) == "pair.code"
@@ -91,21 +91,21 @@ def test_an_expired_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert refused(opened.link()) == "pair.code"
 
 
-def test_a_server_with_another_certificate_is_told_nothing(home: Home, tmp_path: Path) -> None:
+def test_a_server_with_another_certificate_is_sent_nothing(home: Home, tmp_path: Path) -> None:
     link = home.link()
     other = tls.certificate(tmp_path, [])
     assert refused(Link(link.places, link.code, other.fingerprint)) == "pair.stranger"
     assert home.access.code(link.code).state == "open"
 
 
-def test_who_shows_the_right_certificate_without_its_key_is_told_nothing(home: Home, tmp_path: Path) -> None:
-    """A man in the middle can show the certificate, for anybody can fetch it."""
+def test_a_server_with_the_right_certificate_but_without_its_key_is_sent_nothing(home: Home, tmp_path: Path) -> None:
+    """A man in the middle can present the certificate, because anybody can fetch it."""
     link = home.link()
     own = tls.certificate(tmp_path, [])
     heard: list[bytes] = []
 
     def stranger(listener: socket.socket) -> None:
-        for shown in (home.certificate, own):  # first the true one, as a relay would pass it on; then its own
+        for shown in (home.certificate, own):  # first the real certificate, as a relay would present it, then its own
             connection, _ = listener.accept()
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(shown.certificate, shown.key)
@@ -124,15 +124,15 @@ def test_who_shows_the_right_certificate_without_its_key_is_told_nothing(home: H
     assert not any(link.code.encode() in words for words in heard)
 
 
-def test_the_addresses_are_tried_until_one_proves_itself(home: Home, tmp_path: Path) -> None:
+def test_addresses_are_tried_until_one_has_the_right_certificate(home: Home, tmp_path: Path) -> None:
     with sockets.bind("127.0.0.1", 0) as bound:
         silent = f"127.0.0.1:{bound.getsockname()[1]}"
-    server = pairing.pair(home.link(silent), "patient")  # nobody listens there any more
+    server = pairing.pair(home.link(silent), "patient")  # nothing listens there any more
     assert server.urls == (f"https://{home.place}/v1", f"https://{silent}/v1")
     assert refused(Link((silent,), "0000-0000", home.certificate.fingerprint)) == "pair.unreachable"
 
 
-def test_plain_http_pairs_where_the_link_says_so(tmp_path: Path) -> None:
+def test_pairing_over_plain_http_works_if_the_link_says_so(tmp_path: Path) -> None:
     app = App.open(tmp_path)
     with closing(Access(tmp_path)) as access:
         site = Site(app, build_api(app, access=access, token_needed=True))
@@ -148,19 +148,19 @@ def test_plain_http_pairs_where_the_link_says_so(tmp_path: Path) -> None:
     ["", "https://pair?a=1.2.3.4:1&c=X", "impchat://pair", "impchat://pair?a=1.2.3.4&c=X", "impchat://pair?a=1.2.3.4:1",
      "impchat://pair?a=1.2.3.4:1&c=X&f=short", "impchat://else?a=1.2.3.4:1&c=X", "impchat://pair?a=[::1&c=X"],
 )  # fmt: skip
-def test_what_is_no_link_is_refused(text: str) -> None:
+def test_an_invalid_link_is_refused(text: str) -> None:
     with pytest.raises(RequestError) as caught:
         Link.read(text)
     assert caught.value.code == "pair.link"
 
 
-def test_a_link_is_short_and_says_the_same_when_it_is_read() -> None:
+def test_a_link_is_short_and_can_be_parsed_again() -> None:
     link = Link(("192.168.1.20:7861", "[fd00::5]:7861"), "ABCD2345", "ab" * 32)
     assert Link.read(f" {link}\n") == link
     assert len(str(link)) < 120
 
 
-# Typed instead of scanned
+# A typed code instead of a scanned link
 
 
 def met(place: str, code: str = "ABCD-2345") -> str:
@@ -169,15 +169,15 @@ def met(place: str, code: str = "ABCD-2345") -> str:
     return caught.value.code
 
 
-def test_a_typed_code_pairs_with_the_certificate_whose_check_was_compared(home: Home) -> None:
+def test_a_typed_code_pairs_with_the_certificate_whose_check_code_was_compared(home: Home) -> None:
     shown = home.link()
     typed = pairing.meet([home.place], f" {shown.code.lower()} ".replace("0", "o"))
     assert (typed.fingerprint, typed.check) == (shown.fingerprint, shown.check)
-    assert home.access.code(shown.code).state == "open", "told to nobody before a person has compared"
+    assert home.access.code(shown.code).state == "open", "the code is not sent before the comparison"
     assert pairing.pair(typed, "typist").certificate == home.certificate.pem
 
 
-def test_the_check_is_80_bits_of_the_fingerprint_in_letters_that_look_like_no_other() -> None:
+def test_the_check_code_is_80_bits_of_the_fingerprint_in_unambiguous_letters() -> None:
     link = Link(("1.2.3.4:1",), "ABCD2345", "00443214c74254b635cf" + 44 * "f")
     assert link.check == "0123 4567 89AB CDEF"
     assert Link(link.places, link.code, "ff" * 32).check == "ZZZZ ZZZZ ZZZZ ZZZZ"
@@ -185,7 +185,7 @@ def test_the_check_is_80_bits_of_the_fingerprint_in_letters_that_look_like_no_ot
     assert len(checks) == 80 and not set("ILOU") & set("".join(checks))
 
 
-def test_somebody_in_between_shows_another_check_and_is_told_nothing_once_it_was_refused(
+def test_a_man_in_the_middle_shows_another_check_code_and_gets_nothing_after_a_refusal(
     home: Home, tmp_path: Path
 ) -> None:
     other = Home(tmp_path)
@@ -195,7 +195,7 @@ def test_somebody_in_between_shows_another_check_and_is_told_nothing_once_it_was
     other.close()
 
 
-def test_each_way_in_which_typing_fails_has_a_sentence_of_its_own(home: Home) -> None:
+def test_each_failure_of_typing_has_its_own_sentence(home: Home) -> None:
     with sockets.bind("127.0.0.1", 0) as bound:
         silent = f"127.0.0.1:{bound.getsockname()[1]}"
     assert met(silent) == "pair.nobody"
@@ -211,9 +211,9 @@ def test_each_way_in_which_typing_fails_has_a_sentence_of_its_own(home: Home) ->
     [b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n{\"status\":\"ok\"}",
      b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]", b""],
 )  # fmt: skip
-def test_another_service_at_the_port_is_named_as_such(says: bytes) -> None:
+def test_another_service_at_the_port_is_reported_as_such(says: bytes) -> None:
     def serve(listener: socket.socket) -> None:
-        for _ in range(2):  # once it is asked for a certificate, once for its health
+        for _ in range(2):  # one connection for the certificate, one for its health
             connection, _ = listener.accept()
             with connection:
                 connection.recv(1000)
@@ -226,7 +226,7 @@ def test_another_service_at_the_port_is_named_as_such(says: bytes) -> None:
         thread.join(20)
 
 
-def test_a_server_without_tls_is_met_as_one_to_be_warned_of(tmp_path: Path) -> None:
+def test_a_server_without_tls_gives_a_warning(tmp_path: Path) -> None:
     app = App.open(tmp_path)
     with closing(Access(tmp_path)) as access:
         site = Site(app, build_api(app, access=access, token_needed=True))
@@ -241,12 +241,12 @@ def test_a_server_without_tls_is_met_as_one_to_be_warned_of(tmp_path: Path) -> N
     [("192.168.1.5:7000", "192.168.1.5:7000"), (" 192.168.1.5 ", "192.168.1.5:7861"), ("desk.local", "desk.local:7861"),
      ("https://192.168.1.5:7861/", "192.168.1.5:7861"), ("[fd00::5]:7000", "[fd00::5]:7000")],
 )  # fmt: skip
-def test_an_address_is_taken_as_people_write_it(typed: str, place: str) -> None:
+def test_addresses_are_accepted_in_the_forms_people_type(typed: str, place: str) -> None:
     assert pairing.place_of(typed) == place
 
 
 @pytest.mark.parametrize("typed", ["", "192.168.1.5:port", "ftp://192.168.1.5", "me:secret@192.168.1.5", "two words"])
-def test_what_is_no_address_is_refused(typed: str) -> None:
+def test_an_invalid_address_is_refused(typed: str) -> None:
     with pytest.raises(RequestError) as caught:
         pairing.place_of(typed)
     assert caught.value.code == "pair.address"
@@ -255,18 +255,18 @@ def test_what_is_no_address_is_refused(typed: str) -> None:
 # The certificate
 
 
-def test_the_certificate_is_made_once_and_its_key_is_its_owners_alone(tmp_path: Path) -> None:
+def test_the_certificate_is_created_once_and_its_key_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     one, two = tls.certificate(tmp_path, ["192.168.1.20"]), tls.certificate(tmp_path, ["10.0.0.1"])
     assert one.pem == two.pem
     assert one.key.stat().st_mode & 0o77 == 0
     assert len(one.fingerprint) == 64
 
 
-def test_the_strictest_verification_accepts_it_as_the_only_anchor_and_no_other(home: Home, tmp_path: Path) -> None:
-    """Newer Pythons, as on phones, verify strictly by default."""
+def test_strict_verification_accepts_it_as_the_only_trust_anchor_and_no_other(home: Home, tmp_path: Path) -> None:
+    """Newer Python versions, as on phones, verify strictly by default."""
     for context in (servers.trust(home.certificate.pem), ssl.create_default_context(cadata=home.certificate.pem)):
         context.verify_flags |= ssl.VERIFY_X509_STRICT
-        with home.site.client(verify=context) as client:  # the second one looks at names too
+        with home.site.client(verify=context) as client:  # the second context checks names too
             assert client.get("/health").status_code == 200
     other = tls.certificate(tmp_path, [])
     for stranger in (servers.trust(other.pem), ssl.create_default_context()):
@@ -285,7 +285,7 @@ CARDS = [
 ]  # fmt: skip
 
 
-def test_a_link_names_every_address_that_is_listened_on_and_the_likeliest_first() -> None:
+def test_a_link_contains_every_listening_address_with_the_likeliest_first() -> None:
     apart = ["172.17.0.1", "100.100.1.2", "10.9.0.2", "100.70.1.1", "172.18.0.1"]
     assert interfaces.addresses("0.0.0.0", CARDS) == ["192.168.1.20", *apart]
     assert interfaces.addresses("::", CARDS) == ["192.168.1.20", "fd00::5", *apart]
@@ -293,11 +293,11 @@ def test_a_link_names_every_address_that_is_listened_on_and_the_likeliest_first(
     assert interfaces.addresses("127.0.0.1", CARDS) == interfaces.addresses("::1", CARDS) == []
 
 
-def test_this_machines_cards_are_found() -> None:
+def test_this_machines_network_interfaces_are_found() -> None:
     assert "127.0.0.1" in [card.address for card in interfaces.cards()]
 
 
-def test_a_link_is_made_for_what_listens_beyond_this_machine_and_while_it_does(
+def test_a_link_exists_only_while_something_listens_beyond_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(interfaces, "cards", lambda: CARDS)

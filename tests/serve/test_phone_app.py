@@ -1,4 +1,4 @@
-"""A phone that lacks the app gets it from the server, without a token, and nothing else."""
+"""A phone downloads the app from the server without a token, and nothing else."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.serve.conftest import Site
 
 @pytest.fixture
 def stranger(tmp_path: Path) -> Iterator[httpx.Client]:
-    """Somebody without a token, at a server that has the app."""
+    """A client without a token, at a server that has the app."""
     paths.apps_dir(tmp_path).mkdir()
     (paths.apps_dir(tmp_path) / "impchat-arm64-v8a.apk").write_bytes(b"an app")
     (paths.apps_dir(tmp_path) / "notes.txt").write_text("not an app")
@@ -32,7 +32,7 @@ def stranger(tmp_path: Path) -> Iterator[httpx.Client]:
         site.close()
 
 
-def test_the_app_comes_whole_with_its_hash_and_as_what_android_installs(stranger: httpx.Client) -> None:
+def test_the_app_is_sent_whole_with_its_hash_and_androids_media_type(stranger: httpx.Client) -> None:
     got = stranger.get("/app/impchat-arm64-v8a.apk")
     assert got.content == b"an app"
     assert got.headers["content-type"] == "application/vnd.android.package-archive"
@@ -45,6 +45,6 @@ def test_the_app_comes_whole_with_its_hash_and_as_what_android_installs(stranger
 @pytest.mark.parametrize(
     "name", ["notes.txt", "other.apk", "..%2fhistory.db", "../history.db", "", "%2e%2e/history.db"]
 )
-def test_nothing_but_apps_is_given(stranger: httpx.Client, name: str) -> None:
+def test_only_apps_are_sent(stranger: httpx.Client, name: str) -> None:
     assert stranger.get(f"/app/{name}").status_code in (401, 404)
     assert stranger.post("/app/impchat-arm64-v8a.apk").status_code == 401

@@ -1,4 +1,4 @@
-"""The engine over `impchat serve`: the suite of every engine, and what only the two of them do together."""
+"""The remote engine with `impchat serve`: the conformance suite, and features that need both."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ Open = Callable[..., RemoteEngine]
 
 @pytest.fixture
 def connect(serve: Serve) -> Iterator[Open]:
-    """Opens engines over servers of the demo model. `eos`: what ends an answer there, where it is not its own."""
+    """Opens engines over servers of the demo model. `eos`: the token that ends an answer there, if it is not the
+    model's own."""
     opened: list[RemoteEngine] = []
 
     def start(eos: int | None = None) -> RemoteEngine:
@@ -57,21 +58,21 @@ class TestConformance(EngineConformance):
         return connect(NO_TOKEN)
 
 
-def test_a_picture_read_ahead_there_costs_only_the_question(connect: Open, draw: Draw) -> None:
+def test_after_a_prefill_on_the_server_only_the_question_is_processed(connect: Open, draw: Draw) -> None:
     engine = connect()
     prompt = Prompt("", (Turn("user", "", (draw("red"),)),), "a", open_turn=True)
     ready = run(engine.prefill(prompt))[-1]
     assert isinstance(ready, Ready) and ready.stats.new_tokens > engine.info.image_tokens > 0
     asked = replace(prompt, turns=(Turn("user", "What colour is the circle?", (draw("red"),)),), open_turn=False)
-    told = run(engine.start(asked, engine.info.sampling))
-    assert "red" in text_of(told)
-    assert finished(told).stats.cached_tokens == ready.stats.prompt_tokens
-    then = (Turn("assistant", text_of(told)), Turn("user", "How many shapes are there?"))
+    events = run(engine.start(asked, engine.info.sampling))
+    assert "red" in text_of(events)
+    assert finished(events).stats.cached_tokens == ready.stats.prompt_tokens
+    then = (Turn("assistant", text_of(events)), Turn("user", "How many shapes are there?"))
     later = finished(run(engine.start(replace(asked, turns=(*asked.turns, *then)), engine.info.sampling)))
-    assert later.stats.cached_tokens > finished(told).stats.prompt_tokens, "the answer itself is not read again"
+    assert later.stats.cached_tokens > finished(events).stats.prompt_tokens, "the answer itself is not processed again"
 
 
-def test_what_the_model_there_can_no_longer_read_is_told(connect: Open) -> None:
+def test_turns_that_the_server_dropped_are_reported(connect: Open) -> None:
     turns = tuple(Turn("assistant" if n % 2 else "user", "Where is the red circle? " * 20) for n in range(41))
     events = run(connect().start(Prompt("", turns, "a"), GREEDY))
     [dropped] = [e for e in events if isinstance(e, Dropped)]
@@ -79,25 +80,25 @@ def test_what_the_model_there_can_no_longer_read_is_told(connect: Open) -> None:
     assert text_of(events)
 
 
-def test_what_the_server_recommends_for_its_model_is_known_here(connect: Open) -> None:
+def test_the_servers_recommended_settings_are_known_here(connect: Open) -> None:
     engine, demo = connect(), bundle.load(paths.demo_bundle())
     assert engine.info.sampling == demo.sampling
     assert (engine.info.context_tokens, engine.info.image_tokens) == (demo.context_tokens, demo.image.tokens)
 
 
-def test_what_the_server_refuses_is_told_in_the_readers_language(serve: Serve, draw: Draw) -> None:
+def test_an_error_of_the_server_is_shown_in_the_readers_language(serve: Serve, draw: Draw) -> None:
     site = serve(LocalEngine(bundle.load(paths.demo_bundle()), threads=1), queue=AdmissionQueue(0))
     with closing(RemoteEngine(servers.at(site.url), retry_s=0.01)) as engine:
-        told = run(engine.start(ask("Hello!"), GREEDY))
-    assert failed(told) == "remote.rate_limited"  # the queue takes nobody
+        events = run(engine.start(ask("Hello!"), GREEDY))
+    assert failed(events) == "remote.rate_limited"  # the server accepts no request
     many = tuple(Turn("user", "?", (draw(c),) * 9) for c in ("red",))
     site = serve(LocalEngine(bundle.load(paths.demo_bundle()), threads=1))
     with closing(RemoteEngine(servers.at(site.url))) as engine:
-        told = run(engine.start(Prompt("", many), GREEDY))
-    assert failed(told) == "question.too_many_images"
+        events = run(engine.start(Prompt("", many), GREEDY))
+    assert failed(events) == "question.too_many_images"
 
 
-# A server of a home: TLS with a certificate of its own, which is all that its devices trust
+# A server at home: TLS with its own certificate, the only one that its devices trust
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +113,7 @@ def asked(server: Server) -> list[Event]:
         return run(engine.start(ask("Hello!"), GREEDY))
 
 
-def test_a_paired_server_answers_over_tls_until_it_is_told_not_to(home: Home) -> None:
+def test_a_paired_server_answers_over_tls_until_the_token_is_revoked(home: Home) -> None:
     server = pairing.pair(home.link(), "phone")
     assert text_of(asked(server))
     away = replace(server, urls=("https://127.0.0.1:1/v1", *server.urls))
@@ -122,7 +123,7 @@ def test_a_paired_server_answers_over_tls_until_it_is_told_not_to(home: Home) ->
     assert failed(asked(replace(server, key=""))) == "remote.key_missing"
 
 
-def test_nobody_else_is_trusted_than_who_was_paired_with(home: Home, tmp_path: Path) -> None:
+def test_no_certificate_but_the_paired_one_is_trusted(home: Home, tmp_path: Path) -> None:
     server = pairing.pair(home.link(), "careful")
     with closing(Home(tmp_path)) as other:
         swapped = replace(server, urls=(f"https://{other.place}/v1",))
@@ -132,7 +133,7 @@ def test_nobody_else_is_trusted_than_who_was_paired_with(home: Home, tmp_path: P
     assert failed(asked(replace(server, urls=plain))) == "remote.hung_up"
 
 
-def test_the_terminal_pairs_by_the_link_and_asks(
+def test_the_terminal_pairs_with_a_link_and_sends_a_question(
     home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = ["--data", str(tmp_path)]

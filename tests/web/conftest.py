@@ -1,6 +1,7 @@
-"""What the tests of the page share: ImpChat-Web on a free loopback port, a real Chromium, pictures drawn here.
+"""Fixtures of the page's tests: ImpChat-Web on a free loopback port, a real Chromium, and drawn pictures.
 
-A page fails its test when it asks anything of another machine or logs an error, whatever else the test looks at."""
+A page fails its test if it sends a request to another machine or logs an error.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ from impchat.server.network import sockets
 from impchat.server.tokens import Access
 from impchat_web import server
 
-SECONDS = 30.0  # far more than anything here takes; nothing waits so long unless it is broken
+SECONDS = 30.0  # a limit far above normal durations; it is reached only by a failure
 
 
 class Site:
@@ -56,9 +57,10 @@ Visit = Callable[..., Page]
 
 @pytest.fixture
 def serve(tmp_path: Path, browser: Browser) -> Iterator[Serve]:
-    """Opens ImpChat-Web on the test's own data folder: with the demo model, or with an engine given.
+    """Starts ImpChat-Web on the test's own data folder, with the demo model or a given engine.
 
-    `browser` is here for its event loop: where none runs, Gradio makes some that nobody closes."""
+    It depends on `browser` for its running event loop: without one, Gradio creates loops that nobody closes.
+    """
     sites: list[Site] = []
 
     def start(engine: Engine | None = None, language: str | None = None, port: int = 0) -> Site:
@@ -84,7 +86,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[Visit]:
-    """Opens an address in a browser of its own. `may_log`: parts of error messages that are meant to come."""
+    """Opens an address in a new browser context. `may_log`: parts of error messages that are expected."""
     checks: list[Callable[[], None]] = []
 
     def open_page(address: str, may_log: tuple[str, ...] = (), **options: Any) -> Page:
@@ -126,7 +128,7 @@ def visit(browser: Browser) -> Iterator[Visit]:
 def drawing(
     colour: str = "red", shape: str = "ellipse", size: tuple[int, int] = (320, 240), paper: str = "white"
 ) -> bytes:
-    """A PNG with one shape on paper."""
+    """A PNG with one shape on white or coloured paper."""
     picture = Image.new("RGB", size, paper)
     getattr(ImageDraw.Draw(picture), shape)([100, 60, 220, 180], fill=colour)
     out = io.BytesIO()

@@ -1,7 +1,9 @@
-"""How long a person waits for the page on a slow line: `python -m tests.web.first_load [KBIT]`, 400 kbit/s by default.
+"""Measures the first load of the page on a slow connection: `python -m tests.web.first_load [KBIT]`, 400 kbit/s by
+default.
 
-In: nothing. Out: on standard output, bytes, when the first words are seen and when the page can be used, in a Chromium
-with an empty cache and with what that visit left there; the engine is a scripted one."""
+Out: on standard output, the bytes, the time until the first text is visible and until the page is usable, in a Chromium
+with an empty cache and again with the cache of that visit. The engine is a scripted one.
+"""
 
 from __future__ import annotations
 
@@ -38,9 +40,9 @@ def visit(context: BrowserContext, url: str, kbit: int) -> str:
     usable = sum(received)
     page.wait_for_load_state("networkidle")
     painted = page.wait_for_function(_PAINTED).json_value() / 1000
-    told = f"first words after {painted:.1f} s, usable after {ready:.1f} s and {usable / 1000:.0f} kB"
+    summary = f"first words after {painted:.1f} s, usable after {ready:.1f} s and {usable / 1000:.0f} kB"
     page.close()
-    return f"{told}; {sum(received) / 1000:.0f} kB in all"
+    return f"{summary}; {sum(received) / 1000:.0f} kB in all"
 
 
 def main(argv: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""What a person's hands do on the page: type, send, and bring pictures by click, drop and paste."""
+"""Actions of a user on the page: typing, sending, and adding pictures by click, drop and paste."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from playwright.sync_api import Locator, Page, expect
 
 QUESTION = "#question textarea"
 
-LEAVING = ("AbortError", "Connection errored out")  # what Gradio's client logs where a page is left while it reads
+LEAVING = ("AbortError", "Connection errored out")  # logged by Gradio's client when a page is closed during a request
 
 
 def add_by_click(page: Page, data: bytes, name: str = "picture.png") -> None:
@@ -48,13 +48,13 @@ def send(page: Page, text: str) -> None:
 
 
 def answer(page: Page, number: int) -> Locator:
-    """The finished answer `number`, from 1, as soon as it stands there with its receipt."""
+    """Wait for the answer `number`, counted from 1, to finish with its statistics, and return it."""
     article = page.locator("#thread .answer").nth(number - 1)
     expect(article.locator(".receipt")).to_be_attached()
     return article.locator(".words")
 
 
 def conversation(page: Page) -> str:
-    """The uuid in the address, as soon as there is one."""
+    """Wait for a uuid in the address and return it."""
     page.wait_for_url(re.compile(r"\?c=."))
     return page.url.partition("?c=")[2]

@@ -1,4 +1,4 @@
-"""`impchat web` in a process of its own."""
+"""`impchat web` in a separate process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.web.conftest import Visit
 from tests.web.hands import send
 
 
-def test_the_page_opens_where_the_packages_of_the_phone_app_are_not_installed(tmp_path: Path) -> None:
+def test_the_page_opens_without_the_packages_of_the_phone_app(tmp_path: Path) -> None:
     hidden = "import sys; sys.modules['flet'] = None; from impchat.cli.main import main; sys.exit(main(sys.argv[1:]))"
     words = ["web", "--port", "0", "--no-open", "--data", str(tmp_path)]
     with subprocess.Popen([sys.executable, "-c", hidden, *words], stdout=subprocess.PIPE, text=True) as process:
@@ -56,7 +56,7 @@ def test_it_prints_its_address_serves_the_page_and_ends_with_ctrl_c(tmp_path: Pa
     assert (process.returncode, out, errors) == (0, "", "")
 
 
-def test_ctrl_c_in_mid_answer_is_quiet_and_keeps_the_answer(tmp_path: Path, visit: Visit) -> None:
+def test_ctrl_c_during_an_answer_prints_nothing_and_keeps_the_answer(tmp_path: Path, visit: Visit) -> None:
     model = endless_model(paths.demo_bundle(), tmp_path / "endless")
     data = tmp_path / "data"
     command = [sys.executable, "-m", "impchat.cli.main", "web", "--port", "0", "--no-open", "--data", str(data)]
@@ -65,7 +65,7 @@ def test_ctrl_c_in_mid_answer_is_quiet_and_keeps_the_answer(tmp_path: Path, visi
         assert process.stdout
         address = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
         assert address
-        page = visit(address[0], may_log=("",))  # a page that loses its server complains
+        page = visit(address[0], may_log=("",))  # a page that loses its server logs errors
         send(page, "Tell me a story")
         expect(page.locator(".answer .words")).to_contain_text(re.compile(r"\w"))
         process.send_signal(signal.SIGINT)
@@ -77,7 +77,7 @@ def test_ctrl_c_in_mid_answer_is_quiet_and_keeps_the_answer(tmp_path: Path, visi
     assert answer.state == "stopped" and answer.text
 
 
-def test_devices_reach_the_api_by_tls_and_not_the_page(tmp_path: Path) -> None:
+def test_devices_reach_the_api_over_tls_but_not_the_page(tmp_path: Path) -> None:
     with closing(Access(tmp_path)) as access:
         token = access.create("laptop")[1]
     command = [sys.executable, "-m", "impchat.cli.main", "web", "--port", "0", "--no-open", "--data", str(tmp_path)]
@@ -98,7 +98,7 @@ def test_devices_reach_the_api_by_tls_and_not_the_page(tmp_path: Path) -> None:
     assert (process.returncode, out, errors) == (0, "", "")
 
 
-def test_a_busy_port_gives_one_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_busy_port_prints_one_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
         assert main(["web", "--port", port, "--data", str(tmp_path)]) == 2
@@ -118,19 +118,19 @@ def test_a_busy_port_gives_one_sentence(capsys: pytest.CaptureFixture[str], tmp_
         (["--share"], "--share"),
     ],
 )
-def test_what_cannot_be_served_gives_one_sentence(
+def test_a_page_that_cannot_start_prints_one_sentence(
     options: list[str], says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert main(["web", "--data", str(tmp_path), *options]) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert says in told.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert says in output.err
 
 
-def test_the_help_names_the_options(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_lists_the_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["web", "--help"]) == 0
-    told = capsys.readouterr().out
-    assert all(option in told for option in ("--host", "--port", "--open", "--data", "--model", "--language"))
+    help_text = capsys.readouterr().out
+    assert all(option in help_text for option in ("--host", "--port", "--open", "--data", "--model", "--language"))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Typing, pasting, dropping and sending: one question for each, and no word lost on the way."""
+"""The composer: typing, pasting, dropping and sending; each question is sent once, and no text is lost."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def new_chat(page: Page) -> None:
 
 
 def put_into_clipboard(page: Page, text: str, html: str = "") -> None:
-    """Copy a picture together with text, as a spreadsheet does."""
+    """Copy a picture together with text, as spreadsheets do."""
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.evaluate(
         """async ([text, html]) => {
@@ -68,7 +68,7 @@ def test_a_picture_copied_from_a_web_page_is_added_at_once(serve: Serve, visit: 
     assert question(page) == ""
 
 
-def test_enter_twice_asks_once(serve: Serve, visit: Visit) -> None:
+def test_enter_twice_sends_one_question(serve: Serve, visit: Visit) -> None:
     site = serve()
     page = visit(site.url)
     for number, gap in enumerate((0, 20, 100, 300), 1):
@@ -85,7 +85,7 @@ def test_enter_twice_asks_once(serve: Serve, visit: Visit) -> None:
     assert len(site.app.history.conversations(ME)) == 1
 
 
-def test_a_folder_dropped_on_the_page_is_called_a_folder(serve: Serve, visit: Visit, tmp_path: Path) -> None:
+def test_a_folder_dropped_on_the_page_is_reported_as_a_folder(serve: Serve, visit: Visit, tmp_path: Path) -> None:
     folder, picture = tmp_path / "holiday", tmp_path / "red.png"
     folder.mkdir()
     picture.write_bytes(drawing("red"))
@@ -116,7 +116,7 @@ def test_a_very_long_text_is_kept_and_refused_in_one_sentence(serve: Serve, visi
     assert len(question(page)) == size
 
 
-def test_words_typed_on_the_empty_page_are_there_after_a_look_at_another_chat(serve: Serve, visit: Visit) -> None:
+def test_text_typed_on_the_empty_page_is_kept_after_opening_another_chat(serve: Serve, visit: Visit) -> None:
     site = serve()
     page = visit(site.url)
     send(page, "Hello!")
@@ -129,7 +129,7 @@ def test_words_typed_on_the_empty_page_are_there_after_a_look_at_another_chat(se
     expect(page.locator(QUESTION)).to_have_value("for the first chat")
     new_chat(page)
     expect(page.locator(QUESTION)).to_have_value("for a new chat")
-    add_by_click(page, drawing())  # begins the chat, to which the words belong now
+    add_by_click(page, drawing())  # creates the chat, to which the text now belongs
     expect(page.locator("#chips")).to_contain_text("Ready")
     uuid = conversation(page)
     page.locator("#history a").last.click()
@@ -137,7 +137,7 @@ def test_words_typed_on_the_empty_page_are_there_after_a_look_at_another_chat(se
     assert site.app.history.conversation(uuid, ME).draft == "for a new chat"
 
 
-def test_words_typed_while_the_question_is_sent_are_kept_for_the_next(serve: Serve, visit: Visit) -> None:
+def test_text_typed_while_a_question_is_sent_is_kept_for_the_next(serve: Serve, visit: Visit) -> None:
     page = visit(serve(SlowEngine(words_per_s=50)).url)
     page.fill(QUESTION, "What is it?")
     page.press(QUESTION, "Enter")
@@ -162,7 +162,7 @@ def test_all_chats_can_be_reached(serve: Serve, visit: Visit) -> None:
     page.get_by_role("link", name="Chat 0", exact=True).click()
     expect(page.locator("#title")).to_have_text("Chat 0")
     expect(page.locator("#history li")).to_have_count(250)
-    # For the keyboard the list is one stop, and there is a way past it.
+    # The list is one tab stop, and a skip link leads past it.
     assert page.locator("#history [tabindex='0']").count() == 1
     page.locator("#history a[tabindex='0']").focus()
     page.keyboard.press("Home")
@@ -175,7 +175,7 @@ def test_all_chats_can_be_reached(serve: Serve, visit: Visit) -> None:
     expect(page.locator(QUESTION)).to_be_focused()
 
 
-def test_two_clicks_at_one_spot_delete_one_chat(serve: Serve, visit: Visit) -> None:
+def test_a_double_click_deletes_one_chat(serve: Serve, visit: Visit) -> None:
     site = serve()
     for number in range(3):
         site.app.history.create_conversation(ME, title=f"Chat {number}")
@@ -188,14 +188,14 @@ def test_two_clicks_at_one_spot_delete_one_chat(serve: Serve, visit: Visit) -> N
     expect(page.locator("#history li")).to_have_count(2)
     page.mouse.click(x, y)
     page.mouse.move(x + 40, y)
-    page.get_by_role("link", name="Chat 0", exact=True).click()  # behind all of it
+    page.get_by_role("link", name="Chat 0", exact=True).click()  # the last one in the list
     expect(page.locator("#title")).to_have_text("Chat 0")
     assert len(site.app.history.conversations(ME)) == 2
     page.get_by_role("button", name="Undo").click()
     expect(page.locator("#history li")).to_have_count(3)
 
 
-def test_a_chat_that_began_with_a_picture_alone_is_called_by_its_answer(serve: Serve, visit: Visit) -> None:
+def test_a_chat_that_began_with_a_picture_alone_is_titled_by_its_answer(serve: Serve, visit: Visit) -> None:
     page = visit(serve(SlowEngine("A red circle on white.", words_per_s=100, reading_s=0)).url)
     add_by_click(page, drawing())
     expect(page.locator("#chips")).to_contain_text("Ready")
@@ -204,7 +204,7 @@ def test_a_chat_that_began_with_a_picture_alone_is_called_by_its_answer(serve: S
     expect(page.locator("#history li a")).to_have_text("A red circle on white.")
 
 
-def test_a_second_tab_shows_what_the_first_one_asks(serve: Serve, visit: Visit) -> None:
+def test_a_second_tab_shows_what_the_first_one_sends(serve: Serve, visit: Visit) -> None:
     site = serve(SlowEngine(words_per_s=20))
     page = visit(site.url)
     send(page, "Hello!")
@@ -219,7 +219,7 @@ def test_a_second_tab_shows_what_the_first_one_asks(serve: Serve, visit: Visit) 
     expect(second.locator(QUESTION)).to_have_value("typed in the second tab")
 
 
-def test_a_chat_deleted_in_another_tab_comes_back_with_a_question(serve: Serve, visit: Visit) -> None:
+def test_a_question_restores_a_chat_deleted_in_another_tab(serve: Serve, visit: Visit) -> None:
     site = serve()
     page = visit(site.url)
     send(page, "Hello!")
@@ -231,7 +231,7 @@ def test_a_chat_deleted_in_another_tab_comes_back_with_a_question(serve: Serve, 
     assert len(site.app.history.conversations(ME)) == 1
 
 
-def test_a_title_that_is_being_typed_stays_while_an_answer_ends(serve: Serve, visit: Visit) -> None:
+def test_a_title_being_edited_is_kept_when_an_answer_ends(serve: Serve, visit: Visit) -> None:
     site = serve(SlowEngine(words_per_s=20))
     page = visit(site.url)
     send(page, "Hello!")
@@ -244,12 +244,12 @@ def test_a_title_that_is_being_typed_stays_while_an_answer_ends(serve: Serve, vi
     expect(page.locator("#history li a")).to_have_text("A new title")
 
 
-def test_a_slow_answer_shows_how_far_it_is_can_be_stopped_and_may_fail(serve: Serve, visit: Visit) -> None:
+def test_a_slow_answer_shows_its_progress_and_can_be_stopped_and_can_fail(serve: Serve, visit: Visit) -> None:
     engine = SlowEngine()
     page = visit(serve(engine).url)
     add_by_click(page, drawing())
     expect(page.locator("#chips")).to_contain_text("%")
-    send(page, "What is it?")  # while the picture is read
+    send(page, "What is it?")  # while the picture is processed
     expect(page.locator("#thread .waiting")).to_contain_text("%")
     page.get_by_role("button", name="Stop").click()
     expect(answer(page, 1)).to_have_count(0)
@@ -258,7 +258,7 @@ def test_a_slow_answer_shows_how_far_it_is_can_be_stopped_and_may_fail(serve: Se
     send(page, "And now?")
     expect(page.locator("#thread .growing")).to_contain_text("This picture")
     page.fill(QUESTION, "typed meanwhile")
-    page.press(QUESTION, "Enter")  # one at a time
+    page.press(QUESTION, "Enter")  # only one answer at a time
     expect(page.get_by_role("alert")).not_to_be_empty()
     expect(page.locator(QUESTION)).to_have_value("typed meanwhile")
     page.get_by_role("button", name="Stop").click()
@@ -271,7 +271,7 @@ def test_a_slow_answer_shows_how_far_it_is_can_be_stopped_and_may_fail(serve: Se
     expect(page.locator(QUESTION)).to_have_value("")
 
 
-def test_a_chat_that_is_deleted_while_it_answers_is_not_shown(serve: Serve, visit: Visit) -> None:
+def test_a_chat_deleted_during_its_answer_is_not_shown(serve: Serve, visit: Visit) -> None:
     page = visit(serve(SlowEngine()).url, may_log=LEAVING)
     send(page, "Hello!")
     expect(page.locator("#thread .growing")).to_be_visible()

@@ -1,4 +1,5 @@
-"""What the page costs: bytes, the time until something is seen, memory, and processor time while nobody asks."""
+"""What the page costs: transferred bytes, the time until something is visible, memory, and processor time while
+idle."""
 
 from __future__ import annotations
 
@@ -17,12 +18,12 @@ from tests.web.conftest import SECONDS, Serve, Visit
 from tests.web.hands import send
 
 PAGES = 24
-MEGABYTES = 100  # for the model, the eyes and what two photos need for a moment; 240 where freed photos are kept
+MEGABYTES = 100  # for the model, the vision encoder and two photos while processed; 240 if freed photos stay in memory
 WAKE_UPS = 25
 MEASURED_S = 2.0
 
 
-def test_what_the_page_loads_is_compressed_and_kept_by_the_browser(serve: Serve) -> None:
+def test_the_pages_files_are_compressed_and_cached_by_the_browser(serve: Serve) -> None:
     site = serve(ScriptedEngine())
     with httpx.Client(base_url=site.url, trust_env=False, headers={"accept-encoding": "gzip"}) as client:
         page = client.get("/")
@@ -34,10 +35,10 @@ def test_what_the_page_loads_is_compressed_and_kept_by_the_browser(serve: Serve)
             assert response.headers["content-encoding"] == "gzip", path
             assert "immutable" in response.headers["cache-control"], path
         answer = client.get("/v1/models")
-        assert "content-encoding" not in answer.headers  # as programs expect it
+        assert "content-encoding" not in answer.headers  # programs may not support it
 
 
-def test_an_answer_comes_word_by_word_though_the_page_is_compressed(serve: Serve, visit: Visit) -> None:
+def test_an_answer_is_streamed_word_by_word_although_the_page_is_compressed(serve: Serve, visit: Visit) -> None:
     engine = ScriptedEngine()
     page = visit(serve(engine).url)
     with page.expect_response(re.compile("/follow/")) as follow:
@@ -49,24 +50,24 @@ def test_an_answer_comes_word_by_word_though_the_page_is_compressed(serve: Serve
     script.finish()
 
 
-def test_the_page_has_its_name_and_language_before_gradios_scripts_come(serve: Serve, browser: Browser) -> None:
+def test_the_page_has_its_name_and_language_before_gradios_scripts_load(serve: Serve, browser: Browser) -> None:
     site = serve(ScriptedEngine())
     context = browser.new_context(locale="zh-CN")
     page = context.new_page()
     page.set_default_timeout(SECONDS * 1000)
-    page.route("**/assets/*.js", lambda route: None)  # they never come
+    page.route("**/assets/*.js", lambda route: None)  # they never load
     page.goto(site.url, wait_until="commit")
     page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length")
     assert page.evaluate("getComputedStyle(document.body, '::before').content") == '"ImpChat"'
     assert page.title() == "ImpChat"
     assert page.evaluate("document.documentElement.lang") == "zh"
     names = "document.querySelectorAll('meta[property^=og], meta[name^=twitter], meta[name=description]')"
-    told = page.evaluate(f"[...{names}].map((meta) => meta.content)")
-    assert told == ["就图片提问", "ImpChat", "就图片提问"]
+    metadata = page.evaluate(f"[...{names}].map((meta) => meta.content)")
+    assert metadata == ["就图片提问", "ImpChat", "就图片提问"]
     context.close()
 
 
-def test_pages_that_come_and_go_leave_little_in_memory(serve: Serve) -> None:
+def test_closed_pages_leave_little_in_memory(serve: Serve) -> None:
     def sessions() -> int:
         gc.collect()
         return sum(type(thing) is SessionState for thing in gc.get_objects())
@@ -79,7 +80,7 @@ def test_pages_that_come_and_go_leave_little_in_memory(serve: Serve) -> None:
     assert sessions() - before < PAGES / 2
 
 
-def test_photos_leave_no_memory_behind_and_an_idle_page_takes_no_time() -> None:
+def test_photos_are_freed_and_an_idle_page_uses_no_processor_time() -> None:
     with page_memory.served() as (address, pid), httpx.Client(base_url=address, timeout=SECONDS) as client:
         before, _ = page_memory.memory(pid)
         chance = random.Random(1)

@@ -1,4 +1,4 @@
-"""Pairing a phone from the page, and the API behind the page's own port."""
+"""Pairing a phone on the page, and the API on the page's port."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.web.conftest import Serve, Visit
 
 @pytest.fixture
 def reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """As if a server of this data folder listened in a home network; nothing does."""
+    """Registers a server of this data folder that listens on a home network; none really runs."""
     monkeypatch.setattr(
         interfaces, "cards", lambda: [Interface("docker0", "172.17.0.1"), Interface("wlan0", "192.168.1.20")]
     )
@@ -55,7 +55,7 @@ def test_a_phone_is_paired_shown_and_removed(serve: Serve, visit: Visit) -> None
 
 
 @pytest.mark.usefixtures("reached")
-def test_a_code_that_is_over_is_no_longer_shown(serve: Serve, visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_expired_code_is_no_longer_shown(serve: Serve, visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("impchat.settings.PAIR_CODE_S", 2)
     page = visit(serve(ScriptedEngine()).url)
     page.get_by_role("button", name="Pair a phone").click()
@@ -64,7 +64,7 @@ def test_a_code_that_is_over_is_no_longer_shown(serve: Serve, visit: Visit, monk
     expect(panel.get_by_role("img", name="QR code")).to_have_count(0)
 
 
-def test_where_only_this_machine_is_served_there_is_no_code(serve: Serve, visit: Visit) -> None:
+def test_there_is_no_code_if_only_loopback_is_served(serve: Serve, visit: Visit) -> None:
     page = visit(serve(ScriptedEngine()).url, locale="zh-CN")
     page.get_by_role("button", name="配对手机").click()
     panel = page.get_by_role("dialog", name="配对手机")
@@ -72,7 +72,7 @@ def test_where_only_this_machine_is_served_there_is_no_code(serve: Serve, visit:
     expect(panel.get_by_role("img")).to_have_count(0)
 
 
-def test_no_other_site_gets_a_code(serve: Serve) -> None:
+def test_another_site_gets_no_code(serve: Serve) -> None:
     site = serve(ScriptedEngine())
     with httpx.Client(base_url=site.url, trust_env=False) as client:
         for headers in ({"origin": "http://elsewhere.example"}, {"host": "rebound.example"}):
@@ -80,7 +80,7 @@ def test_no_other_site_gets_a_code(serve: Serve) -> None:
             assert client.get("/v1/models", headers=headers).status_code == 403
 
 
-def test_the_api_is_behind_the_same_port(serve: Serve) -> None:
+def test_the_api_is_on_the_same_port(serve: Serve) -> None:
     with httpx.Client(base_url=serve().url, trust_env=False, timeout=30) as client:
         asked = {"model": "imp-demo-196", "messages": [{"role": "user", "content": "Hello!"}]}
         done = client.post("/v1/chat/completions", json=asked)
@@ -95,7 +95,7 @@ def test_the_api_is_behind_the_same_port(serve: Serve) -> None:
 
 
 @pytest.mark.usefixtures("reached")
-def test_the_panel_offers_the_app_where_the_server_has_it(serve: Serve, visit: Visit, tmp_path: Path) -> None:
+def test_the_panel_offers_the_app_if_the_server_has_it(serve: Serve, visit: Visit, tmp_path: Path) -> None:
     site = serve(ScriptedEngine())
     page = visit(site.url)
     page.get_by_role("button", name="Pair a phone").click()
@@ -112,7 +112,7 @@ def test_the_panel_offers_the_app_where_the_server_has_it(serve: Serve, visit: V
     panel.get_by_text("not on the phone yet").click()
     expect(panel.get_by_role("img", name="the app for Android")).to_be_visible()
     link = panel.get_by_role("link").first
-    expect(link).to_have_text("impchat-arm64-v8a.apk")  # a telephone's before an emulator's
+    expect(link).to_have_text("impchat-arm64-v8a.apk")  # a phone's build comes before an emulator's
     expect(panel).to_contain_text("2 MB")
     expect(panel).to_contain_text(hashlib.sha256(b"impchat-arm64-v8a.apk" * 100_000).hexdigest())
     with page.expect_download() as begun:

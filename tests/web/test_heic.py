@@ -1,4 +1,4 @@
-"""HEIC, the format of iPhone photos: read on desktops, where pillow-heif comes with the web page."""
+"""HEIC, the format of iPhone photos: decoded on desktops, where the page's packages include pillow-heif."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_heic_photo_becomes_a_jpeg() -> None:
     assert images.prepare(prepared.data) == prepared
 
 
-def test_a_heic_photo_is_turned_upright_once() -> None:
+def test_a_heic_photo_is_rotated_upright_once() -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     exif[ExifTags.Base.Make] = "SECRET camera"
@@ -45,7 +45,7 @@ def test_a_heic_photo_is_turned_upright_once() -> None:
     assert b"SECRET" not in prepared.data
 
 
-def test_transparency_in_a_heic_file_is_laid_on_white() -> None:
+def test_transparency_in_a_heic_file_becomes_white() -> None:
     picture = Image.new("RGBA", (64, 64), (0, 0, 255, 0))
     pixels = np.asarray(images.decode(images.prepare(heic(picture)).data))
     assert pixels.min() > 245
@@ -65,4 +65,4 @@ def test_a_heic_header_that_claims_too_many_pixels_is_refused() -> None:
     bomb = data[:size] + (60_000).to_bytes(4, "big") * 2 + data[size + 8 :]
     with pytest.raises(ImageError) as caught:
         images.prepare(bomb)
-    assert caught.value.code in ("image.too_many_pixels", "image.truncated")  # libheif has a limit of its own
+    assert caught.value.code in ("image.too_many_pixels", "image.truncated")  # libheif has its own limit

@@ -1,4 +1,4 @@
-"""What a person types, adds and presses while the page waits for something reaches the chat that it was meant for."""
+"""Text, pictures and key presses during a pending request go to the chat that they were meant for."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EVENTS = "**/gradio_api/run/**"
 
 @contextmanager
 def held(page: Page, pattern: str) -> Iterator[Callable[[], None]]:
-    """Requests to `pattern` stay on their way until the block ends. Yields a call that waits for the first."""
+    """Hold requests to `pattern` until the block ends. Yields a function that waits for the first."""
     routes: list[Route] = []
     held = True
 
@@ -47,7 +47,7 @@ def held(page: Page, pattern: str) -> Iterator[Callable[[], None]]:
 
 
 def chats(app: App, *titles: str) -> list[str]:
-    """Conversations with one answered question each: their uuids."""
+    """Add conversations with one answered question each; return their uuids."""
     uuids = []
     for title in titles:
         row = app.history.create_conversation(ME)
@@ -71,7 +71,7 @@ def questions(app: App, uuid: str) -> list[str]:
 
 
 def drag(page: Page, *items: tuple[str, str]) -> None:
-    """Drop data of these types on the thread, as from another page."""
+    """Drop data of these types on the thread, as if dragged from another page."""
     drop(page, {"items": [{"mimeType": kind, "data": text} for kind, text in items], "files": []})
 
 
@@ -82,7 +82,7 @@ def drop(page: Page, data: dict[str, Any]) -> None:
         devtools.send("Input.dispatchDragEvent", dragged)
 
 
-def test_words_stay_where_they_are_when_another_chat_cannot_be_opened(serve: Serve, visit: Visit) -> None:
+def test_text_is_kept_when_another_chat_cannot_be_opened(serve: Serve, visit: Visit) -> None:
     site = serve(ScriptedEngine())
     uuid, _ = chats(site.app, "Old", "New")
     page = visit(f"{site.url}/?c={uuid}", may_log=("ERR_CONNECTION_REFUSED", *LEAVING), locale="zh-CN")
@@ -116,7 +116,7 @@ def test_a_long_text_pasted_just_before_a_reload_is_not_lost(serve: Serve, visit
         assert len(page.input_value(QUESTION)) == length
 
 
-def test_what_is_done_before_the_page_is_there_is_for_the_chat_in_the_address(serve: Serve, visit: Visit) -> None:
+def test_actions_before_the_page_has_loaded_are_for_the_chat_in_the_address(serve: Serve, visit: Visit) -> None:
     site = serve(SlowEngine(words_per_s=50, reading_s=0))
     uuid, other = chats(site.app, "Old", "Other")
     page = visit(site.url, may_log=LEAVING)
@@ -131,7 +131,7 @@ def test_what_is_done_before_the_page_is_there_is_for_the_chat_in_the_address(se
     expect(page.locator("#thread .question").nth(1)).to_contain_text("What is it?")
     assert questions(site.app, uuid) == ["Old", "What is it?"]
 
-    with held(page, EVENTS) as begun:  # the same on the way to another chat
+    with held(page, EVENTS) as begun:  # the same while another chat loads
         open_chat(page, "Other")
         begun()
         page.locator(QUESTION).press_sequentially("And this?")
@@ -142,7 +142,7 @@ def test_what_is_done_before_the_page_is_there_is_for_the_chat_in_the_address(se
     assert len(site.app.history.conversations(ME)) == 2
 
 
-def test_pictures_come_to_the_chat_to_which_they_were_added(serve: Serve, visit: Visit) -> None:
+def test_pictures_go_to_the_chat_to_which_they_were_added(serve: Serve, visit: Visit) -> None:
     site = serve(SlowEngine(reading_s=0))
     old, new = chats(site.app, "Old", "New")
     page = visit(f"{site.url}/?c={old}", may_log=LEAVING)
@@ -162,7 +162,7 @@ def test_pictures_come_to_the_chat_to_which_they_were_added(serve: Serve, visit:
     assert (draft_images(site.app, old), draft_images(site.app, new)) == (2, 0)
 
 
-def test_a_question_waits_for_its_picture_and_is_asked_once(serve: Serve, visit: Visit) -> None:
+def test_a_question_waits_for_its_picture_and_is_sent_once(serve: Serve, visit: Visit) -> None:
     site = serve(SlowEngine(words_per_s=50, reading_s=0))
     old, new = chats(site.app, "Old", "New")
     page = visit(f"{site.url}/?c={old}", may_log=LEAVING)
@@ -179,7 +179,7 @@ def test_a_question_waits_for_its_picture_and_is_asked_once(serve: Serve, visit:
 
     open_chat(page, "New")
     expect(page.locator("#title")).to_have_text("New")
-    with held(page, "**/attach?**") as begun:  # the person goes on to another chat meanwhile
+    with held(page, "**/attach?**") as begun:  # the user opens another chat meanwhile
         add_by_drop(page, drawing("blue"))
         begun()
         send(page, "And this?")
@@ -195,7 +195,7 @@ def test_a_question_waits_for_its_picture_and_is_asked_once(serve: Serve, visit:
     expect(page.locator(QUESTION)).to_have_value("")
 
 
-def test_a_sample_and_a_suggestion_pressed_at_once_are_a_question(serve: Serve, visit: Visit) -> None:
+def test_a_sample_and_a_suggestion_clicked_in_quick_succession_send_a_question(serve: Serve, visit: Visit) -> None:
     page = visit(serve(SlowEngine(words_per_s=50, reading_s=0)).url)
     with held(page, "**/sample/**"):
         page.locator(".sample").first.click()
@@ -204,7 +204,7 @@ def test_a_sample_and_a_suggestion_pressed_at_once_are_a_question(serve: Serve, 
     answer(page, 1)
 
 
-def test_keys_that_write_a_chinese_word_send_and_stop_nothing(serve: Serve, visit: Visit) -> None:
+def test_keys_of_a_chinese_input_method_neither_send_nor_stop(serve: Serve, visit: Visit) -> None:
     engine = ScriptedEngine()
     page = visit(serve(engine).url)
     press = """([kind, key]) => document.querySelector("#question textarea").dispatchEvent(
@@ -222,7 +222,7 @@ def test_keys_that_write_a_chinese_word_send_and_stop_nothing(serve: Serve, visi
     assert engine.idle()
 
 
-def test_two_clicks_at_one_spot_remove_one_picture(serve: Serve, visit: Visit) -> None:
+def test_a_double_click_removes_one_picture(serve: Serve, visit: Visit) -> None:
     page = visit(serve(SlowEngine(reading_s=0)).url)
     for colour in ("red", "green", "blue"):
         add_by_click(page, drawing(colour))
@@ -233,7 +233,7 @@ def test_two_clicks_at_one_spot_remove_one_picture(serve: Serve, visit: Visit) -
     expect(page.locator("#chips .chip")).to_have_count(1)
 
 
-def test_a_picture_that_was_asked_about_in_one_tab_is_gone_from_the_other(serve: Serve, visit: Visit) -> None:
+def test_a_picture_sent_in_one_tab_disappears_from_the_composer_of_the_other(serve: Serve, visit: Visit) -> None:
     site = serve(SlowEngine(words_per_s=50, reading_s=0))
     page = visit(site.url, may_log=LEAVING)
     add_by_click(page, drawing())
@@ -246,7 +246,7 @@ def test_a_picture_that_was_asked_about_in_one_tab_is_gone_from_the_other(serve:
     expect(second.locator("#chips .chip")).to_have_count(0)
 
 
-def test_text_and_pictures_of_another_page_are_dropped_sensibly(serve: Serve, visit: Visit) -> None:
+def test_a_dragged_link_is_inserted_and_a_dragged_foreign_picture_is_explained(serve: Serve, visit: Visit) -> None:
     page = visit(serve(ScriptedEngine()).url)
     page.fill(QUESTION, "See ")
     drag(page, ("text/uri-list", "https://example.org/a"), ("text/plain", "https://example.org/a"))
@@ -257,7 +257,7 @@ def test_text_and_pictures_of_another_page_are_dropped_sensibly(serve: Serve, vi
     expect(page.locator("#chips .chip")).to_have_count(0)
 
 
-def test_a_file_copied_in_a_file_manager_is_a_picture_not_its_name(serve: Serve, visit: Visit) -> None:
+def test_a_file_copied_in_a_file_manager_is_pasted_as_a_picture(serve: Serve, visit: Visit) -> None:
     page = visit(serve(SlowEngine(reading_s=0)).url)
     page.evaluate(
         """(bytes) => {
@@ -273,7 +273,7 @@ def test_a_file_copied_in_a_file_manager_is_a_picture_not_its_name(serve: Serve,
     expect(page.locator(QUESTION)).to_have_value("")
 
 
-def test_a_file_that_is_no_picture_is_named_and_the_others_are_taken(
+def test_a_file_that_is_no_picture_is_named_and_the_others_are_added(
     serve: Serve, visit: Visit, tmp_path: Path
 ) -> None:
     files = {"notes.txt": b"Milk, bread", "red.png": drawing("red"), "blue.png": drawing("blue")}
@@ -285,7 +285,7 @@ def test_a_file_that_is_no_picture_is_named_and_the_others_are_taken(
     expect(page.get_by_role("alert")).to_contain_text("notes.txt: This file is not a picture")
 
 
-def test_a_chat_that_is_deleted_in_another_tab_leaves_the_typed_words(serve: Serve, visit: Visit) -> None:
+def test_typed_text_is_kept_when_its_chat_is_deleted_in_another_tab(serve: Serve, visit: Visit) -> None:
     site = serve(SlowEngine(words_per_s=50))
     uuid, _ = chats(site.app, "Old", "New")
     page = visit(f"{site.url}/?c={uuid}", may_log=LEAVING)
@@ -301,7 +301,7 @@ def test_a_chat_that_is_deleted_in_another_tab_leaves_the_typed_words(serve: Ser
     expect(page.locator("#history li")).to_have_count(2)
 
 
-def test_what_was_asked_in_another_browser_is_there_when_a_person_comes_back(serve: Serve, visit: Visit) -> None:
+def test_a_question_from_another_browser_is_shown_when_the_user_returns(serve: Serve, visit: Visit) -> None:
     site = serve(SlowEngine(words_per_s=50))
     (uuid,) = chats(site.app, "Old")
     page, elsewhere = visit(f"{site.url}/?c={uuid}"), visit(f"{site.url}/?c={uuid}")
@@ -313,7 +313,7 @@ def test_what_was_asked_in_another_browser_is_there_when_a_person_comes_back(ser
     expect(page.locator(QUESTION)).to_have_value("half a question")
 
 
-def test_chats_are_deleted_with_the_keyboard_one_after_the_other(serve: Serve, visit: Visit) -> None:
+def test_chats_are_deleted_one_after_the_other_with_the_keyboard(serve: Serve, visit: Visit) -> None:
     site = serve(ScriptedEngine())
     chats(site.app, "One", "Two", "Three")
     page = visit(site.url)
@@ -329,7 +329,7 @@ def test_chats_are_deleted_with_the_keyboard_one_after_the_other(serve: Serve, v
     expect(page.locator("#title")).to_have_text("Three")
 
 
-def test_a_picture_added_while_an_answer_is_written_goes_with_the_next_question(serve: Serve, visit: Visit) -> None:
+def test_a_picture_added_during_an_answer_goes_with_the_next_question(serve: Serve, visit: Visit) -> None:
     engine = ScriptedEngine()
     site = serve(engine)
     page = visit(site.url)
@@ -340,15 +340,15 @@ def test_a_picture_added_while_an_answer_is_written_goes_with_the_next_question(
     add_by_drop(page, drawing())
     expect(page.locator("#chips .chip")).to_have_attribute("data-image", re.compile("."))
     page.fill(QUESTION, "What is it?")
-    page.press(QUESTION, "Enter")  # one at a time
+    page.press(QUESTION, "Enter")  # only one answer at a time
     expect(page.get_by_role("alert")).to_contain_text("still being written")
     expect(page.locator(QUESTION)).to_have_value("What is it?")
     first.finish(".")
     answer(page, 1)
-    engine.next().finish()  # the picture is read
+    engine.next().finish()  # the picture is processed
     page.press(QUESTION, "Enter")
     expect(page.locator("#thread .question").nth(1).locator("img")).to_be_visible()
-    engine.next().say(Failed("engine.decode_failed", {}))  # before its first word
+    engine.next().say(Failed("engine.decode_failed", {}))  # before the first word
     expect(page.locator("#thread .note.error")).to_be_visible()
     expect(page.locator("#send")).to_be_visible()
     send(page, "Again?")
@@ -356,9 +356,7 @@ def test_a_picture_added_while_an_answer_is_written_goes_with_the_next_question(
     expect(answer(page, 3)).to_have_text("Yes.")
 
 
-def test_a_chat_that_is_deleted_while_the_model_loads_for_it_comes_back_with_its_answer(
-    serve: Serve, visit: Visit
-) -> None:
+def test_a_chat_deleted_while_its_model_loads_is_restored_with_its_answer(serve: Serve, visit: Visit) -> None:
     loaded = Event()
     engine = ScriptedEngine(on_start=lambda prompt: loaded.wait(SECONDS) and None)
     page = visit(serve(engine).url, may_log=LEAVING)

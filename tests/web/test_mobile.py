@@ -1,4 +1,4 @@
-"""The phone app below the page's own address: the same access rules, and nothing from elsewhere."""
+"""The phone app on a path of the page's address: the same access rules, and no requests to other machines."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SOCKET = {
 }
 
 
-def test_the_rules_of_the_page_hold_there_too_and_the_pages_own_policy_is_as_before(serve: Serve) -> None:
+def test_the_pages_access_rules_apply_and_the_pages_own_policy_is_unchanged(serve: Serve) -> None:
     site = serve(ScriptedEngine())
     for path in ("/mobile/", "/mobile/main.dart.mjs", "/mobile/assets/fonts/notosanssc/x.woff2"):
         assert asked(site, path, Host="impchat.example").status == 403
@@ -50,7 +50,7 @@ def test_the_rules_of_the_page_hold_there_too_and_the_pages_own_policy_is_as_bef
     assert asked(site, "/mobile/ws", Origin=site.url, **SOCKET).status == 101
     for foreign in ({"Origin": "http://elsewhere.example"}, {"Origin": "null"}, {"Host": "impchat.example"}):
         assert asked(site, "/mobile/ws", **(SOCKET | foreign)).status == 403
-    assert asked(site, "/ws", Origin=site.url, **SOCKET).status == 403  # nothing else speaks by sockets
+    assert asked(site, "/ws", Origin=site.url, **SOCKET).status == 403  # only the app uses sockets
     app = asked(site, "/mobile/").headers
     assert "connect-src 'self'" in app["content-security-policy"]
     assert "access-control-allow-origin" not in app
@@ -59,17 +59,17 @@ def test_the_rules_of_the_page_hold_there_too_and_the_pages_own_policy_is_as_bef
     assert asked(site, "/mobiles").status == 404
 
 
-def test_chinese_has_a_font_where_this_machine_has_one(serve: Serve) -> None:
+def test_chinese_has_a_font_if_this_machine_has_one(serve: Serve) -> None:
     site = serve(ScriptedEngine())
     parts = {asked(site, f"/mobile/assets/fonts/notosanssc/v37/{n}.woff2").headers["location"] for n in (111, 118)}
-    assert parts == {"/mobile/assets/fonts/chinese"}  # one file, however many parts a page asks for
+    assert parts == {"/mobile/assets/fonts/chinese"}  # one file, however many parts a page requests
     got = asked(site, parts.pop())
     there = any(path.is_file() for path in CHINESE)
     assert got.status == (200 if there else 404)
     assert asked(site, "/mobile/assets/fonts/notosanskr/v1/1.woff2").status == 404
 
 
-def test_the_app_answers_below_the_page_and_can_be_installed(serve: Serve, browser: Browser) -> None:
+def test_the_app_works_on_the_pages_port_and_can_be_installed(serve: Serve, browser: Browser) -> None:
     site = serve()
     manifest = json.loads(content(site, "/mobile/manifest.json"))
     assert manifest["name"] == "ImpChat" and manifest["display"] == "standalone"
@@ -88,6 +88,6 @@ def test_the_app_answers_below_the_page_and_can_be_installed(serve: Serve, brows
     hands.wait_for(page, "tokens/s")
     context.close()
     elsewhere = {url for url in asked if not url.startswith((site.url, "blob:", "data:"))}
-    assert all(url.startswith("https://cdn.jsdelivr.net/npm/@rive-app/") for url in elsewhere)  # refused by the policy
-    [chat] = site.app.history.conversations(settings.OWNER)  # the page's own: both are of one person
+    assert all(url.startswith("https://cdn.jsdelivr.net/npm/@rive-app/") for url in elsewhere)  # blocked by the policy
+    [chat] = site.app.history.conversations(settings.OWNER)  # shared with the page: both have the same owner
     assert chat

@@ -1,4 +1,4 @@
-"""A person at the page, with the demo model: pictures in, answers out, and all of it there again later."""
+"""The page with the demo model: adding pictures, asking questions, and finding all of it again later."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.web.hands import LEAVING, QUESTION, add_by_click, add_by_drop, add_by
 
 
 @pytest.mark.parametrize("add", [add_by_click, add_by_drop, add_by_paste])
-def test_a_picture_comes_by_click_drop_or_paste_and_its_colour_is_told(
+def test_the_colour_of_a_picture_added_by_click_drop_or_paste_is_recognised(
     serve: Serve, visit: Visit, add: Callable[[Page, bytes], None]
 ) -> None:
     page = visit(serve().url)
@@ -32,7 +32,7 @@ def test_a_picture_comes_by_click_drop_or_paste_and_its_colour_is_told(
     assert picture.evaluate("image => image.complete && image.naturalWidth > 0")
 
 
-def test_the_chat_goes_on_and_the_receipt_shows_what_was_reused(serve: Serve, visit: Visit) -> None:
+def test_the_chat_continues_and_the_statistics_show_what_was_reused(serve: Serve, visit: Visit) -> None:
     page = visit(serve().url)
     add_by_click(page, drawing("blue", "rectangle"))
     send(page, "What colour is the square?")
@@ -59,7 +59,7 @@ def test_a_box_is_drawn_on_the_picture(serve: Serve, visit: Visit) -> None:
     assert (left, top, right, bottom) == pytest.approx(drawn, abs=0.06)
 
 
-def test_the_page_keeps_its_shape_when_the_banner_is_hidden(serve: Serve, visit: Visit) -> None:
+def test_the_layout_is_unchanged_when_the_banner_is_hidden(serve: Serve, visit: Visit) -> None:
     page = visit(serve().url)
     add_by_click(page, drawing("red"))
     send(page, "Give the bounding box of the circle.")
@@ -70,7 +70,7 @@ def test_the_page_keeps_its_shape_when_the_banner_is_hidden(serve: Serve, visit:
     assert page.locator("#composer").bounding_box() == before
 
 
-def test_nothing_at_all_is_no_question(serve: Serve, visit: Visit) -> None:
+def test_an_empty_question_is_not_sent(serve: Serve, visit: Visit) -> None:
     site = serve()
     page = visit(site.url)
     for nothing in ("", " "):
@@ -90,7 +90,7 @@ def test_a_chinese_browser_gets_a_chinese_page_and_a_chinese_answer(serve: Serve
     expect(answer(page, 1)).to_contain_text("红")
 
 
-def test_the_demo_model_is_called_one(serve: Serve, visit: Visit) -> None:
+def test_the_demo_model_is_labelled_as_such(serve: Serve, visit: Visit) -> None:
     page = visit(serve().url)
     expect(page.locator("#banner")).to_contain_text("Demo model")
     expect(page.locator("#top")).to_contain_text("imp-demo-196")
@@ -101,7 +101,7 @@ def test_the_demo_model_is_called_one(serve: Serve, visit: Visit) -> None:
     expect(page.locator("#banner")).to_be_hidden()
 
 
-def test_an_unverified_model_is_offered_and_once_it_answers_the_page_says_so(
+def test_an_unverified_model_is_offered_and_labelled_while_it_answers(
     serve: Serve, visit: Visit, tmp_path: Path
 ) -> None:
     models = paths.models_dir(tmp_path / "data")
@@ -122,7 +122,7 @@ def test_an_unverified_model_is_offered_and_once_it_answers_the_page_says_so(
     assert library.chosen(tmp_path / "data") == "doubtful"
 
 
-def test_a_sample_picture_and_a_suggested_question_give_an_answer(serve: Serve, visit: Visit) -> None:
+def test_a_sample_picture_and_a_suggested_question_get_an_answer(serve: Serve, visit: Visit) -> None:
     page = visit(serve().url)
     page.locator(".sample").first.click()
     expect(page.locator("#chips .chip")).to_have_count(1)
@@ -135,18 +135,18 @@ def test_a_restarted_server_shows_the_conversation_again(serve: Serve, visit: Vi
     page = visit(site.url)
     add_by_click(page, drawing("green"))
     send(page, "What colour is the circle?")
-    told = answer(page, 1).inner_text()
+    before = answer(page, 1).inner_text()
     uuid = conversation(page)
     site.close()
     page.close()
 
     page = visit(f"{serve().url}/?c={uuid}")
-    assert answer(page, 1).inner_text() == told
+    assert answer(page, 1).inner_text() == before
     send(page, "Is there a circle?")
     expect(answer(page, 2)).to_contain_text(re.compile("yes", re.IGNORECASE))
 
 
-def test_a_new_chat_is_empty_and_the_old_one_is_found_in_the_list(serve: Serve, visit: Visit) -> None:
+def test_a_new_chat_is_empty_and_the_old_one_is_in_the_list(serve: Serve, visit: Visit) -> None:
     page = visit(serve().url, may_log=LEAVING)
     send(page, "Hello")
     first = answer(page, 1).inner_text()
@@ -170,7 +170,7 @@ def conversation_of(page: Page) -> str:
     return page.evaluate("new URLSearchParams(location.search).get('c') ?? ''")
 
 
-def test_a_long_list_of_chats_scrolls_above_what_stands_below_it(serve: Serve, visit: Visit) -> None:
+def test_a_long_list_of_chats_scrolls_above_the_controls_below_it(serve: Serve, visit: Visit) -> None:
     site = serve()
     for number in range(40):
         row = site.app.history.create_conversation(settings.OWNER)
@@ -199,7 +199,7 @@ def test_a_conversation_is_renamed(serve: Serve, visit: Visit) -> None:
     expect(page.locator("#title")).to_have_text("我的 <b>图片</b>")
 
 
-def test_a_deleted_conversation_comes_back_with_undo(serve: Serve, visit: Visit) -> None:
+def test_undo_restores_a_deleted_conversation(serve: Serve, visit: Visit) -> None:
     page = visit(serve().url)
     send(page, "Hello")
     answer(page, 1)
@@ -242,7 +242,7 @@ def test_a_narrow_window_keeps_the_history_in_a_drawer(serve: Serve, visit: Visi
     expect(page.locator("#side")).to_be_hidden()
 
 
-def test_a_click_shows_a_picture_large(serve: Serve, visit: Visit) -> None:
+def test_a_click_enlarges_a_picture(serve: Serve, visit: Visit) -> None:
     page = visit(serve().url)
     add_by_click(page, drawing(size=(900, 600)))
     send(page, "What is in the picture?")
@@ -255,7 +255,7 @@ def test_a_click_shows_a_picture_large(serve: Serve, visit: Visit) -> None:
 
 
 @pytest.mark.parametrize("width", [1280, 412])
-def test_the_thinnest_and_the_smallest_pictures_are_seen(serve: Serve, visit: Visit, width: int) -> None:
+def test_the_thinnest_and_smallest_pictures_are_visible(serve: Serve, visit: Visit, width: int) -> None:
     page = visit(serve().url, viewport={"width": width, "height": 800})
 
     def is_green(shown: Locator, least: int) -> None:

@@ -1,4 +1,4 @@
-"""What goes on while an answer is being written, at a pace that the test sets: reload, stop, change of conversation."""
+"""Reloads, stops and changes of conversation while a scripted engine writes an answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.web.conftest import Serve, Visit, drawing
 from tests.web.hands import LEAVING, QUESTION, add_by_click, answer, conversation, send
 
 
-def test_an_answer_goes_on_over_a_reload(serve: Serve, visit: Visit) -> None:
+def test_an_answer_continues_after_a_reload(serve: Serve, visit: Visit) -> None:
     engine = ScriptedEngine()
     page = visit(serve(engine).url, may_log=LEAVING)
     send(page, "Tell me")
@@ -28,7 +28,7 @@ def test_an_answer_goes_on_over_a_reload(serve: Serve, visit: Visit) -> None:
     expect(page.get_by_role("button", name="Send")).to_be_visible()
 
 
-def test_a_stopped_answer_keeps_what_it_said(serve: Serve, visit: Visit) -> None:
+def test_a_stopped_answer_keeps_its_text(serve: Serve, visit: Visit) -> None:
     engine = ScriptedEngine()
     page = visit(serve(engine).url)
     send(page, "Tell me")
@@ -44,7 +44,7 @@ def test_a_stopped_answer_keeps_what_it_said(serve: Serve, visit: Visit) -> None
     expect(answer(page, 2)).to_have_text("three")
 
 
-def test_an_answer_goes_on_while_another_conversation_is_open(serve: Serve, visit: Visit) -> None:
+def test_an_answer_continues_while_another_conversation_is_open(serve: Serve, visit: Visit) -> None:
     engine = ScriptedEngine()
     page = visit(serve(engine).url)
     send(page, "First")
@@ -65,7 +65,7 @@ def test_an_answer_goes_on_while_another_conversation_is_open(serve: Serve, visi
     expect(answer(page, 1)).to_have_text("Slowly spoken words.")
 
 
-def test_a_page_that_lost_its_server_says_so_and_comes_back_with_the_typed_words(serve: Serve, visit: Visit) -> None:
+def test_a_page_that_lost_its_server_says_so_and_reconnects_with_the_typed_text(serve: Serve, visit: Visit) -> None:
     engine = ScriptedEngine()
     site = serve(engine)
     page = visit(site.url, may_log=("ERR_CONNECTION_REFUSED", *LEAVING))
@@ -86,7 +86,7 @@ def test_a_page_that_lost_its_server_says_so_and_comes_back_with_the_typed_words
     expect(answer(page, 2)).to_have_text("Yes.")
 
 
-def test_two_pages_read_one_answer(serve: Serve, visit: Visit) -> None:
+def test_two_pages_show_one_answer(serve: Serve, visit: Visit) -> None:
     engine = ScriptedEngine()
     site = serve(engine)
     page = visit(site.url)
@@ -102,7 +102,7 @@ def test_two_pages_read_one_answer(serve: Serve, visit: Visit) -> None:
         expect(answer(each, 1)).to_have_text("Together we read.")
 
 
-def test_two_people_read_two_answers_at_once(serve: Serve, visit: Visit) -> None:
+def test_two_browsers_show_two_simultaneous_answers(serve: Serve, visit: Visit) -> None:
     engine = ScriptedEngine()
     site = serve(engine)
     pages = [visit(site.url), visit(site.url)]
@@ -135,7 +135,7 @@ def test_a_question_during_an_answer_is_refused_and_kept(serve: Serve, visit: Vi
     expect(answer(page, 2)).to_have_text("Now.")
 
 
-def test_the_page_tells_how_far_the_picture_is_read(serve: Serve, visit: Visit) -> None:
+def test_the_page_shows_the_progress_of_reading_a_picture(serve: Serve, visit: Visit) -> None:
     engine = ScriptedEngine()
     page = visit(serve(engine).url)
     add_by_click(page, drawing())
@@ -146,7 +146,7 @@ def test_the_page_tells_how_far_the_picture_is_read(serve: Serve, visit: Visit) 
     expect(page.locator("#chips")).to_contain_text("Ready, ask anything")
 
 
-def test_a_question_may_be_sent_before_its_picture_is_read(serve: Serve, visit: Visit) -> None:
+def test_a_question_can_be_sent_before_its_picture_is_processed(serve: Serve, visit: Visit) -> None:
     engine = ScriptedEngine()
     page = visit(serve(engine).url)
     add_by_click(page, drawing())
@@ -159,7 +159,7 @@ def test_a_question_may_be_sent_before_its_picture_is_read(serve: Serve, visit: 
     expect(answer(page, 1)).to_have_text("A circle.")
 
 
-def test_an_engine_that_fails_is_told_in_one_sentence_and_the_next_question_works(serve: Serve, visit: Visit) -> None:
+def test_an_engine_failure_is_reported_in_one_sentence_and_the_next_question_works(serve: Serve, visit: Visit) -> None:
     engine = ScriptedEngine()
     page = visit(serve(engine).url)
     send(page, "First")
@@ -174,7 +174,7 @@ def test_an_engine_that_fails_is_told_in_one_sentence_and_the_next_question_work
     expect(answer(page, 2)).to_have_text("Whole.")
 
 
-def test_the_page_stays_at_the_end_unless_the_reader_goes_up(serve: Serve, visit: Visit) -> None:
+def test_the_page_follows_the_answer_unless_the_reader_scrolls_up(serve: Serve, visit: Visit) -> None:
     engine = ScriptedEngine()
     page = visit(serve(engine).url)
     send(page, "A long one")

@@ -1,4 +1,4 @@
-"""The page where another machine answers: it says so, and what that machine calls itself stays words."""
+"""The page with a remote server: the page names it, and markup in the server's names is not rendered."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.web.conftest import Serve, Visit, drawing
 from tests.web.hands import add_by_click, answer, send
 
 
-def test_the_page_says_that_another_machine_answers(serve: Serve, visit: Visit) -> None:
+def test_the_page_says_that_a_server_answers(serve: Serve, visit: Visit) -> None:
     engine = LocalEngine(bundle.load(paths.demo_bundle()), threads=1)
     far = Loopback(engine)
     with serving(far):
@@ -23,7 +23,7 @@ def test_the_page_says_that_another_machine_answers(serve: Serve, visit: Visit) 
         site = serve(RemoteEngine(replace(servers.at(far.url), name=name, model="imp-demo-196")))
         page = visit(site.url)
         expect(page.locator("#local")).to_contain_text(f"The server {name} answers")
-        expect(page.locator("#banner")).to_contain_text("Demo model")  # it is the demo there too
+        expect(page.locator("#banner")).to_contain_text("Demo model")  # the server's model is the demo too
         add_by_click(page, drawing("red"))
         expect(page.locator("#chips")).to_contain_text("Ready, ask anything")
         send(page, "What colour is the circle?")
@@ -35,14 +35,14 @@ def test_the_page_says_that_another_machine_answers(serve: Serve, visit: Visit) 
     engine.close()
 
 
-def test_a_model_with_a_hostile_name_runs_nothing(serve: Serve, visit: Visit) -> None:
+def test_a_hostile_model_name_runs_no_script(serve: Serve, visit: Visit) -> None:
     name = "<img src=x onerror='window.harmed = 1'>"
     page = visit(serve(RemoteEngine(servers.at("http://127.0.0.1:1", model=name))).url)
     expect(page.locator("#top .model")).to_have_text(name)
     assert page.evaluate("window.harmed === undefined")
 
 
-def test_a_server_that_is_gone_is_told_and_the_history_stays(serve: Serve, visit: Visit) -> None:
+def test_an_unreachable_server_is_reported_and_the_history_is_kept(serve: Serve, visit: Visit) -> None:
     page = visit(serve(RemoteEngine(servers.at("http://127.0.0.1:1", model="tiny"))).url)
     send(page, "Hello!")
     expect(page.locator("#thread .note.error")).to_contain_text("Nothing answers at http://127.0.0.1:1/v1")

@@ -1,4 +1,5 @@
-"""What must not happen: foreign text that runs, pictures for others, requests from elsewhere."""
+"""Security of the page: no foreign text runs as script, pictures are private, and requests from other sites are
+refused."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ def unharmed(page: Page) -> bool:
     return page.evaluate("window.harmed === undefined") and page.locator("#thread h1, #thread iframe").count() == 0
 
 
-def test_hostile_words_of_a_person_and_of_a_model_stay_words(serve: Serve, visit: Visit) -> None:
+def test_hostile_text_of_a_user_and_of_a_model_stays_text(serve: Serve, visit: Visit) -> None:
     engine = ScriptedEngine()
     page = visit(serve(engine).url)
     send(page, HOSTILE)
@@ -45,7 +46,7 @@ def test_hostile_words_of_a_person_and_of_a_model_stay_words(serve: Serve, visit
     assert unharmed(page)
 
 
-def test_a_script_that_found_its_way_into_the_page_would_not_run(serve: Serve, visit: Visit) -> None:
+def test_a_script_injected_into_the_page_does_not_run(serve: Serve, visit: Visit) -> None:
     page = visit(serve(ScriptedEngine()).url, may_log=("Content Security Policy",))
     page.evaluate("""() => {
         document.querySelector("#thread").innerHTML = "<img src='/page.svg' onload='window.harmed = 1'>";
@@ -66,7 +67,7 @@ def test_an_answer_is_markdown_with_code_and_chinese(serve: Serve, visit: Visit)
     expect(words.locator("pre")).to_have_text("print('<b>')")
 
 
-def test_a_bad_file_is_refused_in_one_sentence_and_the_question_goes_on(serve: Serve, visit: Visit) -> None:
+def test_a_bad_file_is_refused_in_one_sentence_and_the_question_can_still_be_sent(serve: Serve, visit: Visit) -> None:
     engine = ScriptedEngine()
     page = visit(serve(engine).url, may_log=("422",))
     page.fill(QUESTION, "What is it?")
@@ -95,7 +96,7 @@ def ask(site: Site, method: str, path: str, body: bytes = b"", **headers: str) -
     return response
 
 
-def test_a_picture_is_shown_to_its_owner_alone(serve: Serve) -> None:
+def test_a_picture_is_served_to_its_owner_only(serve: Serve) -> None:
     site = serve(ScriptedEngine())
     mine = site.app.history.add_image(images.prepare(drawing("red")), "local").sha256
     theirs = site.app.history.add_image(images.prepare(drawing("blue")), "somebody else").sha256
@@ -108,7 +109,7 @@ def test_a_picture_is_shown_to_its_owner_alone(serve: Serve) -> None:
     assert ask(site, "GET", "/sample/..%2f..%2fpyproject.toml").status == 404
 
 
-def test_the_page_answers_only_to_its_own_name_and_its_own_page(serve: Serve) -> None:
+def test_requests_with_a_foreign_host_or_origin_are_refused(serve: Serve) -> None:
     site = serve(ScriptedEngine())
     assert ask(site, "GET", "/").status == 200
     assert ask(site, "GET", "/", Host="impchat.example:80").status == 403
@@ -117,7 +118,7 @@ def test_the_page_answers_only_to_its_own_name_and_its_own_page(serve: Serve) ->
     assert ask(site, "POST", "/attach", drawing(), Origin="null").status == 403
     assert ask(site, "POST", "/gradio_api/run/predict", b"{}", Origin="http://localhost:1").status == 403
     assert ask(site, "GET", "/page.svg", **{"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}).status == 403
-    assert ask(site, "POST", "/detach?c=x&image=y", Origin=site.url).status == 422  # known, and refused by the core
+    assert ask(site, "POST", "/detach?c=x&image=y", Origin=site.url).status == 422  # the core refuses the values
 
 
 def test_every_page_carries_the_policy_and_no_script_without_its_nonce(serve: Serve) -> None:
@@ -140,7 +141,7 @@ def test_every_page_carries_the_policy_and_no_script_without_its_nonce(serve: Se
 @pytest.mark.parametrize(
     "path", ["/gradio_api/upload", "/gradio_api/file=/etc/passwd", "/gradio_api/runs", "/monitoring", "/docs", "/login"]
 )
-def test_what_the_page_does_not_need_of_gradio_is_closed(serve: Serve, path: str) -> None:
+def test_unused_routes_of_gradio_are_closed(serve: Serve, path: str) -> None:
     site = serve(ScriptedEngine())
     assert ask(site, "GET", path).status == 404
     assert ask(site, "POST", path).status == 404
@@ -161,7 +162,7 @@ def test_gradio_keeps_no_copy_of_a_picture(
     assert [p for p in cache.rglob("*") if p.is_file()] == []
 
 
-def test_gradio_describes_no_function_to_callers(serve: Serve) -> None:
+def test_gradio_publishes_no_api_description(serve: Serve) -> None:
     site = serve(ScriptedEngine())
     connection = http.client.HTTPConnection(site.url.removeprefix("http://"))
     connection.request("GET", "/config")

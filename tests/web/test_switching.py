@@ -1,4 +1,4 @@
-"""Changing from one conversation to another faster than the page can follow: what was chosen last is what is shown."""
+"""Fast changes of conversation: the last chosen conversation is shown."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def site(serve: Serve) -> Site:
 
 
 @pytest.fixture
-def told(site: Site) -> list[str]:
-    """Five conversations in the history, "Chat 0" to "Chat 4": their uuids."""
+def uuids(site: Site) -> list[str]:
+    """Add five conversations, "Chat 0" to "Chat 4"; return their uuids."""
     history, uuids = site.app.history, []
     for number in range(5):
         row = history.create_conversation(settings.OWNER)
@@ -47,9 +47,9 @@ def click(page: Page, *uuids: str, gap_ms: int) -> None:
     )
 
 
-def expect_chat(page: Page, told: list[str], uuid: str) -> None:
-    """All of the page shows one conversation."""
-    number = told.index(uuid)
+def expect_chat(page: Page, uuids: list[str], uuid: str) -> None:
+    """Check that all parts of the page show the conversation `uuid`."""
+    number = uuids.index(uuid)
     page.wait_for_url(re.compile(f"c={uuid}$"))
     expect(page.locator("#title")).to_have_text(f"Chat {number}")
     expect(page.locator("#thread .bubble")).to_have_text(f"Chat {number}")
@@ -58,30 +58,30 @@ def expect_chat(page: Page, told: list[str], uuid: str) -> None:
     expect(page.get_by_role("alert")).to_be_empty()
 
 
-def test_of_two_quick_clicks_the_last_is_shown(site: Site, visit: Visit, told: list[str]) -> None:
+def test_of_two_quick_clicks_the_last_is_shown(site: Site, visit: Visit, uuids: list[str]) -> None:
     page = visit(site.url)
-    for round, (first, last) in enumerate(permutations(told, 2)):
+    for round, (first, last) in enumerate(permutations(uuids, 2)):
         click(page, first, last, gap_ms=GAPS_MS[round % len(GAPS_MS)])
-        expect_chat(page, told, last)
-    click(page, *told, *told, gap_ms=0)
-    expect_chat(page, told, told[-1])
+        expect_chat(page, uuids, last)
+    click(page, *uuids, *uuids, gap_ms=0)
+    expect_chat(page, uuids, uuids[-1])
 
 
-def test_quick_steps_back_and_forward_end_where_they_lead(site: Site, visit: Visit, told: list[str]) -> None:
+def test_quick_steps_back_and_forward_end_at_the_right_conversation(site: Site, visit: Visit, uuids: list[str]) -> None:
     page = visit(site.url)
-    for uuid in told:
+    for uuid in uuids:
         click(page, uuid, gap_ms=0)
-        expect_chat(page, told, uuid)
+        expect_chat(page, uuids, uuid)
     page.evaluate(
         "() => { history.back(); setTimeout(() => history.back(), 20); setTimeout(() => history.back(), 40); }"
     )
-    expect_chat(page, told, told[1])
+    expect_chat(page, uuids, uuids[1])
     page.evaluate("() => { history.forward(); setTimeout(() => history.forward(), 20); }")
-    expect_chat(page, told, told[3])
+    expect_chat(page, uuids, uuids[3])
 
 
-def test_an_answer_stays_with_its_conversation_while_others_are_looked_at(
-    serve: Serve, visit: Visit, told: list[str], site: Site
+def test_an_answer_stays_in_its_conversation_while_others_are_opened(
+    serve: Serve, visit: Visit, uuids: list[str], site: Site
 ) -> None:
     engine = site.app.engine
     assert isinstance(engine, ScriptedEngine)
@@ -91,10 +91,10 @@ def test_an_answer_stays_with_its_conversation_while_others_are_looked_at(
     script.say("One, ")
     expect(page.locator("#live .words")).to_have_text("One,")
     mine = page.url.partition("?c=")[2]
-    for first, last in pairwise([mine, *told, mine]):
+    for first, last in pairwise([mine, *uuids, mine]):
         click(page, first, last, gap_ms=5)
         if last != mine:
-            expect_chat(page, told, last)
+            expect_chat(page, uuids, last)
             expect(page.locator("#live .answer")).to_have_count(0)
         script.say("and ")
     expect(page.locator("#live .words")).to_have_text("One, " + "and " * 5 + "and")

@@ -1,4 +1,4 @@
-"""The thread: what stays as it was while an answer grows, what is copied, and how answers look."""
+"""The thread: what stays unchanged while an answer grows, copying, and the appearance of answers."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def test_a_selection_and_a_scrolled_table_stay_while_an_answer_grows_and_when_it
     engine.next().finish("Nothing.")
     expect(answer(page, 2)).to_have_text("Nothing.")
     assert page.locator("#thread .turn").count() == 4
-    assert page.evaluate(MARKED) in ("paragraph", "")  # the question's field has the focus now
+    assert page.evaluate(MARKED) in ("paragraph", "")  # now the input has the focus
     page.reload()
     answer(page, 2)
     assert page.locator("#thread .words").first.locator("> *").count() == 5
 
 
 @pytest.mark.parametrize("way", ["allowed", "without https"])
-def test_copy_takes_the_code_alone_and_an_answer_as_its_markdown(serve: Serve, visit: Visit, way: str) -> None:
+def test_copy_gives_the_code_alone_and_an_answer_as_markdown(serve: Serve, visit: Visit, way: str) -> None:
     engine = ScriptedEngine()
     page = visit(serve(engine).url, permissions=["clipboard-read", "clipboard-write"])
     text = f"Some *words* and\n\n{CODE}\n| a | b |\n|---|---|\n| 1 | 2 |"
@@ -88,7 +88,7 @@ def test_copy_takes_the_code_alone_and_an_answer_as_its_markdown(serve: Serve, v
     assert 'print("hello")' in by_hand and "Copy" not in by_hand and "python" not in by_hand
 
 
-def test_a_browser_that_cannot_copy_says_so(serve: Serve, visit: Visit) -> None:
+def test_a_browser_that_cannot_copy_reports_it(serve: Serve, visit: Visit) -> None:
     engine = ScriptedEngine()
     page = visit(serve(engine).url)
     send(page, "Tell me")
@@ -112,7 +112,7 @@ e = *mc*^2
 $$"""
 
 
-def test_words_of_a_table_stay_whole_and_formulas_keep_their_signs(serve: Serve, visit: Visit) -> None:
+def test_words_in_a_table_are_not_broken_and_formulas_keep_their_symbols(serve: Serve, visit: Visit) -> None:
     engine = ScriptedEngine()
     page = visit(serve(engine).url, viewport={"width": 390, "height": 844})
     send(page, "Tell me")
@@ -138,10 +138,10 @@ def test_words_of_a_table_stay_whole_and_formulas_keep_their_signs(serve: Serve,
 
 
 MESSAGES = 500
-QUESTION_BYTES = 50_000  # a second on a slow line
+QUESTION_BYTES = 50_000  # one second on a slow connection
 
 
-def test_a_question_in_a_chat_of_500_messages_costs_little(serve: Serve, visit: Visit) -> None:
+def test_a_question_in_a_chat_of_500_messages_transfers_little(serve: Serve, visit: Visit) -> None:
     engine = ScriptedEngine()
     site = serve(engine)
     history, owner = site.app.history, settings.OWNER
@@ -165,10 +165,10 @@ def test_a_question_in_a_chat_of_500_messages_costs_little(serve: Serve, visit: 
     expect(page.locator("#thread .turn")).to_have_count(MESSAGES + 2)
     print(f"{sum(received)} bytes for a question in a chat of {MESSAGES} messages")
     assert 0 < sum(received) < QUESTION_BYTES
-    assert first.evaluate("turn => turn.isConnected")  # nothing else was drawn anew
+    assert first.evaluate("turn => turn.isConnected")  # no other turn was rendered again
 
 
-def test_a_chat_that_was_deleted_elsewhere_leaves_the_page_when_its_answer_ends(serve: Serve, visit: Visit) -> None:
+def test_a_chat_deleted_elsewhere_leaves_the_page_when_its_answer_ends(serve: Serve, visit: Visit) -> None:
     engine = ScriptedEngine()
     site = serve(engine)
     page = visit(site.url)
@@ -188,7 +188,7 @@ def test_a_chat_that_was_deleted_elsewhere_leaves_the_page_when_its_answer_ends(
     expect(page.locator("#thread .turn")).to_have_count(0)
 
 
-def test_a_slow_model_shows_how_far_it_reads_a_stop_button_and_why_it_failed(serve: Serve, visit: Visit) -> None:
+def test_a_slow_model_shows_its_progress_a_stop_button_and_the_reason_of_a_failure(serve: Serve, visit: Visit) -> None:
     engine = SlowEngine(words_per_s=20)
     page = visit(serve(engine).url)
     add_by_click(page, drawing())
@@ -210,13 +210,13 @@ def test_a_slow_model_shows_how_far_it_reads_a_stop_button_and_why_it_failed(ser
 
 
 def painted(element: Locator) -> int:
-    """How many colours are within an element, its border aside."""
+    """The number of colours within an element, without its border."""
     picture = Image.open(io.BytesIO(element.screenshot())).convert("RGB")
     across, down = picture.width // 4, picture.height // 4
     return len(picture.crop((across, down, picture.width - across, picture.height - down)).getcolors(1 << 16) or [])
 
 
-def test_pictures_fill_their_frames_and_signs_are_seen_in_forced_colours(serve: Serve, visit: Visit) -> None:
+def test_pictures_fill_their_frames_and_icons_are_visible_in_forced_colours(serve: Serve, visit: Visit) -> None:
     engine = ScriptedEngine()
     site = serve(engine)
     history, owner = site.app.history, settings.OWNER

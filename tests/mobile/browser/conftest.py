@@ -1,6 +1,7 @@
-"""What the tests in Chromium share: a phone of 412 x 915 with a camera that films what a test shows it.
+"""Fixtures of the tests in Chromium: a phone of 412 x 915 with a camera whose picture the test chooses.
 
-A request that leaves the machine, a failed one, an error in the console fails the test, whatever else it looks at."""
+A request to another machine, a failed request or an error in the console fails the test.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +27,13 @@ SEND = {"en": "Send", "zh": "发送"}
 
 
 class Camera:
-    """Chromium's camera: a film in a file, which is read anew whenever the camera is opened."""
+    """Chromium's camera: a video file, which is read again whenever the camera is opened."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def films(self, picture: bytes) -> None:
-        """Show this picture to whoever opens the camera from now on. The format is YUV4MPEG2, without compression."""
+        """Show this picture when the camera is opened next. The format is YUV4MPEG2, without compression."""
         still = Image.new("RGB", (640, 480), "white")
         shown = Image.open(io.BytesIO(picture)).convert("RGB")
         shown.thumbnail(still.size)
@@ -69,7 +70,7 @@ def browser(camera: Camera) -> Iterator[Browser]:
 
 
 class Phone:
-    """The app open on a phone, from one start of it to the next."""
+    """The app open on a phone, over restarts."""
 
     def __init__(self, browser: Browser, data: Path, language: str, dark: bool, engine: Engine | None) -> None:
         self._data, self._language, self._engine = data, language, engine
@@ -105,11 +106,11 @@ class Phone:
             self._heard("asked", url)
 
     def boot(self, control: str = "") -> None:
-        """Load the page; returns when `control` is there: the button to send, unless a test knows better."""
+        """Load the page; returns when `control` is there, by default the button to send."""
         boot(self.page, self.site.url, control or SEND[self._language])
 
     def restart(self, control: str = "") -> None:
-        """End the app, and start it anew on the same data, at the same address: the browser keeps its keys."""
+        """End the app, and start it again on the same data and address: the browser keeps its keys."""
         self.page.evaluate("sessionStorage.clear()")  # Flet would find the session again, which is this process's
         self._end()
         self.site = Site(self._data, self._language, self._engine, self.site.port)

@@ -1,8 +1,9 @@
-"""How long the app takes to its first frame: python -m tests.mobile.browser.start
+"""Measures the app's start until its first frame: python -m tests.mobile.browser.start
 
 In: nothing. Out: seconds from the command to its address, and from opening that to the first frame and to the composer;
-ten times with an empty cache of the browser, ten times with what the visit before left there. A phone has the app's
-files at hand and takes no command, so that only the warm figures say something about one."""
+ten times with an empty browser cache, and ten times with the cache of the visit before. A phone has the app's files
+installed and needs no command, so only the figures with a filled cache apply to it.
+"""
 
 from __future__ import annotations
 

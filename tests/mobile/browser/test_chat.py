@@ -1,4 +1,4 @@
-"""The app in Chromium, as a phone shows it: pictures come, answers grow, and everything is there afterwards."""
+"""The chat in Chromium, in a phone's size: adding pictures, growing answers, and finding everything after a restart."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_in_chinese_and_in_the_dark_a_photographed_picture_is_answered(phone: Op
 
 
 def long_chat(app: App) -> None:
-    """A chat of 500 messages, which is open at the next start."""
+    """A chat of 500 messages, which is opened at the next start."""
     history = app.history
     chat = history.create_conversation(ME).uuid
     parent = None

@@ -1,4 +1,5 @@
-"""A phone in Chromium and a real ImpChat server over TLS: paired by a code and by a QR code, models and answers."""
+"""A phone in Chromium and a real ImpChat server over TLS: pairing by a typed code and by a QR code, models and
+answers."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ def wire(home: Home) -> Iterator[Wire]:
 
 
 def through(wire: Wire, home: Home) -> Link:
-    """A pairing link that leads over the wire."""
+    """A pairing link whose address is the wire's."""
     return replace(home.link(), places=(wire.place,))
 
 
@@ -44,7 +45,7 @@ def open_from_drawer(page: Page, name: str) -> None:
 
 
 def answer_by(page: Page, model: str) -> None:
-    """Let the computer with this model answer in the open chat."""
+    """Choose the computer with this model for the answers of the open chat."""
     touch(page.get_by_text("On this computer · ").first)
     touch(page.get_by_role("button", name=re.compile(rf"^On (?!this ).*{model}")).first)
     button(page, "Choose pictures").wait_for(state="attached")  # it has gone
@@ -117,7 +118,7 @@ def test_paired_by_its_qr_code_the_computer_answers_a_chat(home: Home, camera: C
 
 @pytest.fixture
 def told(tmp_path: Path) -> Iterator[tuple[Home, Wire, ScriptedEngine]]:
-    """A computer whose words a test gives, and the way there."""
+    """A computer with a scripted engine, and the wire to it."""
     engine = ScriptedEngine()
     with closing(Home(tmp_path / "computer", engine)) as home, closing(Wire(home.site.port)) as wire:
         yield home, wire, engine

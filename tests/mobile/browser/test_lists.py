@@ -1,4 +1,4 @@
-"""Lists, sheets and the ways between screens in Chromium: what is pressed is done, and back leads back."""
+"""Lists, sheets and navigation in Chromium: taps have their effect, and back returns to the screen before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The app lock in Chromium: nothing is seen behind it, and only the PIN opens it."""
+"""The app lock in Chromium: it hides everything, and only the PIN opens it."""
 
 from __future__ import annotations
 

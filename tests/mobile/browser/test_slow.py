@@ -1,4 +1,4 @@
-"""The chat screen in Chromium while a model takes its time: reading, answering, stopping, failing, and a low screen."""
+"""The chat screen in Chromium with a slow model: reading, answering, stopping, errors, and a low screen."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def typed(page: Page) -> str:
 
 
 def box(page: Page, selector: str) -> FloatRect:
-    """Where something is on the screen, as soon as it rests there."""
+    """The bounding box of an element when it has stopped moving."""
     before = None
     for _ in range(1200):
         found = page.locator(selector).first.bounding_box()

@@ -1,4 +1,5 @@
-"""The way between a phone and its computer, which can be cut. It counts what comes down; TLS hides the rest from it."""
+"""A proxy between a phone and its computer whose connections can be cut. It counts the bytes to the phone; TLS hides
+their content."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from contextlib import suppress
 
 
 class Wire:
-    """A place on this machine that leads to another one's port."""
+    """A loopback port that forwards to the port of a computer."""
 
     def __init__(self, port: int) -> None:
         self._to = ("127.0.0.1", port)
@@ -20,7 +21,7 @@ class Wire:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self, after: int = 0) -> None:
-        """Break every connection as soon as `after` more bytes have come down, and take no new one."""
+        """Break every connection after `after` more bytes to the phone, and accept no new one."""
         self._least = self.down + after
         if not after:
             self._break()
@@ -48,7 +49,7 @@ class Wire:
                 threading.Thread(target=self._join, args=(near, far), daemon=True).start()
 
     def _join(self, near: socket.socket, far: socket.socket) -> None:
-        """Let the two speak with each other, until one has nothing more to say."""
+        """Forward in both directions until one side closes its connection."""
         up = threading.Thread(target=self._pump, args=(near, far, False), daemon=True)
         up.start()
         self._pump(far, near, True)

@@ -1,4 +1,4 @@
-"""What every front end calls a conversation, and the picture that boxes in an answer refer to."""
+"""The title that all front ends show for a conversation, and the picture that boxes in an answer refer to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from impchat.messages import Conversation, Message
 NEW = Conversation("u", "local", "", created_utc="2026-11-28T12:00:00.000", updated_utc="2026-11-28T12:00:00.000")
 
 
-def test_a_chat_that_began_with_a_picture_alone_is_not_called_a_new_chat() -> None:
+def test_a_chat_that_began_with_a_picture_alone_is_not_titled_new_chat() -> None:
     assert [presentation.title_of(NEW, language) for language in ("en", "zh")] == ["New chat", "新对话"]
     asked = replace(NEW, leaf="m")
     assert [presentation.title_of(asked, language) for language in ("en", "zh")] == [

@@ -1,4 +1,4 @@
-"""Another server behind our API: what it refuses is refused here by the same status, and what it sends is told."""
+"""The API as a gateway to another server: its errors keep their status, and its text is passed on."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.core.loopback import serving
 from tests.core.scripted import ScriptedEngine
 from tests.serve.conftest import SECONDS, Serve, Site, asking, data_uri, drawing, question
 
-Behind = Callable[..., tuple[Site, Hostile]]
+Gateway = Callable[..., tuple[Site, Hostile]]
 CHAT = "/v1/chat/completions"
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, Hostile]]:
-    """Our API over another server."""
+    """The API of an engine over another server."""
     server = Hostile(FINE)
     with serving(server):
         engine = RemoteEngine(servers.at(server.url, model="tiny"), retry_s=0.01)
@@ -36,8 +36,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, Hosti
 
 
 @pytest.fixture
-def behind(pair: tuple[Site, Hostile]) -> Behind:
-    """The two, the other one acting so."""
+def gateway(pair: tuple[Site, Hostile]) -> Gateway:
+    """The pair, with the other server acting as given."""
 
     def start(*acts: Act) -> tuple[Site, Hostile]:
         pair[1].acts = [*acts]
@@ -47,7 +47,7 @@ def behind(pair: tuple[Site, Hostile]) -> Behind:
 
 
 def silent(connection: socket.socket) -> None:
-    """Send nothing, until whoever asked has gone."""
+    """Send nothing until the client disconnects."""
     while connection.recv(4096):
         pass
 
@@ -77,44 +77,44 @@ def silent(connection: socket.socket) -> None:
     ],
 )
 @pytest.mark.parametrize("shown", [(), (data_uri(drawing()),)], ids=["words", "picture"])
-def test_what_the_server_behind_refuses_keeps_its_status(
-    behind: Behind, act: bytes, status: int, code: str, shown: tuple[str, ...]
+def test_an_error_of_the_other_server_keeps_its_status(
+    gateway: Gateway, act: bytes, status: int, code: str, shown: tuple[str, ...]
 ) -> None:
-    site, _ = behind(act)
+    site, _ = gateway(act)
     body = asking(question("What is it?", *shown), model=site.app.model)
     with site.client() as client:
         for how in ({}, {"stream": True}, {"stream": True, "return_progress": True}):
-            told = client.post(CHAT, json=body | how)
-            assert (told.status_code, told.json()["error"]["code"]) == (status, code), how
-            assert told.json()["error"]["message"]
-            assert told.headers.get("retry-after") == ("3600" if b"retry-after" in act else None)
+            response = client.post(CHAT, json=body | how)
+            assert (response.status_code, response.json()["error"]["code"]) == (status, code), how
+            assert response.json()["error"]["message"]
+            assert response.headers.get("retry-after") == ("3600" if b"retry-after" in act else None)
 
 
-def test_nobody_behind_is_a_bad_gateway(serve: Serve) -> None:
+def test_an_unreachable_server_is_a_bad_gateway(serve: Serve) -> None:
     with closing(RemoteEngine(servers.at("http://127.0.0.1:9", model="tiny"), retry_s=0.01)) as engine:
         site = serve(engine)
         with site.client() as client:
-            told = client.post(CHAT, json=asking(question("Hi"), model=site.app.model))
-    assert (told.status_code, told.json()["error"]["code"]) == (502, "remote.refused")
+            response = client.post(CHAT, json=asking(question("Hi"), model=site.app.model))
+    assert (response.status_code, response.json()["error"]["code"]) == (502, "remote.refused")
 
 
-def test_a_server_behind_that_sends_nothing_is_a_gateway_timeout(serve: Serve) -> None:
+def test_a_silent_server_is_a_gateway_timeout(serve: Serve) -> None:
     with serving(server := Hostile(silent)), closing(RemoteEngine(servers.at(server.url), silence_s=0.3)) as engine:
         site = serve(engine)
         with site.client() as client:
             for how in (False, True):
-                told = client.post(CHAT, json=asking(question("Hi"), model=site.app.model, stream=how))
-                assert (told.status_code, told.json()["error"]["code"]) == (504, "remote.silent")
+                response = client.post(CHAT, json=asking(question("Hi"), model=site.app.model, stream=how))
+                assert (response.status_code, response.json()["error"]["code"]) == (504, "remote.silent")
 
 
-def test_the_official_client_raises_what_it_would_raise_there(behind: Behind) -> None:
+def test_the_official_client_raises_the_same_exception_as_with_the_other_server(gateway: Gateway) -> None:
     for act, kind in (
         (refusal("no", 401), openai.AuthenticationError),
         (refusal("The model `tiny` does not exist", 404), openai.NotFoundError),
         (answer({}, 429, retry_after="7200"), openai.RateLimitError),
         (response(504), openai.InternalServerError),
     ):
-        site, _ = behind(act)
+        site, _ = gateway(act)
         with openai.OpenAI(base_url=f"{site.url}/v1", api_key="x", timeout=SECONDS, max_retries=0) as client:
             for how in (False, True):
                 with pytest.raises(kind):
@@ -123,16 +123,16 @@ def test_the_official_client_raises_what_it_would_raise_there(behind: Behind) ->
                     )
 
 
-def test_a_server_that_breaks_off_after_its_first_words_is_told_in_the_stream(behind: Behind) -> None:
-    site, _ = behind(response(body=events("It is ", end=""), kind="text/event-stream"))
+def test_a_server_that_breaks_off_after_its_first_words_is_reported_in_the_stream(gateway: Gateway) -> None:
+    site, _ = gateway(response(body=events("It is ", end=""), kind="text/event-stream"))
     with site.client() as client:
-        told = client.post(CHAT, json=asking(question("What is it?"), model=site.app.model, stream=True))
-    assert told.status_code == 200 and '"content":"It is "' in told.text
-    errors = [json.loads(line[6:]) for line in told.text.splitlines() if line.startswith('data: {"error"')]
+        reply = client.post(CHAT, json=asking(question("What is it?"), model=site.app.model, stream=True))
+    assert reply.status_code == 200 and '"content":"It is "' in reply.text
+    errors = [json.loads(line[6:]) for line in reply.text.splitlines() if line.startswith('data: {"error"')]
     assert [error["error"]["type"] for error in errors] == ["server_error"]
 
 
-def test_what_fails_of_our_own_is_a_fault_of_the_server(serve: Serve) -> None:
+def test_an_error_of_the_local_engine_has_a_5xx_status(serve: Serve) -> None:
     failing: list[EngineError] = []
 
     def fail(_: Prompt) -> None:
@@ -148,24 +148,26 @@ def test_what_fails_of_our_own_is_a_fault_of_the_server(serve: Serve) -> None:
         ):
             failing.append(EngineError(code, **more))
             for how in (False, True):
-                told = client.post(CHAT, json=asking(question("Hi"), model="scripted-1", stream=how))
-                assert told.status_code == status, code
+                response = client.post(CHAT, json=asking(question("Hi"), model="scripted-1", stream=how))
+                assert response.status_code == status, code
 
 
-def test_a_greeting_and_an_answer_that_has_begun_go_on_to_the_server_behind(behind: Behind) -> None:
-    site, server = behind(stream("It is red."), stream(" is", " red."), refusal("unknown: add_generation_prompt"), FINE)
+def test_a_greeting_and_an_answer_that_has_begun_are_passed_on_to_the_other_server(gateway: Gateway) -> None:
+    site, server = gateway(
+        stream("It is red."), stream(" is", " red."), refusal("unknown: add_generation_prompt"), FINE
+    )
     greeting, asked = {"role": "assistant", "content": "Hello!"}, {"role": "user", "content": "What is it?"}
     begun = {"role": "assistant", "content": "It"}
 
     def ask(*messages: dict[str, str]) -> str:
         with site.client() as client:
-            told = client.post(CHAT, json=asking(*messages, model=site.app.model)).json()
-        return str(told["choices"][0]["message"]["content"])
+            completion = client.post(CHAT, json=asking(*messages, model=site.app.model)).json()
+        return str(completion["choices"][0]["message"]["content"])
 
     assert ask({"role": "system", "content": "Be brief."}, greeting, asked) == "It is red."
     assert [message["role"] for message in server.posts[-1]["messages"]] == ["system", "assistant", "user"]
     assert ask(asked, begun) == " is red."
     assert server.posts[-1]["messages"][-1] == begun
     assert server.posts[-1]["continue_final_message"] and not server.posts[-1]["add_generation_prompt"]
-    assert ask(asked, begun) == "It is red.", "a server that knows no such fields is asked without"
+    assert ask(asked, begun) == "It is red.", "unsupported fields are left out"
     assert "add_generation_prompt" not in server.posts[-1]

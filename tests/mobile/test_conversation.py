@@ -1,4 +1,4 @@
-"""The open conversation without a screen: what belongs to one chat stays there, whatever is opened meanwhile."""
+"""OpenConversation without a screen: text and pictures stay in their chat, whichever chat is opened meanwhile."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Converse = Callable[[Callable[[OpenConversation, App], Awaitable[None]]], None]
 
 @pytest.fixture
 def converse(tmp_path: Path) -> Converse:
-    """Runs a scene with an OpenConversation that nobody listens to."""
+    """Runs a scene with an OpenConversation without listeners."""
 
     def run(scene: Callable[[OpenConversation, App], Awaitable[None]]) -> None:
         async def whole() -> None:
@@ -38,7 +38,7 @@ def converse(tmp_path: Path) -> Converse:
     return run
 
 
-def test_the_draft_of_a_chat_that_is_opened_while_a_question_is_sent_stays(converse: Converse) -> None:
+def test_the_draft_of_a_chat_opened_while_a_question_is_sent_is_kept(converse: Converse) -> None:
     async def scene(talk: OpenConversation, app: App) -> None:
         await talk.open(None)
         await talk.attach(drawing("red"))
@@ -57,7 +57,7 @@ def test_the_draft_of_a_chat_that_is_opened_while_a_question_is_sent_stays(conve
     converse(scene)
 
 
-def test_what_is_typed_while_a_question_is_sent_is_the_next_draft(converse: Converse) -> None:
+def test_text_typed_while_a_question_is_sent_is_the_next_draft(converse: Converse) -> None:
     async def scene(talk: OpenConversation, app: App) -> None:
         await talk.open(None)
         talk.text = "Hello"
@@ -73,7 +73,7 @@ def test_what_is_typed_while_a_question_is_sent_is_the_next_draft(converse: Conv
     converse(scene)
 
 
-def test_a_picture_goes_into_the_chat_in_which_it_was_chosen(converse: Converse) -> None:
+def test_a_picture_is_added_to_the_chat_in_which_it_was_chosen(converse: Converse) -> None:
     async def scene(talk: OpenConversation, app: App) -> None:
         await talk.open(None)
         chosen_in = talk.chat

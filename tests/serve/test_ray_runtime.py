@@ -1,4 +1,4 @@
-"""`impchat serve --cluster` and the Ray it stands on: how one of our own ends, and how another one is joined."""
+"""`impchat serve --cluster` and its Ray: how its own Ray ends, and how an existing one is joined."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from impchat.server.network import sockets
 from tests.serve.processes import all_running, descendants
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 90.0  # far more than anything here takes
+SECONDS = 90.0  # a limit far above normal durations
 
 
 @contextmanager
 def serving(*words: str, data: Path, env: dict[str, str] | None = None) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A running `impchat serve --cluster` with one replica, and its address."""
+    """Run `impchat serve --cluster` with one replica; yields the process and its address."""
     command = [sys.executable, "-m", "impchat.cli.main", "serve", "--port", "0", "--replicas", "1", "--cluster", *words]
     command += ["--data", str(data), "--language", "en"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=env) as process:
@@ -42,7 +42,7 @@ def folders() -> set[Path]:
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 0), (signal.SIGKILL, -signal.SIGKILL)])
-def test_a_server_that_is_killed_takes_its_ray_with_it(signum: int, code: int, tmp_path: Path) -> None:
+def test_killing_a_server_ends_its_ray(signum: int, code: int, tmp_path: Path) -> None:
     others = folders()
     with serving(data=tmp_path) as (process, _):
         its = descendants(process.pid)
@@ -57,7 +57,7 @@ def test_a_server_that_is_killed_takes_its_ray_with_it(signum: int, code: int, t
 
 @contextmanager
 def foreign_ray(folder: Path, env: dict[str, str]) -> Iterator[str]:
-    """A Ray that somebody else has started, with a password, and its address."""
+    """A password-protected Ray that ImpChat did not start; yields its address."""
     with closing(sockets.bind("127.0.0.1", 0)) as bound:
         port = bound.getsockname()[1]
     command = [sys.executable, "-u", "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2"]
@@ -65,24 +65,24 @@ def foreign_ray(folder: Path, env: dict[str, str]) -> Iterator[str]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=env) as process:
         try:
             assert process.stdout
-            assert any("--block" in line for line in process.stdout)  # the last thing it says: that it waits
+            assert any("--block" in line for line in process.stdout)  # its last line of output before it waits
             yield f"127.0.0.1:{port}"
         finally:
             process.terminate()
             process.wait(SECONDS)
 
 
-def test_a_ray_that_is_there_is_joined(tmp_path: Path) -> None:
+def test_an_existing_ray_is_joined(tmp_path: Path) -> None:
     nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     env = os.environ | nowhere | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "ab" * 32}
-    env |= {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # on loopback alone
+    env |= {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # on loopback only
     with (
-        tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder,  # names of sockets are short
+        tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder,  # socket paths must be short
         foreign_ray(Path(folder), env) as address,
         serving(address, data=tmp_path, env=env) as (process, url),
     ):
         body = {"model": "imp-demo-196", "messages": [{"role": "user", "content": "Hello!"}]}
-        told = httpx.post(f"{url}/chat/completions", json=body, timeout=SECONDS, trust_env=False).json()
-        assert "Hello" in told["choices"][0]["message"]["content"], told
+        completion = httpx.post(f"{url}/chat/completions", json=body, timeout=SECONDS, trust_env=False).json()
+        assert "Hello" in completion["choices"][0]["message"]["content"], completion
         process.send_signal(signal.SIGINT)
         assert process.wait(SECONDS) == 0
