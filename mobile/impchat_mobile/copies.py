@@ -1,7 +1,7 @@
-"""Models on their way to this device: begun, paused, gone on with, given up.
+"""Copies of models to this device: started, paused, resumed and discarded.
 
-In: where a model comes from. Out: how far each copy is, for whoever watches. A copy goes on while screens come and go;
-one that the app's end cut off is found again at the next start.
+In: the source of a model. Out: the progress of each copy, for its watchers. A copy continues when screens open and
+close; a copy that was interrupted by the end of the app is listed again at the next start.
 This file does not know Flet.
 """
 
@@ -22,7 +22,7 @@ from impchat.models.copying import Source
 
 @dataclass(slots=True)
 class Copy:
-    """One of them."""
+    """The copy of one model. `done` and `total` are bytes."""
 
     id: str
     name: str
@@ -39,22 +39,22 @@ class Copy:
 
 
 class Copies:
-    """All methods are called on the event loop."""
+    """The copies that are running or unfinished. All methods are called on the event loop."""
 
     def __init__(self, app: App) -> None:
         self._app = app
         self.known: dict[str, Copy] = {}  # id -> copy
-        self.watchers: set[Callable[[], None]] = set()  # called when anything has changed
+        self.watchers: set[Callable[[], None]] = set()  # called after every change
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def load(self) -> None:
-        """Find what was begun before."""
+        """Find the copies that an earlier run of the app left unfinished."""
         for half in await asyncio.to_thread(copying.unfinished, self._app.data):
             if half.id not in self.known:
                 self.known[half.id] = Copy(half.id, half.name, half.source, half.done, half.total)
 
     def begin(self, copy: Copy, client: Callable[[], httpx.Client]) -> None:
-        """Fetch it, from the beginning or from where it stood; one that is on its way goes on."""
+        """Start the copy, or resume it where it stopped. Does nothing if it is running."""
         if copy.id in self.known and self.known[copy.id].running:
             return
         copy.running, copy.error, copy.stop = True, None, threading.Event()
@@ -84,16 +84,16 @@ class Copies:
             self._tell()
 
     async def _tick(self) -> None:
-        while True:  # a thread's progress, looked at twice a second
+        while True:  # poll the thread's progress twice a second
             await asyncio.sleep(0.5)
             self._tell()
 
     def pause(self, copy: Copy) -> None:
-        """Stop it; what has come stays."""
+        """Stop the copy; the bytes copied so far are kept."""
         copy.stop.set()
 
     async def forget(self, copy: Copy) -> None:
-        """Give it up. Raises ModelError "model.busy" while it still runs."""
+        """Discard the copy. Raises ModelError "model.busy" while it is running."""
         await asyncio.to_thread(copying.forget, self._app.data, copy.id)
         self.known.pop(copy.id, None)
         self._tell()

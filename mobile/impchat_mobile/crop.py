@@ -1,6 +1,6 @@
-"""The frame that a finger draws on a picture to choose a part of it.
+"""The crop frame that the user drags on a picture.
 
-In: where a finger goes down and moves, in fractions of the picture. Out: a `Box`. This file does not know Flet.
+In: positions and movements of a finger, as fractions of the picture. Out: a `Box`. This file does not know Flet.
 """
 
 from __future__ import annotations
@@ -10,19 +10,20 @@ from dataclasses import dataclass, replace
 from impchat.images.boxes import Box
 
 WHOLE = Box(0, 0, 1, 1)
-_LEAST = 0.05  # of the picture, both ways
-_NEAR = 0.09  # how far from an edge a finger still takes hold of it
+_LEAST = 0.05  # minimum width and height, as fractions of the picture
+_NEAR = 0.09  # maximum distance between a finger and the edge that it grabs
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The chosen part, and which of its edges a finger holds: "l", "t", "r", "b", all four to move it, none."""
+    """The chosen part of a picture. `held`: the edges that a finger holds, of "l", "t", "r" and "b"; "ltrb": the whole
+    frame; "": none."""
 
     box: Box = WHOLE
     held: str = ""
 
     def grab(self, x: float, y: float) -> Frame:
-        """A finger goes down: on an edge or corner it takes hold of that, inside of the whole frame."""
+        """The frame after a finger went down at (x, y). It grabs a near edge or corner, or inside, the whole frame."""
         box = self.box
         inside = box.left - _NEAR <= x <= box.right + _NEAR and box.top - _NEAR <= y <= box.bottom + _NEAR
         if not inside:
@@ -32,11 +33,11 @@ class Frame:
         return replace(self, held=held or "ltrb")
 
     def moved(self, dx: float, dy: float) -> Frame:
-        """The whole frame elsewhere, as far as the picture goes."""
+        """The whole frame moved by (dx, dy), but not beyond the picture."""
         return replace(replace(self, held="ltrb").drag(dx, dy), held="")
 
     def scaled(self, by: float) -> Frame:
-        """A larger or smaller frame around the same middle, within the picture."""
+        """The frame scaled by `by` around its centre, but not beyond the picture."""
         box = self.box
         width, height = (min(max(side * by, _LEAST), 1) for side in (box.right - box.left, box.bottom - box.top))
         left = min(max((box.left + box.right - width) / 2, 0), 1 - width)
@@ -44,7 +45,7 @@ class Frame:
         return Frame(Box(left, top, left + width, top + height))
 
     def drag(self, dx: float, dy: float) -> Frame:
-        """It moves by so much."""
+        """The frame after the finger moved by (dx, dy): the held edges move."""
         box = self.box
         if self.held == "ltrb":
             dx = min(max(dx, -box.left), 1 - box.right)

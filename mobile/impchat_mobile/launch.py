@@ -1,6 +1,6 @@
-"""The start of the app: data opened apart from the event loop, the first screen, the app's life in and out of sight.
+"""The start of the app: opens the data on a thread, shows the first screen, and follows the app's lifecycle.
 
-In: Flet's page. Out: the chat screen, or one sentence where the data cannot be opened.
+In: Flet's page. Out: the chat screen, or an error message if the data cannot be opened.
 This file does not know what is on the screens.
 """
 
@@ -36,19 +36,19 @@ ASSETS = Path(__file__).parents[1] / "assets"
 
 
 def run() -> None:
-    """The app on a phone, or wherever `flet run` shows it."""
+    """Run the app on a phone, or on the platform that `flet run` selects."""
     ft.context.disable_auto_update()
     ft.run(main, assets_dir=str(ASSETS), no_cdn=True)
 
 
 def data_dir() -> Path | None:
-    """The durable folder that Flet gives an app on a phone; None: the core's own choice."""
+    """The persistent folder that Flet provides on a phone; None: the core's default."""
     given = os.environ.get("FLET_APP_STORAGE_DATA")
     return Path(given) / "impchat" if given and "IMPCHAT_DATA" not in os.environ else None
 
 
 def open_app(data: Path | None = None, model: str | None = None) -> App:
-    """The data folder, its history and the chosen model, which opens at its first use.
+    """Open the data folder, its history and the chosen model, which is loaded at its first use.
 
     Raises HistoryError and ModelError as `App.open`."""
     app = App.open(data or data_dir(), model)
@@ -58,11 +58,11 @@ def open_app(data: Path | None = None, model: str | None = None) -> App:
     return app
 
 
-_shared: list[App] = []  # one for the process: a page that is loaded again finds its answers
+_shared: list[App] = []  # one per process: a page that is reloaded finds its running answers
 
 
 async def main(page: ft.Page) -> None:
-    """Flet's entry: called for each page."""
+    """Flet's entry point, called for each page."""
     await start(page, shared_app)
 
 
@@ -79,8 +79,8 @@ async def start(
     server: Server | None = None,
     shares: bool = False,
 ) -> ChatScreen | None:
-    """Show the app on `page`. `language`: None: the device's. `server`: answers where nothing else was chosen.
-    `shares`: see `Shell`."""
+    """Show the app on `page`. `language` None: the device's. `server`: answers unless the user has chosen otherwise.
+    `shares`: see `Shell`. Returns None if the app could not start; the page then shows why."""
     ft.context.disable_auto_update()
     page.title = "ImpChat"
     page.theme, page.dark_theme = theme.theme(False), theme.theme(True)
@@ -105,7 +105,7 @@ async def start(
 
 
 async def _device_language(page: ft.Page) -> str:
-    with contextlib.suppress(Exception):  # no language is no reason not to start
+    with contextlib.suppress(Exception):  # the app starts even if the language is unknown
         info = await asyncio.wait_for(page.get_device_info(), 3)
         return language_of(list(info.locales)) if info else "en"
     return "en"
@@ -130,16 +130,16 @@ def _show_failure(page: ft.Page, error: Exception, language: str, again: Handler
 
 
 class Life:
-    """The app in and out of sight: what is typed is kept, the lock closes, memory is given back, a link is followed."""
+    """The lifecycle of the app: saves the draft, locks the app, frees memory, and opens links."""
 
     def __init__(self, shell: Shell, screen: ChatScreen, go: Navigator) -> None:
         self._shell = shell
         self._screen = screen
         self._go = go
-        self._route = shell.page.route  # what opened the app, until it is followed
+        self._route = shell.page.route  # the route that opened the app, until it has been handled
         shell.page.session.store.set("life", self)
         self._is_left = False
-        self._hidden_at = 0.0  # on the monotonic clock; 0: in sight
+        self._hidden_at = 0.0  # seconds on the monotonic clock; 0: the app is visible
         shell.page.on_app_lifecycle_state_change = shell.on(self._changed)
         shell.page.on_route_change = shell.on(self._routed)
         shell.page.on_disconnect = shell.on(self._left)
@@ -148,12 +148,12 @@ class Life:
 
     @classmethod
     def of(cls, page: ft.Page) -> Life:
-        """That of the app on this page."""
+        """The Life of the app on this page."""
         life: Life = page.session.store.get("life")
         return life
 
     async def begin(self) -> None:
-        """The first screen, with the conversation that was left a short while ago."""
+        """Show the first screen, with the last conversation if it was used recently."""
         shell = self._shell
         if applock.is_set(shell.app.data):
             await shell.restart(LockScreen(shell, self._enter))
@@ -183,7 +183,7 @@ class Life:
             await self._returned()
 
     async def _returned(self) -> None:
-        """Back in sight: what came meanwhile is shown, behind the lock where there is one."""
+        """The app is visible again: show what has changed, after the PIN if there is one."""
         away_s = time.monotonic() - self._hidden_at if self._hidden_at else 0
         self._hidden_at = 0.0
         shell = self._shell
@@ -199,8 +199,8 @@ class Life:
         self._follow()
 
     async def _routed(self, event: ft.RouteChangeEvent) -> None:
-        """A link was opened while the app runs. It may come before the news that the app is in sight again.
-        In a browser the person went back or forward."""
+        """The route has changed: a link was opened while the app runs, or in a browser, the user went back or forward.
+        The event of a link may arrive before the event that the app is visible again."""
         if self._shell.page.web:
             await self._shell.went(event.route)
             return
@@ -210,7 +210,7 @@ class Life:
             self._follow()
 
     def _follow(self) -> None:
-        """Show what the link is about that opened the app. In a browser any page could lead here, so none counts."""
+        """Handle the link that opened the app. Ignored in a browser, where any site could link to the app."""
         route, self._route = self._route, ""
         if self._shell.page.web:
             return
@@ -227,7 +227,7 @@ class Life:
             await self._shell.redraw()
 
     async def _connected(self) -> None:
-        """A browser that lost its connection is back: what was answered is shown, what goes on is followed."""
+        """A browser has reconnected: show the answers that ended meanwhile, and follow a running one."""
         if self._is_left:
             self._is_left = False
             self._watch = asyncio.get_running_loop().create_task(self._watch_memory())
@@ -240,13 +240,13 @@ class Life:
         self._watch.cancel()
 
     async def _watch_memory(self) -> None:
-        """Flet tells nothing of the system's memory warnings, so free memory is looked at."""
+        """Check the free memory at intervals, because Flet does not report the system's memory warnings."""
         while True:
             await asyncio.sleep(settings.MOBILE_MEMORY_CHECK_S)
             await self.spare_memory(await asyncio.to_thread(library.memory))
 
     async def spare_memory(self, memory: library.Memory | None) -> None:
-        """Free the model where memory is short and nobody waits for it; the next question loads it again."""
+        """Unload the model if memory is low and the model is idle. The next question loads it again."""
         app = self._shell.app
         if self._shell.shares:
             return

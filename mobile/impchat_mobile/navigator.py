@@ -1,6 +1,7 @@
-"""Which screen follows which: the one place that knows them all, and what outlives each of them.
+"""Navigation: opens the screens, and owns the objects that outlive a screen.
 
-In: the shell and the talk. Out: methods that open a screen, given to the screens that need them.
+In: the shell and the open conversation. Out: methods that open a screen, for the other screens. Only this file imports
+all of them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from impchat_mobile.links import Links
 
 class Navigator:
     def __init__(self, shell: Shell, talk: OpenConversation, server: Server | None = None) -> None:
-        """`server`: answers where nothing else was chosen; None: the model here."""
+        """`server`: answers unless the user has chosen otherwise; None: the local model."""
         from impchat_mobile.views.drawer import HistoryDrawer
 
         self._shell = shell
@@ -35,27 +36,27 @@ class Navigator:
         self.history = HistoryDrawer(shell, talk, self)
 
     async def load(self) -> None:
-        """Find the connected computers and the models that were on their way. What cannot be read is told."""
+        """Load the connected computers and the unfinished copies of models. An error is shown to the user."""
         try:
             await self.links.load()
             await self.copies.load()
         except ImpChatError as error:
             self._shell.fail(error)
 
-    # Who answers
+    # What answers
 
     def server_name(self) -> str:
-        """Of the one that answers in the open conversation; "": this device does."""
+        """The name of the server that answers in the open conversation; "": the local model answers."""
         return self._talk.server.name if self._talk.server else self._shell.app.server
 
     def where(self) -> str:
-        """Where the open conversation is answered, and by which model."""
+        """Which computer and model answer in the open conversation, as text."""
         if server := self._talk.server:
             return self._shell.say("mobile.there", name=server.name, model=server.model)
         return self.here()
 
     def here(self) -> str:
-        """Where it is answered if no computer was chosen."""
+        """The same for a conversation for which no computer was chosen."""
         app = self._shell.app
         if app.server:  # the app below the page of `impchat web --server`
             return self._shell.say("mobile.there", name=app.server, model=app.model)
@@ -65,20 +66,20 @@ class Navigator:
         return self._shell.say("mobile.here", model=model)
 
     def server_of(self, conversation: str | None) -> Server | None:
-        """The computer that was chosen for a conversation, None: for new ones, if it is still connected; None: the
-        model here."""
+        """The server chosen for `conversation`; for new ones if that is None. Returns None for the local model. If
+        nothing was chosen, or the server is no longer connected, the one given at the start, if any."""
         chosen = self._shell.preferences.servers.get(conversation or "")
         return None if chosen == "" else self.links.servers.get(chosen or "", self.links.given)
 
     async def answer_new_by(self, server: Server | None) -> None:
-        """Let this one answer new conversations, the open one too if it is new; None: the model here."""
+        """Choose what answers new conversations, including the open one if it is new. None: the local model."""
         shell = self._shell
         await shell.prefer(servers={**shell.preferences.servers, "": server.id if server else ""})
         if self._talk.conversation is None:
             await self.history.screen.answer_by(server)
 
     def place(self) -> None:
-        """Choose who answers in the open conversation, and hand it over."""
+        """Open a sheet to choose what answers in the open conversation, or to hand the conversation over."""
         shell, say, talk = self._shell, self._shell.say, self._talk
 
         def row(icon: ft.IconData, name: str, server: Server | None) -> ft.Control:
@@ -118,7 +119,7 @@ class Navigator:
         shell.tell(shell.say("mobile.handed_over", name=server.name))
 
     async def home(self, conversation: str) -> None:
-        """Show this conversation, above nothing else."""
+        """Return to the first screen and show this conversation."""
         await self._shell.home()
         await self.history.open(conversation)
 
@@ -149,7 +150,7 @@ class Navigator:
         await self._shell.push(PhotosScreen(self._shell, self, take))
 
     async def photos_alone(self) -> None:
-        """The photo library; a picture taken there goes into the open conversation."""
+        """Open the photo library; a picture chosen there is attached in the open conversation."""
 
         async def take(data: bytes) -> None:
             await self._talk.attach(data)
@@ -157,7 +158,7 @@ class Navigator:
         await self.photos(take)
 
     async def connect(self, link: Link | None = None) -> None:
-        """`link`: that the person is to be asked about."""
+        """Open the list of connected computers. `link`: ask the user whether to pair with it."""
         from impchat_mobile.views.connect import ConnectScreen
 
         if link is None or not isinstance(self._shell.top, ConnectScreen):
@@ -166,7 +167,7 @@ class Navigator:
             self._shell.top.offered(link)
 
     async def export(self, conversation: str) -> None:
-        """Give the conversation away as one file."""
+        """Share the conversation as a file."""
         from impchat_mobile.views.export import export
 
         await export(self._shell, conversation)
@@ -192,7 +193,7 @@ class Navigator:
         await self._shell.push(AboutScreen(self._shell))
 
     async def leave(self) -> None:
-        """The open conversation is about to be removed: a new one in its place."""
+        """Stop the running answer and show a new conversation: the open one is about to be deleted."""
         self._talk.stop()
         await self._talk.settled()
         await self.history.leave()

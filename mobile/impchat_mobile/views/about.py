@@ -1,6 +1,6 @@
-"""What this is, who made the models, and under which terms everything may be used.
+"""The About screen: the version, and the licences of the model and the packages.
 
-In: the model in use and the installed packages. Out: a screen. This file does not know anything that changes.
+In: the model in use and the installed packages. Out: a screen with fixed content.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _version(package: str) -> str:
 
 
 def _licence(package: str) -> str:
-    """As the package itself says; the short form where there is one."""
+    """The licence that the package's metadata names, in its short form if there is one."""
     about = metadata.metadata(package)
     long = "".join(about.get_all("License", []))
     short = "".join(about.get_all("License-Expression", [])) or (long if "\n" not in long else long.splitlines()[0])

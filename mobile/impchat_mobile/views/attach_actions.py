@@ -1,6 +1,6 @@
-"""The ways by which a picture comes into the next question: picked, pasted, one of the samples, a part of another one.
+"""The ways to attach a picture: camera, gallery, clipboard, samples, or a part of another picture.
 
-In: what a person chooses. Out: bytes for the talk's draft. This file does not know messages.
+In: the user's choice. Out: bytes for the draft of the open conversation. This file does not know messages.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 
 class Notice(Protocol):
-    """Says a sentence beside the question; with `undo`, a way back."""
+    """Shows a sentence above the question. `undo`: the action of an Undo button."""
 
     def __call__(self, text: str, undo: Handler | None = None, error: bool = False) -> None: ...
 
 
 class AttachActions:
-    """`go` opens the other screens; `notice` says a sentence beside the question, with a way back."""
+    """`go`: opens other screens. `notice`: shows a sentence above the question."""
 
     def __init__(self, shell: Shell, talk: OpenConversation, go: Navigator, notice: Notice) -> None:
         self._shell = shell
@@ -42,9 +42,9 @@ class AttachActions:
         await self._talk.attach(data)
 
     async def attach_all(self, pictures: Iterable[tuple[str, bytes | Path]]) -> None:
-        """Attach those that can be; of the others it is said which and why. The names are those of their files."""
-        chat = self._talk.chat  # where they go, whatever is opened meanwhile
-        refused: dict[str, list[str]] = {}  # why -> which
+        """Attach all pictures, given as (file name, content). A notice lists those that cannot be attached, and why."""
+        chat = self._talk.chat  # the pictures go here, even if another conversation is opened meanwhile
+        refused: dict[str, list[str]] = {}  # reason -> file names
         for name, picture in pictures:
             try:
                 data = await asyncio.to_thread(picture.read_bytes) if isinstance(picture, Path) else picture
@@ -59,11 +59,11 @@ class AttachActions:
             self._notice("\n".join(said), error=True)
 
     async def detach(self, name: str) -> None:
-        """Take a picture out of the question, with a way back."""
+        """Remove a picture from the question, and offer Undo."""
         talk, chat = self._talk, self._talk.chat
         try:
             data = await asyncio.to_thread(talk.picture, name)
-        except ImpChatError:  # its file is gone
+        except ImpChatError:  # its file is missing, so there is no Undo
             await talk.detach(name)
             return
         await talk.detach(name)
@@ -92,16 +92,16 @@ class AttachActions:
             self._shell.tell(self._shell.say("mobile.nothing_to_paste"))
 
     async def retouch(self, name: str) -> None:
-        """Look at a picture of the question, change it or add a part of it."""
+        """Open a picture of the question in the editor, to change it or to add a part of it."""
         data = await asyncio.to_thread(self._talk.picture, name)
         await self._go.retouch(data, lambda changed: self._talk.swap(name, changed), self.attach)
 
     async def part(self, data: bytes) -> None:
-        """Ask about a part of a picture that was asked about before."""
+        """Open a picture of an earlier question in the editor, to attach a part of it."""
         await self._go.retouch(data, self.attach, None)
 
     def more_ways(self) -> None:
-        """The ways that have no button of their own."""
+        """Open a sheet with the ways that have no button of their own."""
         shell, say = self._shell, self._shell.say
         samples: list[ft.Control] = [
             ft.Container(
@@ -128,7 +128,7 @@ class AttachActions:
 
 
 def _content(file: ft.FilePickerFile) -> bytes | Path:
-    """What was picked: its bytes in a browser, elsewhere its place."""
+    """The content of a picked file: bytes in a browser, elsewhere its path."""
     if file.bytes is not None:
         return file.bytes
     assert file.path

@@ -1,7 +1,7 @@
-"""One message on the screen: a question with its pictures, or an answer with its remarks and what can be done with it.
+"""One message on the screen: a question with its pictures, or an answer with its notes and actions.
 
-In: a message and what is shown beside it. Out: a control; an answer that is being written grows in place.
-This file does not know how messages come.
+In: a message and the data shown with it. Out: a control; that of a running answer grows in place.
+This file does not know where messages come from.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from impchat_mobile.app_shell import Shell
 from impchat_mobile.conversation import Growing
 from impchat_mobile.views.message_actions import MessageActions
 
-_ALONE, _OF_SEVERAL = (240, 240), (160, 112)  # most pixels of a picture in a question, across and down
+_ALONE, _OF_SEVERAL = (240, 240), (160, 112)  # maximum width and height in pixels of a picture in a question
 _MONO: dict[str, Any] = {"font_family": "monospace", "font_family_fallback": ["Menlo", "Courier", "Roboto Mono"]}
 
 
@@ -27,7 +27,7 @@ def _words(size: float = 16, **options: Any) -> ft.TextStyle:
     return ft.TextStyle(**(style | options))
 
 
-# What is not named here is drawn by Flet in colours of the light theme.
+# Flet draws every style that is missing here in the colours of the light theme.
 _STYLES: dict[str, Any] = {
     "p_text_style": _words(),
     **{
@@ -47,11 +47,11 @@ _STYLES: dict[str, Any] = {
     "horizontal_rule_decoration": ft.BoxDecoration(border=ft.Border(top=ft.BorderSide(1, ft.Colors.OUTLINE_VARIANT))),
     "block_spacing": 10,
 }
-_CODE = {True: "#2b2b2b", False: "#fefefe"}  # behind the two themes of code
+_CODE = {True: "#2b2b2b", False: "#fefefe"}  # is dark -> background colour of the code theme
 
 
 class MarkdownText:
-    """Markdown that may grow: only what has changed is drawn again."""
+    """Markdown that may grow: only the parts that have changed are drawn again."""
 
     def __init__(self, shell: Shell, link: Callable[[str], object], text: str = "") -> None:
         self._shell = shell
@@ -67,7 +67,7 @@ class MarkdownText:
             self._shell.draw(self.control.controls[-1])
 
     def _fit(self, text: str) -> bool:
-        """Whether parts were added."""
+        """Update the controls to `text`. Returns whether parts were added or replaced."""
         now = markdown.parts(text)
         before = self._parts
         self._parts = now
@@ -139,7 +139,7 @@ def _source(part: markdown.Part) -> str:
 def question(
     shell: Shell, message: Message, pictures: Mapping[str, bytes], versions: tuple[int, int], do: MessageActions
 ) -> ft.Control:
-    """`pictures`: thumbnails by name. `versions`: which one this is, from 1, of how many."""
+    """The control of a question. `pictures`: name -> thumbnail. `versions`: this version, from 1, and their number."""
     rows: list[ft.Control] = []
     if message.images:
         shown = [_picture(shell, message, number, pictures, do) for number in range(len(message.images))]
@@ -205,7 +205,7 @@ def _pager(shell: Shell, message: Message, versions: tuple[int, int], do: Messag
 
 
 class Answered:
-    """An answer. While it is being written, `grow` adds to it."""
+    """The control of an answer. `grow` updates it while the answer is running."""
 
     def __init__(
         self,
@@ -221,7 +221,7 @@ class Answered:
         self._words = MarkdownText(shell, do.link, message.text)
         self._progress = theme.faint(presentation.progress(None, shell.language), size=14)
         ring = ft.ProgressRing(width=16, height=16, stroke_width=2)
-        # Hidden as a whole: Flet draws an error in the place of a Semantics without a visible content.
+        # Hidden as a whole: Flet draws an error in place of a Semantics whose content is hidden.
         self._wait = ft.Semantics(live_region=True, content=ft.Row([ring, self._progress], spacing=10))
         self._words.control.visible = bool(message.text)
         rows: list[ft.Control] = [self._words.control]
@@ -236,7 +236,7 @@ class Answered:
         )
 
     def grow(self, growing: Growing) -> None:
-        """Show what there is by now."""
+        """Show the text so far, or the progress if there is none yet."""
         if growing.text:
             if self._wait.visible:
                 self._wait.visible = False

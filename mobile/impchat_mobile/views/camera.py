@@ -1,6 +1,6 @@
-"""The camera: a preview, a shutter, and the other lens.
+"""The camera screen: a preview, a shutter, and a button for the next lens.
 
-In: what to do with a photo. Out: a screen that takes one and closes.
+In: a callback for the photo. Out: a screen that takes one photo and closes.
 This file does not know conversations.
 """
 
@@ -18,7 +18,7 @@ from impchat_mobile.guard import log
 
 
 class Lens:
-    """The preview and what can be had from it."""
+    """The cameras of the device: a preview, and photos."""
 
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
@@ -29,13 +29,13 @@ class Lens:
         self.control = ft.Container(self.camera, expand=True, bgcolor=ft.Colors.BLACK)
 
     async def open(self) -> None:
-        """Show what the camera sees, or say why not."""
+        """Start the preview, or show that there is no camera."""
         try:
             self._found = await self.camera.get_available_cameras()
             backwards = [c for c in self._found if c.lens_direction == CameraLensDirection.BACK]
             self._at = self._found.index(backwards[0]) if backwards else 0
             await self._start()
-        except Exception as exc:  # noqa: BLE001 - each platform has errors of its own for "no" and "not allowed"
+        except Exception as exc:  # noqa: BLE001 - each platform has its own errors for a missing camera or permission
             log.warning("no camera: %s", type(exc).__name__)
             self.ready = False
         if not self.ready:
@@ -55,12 +55,12 @@ class Lens:
         return len(self._found) > 1
 
     async def other(self) -> None:
-        """The next lens."""
+        """Switch to the next lens."""
         self._at = (self._at + 1) % len(self._found)
         await self._start()
 
     async def photo(self) -> bytes | None:
-        """A photo as JPEG or PNG; None: there is no camera."""
+        """Take a photo, JPEG or PNG. None if there is no camera."""
         return await self.camera.take_picture() if self.ready else None
 
 

@@ -1,8 +1,8 @@
 """The chat screen: the conversation and the composer below it.
 
-In: an `OpenConversation`, whose listener it is. Out: its messages on the screen, each control made once and kept as
-long as its message stays the same. This file does not know how answers are made, where pictures come from
-(attach_actions.py), nor what else is done with a message (message_actions.py) or with the whole conversation (menu.py).
+In: an `OpenConversation`, which calls this screen as its listener. Out: controls for its messages; each is kept until
+its message changes. This file does not know how answers are generated, how pictures are attached (attach_actions.py),
+nor the other actions on a message (message_actions.py) or on the conversation (menu.py).
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from impchat_mobile.views.welcome import Welcome
 if TYPE_CHECKING:
     from impchat_mobile.navigator import Navigator
 
-_LOW = 480  # pixels of height, below which the tools stand beside the field, where that leaves room for words
-_LINE = 600  # pixels of width that field and tools beside each other take at least
-_LOWER, _LOWEST = 330, 250  # pixels of height, below which there is no room for suggestions, and none for a title
-_BAR = 56  # pixels of the title's height
+_LOW = 480  # height in pixels below which the tools are next to the field, if the width is at least _LINE
+_LINE = 600  # minimum width in pixels of the field and the tools in one line
+_LOWER, _LOWEST = 330, 250  # heights in pixels below which the suggestions and the title bar are hidden
+_BAR = 56  # height of the title bar in pixels
 
 
 class ChatScreen(Screen):
-    """`go` opens the other screens; it is given by whoever knows them."""
+    """`go`: opens other screens."""
 
     def __init__(self, shell: Shell, talk: OpenConversation, go: Navigator) -> None:
         self._shell = shell
@@ -47,13 +47,13 @@ class ChatScreen(Screen):
         self._go = go
         self._attach_actions = AttachActions(shell, talk, go, self._notice)
         self._message_actions = MessageActions(shell, talk, go, self._edit, self._again, self._attach_actions.part)
-        self._kept: dict[str, tuple[object, ft.Control]] = {}  # message -> what its control is made of, and it
+        self._kept: dict[str, tuple[object, ft.Control]] = {}  # message -> what its control depends on, and the control
         self._grows: Answered | None = None
-        self._all = False  # whether earlier messages were asked for
+        self._all = False  # whether earlier messages are shown too
         self._drawing = asyncio.Lock()
-        self._opened = asyncio.Event()  # a conversation is
-        self._asking = False  # a question is on its way into the history
-        self._height = 800.0  # pixels for the conversation and its title
+        self._opened = asyncio.Event()  # set once a conversation is open
+        self._asking = False  # a question is being saved
+        self._height = 800.0  # pixels of the conversation and its title bar
         self._saving: asyncio.Task[None] | None = None
 
     # Drawing
@@ -143,7 +143,7 @@ class ChatScreen(Screen):
         return self._view
 
     def _lay_out(self) -> None:
-        """The list of chats beside the chat, or in a drawer."""
+        """Put the list of chats next to the chat, or into a drawer."""
         wide, bar = self._shell.wide, self._view.appbar
         assert isinstance(bar, ft.AppBar)
         self._side.visible = wide
@@ -152,7 +152,7 @@ class ChatScreen(Screen):
         self._go.history.attach(self, self._drawer, self._side)
 
     def _fit(self, event: ft.LayoutSizeChangeEvent[ft.SafeArea]) -> None:
-        """The page has another height: a keyboard takes its part of it too."""
+        """Adapt to the height of the page, which also changes when a keyboard opens."""
         bar = self._view.appbar
         assert isinstance(bar, ft.AppBar)
         self._height = event.height + (_BAR if bar.visible else 0)
@@ -187,7 +187,7 @@ class ChatScreen(Screen):
             self._shell.start(self._go.history.refresh())
         self._message_list.grew()
 
-    # What the talk tells
+    # Calls of the open conversation
 
     def changed(self) -> None:
         self._shell.start(self._draw())
@@ -201,7 +201,7 @@ class ChatScreen(Screen):
         self._shell.start(self._draw_draft())
 
     async def _draw(self) -> None:
-        """Bring the list in line with the talk."""
+        """Update the list of messages from the open conversation."""
         async with self._drawing:
             talk, shell = self.talk, self._shell
             messages = talk.messages
@@ -210,7 +210,7 @@ class ChatScreen(Screen):
             names = {name for message in shown for name in message.images}
             small = await asyncio.to_thread(shell.thumbnails.all, names)
             boxed = await asyncio.to_thread(self._boxed, shown)
-            if talk.messages is not messages:  # a newer drawing follows
+            if talk.messages is not messages:  # a newer call of _draw follows
                 return
             kept: dict[str, tuple[object, ft.Control]] = {}
             self._grows = None
@@ -255,7 +255,7 @@ class ChatScreen(Screen):
         return answered.control
 
     def _boxed(self, shown: list[Message]) -> dict[str, bytes]:
-        """Answer -> a small picture with its boxes."""
+        """Answer -> thumbnail of the picture with its boxes. Blocks."""
         found = {}
         for message in shown:
             if message.role == "assistant" and (data := self.talk.boxed(message)):
@@ -263,7 +263,7 @@ class ChatScreen(Screen):
         return found
 
     async def _draw_draft(self) -> None:
-        """The pictures of what is being asked. Its words are the field's, which may be ahead of the talk's."""
+        """Update the pictures of the question. The text is left alone: the field may be ahead of the conversation."""
         talk = self.talk
         draft, small = talk.asked_about, {}
         if draft.pictures:
@@ -276,12 +276,12 @@ class ChatScreen(Screen):
             self._shell.draw(self._chips_line)
 
     def _small(self, pictures: Sequence[str], new: Mapping[str, Prepared]) -> dict[str, bytes]:
-        """Thumbnails; those of `new` are not in the history yet."""
+        """Name -> thumbnail; the pictures in `new` are not in the history yet. Blocks."""
         found = self._shell.thumbnails.all(name for name in pictures if name not in new)
         return found | {name: images.thumbnail(new[name].data) for name in pictures if name in new}
 
     def _show_chips(self) -> None:
-        """Questions to try, as soon as there is a picture and nothing is typed."""
+        """Show suggested questions if there is a picture and nothing is typed; else hide them."""
         talk = self.talk
         show = bool(talk.asked_about.pictures) and not (talk.text or talk.growing or self._height < _LOWER)
         self._chips_line.visible = show
@@ -302,7 +302,7 @@ class ChatScreen(Screen):
             ]
 
     async def _to_end(self) -> None:
-        """Show the latest words."""
+        """Update the list and scroll to its end."""
         await self._draw()
         self._message_list.go()
 
@@ -313,7 +313,7 @@ class ChatScreen(Screen):
     # Asking
 
     async def _send(self, text: str) -> None:
-        """Ask; a second tap while this goes on does nothing."""
+        """Send a question. Does nothing while another one is being sent."""
         if self._asking:
             return
         self._asking = True
@@ -346,7 +346,7 @@ class ChatScreen(Screen):
             self._saving = None
 
     async def keep(self) -> None:
-        """Bring what is typed to the disk, and which conversation is open: the app goes to the background."""
+        """Save the typed text and which conversation is open, before the app goes to the background."""
         self._stop_saving()
         await self.talk.keep()
         await self._remember()
@@ -354,7 +354,7 @@ class ChatScreen(Screen):
     async def _remember(self) -> None:
         talk, kept = self.talk, self._shell.preferences
         conversation, chosen = talk.conversation or "", dict(kept.servers)
-        if conversation and self._go.server_of(conversation) != talk.server:  # it would be forgotten
+        if conversation and self._go.server_of(conversation) != talk.server:  # not saved yet
             chosen[conversation] = talk.server.id if talk.server else ""
         if (conversation, chosen) != (kept.conversation, kept.servers):
             await self._shell.prefer(conversation=conversation, servers=chosen)
@@ -392,7 +392,7 @@ class ChatScreen(Screen):
         await self.open(None)
 
     def _once_open(self, do: Handler) -> Handler:
-        """`do`, which waits until a conversation is open: the screen is there a moment before, at the app's start."""
+        """`do`, but only once a conversation is open, which at the start is a moment later than the screen is shown."""
 
         async def call() -> None:
             await self._opened.wait()
@@ -403,7 +403,7 @@ class ChatScreen(Screen):
         return call
 
     async def open(self, conversation: str | None) -> None:
-        """Show this conversation, or a new one."""
+        """Show this conversation, or a new one if None."""
         self._stop_saving()
         try:
             await self.talk.open(conversation, self._go.server_of(conversation))
@@ -416,7 +416,7 @@ class ChatScreen(Screen):
         await self._to_end()
 
     async def answer_by(self, server: Server | None) -> None:
-        """Let another one answer in this conversation; None: the model here."""
+        """Choose the server for this conversation; None: the local model."""
         await self.talk.answer_by(server)
         await self._remember()
 

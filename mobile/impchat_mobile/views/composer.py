@@ -1,6 +1,6 @@
-"""Where the next question is made: words, pictures, and how far the model is with them.
+"""The composer: the text and pictures of the next question, and the progress of their prefill.
 
-In: what the talk's draft says, what a person types and taps. Out: calls to the chat screen.
+In: the draft, and what the user types and taps. Out: calls to the chat screen.
 This file does not know conversations or the engine.
 """
 
@@ -17,13 +17,13 @@ from impchat_mobile.app_shell import Shell
 from impchat_mobile.conversation import Draft
 from impchat_mobile.guard import Handler
 
-_SIDE, _SIDE_LOW = 68, 40  # pixels of a picture's height, and where the screen is low
-_LINES, _LINES_LOW = 6, 2  # of text, before it scrolls
-_DOUBLE_S = 0.4  # in which a second tap on the round button belongs to the first one
+_SIDE, _SIDE_LOW = 68, 40  # height in pixels of a picture, and on a low screen
+_LINES, _LINES_LOW = 6, 2  # maximum lines of the text field, and on a low screen
+_DOUBLE_S = 0.4  # a second tap on the round button within this time is a double tap, not Stop
 
 
 class Composer:
-    """The card at the lower edge. `control` is never made anew while somebody types in it."""
+    """The card at the lower edge. `control` is never replaced while the user types in it."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Composer:
             theme.button(ft.Icons.ADD_ROUNDED, shell.say("mobile.more_ways"), shell.on(more)),
         ]
         self._beside, self._below = ft.Row(spacing=0, tight=True), ft.Row(spacing=0)
-        # The field stays the first of its row: moved to another place it would lose the keyboard.
+        # The field is always the first control of this row: moving it would close the keyboard.
         line = ft.Row([self.field, self._beside], spacing=0, vertical_alignment=ft.CrossAxisAlignment.END)
         self.control = ft.Container(
             ft.Column([self._notice, self._above, line, self._below], spacing=0, tight=True),
@@ -109,7 +109,7 @@ class Composer:
         return self.field.value or ""
 
     def write(self, text: str) -> None:
-        """Put `text` in the place of what is typed."""
+        """Replace the typed text."""
         if self.text != text:
             self.field.value = text
             self._shell.draw(self.field)
@@ -119,7 +119,7 @@ class Composer:
         await self.field.focus()
 
     def lie_low(self, low: bool) -> None:
-        """Take as little height as possible: a phone that is turned, with its keyboard open."""
+        """Use as little height as possible, for a phone in landscape with its keyboard open."""
         if low != self._low:
             self._low = low
             self._lay_out()
@@ -145,7 +145,7 @@ class Composer:
         await _done(self._typed(self.text))
 
     async def _enter(self) -> None:
-        """Send; while an answer is being written the text waits."""
+        """Send the text. While an answer is running, keep the text and show a notice."""
         if not self._answering:
             await self._go()
         elif self.text.strip():
@@ -172,14 +172,14 @@ class Composer:
     # Showing
 
     def show_answering(self, answering: bool) -> None:
-        """Whether the round button stops or sends."""
+        """Set whether the round button stops an answer or sends."""
         if answering != self._answering:
             self._answering = answering
             self.hide_notice()
             self._show_go()
 
     def _show_go(self) -> None:
-        """The round button as it is now; with nothing to send it does nothing, and looks so."""
+        """Update the round button, which is disabled if there is nothing to send."""
         button, answering, idle = self._go_button, self._answering, not (self._answering or self._sends)
         does = self._shell.say("chat.stop" if answering else "chat.send")
         now = does, idle
@@ -192,7 +192,7 @@ class Composer:
         self._shell.draw(button)
 
     def show_notice(self, text: str, undo: Handler | None = None, error: bool = False) -> None:
-        """Say a sentence above the field, until the next thing is done; with `undo`, a way back."""
+        """Show a sentence above the field until the next action. `undo`: the action of an Undo button."""
         shell, colour = self._shell, ft.Colors.ERROR if error else theme.FAINT
         words = ft.Text(text, size=13, color=colour)
         row: list[ft.Control] = [
@@ -218,11 +218,11 @@ class Composer:
             self._shell.draw(self._notice, self._above)
 
     def _show_above(self) -> None:
-        """The pictures; on a low screen a notice stands in their place."""
+        """Show the pictures, but not together with a notice on a low screen."""
         self._above.visible = bool(self._draft[0].pictures) and not (self._low and self._notice.visible)
 
     def show_gauge(self, share: float) -> None:
-        """How full the context is."""
+        """Show how full the context is; `share`: 0 to 1."""
         self._gauge_button.visible = share > 0
         self._gauge.value = share
         self._gauge.color = ft.Colors.ERROR if share > 0.9 else ft.Colors.PRIMARY
@@ -232,7 +232,7 @@ class Composer:
         self._shell.draw(self._gauge_button)
 
     def show_draft(self, draft: Draft, thumbnails: Mapping[str, bytes]) -> None:
-        """The pictures of the draft, and how far the model is with them."""
+        """Show the pictures of the draft and the progress of their prefill. `thumbnails`: by name."""
         say = self._shell.say
         self._draft = draft, thumbnails
         self._show_above()
@@ -277,7 +277,7 @@ class Composer:
 
 
 def _has_keyboard(page: ft.Page) -> bool:
-    """Whether Enter sends: where keys are pressed and not touched."""
+    """Whether Enter sends: only with a hardware keyboard, which browsers are assumed to have."""
     return page.platform not in (ft.PagePlatform.ANDROID, ft.PagePlatform.IOS) or page.web
 
 

@@ -1,7 +1,7 @@
-"""My computer: pair with it, or connect any server that speaks OpenAI's API.
+"""The My computer screen: pair with a computer, or connect to any server with OpenAI's API.
 
-In: what a person scans or types. Out: servers that are kept, tried, described and forgotten.
-This file does not know how they are spoken to.
+In: what the user scans or types. Out: a list of servers to save, test and remove.
+This file does not know how requests reach them.
 """
 
 from __future__ import annotations
@@ -71,11 +71,11 @@ class ConnectScreen(Screen):
             self._shell.start(self._pair.search())
 
     def offered(self, link: Link) -> None:
-        """A link opened the app."""
+        """Ask about the link that opened the app."""
         self._pair.offered(link)
 
     def draw(self) -> None:
-        """Bring the cards in line with what is connected. One that stays is the same control, under a finger too."""
+        """Update the cards of the connected computers. Existing cards are kept, so a press on one is not lost."""
         known = self._go.links.servers
         self._cards = {id: self._cards.get(id) or ServerCard(self._shell, self._go, self) for id in known}
         self._known.controls = [self._cards[id].show(server) for id, server in known.items()]
@@ -106,7 +106,7 @@ class ConnectScreen(Screen):
         several = ft.Column([theme.faint(say("mobile.server_several"), size=13), models], tight=True, visible=False)
 
         def changed() -> None:
-            """Another address has other models."""
+            """Hide the list of models: another address has other models."""
             several.visible, model.visible, models.value = False, True, None
             shell.draw(several, model)
 
@@ -134,7 +134,7 @@ class ConnectScreen(Screen):
 
 
 class ServerCard:
-    """A connected computer: what is known of it, and what can be done with it."""
+    """The card of a connected computer: its properties and actions."""
 
     def __init__(self, shell: Shell, go: Navigator, screen: ConnectScreen) -> None:
         self._shell = shell
@@ -160,7 +160,7 @@ class ServerCard:
         )
 
     def show(self, server: Server) -> ft.Control:
-        """Where it is the same as before, what a test has told of it stays."""
+        """Update the card. If `server` is unchanged, the result of its last test stays."""
         if server != self._server:
             safe = "mobile.server_open" if servers.is_readable(server.urls[0]) else "mobile.server_safe"
             self._facts.value = " · ".join(part for part in (server.model, self._shell.say(safe)) if part)

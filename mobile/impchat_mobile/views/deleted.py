@@ -1,7 +1,7 @@
-"""The deleted chats: brought back, or removed for good.
+"""The deleted chats: restore them, or delete them permanently.
 
-In: what the history still holds of them. Out: a list with both ways for each, and one to empty it.
-This file does not know how conversations are kept.
+In: the deleted conversations of the history. Out: a list with both actions for each, and one to empty the list.
+This file does not know how conversations are stored.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from impchat_mobile.app_shell import Screen, Shell
 if TYPE_CHECKING:
     from impchat_mobile.navigator import Navigator
 
-_FIRST = 60  # as many more whenever the list is scrolled to its end
+_FIRST = 60  # rows; as many are added when the user scrolls to the end
 
 
 class DeletedScreen(Screen):
@@ -33,7 +33,7 @@ class DeletedScreen(Screen):
         self._rows: dict[str, ft.Control] = {}
         self._list = ft.ListView(
             expand=True,
-            build_controls_on_demand=False,  # see the list of chats
+            build_controls_on_demand=False,  # for the reason given in drawer.py
             on_scroll=shell.on(self._scrolled),
             scroll_interval=100,
             padding=ft.Padding.only(bottom=32),

@@ -1,7 +1,7 @@
-"""The list of conversations, in a drawer or beside the conversation on a wide screen.
+"""The list of conversations, in a drawer, or next to the open one on a wide screen.
 
-In: the groups of `history_model`. Out: one list for both places; open, search, pin, rename, delete with a way back.
-This file does not know how conversations are kept.
+In: the groups of `history_model`. Out: one list for both places; open, search, pin, rename, delete with Undo.
+This file does not know how conversations are stored.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from impchat_mobile.navigator import Navigator
     from impchat_mobile.views.chat import ChatScreen
 
-_FIRST = 60  # entries; as many more whenever the list is scrolled to its end
-_SEARCH_WAIT_S = 0.2  # after the last letter
+_FIRST = 60  # entries; as many are added when the user scrolls to the end
+_SEARCH_WAIT_S = 0.2  # after the last keystroke
 
 
 class HistoryDrawer:
@@ -38,7 +38,7 @@ class HistoryDrawer:
         self._reading = asyncio.Lock()
 
     def attach(self, screen: ChatScreen, drawer: ft.NavigationDrawer, side: ft.Container) -> None:
-        """Fill the places where the list is shown: one of them at a time is seen."""
+        """Create the list in `drawer`, or on a wide page in `side`."""
         shell, say = self._shell, self._shell.say
         self.screen = screen
         self._rows: dict[str, ConversationRow] = {}
@@ -48,7 +48,7 @@ class HistoryDrawer:
         self._nothing = ft.Container(self._none, padding=20, visible=False)
         self._entries = ft.ListView(
             expand=True,
-            build_controls_on_demand=False,  # else a row that moves down loses the finger on it
+            build_controls_on_demand=False,  # otherwise a press on a row that moves down is lost
             on_scroll=shell.on(self._scrolled),
             scroll_interval=100,
         )
@@ -90,7 +90,7 @@ class HistoryDrawer:
         self._fit()
 
     def _fit(self) -> None:
-        """As high as the drawer, which does not say so itself: the list scrolls, and what is below it stays."""
+        """Set the height to that of the drawer, which Flet does not report, so that only the list scrolls."""
         edges = self._shell.page.media.padding
         height = (self._shell.page.height or 0) - edges.top - edges.bottom
         self._whole.height = None if self._shell.wide else height
@@ -125,18 +125,18 @@ class HistoryDrawer:
         await self.refresh()
         try:
             await self._shell.page.show_drawer()
-        except TimeoutError:  # the view no longer answers: a new one does
+        except TimeoutError:  # the view no longer responds, but a new one does
             await self._shell.redraw()
             await self.refresh()
             await self._shell.page.show_drawer()
 
     async def _close(self) -> None:
         if not self._shell.wide:
-            with contextlib.suppress(TimeoutError):  # what was chosen counts all the same
+            with contextlib.suppress(TimeoutError):  # the choice still takes effect
                 await self._shell.page.close_drawer()
 
     async def refresh(self) -> None:
-        """Read the list again. A conversation that is still in it keeps its row, and a finger on it."""
+        """Read the list again. Conversations that stay listed keep their row, so a press on one is not lost."""
         shell = self._shell
         async with self._reading:
             query = (self._field.value or "").strip()
@@ -159,7 +159,7 @@ class HistoryDrawer:
             shell.draw(self._nothing, self._entries)
 
     def choices(self, entry: HistoryEntry) -> None:
-        """What can be done with a conversation of the list."""
+        """Open a sheet with the actions on a conversation of the list."""
         shell, say = self._shell, self._shell.say
         pin = ft.Icons.PUSH_PIN_OUTLINED
         shell.sheet(
@@ -175,7 +175,7 @@ class HistoryDrawer:
         )
 
     async def _scrolled(self, event: ft.OnScrollEvent) -> None:
-        """More of the list, before its end is reached."""
+        """Load more entries shortly before the end of the list."""
         full = len(self._rows) >= self._limit
         if full and event.pixels > event.max_scroll_extent - 2 * event.viewport_dimension:
             await self._more()
@@ -193,7 +193,7 @@ class HistoryDrawer:
         await asyncio.sleep(_SEARCH_WAIT_S)
         await self.refresh()
 
-    # What is done with a conversation
+    # Actions on a conversation
 
     async def open(self, uuid: str) -> None:
         """Show this conversation."""
@@ -204,7 +204,7 @@ class HistoryDrawer:
         await self.screen.open(None)
 
     async def choose(self, uuid: str) -> None:
-        """Show this conversation of the list."""
+        """Close the drawer and show this conversation."""
         await self._close()
         await self.open(uuid)
 
@@ -213,7 +213,7 @@ class HistoryDrawer:
         await self.refresh()
 
     async def rename(self, uuid: str) -> None:
-        """Ask for another title."""
+        """Ask for a new title."""
         shell = self._shell
         row = await asyncio.to_thread(shell.app.history.conversation, uuid, settings.OWNER)
 
@@ -230,7 +230,7 @@ class HistoryDrawer:
         await asyncio.to_thread(lambda: history.update_conversation(uuid, settings.OWNER, title=title, pinned=pinned))
 
     async def delete(self, uuid: str, in_list: bool = False) -> None:
-        """Move it to the deleted ones, and say so with a way back: `in_list`, where the drawer would cover a notice."""
+        """Delete a conversation and offer Undo. `in_list`: in the list, because the drawer would cover a snack bar."""
         shell, history = self._shell, self._shell.app.history
         row = await asyncio.to_thread(history.conversation, uuid, settings.OWNER)
         here = uuid == self._talk.conversation
@@ -266,7 +266,7 @@ class HistoryDrawer:
 
 
 class ConversationRow:
-    """A conversation in the list: one tile, which stays the same while the conversation is shown."""
+    """The row of a conversation. Its controls are kept as long as the conversation is listed."""
 
     def __init__(self, shell: Shell, history: HistoryDrawer) -> None:
         self._shell = shell
@@ -289,7 +289,7 @@ class ConversationRow:
         )
 
     def show(self, entry: HistoryEntry, here: bool) -> ft.Control:
-        """`here`: it is the open one."""
+        """Update the row. `here`: it is the open conversation."""
         before, self._entry = self._entry, entry
         if self._cover.content is None or entry.cover != before.cover:
             self._cover.content = (

@@ -1,7 +1,7 @@
-"""Eyes-free mode: the whole screen is the shutter; each photo is described, in large words and aloud.
+"""Eyes-free mode: the whole screen is the shutter; each photo is described in large text and aloud.
 
-In: the talk, in which photos and descriptions are kept like all others. Out: a screen with one thing to do.
-What reads aloud is the device's own screen reader. This file does not know how a photo is described.
+In: the open conversation, in which photos and descriptions are saved as usual. Out: a screen with one action.
+The device's screen reader reads the text aloud. This file does not know how a photo is described.
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ class EyesFreeScreen(Screen):
             self._shell.page.update()
 
     async def _shoot(self) -> None:
-        """A photo, and what is on it. A tap while that goes on does nothing."""
+        """Take a photo and describe it. Does nothing while the previous photo is being described."""
         if self._busy or not self._lens.ready:
             return
         self._busy = True
         try:
-            with suppress(Exception):  # not every device can be felt
+            with suppress(Exception):  # not every device has haptic feedback
                 await self._shell.haptics.medium_impact()
             data = await self._lens.photo()
             self._say(self._shell.say("chat.reading_picture"))

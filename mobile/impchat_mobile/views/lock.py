@@ -1,7 +1,7 @@
-"""The app lock: digits that let a person in, and setting them.
+"""The app lock: one screen that asks for the PIN, and one that sets it.
 
-In: what to do behind the lock. Out: a screen that cannot be passed without the PIN.
-This file does not know how a PIN is kept; `impchat.applock` does.
+In: a callback for the right PIN. Out: a screen that cannot be left without it.
+This file does not know how a PIN is stored and checked; `impchat.applock` does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _KEYS = ("123", "456", "789", "<0>")
 
 
 class Digits:
-    """A field of dots and the keys below it; `done` gets what was typed."""
+    """A PIN pad: a dot for each typed digit, and the keys. `done` is called with the digits."""
 
     def __init__(self, shell: Shell, title: str, done: Callable[[str], Awaitable[None]]) -> None:
         self._shell = shell
@@ -71,7 +71,7 @@ class Digits:
         )
 
     def ask(self, title: str, problem: str = "") -> None:
-        """Begin anew."""
+        """Clear the digits and show `title` and `problem`."""
         self.title.value, self.problem.value, self._typed = title, problem, ""
         self._draw()
         self._shell.draw(self.control)
@@ -99,10 +99,10 @@ class Digits:
 
 
 class LockScreen(Screen):
-    """Lets through who knows the PIN."""
+    """Asks for the PIN and calls `then` once it is right."""
 
     def __init__(self, shell: Shell, then: Callable[[], Awaitable[None]], leave: bool = False) -> None:
-        """`leave`: there is a way back without the PIN."""
+        """`leave`: the user may go back without the PIN."""
         self._shell = shell
         self._then = then
         self._leave = leave
@@ -134,7 +134,7 @@ class LockScreen(Screen):
 
 
 class PinScreen(Screen):
-    """Sets a PIN: typed twice."""
+    """Sets a PIN, which the user types twice. Calls `done` afterwards."""
 
     def __init__(self, shell: Shell, done: Callable[[], Awaitable[None]]) -> None:
         self._shell = shell

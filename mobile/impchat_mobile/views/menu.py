@@ -1,6 +1,6 @@
-"""What there is to do with the open conversation as a whole, and how full its context is: two sheets.
+"""Two sheets of the chat screen: actions on the open conversation, and how full its context is.
 
-In: the talk. Out: sheets of actions. This file does not know messages.
+In: the open conversation. Out: the sheets. This file does not know messages.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def conversation(shell: Shell, talk: OpenConversation, go: Navigator) -> None:
-    """Rename, export, delete, and the ways that no button leads to."""
+    """Open a sheet: rename, export, delete, and the screens without a button of their own."""
     say = shell.say
     actions = []
     if talk.conversation and talk.messages:
@@ -39,7 +39,7 @@ def conversation(shell: Shell, talk: OpenConversation, go: Navigator) -> None:
 
 
 def context(shell: Shell, talk: OpenConversation, go: Navigator, new: Handler) -> None:
-    """How full the context is, and what helps. `new`: opens a new conversation."""
+    """Open a sheet: how full the context is, and how to get more room. `new`: opens a new conversation."""
     say = shell.say
     left = max(0, round((1 - talk.context_used) * talk.context_tokens))
     image = shell.app.bundle.image.tokens if shell.app.bundle else 0
@@ -65,5 +65,5 @@ def context(shell: Shell, talk: OpenConversation, go: Navigator, new: Handler) -
 
 
 def _words(tokens: int) -> int:
-    """About as many words as tokens say, in round numbers."""
+    """The approximate number of words in `tokens` tokens, rounded to 50."""
     return round(tokens * 0.7 / 50) * 50

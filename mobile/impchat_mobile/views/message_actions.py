@@ -1,6 +1,6 @@
-"""What a person can do with a message: look closer, share, hear, follow a link, ask again.
+"""The actions on a message: enlarge a picture, share, read aloud, open a link, edit, regenerate.
 
-In: a message of the open talk. Out: calls to the talk, the system or another screen.
+In: a message of the open conversation. Out: calls to the conversation, the system or another screen.
 This file does not know how a message is drawn.
 """
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 class MessageActions:
-    """`go` opens the other screens; `edit` and `again` change what the chat screen shows, `part` takes a picture of
-    which a part is asked about."""
+    """`go`: opens other screens. `edit`, `again`: edit a question and regenerate an answer on the chat screen. `part`:
+    takes a picture, to ask about a part of it."""
 
     def __init__(
         self,
@@ -47,19 +47,19 @@ class MessageActions:
     async def share(self, message: Message) -> None:
         try:
             await self._shell.share.share_text(message.text)
-        except Exception:  # noqa: BLE001 - this platform shares nothing: the clipboard does
+        except Exception:  # noqa: BLE001 - this platform cannot share: copy instead
             await self._shell.copy(message.text)
 
     async def listen(self, message: Message) -> None:
         await self._shell.read_aloud(message.text)
 
     async def look(self, message: Message, name: str) -> None:
-        """At one of its pictures."""
+        """Open the pictures of a message in the viewer, at the picture `name`."""
         data = [await asyncio.to_thread(self._shell.app.history.image_bytes, sha) for sha in message.images]
         await self._go.viewer(data, message.images.index(name), self._part)
 
     async def look_boxes(self, message: Message) -> None:
-        """At the picture with the answer's boxes."""
+        """Open the picture with the answer's boxes in the viewer."""
         data = await asyncio.to_thread(self._talk.boxed, message)
         if data:
             await self._go.viewer([data], 0, None)
@@ -74,7 +74,7 @@ class MessageActions:
             shell.ask(shell.say("mobile.link"), ft.Text(address, selectable=True), shell.say("mobile.open"), follow)
 
     def explain(self, message: Message) -> None:
-        """Its receipt."""
+        """Open a sheet with the receipt of an answer."""
         shell, stats = self._shell, message.stats
         if stats:
             lines = [ft.Text(line) for line in presentation.receipt_details(stats, shell.language)]

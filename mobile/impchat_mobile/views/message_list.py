@@ -1,7 +1,7 @@
-"""The list of messages: it stays at its end while the person is there, and where they went otherwise.
+"""The list of messages: it follows its end, unless the user has scrolled up.
 
-In: the messages' controls, and that they grew. Out: the list, with a button that leads to its end.
-Flet's own `auto_scroll` is not used: switched on anew it shows the beginning of a long list (Flet 1.0.5).
+In: the messages' controls, and a call whenever they grow. Out: the list, with a button that scrolls to its end.
+Flet's `auto_scroll` is not used: when it is turned on again, it shows the beginning of a long list (Flet 1.0.5).
 This file does not know messages.
 """
 
@@ -15,17 +15,17 @@ from impchat_mobile import theme
 from impchat_mobile.app_shell import Shell, is_mounted
 from impchat_mobile.guard import Handler
 
-_FRAMES_S = 0.1  # in which what was sent to the screen is on it
-_NEAR = 120  # pixels from the end that count as being there
+_FRAMES_S = 0.1  # after which an update has been drawn
+_NEAR = 120  # maximum distance in pixels that still counts as the end
 
 
 class MessageList:
     def __init__(self, shell: Shell, to_end: Handler) -> None:
-        """`to_end`: what the button does."""
+        """`to_end`: called when the button is tapped."""
         self._shell = shell
         self._follows = True
-        self._pixels = 0.0  # where the list stood last
-        self._jumps = 0  # to the end, that are still to be made
+        self._pixels = 0.0  # the latest scroll offset
+        self._jumps = 0  # number of scrolls to the end that are still due
         self._keeping_up = False
         self.list = ft.ListView(
             expand=True,
@@ -46,13 +46,13 @@ class MessageList:
         self.control = ft.Stack([self.list, self._button], expand=True)
 
     def go(self) -> None:
-        """To the end, and stay there."""
+        """Scroll to the end and follow it."""
         self._follow(True)
         self.grew()
 
     def grew(self) -> None:
-        """Its end is somewhere else now, or will be with what is just being drawn."""
-        self._jumps = 2  # the first one finds out how long the list is, which is known only where it was drawn
+        """The list has become longer, or will with the update that is being drawn."""
+        self._jumps = 2  # twice: the list estimates the length of what it has not drawn yet
         if self._follows and not self._keeping_up:
             self._shell.start(self._keep_up())
 
@@ -71,7 +71,7 @@ class MessageList:
             await self.list.scroll_to(offset=-1, duration=0)
 
     def _scrolled(self, event: ft.OnScrollEvent) -> None:
-        """Only a person goes up; a list that grew is further from its end too."""
+        """Stop following only if the offset decreased: a list that grows also gets farther from its end."""
         if event.max_scroll_extent - event.pixels <= _NEAR:
             self._follow(True)
         elif event.pixels < self._pixels:

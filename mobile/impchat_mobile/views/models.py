@@ -1,7 +1,7 @@
-"""The models: which are here, which could be had, what fits into memory, and which one answers.
+"""The models: installed and available ones, whether they fit into memory, and which one answers.
 
-In: the library of models. Out: a list with what can be done; the choice takes effect at once.
-This file does not know how a model is run or fetched.
+In: the library of models. Out: a list with actions; a choice takes effect at once.
+This file does not know how a model is run or copied.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ModelsScreen(Screen):
     def __init__(self, shell: Shell, go: Navigator) -> None:
         self._shell = shell
         self._go = go
-        self._offers: dict[str, list[Offer]] = {}  # id of a server -> what it has
+        self._offers: dict[str, list[Offer]] = {}  # id of a server -> the models that it offers
         self._away: dict[str, ImpChatError] = {}
         self._asking = True
         self._drawing = asyncio.Lock()
@@ -82,11 +82,11 @@ class ModelsScreen(Screen):
         self._go.copies.watchers.discard(self._copied)
 
     def _copied(self) -> None:
-        """A copy has come further, or ended."""
+        """A copy has made progress or ended."""
         self._shell.start(self._draw())
 
     async def _ask_offers(self) -> None:
-        """What the connected computers have; one that is away is passed over."""
+        """Load the offers of the paired computers. The error of an unreachable one is shown instead."""
         for server in list(self._go.links.servers.values()):
             if self._go.links.is_paired(server):
                 self._away.pop(server.id, None)
@@ -98,8 +98,8 @@ class ModelsScreen(Screen):
         await self._draw()
 
     async def _draw(self) -> None:
-        """Bring the rows in line with what there is. Each stays the same control while it is shown, wherever it moves:
-        Flet drops the press of a button that was replaced under the finger."""
+        """Update the rows. Each keeps its control as long as it is shown, even if it moves: Flet loses the press on a
+        button that is replaced meanwhile."""
         async with self._drawing:
             shell, copies, links = self._shell, self._go.copies, self._go.links
             found = await asyncio.to_thread(library.models, shell.app.data)
@@ -160,7 +160,7 @@ class ModelsScreen(Screen):
         )
 
     def _fits(self, entry: Entry | None, bundle_bytes: int, most_tokens: int, memory: Memory | None) -> str:
-        """Whether it fits into memory, in words, with the context that was chosen; `most_tokens`: the model's own."""
+        """Whether a model fits into memory with the chosen context, as text. `most_tokens`: its context length."""
         shell = self._shell
         chosen = shell.app.tuning.context_tokens if shell.shares else shell.preferences.context_tokens
         tokens = min(chosen or most_tokens, most_tokens)
@@ -186,7 +186,7 @@ class ModelsScreen(Screen):
         return row.show(copy.name, [told], "", do, share=copy.share, problem=copy.error)
 
     def _ask_licence(self, server: Server, offer: Offer) -> None:
-        """Its terms come before its bytes."""
+        """Start a copy, after the user has accepted the licence."""
         shell = self._shell
         source = Source(_base(server, offer.id), offer.sha256, server.id)
         copy = Copy(offer.id, offer.name, source, total=offer.bytes)
@@ -202,12 +202,12 @@ class ModelsScreen(Screen):
             shell.ask(shell.say("mobile.licence_title"), words, shell.say("mobile.agree"), agreed)
 
     def go_on(self, copy: Copy) -> None:
-        """Fetch it, or go on with it."""
+        """Start or resume a copy."""
         server = self._go.links.servers.get(copy.source.server)
         if copy.source.server and server is None:
             self._shell.tell(self._shell.say("mobile.copy_server_gone"), error=True)
             return
-        if server:  # it may have another address than when the copy was begun
+        if server:  # its address may have changed since the copy was started
             copy.source = replace(copy.source, base=_base(server, copy.id))
         self._go.copies.begin(copy, (lambda: sync.client(server)) if server else copying.connection)
 
@@ -226,10 +226,10 @@ class ModelsScreen(Screen):
         shell.form(say("mobile.from_address"), [address, digest, words], say("mobile.download"), begin)
 
     async def _choose(self, model: Model) -> None:
-        """Let it answer from now on; the one before is put away."""
+        """Use this model for all answers from now on. The previous one is unloaded."""
         shell = self._shell
         assert model.bundle
-        await asyncio.to_thread(library.permit, shell.app.data, model.bundle)  # the button said so
+        await asyncio.to_thread(library.permit, shell.app.data, model.bundle)  # its button says "unverified"
         bundle = await asyncio.to_thread(library.resolve, shell.app.data, model.id)
         await asyncio.to_thread(run, shell.app, bundle, shell.wanted)
         await asyncio.to_thread(library.choose, shell.app.data, model.id)
@@ -253,7 +253,7 @@ class ModelsScreen(Screen):
         )
 
 
-# key of the words on it -> its look
+# text key of the label -> type and icon
 _BUTTONS: dict[str, tuple[type[ft.Button | ft.TextButton], ft.IconData | None]] = {
     "mobile.download": (ft.FilledButton, ft.Icons.DOWNLOAD_ROUNDED),
     "mobile.resume": (ft.FilledButton, None),
@@ -265,7 +265,7 @@ _BUTTONS: dict[str, tuple[type[ft.Button | ft.TextButton], ft.IconData | None]] 
 
 
 class ModelRow:
-    """A model, offered, on its way or here: one card, whose controls stay the same ones whatever becomes of it."""
+    """The card of a model that is offered, being copied or installed. Its controls are kept in all these states."""
 
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
@@ -293,7 +293,7 @@ class ModelRow:
         share: float | None = None,
         problem: ImpChatError | None = None,
     ) -> ft.Control:
-        """`share`: how much of it has come, where it is on its way. `do`: key of a button's words -> what it does."""
+        """Update the card. `share`: fraction copied, 0 to 1; None: no copy. `do`: text key of a button -> action."""
         shell, self._do = self._shell, do
         self._name.value, self._runs.visible = name, runs
         self._bar.value, self._bar.visible = share, share is not None
@@ -308,7 +308,7 @@ class ModelRow:
 
 
 def _base(server: Server, id: str) -> str:
-    """Where a computer has the files of its model `id`."""
+    """The URL of the files of a computer's model `id`."""
     return f"{sync.place(server.urls[0])}/bundles/{id}"
 
 

@@ -1,7 +1,7 @@
-"""The card that pairs with a computer: one that was found nearby, one at an address, a QR code, a link.
+"""The card to pair with a computer: nearby, at an address, by QR code or by link.
 
-In: what a person scans, taps or types, or a link that opened the app. Out: the link of one computer, which the person
-has agreed to. This file does not know what paired computers are good for.
+In: what the user scans, taps or types, or a link that opened the app. Out: a paired computer, confirmed by the user.
+This file does not know what a paired computer is used for.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ T = TypeVar("T")
 
 
 class PairCard:
-    """`paired` is called when there is one computer more, and when it is to answer new chats. What was typed stays
-    until then."""
+    """`paired` is called after pairing, and again if the user chooses the computer for new chats. The input is kept
+    until the pairing succeeds."""
 
     def __init__(self, shell: Shell, go: Navigator, paired: Callable[[], None]) -> None:
         self._shell = shell
         self._go = go
         self._paired = paired
-        self._found: list[Found] | None = None  # None: being looked for
+        self._found: list[Found] | None = None  # None: the search is running
         say, border = shell.say, ft.OutlineInputBorder(border_radius=14)
         plain: dict[str, Any] = {"border": border, "autocorrect": False, "enable_suggestions": False}
         self._address = ft.TextField(label=say("mobile.link_label"), hint_text="192.168.1.5:7861", **plain)
@@ -72,14 +72,14 @@ class PairCard:
     # Nearby
 
     async def search(self) -> None:
-        """Look for computers in this network."""
+        """Search for computers on this network."""
         self._found = None
         self.draw()
         self._found = await asyncio.to_thread(discovery.discover)
         self.draw()
 
     def draw(self) -> None:
-        """Show which ones were found."""
+        """Show the computers that were found."""
         say = self._shell.say
         self._again.disabled = self._found is None
         if self._found:
@@ -107,7 +107,7 @@ class PairCard:
         self._shell.draw(self._address)
         await self._code.focus()
 
-    # From whatever there is to the link of one computer
+    # From the input to a pairing link
 
     async def _scan(self) -> None:
         async def take(data: bytes) -> None:
@@ -121,7 +121,7 @@ class PairCard:
         await self._go.camera(take)
 
     async def _pair(self) -> None:
-        if self._do.disabled:  # at work
+        if self._do.disabled:  # already pairing
             return
         typed = (self._address.value or "").strip()
         if pairing.is_link(typed):
@@ -141,7 +141,7 @@ class PairCard:
             self._ask(link, "mobile.check", "mobile.check_says", "mobile.check_same")
 
     def offered(self, link: Link) -> None:
-        """A link opened the app, and whoever made it may be anybody: nothing is sent before the person agrees."""
+        """Ask about the link that opened the app. Anyone may have made it: nothing is sent before the user agrees."""
         self._address.value = str(link)
         self._shell.draw(self._address)
         self._ask(link, "mobile.pair_with", "mobile.plain_says" if link.is_plain else "mobile.pair_with_says")

@@ -1,7 +1,7 @@
-"""The photo library: every picture ever asked about, found by the words around it too.
+"""The photo library: all pictures of the history, with a search for the text of their conversations.
 
-In: what the history holds. Out: a grid; from each picture the way to its conversation or into the next question.
-This file does not know how pictures are kept.
+In: the history. Out: a grid; each picture can be enlarged, attached again, or lead to its conversation.
+This file does not know how pictures are stored.
 """
 
 from __future__ import annotations

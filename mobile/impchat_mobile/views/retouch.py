@@ -1,6 +1,6 @@
-"""A picture before it is asked about: cut to a part, turned, and as the model gets it.
+"""The picture editor: crop and rotate a picture, and preview it as the model sees it.
 
-In: the bytes of a picture. Out: those of a changed one, given to whoever opened the screen.
+In: the bytes of a picture. Out: the bytes of the changed one, passed to the caller's callbacks.
 This file does not know conversations.
 """
 
@@ -18,11 +18,11 @@ from impchat_mobile.app_shell import Screen, Shell
 from impchat_mobile.crop import WHOLE, Frame
 
 _EDGE = 16  # pixels around the picture
-_BARS = 380  # pixels of height that the rest of the screen takes, as long as nothing was measured
-_PANEL = 330  # pixels that the tools take beside the picture
-_THIN = 48  # pixels that the picture takes at least, both ways
-_STEP = 0.1  # of the picture, by which a tap moves the part
-_SMALLER = 0.8  # by which a tap makes it smaller
+_BARS = 380  # assumed height in pixels of the rest of the screen, until it has been measured
+_PANEL = 330  # width in pixels of the tools next to the picture
+_THIN = 48  # minimum width and height of the picture in pixels
+_STEP = 0.1  # fraction of the picture by which a tap moves the frame
+_SMALLER = 0.8  # factor by which a tap shrinks the frame
 
 
 class RetouchScreen(Screen):
@@ -33,7 +33,7 @@ class RetouchScreen(Screen):
         replace: Callable[[bytes], Awaitable[None]],
         add: Callable[[bytes], Awaitable[None]] | None,
     ) -> None:
-        """`replace`: takes the changed picture. `add`: takes a part beside the whole; None: there is no whole."""
+        """`replace`: takes the changed picture. `add`: takes a part as a further picture; None: not offered."""
         self._shell = shell
         self._data = data
         self._replace, self._add = replace, add
@@ -43,7 +43,7 @@ class RetouchScreen(Screen):
 
     def build(self) -> ft.View:
         shell, say = self._shell, self._shell.say
-        self._room: tuple[float, float] | None = None  # pixels for the picture
+        self._room: tuple[float, float] | None = None  # width and height for the picture in pixels
         self._stage = ft.Container(
             expand=True, alignment=ft.Alignment.CENTER, padding=_EDGE, on_size_change=shell.on(self._fit)
         )
@@ -95,7 +95,7 @@ class RetouchScreen(Screen):
         )
 
     def _lay_out(self) -> None:
-        """The tools below the picture, or beside it where the screen is low."""
+        """Put the tools below the picture, or next to it on a low screen."""
         page = self._shell.page
         below = ft.Container(self._below, padding=ft.Padding.only(left=16, right=16, bottom=12))
         if (page.width or 0) > (page.height or 0) < theme.TALL:
@@ -112,7 +112,7 @@ class RetouchScreen(Screen):
             self._shell.start(self._draw())
 
     def _sign(self, icon: ft.IconData, name: str, change: Callable[[Frame], Frame]) -> ft.Control:
-        """Another part by a tap, for whom dragging is no way."""
+        """A button that changes the frame, for users who cannot drag it."""
 
         def tapped() -> None:
             self._frame = change(self._frame)
@@ -160,7 +160,7 @@ class RetouchScreen(Screen):
         )
 
     def _guess(self) -> tuple[float, float]:
-        """The room for the picture, before it is measured."""
+        """The assumed room for the picture, until it has been measured."""
         page = self._shell.page
         return min(page.width or 400, theme.COLUMN) - 2 * _EDGE, max(160, (page.height or 800) - _BARS)
 
@@ -184,7 +184,7 @@ class RetouchScreen(Screen):
         self._hint.value = self._told()
 
     def _told(self) -> str:
-        """The chosen part in words."""
+        """The chosen part, as text."""
         box = self._frame.box
         if box == WHOLE:
             return self._shell.say("mobile.crop_hint")

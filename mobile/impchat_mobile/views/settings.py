@@ -1,7 +1,7 @@
-"""The settings: looks, language, answers, how the model is run, lock, storage, and the ways to the rest.
+"""The settings: appearance, language, sampling, how the model is run, lock, storage, and links to other screens.
 
-In: the preferences. Out: changed ones, which take effect at once.
-This file does not know what follows from a choice.
+In: the preferences. Out: changed preferences, which take effect at once.
+This file does not know what a preference changes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from impchat_mobile.tuning import memory_bytes, run
 if TYPE_CHECKING:
     from impchat_mobile.navigator import Navigator
 
-_SLIDERS = (  # name, divisions of its range, whole numbers
+_SLIDERS = (  # name, minimum, maximum, number of steps
     ("temperature", 0.0, 1.5, 30),
     ("max_tokens", 64, 2048, 31),
     ("top_p", 0.05, 1.0, 19),
@@ -95,7 +95,7 @@ class SettingsScreen(Screen):
             on_click=self._shell.on(do),
         )
 
-    # Looks
+    # Appearance
 
     def _segments(self, names: list[tuple[str, str]], chosen: str, do: Callable[[str], Awaitable[None]]) -> ft.Control:
         kept = [chosen or "-"]
@@ -278,7 +278,7 @@ class SettingsScreen(Screen):
     # Storage
 
     def _storage(self) -> ft.Control:
-        """Its figures come later; what can be tapped is there from the beginning."""
+        """The section about storage. `_measure` adds the figures later; the buttons work from the beginning."""
         shell, say = self._shell, self._shell.say
         self._used = {name: theme.faint("…", size=13) for name in ("chats", "pictures", "deleted", "models")}
         clear = ft.TextButton(say("mobile.clear"), on_click=shell.on(self._ask_clear))

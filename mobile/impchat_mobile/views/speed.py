@@ -1,6 +1,6 @@
-"""The speed test: the four figures of the paper's table, of the model in use.
+"""The speed test: measures the four figures of the paper's table for the model in use.
 
-In: the App. Out: a screen that measures when asked. This file does not know how it is measured.
+In: the App. Out: a screen with a button that starts the test. This file does not know how the figures are measured.
 """
 
 from __future__ import annotations

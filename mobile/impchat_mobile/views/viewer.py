@@ -1,4 +1,4 @@
-"""Pictures at full size: zoom, the next one, share, save, and the way to a part of one.
+"""Pictures at full size: zoom, swipe to the next one, share, save, and ask about a part of one.
 
 In: the bytes of pictures. Out: a screen. This file does not know where they come from.
 """
@@ -13,14 +13,14 @@ import flet as ft
 from impchat_mobile import theme
 from impchat_mobile.app_shell import Screen, Shell
 
-_LONG = 40  # times as long as wide: a thread on any screen
+_LONG = 40  # ratio of the sides beyond which a picture is too thin to see
 
 
 class ViewerScreen(Screen):
     def __init__(
         self, shell: Shell, pictures: Sequence[bytes], first: int, part: Callable[[bytes], Awaitable[None]] | None
     ) -> None:
-        """`part`: what to do with a picture of which a part is asked about; None: nothing."""
+        """`first`: index of the picture shown first. `part`: takes a picture, to ask about a part of it; or None."""
         self._shell = shell
         self._pictures = pictures
         self._place = first
@@ -73,7 +73,7 @@ class ViewerScreen(Screen):
         )
 
     def _picture(self, data: bytes, label: str) -> ft.Control:
-        """As large as fits. A very long one is stretched, or nothing of it could be seen."""
+        """A picture as large as fits. A very long one is stretched, because otherwise it would be too thin to see."""
         sides = theme.size(data)
         fit = ft.BoxFit.FILL if max(sides) > _LONG * min(sides) else ft.BoxFit.CONTAIN
         return ft.Image(data, fit=fit, semantics_label=label, gapless_playback=True)
@@ -89,7 +89,7 @@ class ViewerScreen(Screen):
 
     @property
     def _file(self) -> tuple[str, str, bytes]:
-        """Name, type and bytes of the picture in sight."""
+        """File name, MIME type and bytes of the shown picture."""
         data = self._pictures[self._place]
         kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
         return f"impchat.{'jpg' if kind == 'jpeg' else kind}", f"image/{kind}", data
@@ -98,7 +98,7 @@ class ViewerScreen(Screen):
         name, mime, data = self._file
         try:
             await self._shell.share.share_files([ft.ShareFile.from_bytes(data, mime_type=mime, name=name)])
-        except Exception:  # noqa: BLE001 - this platform shares nothing
+        except Exception:  # noqa: BLE001 - this platform cannot share
             self._shell.tell(self._shell.say("mobile.no_share"))
 
     async def _save(self) -> None:

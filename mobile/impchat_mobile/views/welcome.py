@@ -1,6 +1,6 @@
-"""What stands in an empty conversation: what this is, pictures to try, questions to ask.
+"""The welcome page of an empty conversation: an introduction, sample pictures, suggested questions.
 
-In: whether the demo model answers. Out: a control that is there or not.
+In: whether the demo model answers. Out: a control that can be shown and hidden.
 This file does not know conversations.
 """
 
@@ -95,13 +95,13 @@ class Welcome:
         )  # fmt: skip
 
     def show_asks(self, shown: bool) -> None:
-        """The questions, unless they stand elsewhere."""
+        """Show or hide the suggested questions, which are hidden while the chat screen shows them elsewhere."""
         if self._asks.visible != shown:
             self._asks.visible = self._asks_heading.visible = shown
             self._shell.draw(self.control)
 
     def show(self, shown: bool, demo: bool, server: str) -> None:
-        """`server`: the name of the one that answers; "": this device does."""
+        """Show or hide the page. `server`: the name of the server that answers; "": the local model."""
         say = self._shell.say
         self._lead.value = say("mobile.welcome_lead_there", name=server) if server else say("mobile.welcome_lead")
         self.control.visible = shown
