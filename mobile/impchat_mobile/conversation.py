@@ -52,7 +52,7 @@ class Edit:
 
 @dataclass(slots=True)
 class Growing:
-    """The answer that is being generated."""
+    """The answer that is being written."""
 
     answer: Answer
     text: str = ""
@@ -369,7 +369,7 @@ class OpenConversation:
 
         self._begin("answer", answer.events, take, end)
 
-    # Internals
+    # Within
 
     def _begin(
         self,

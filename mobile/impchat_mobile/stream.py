@@ -1,7 +1,7 @@
-"""Reads the core's events on a thread and delivers them in batches on the event loop.
+"""The core's events, read by a thread -> batches on the event loop.
 
-In: a function that yields numbered events, such as `Answer.events` or `Attachment.events`. Out: calls with lists of
-events, at most one every `settings.MOBILE_UPDATE_S` seconds, so that the screen is not updated for every token.
+In: what begins to read numbered events, as `Answer.events` and `Attachment.events` do. Out: calls with lists of events,
+at most one every `settings.MOBILE_UPDATE_S`, so that a fast answer costs the screen no more than a slow one.
 This file does not know Flet.
 """
 
@@ -17,12 +17,12 @@ from impchat.messages import Event
 
 
 async def follow(events: Callable[[], Iterable[tuple[int, Event]]], take: Callable[[list[Event]], None]) -> None:
-    """Pass all events to `take` in order; return after the last one. Cancelling this does not stop the answer."""
+    """Give `take` every event in order; returns behind the last one. Cancelling it leaves what runs alone."""
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[Event | None] = asyncio.Queue()
 
     def put(event: Event | None) -> None:
-        with contextlib.suppress(RuntimeError):  # the event loop has ended
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody listens any more
             loop.call_soon_threadsafe(queue.put_nowait, event)
 
     def read() -> None:

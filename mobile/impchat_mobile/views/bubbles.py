@@ -236,7 +236,7 @@ class Answered:
         )
 
     def grow(self, growing: Growing) -> None:
-        """Show the text so far, or the progress if there is none yet."""
+        """Show what there is by now."""
         if growing.text:
             if self._wait.visible:
                 self._wait.visible = False
