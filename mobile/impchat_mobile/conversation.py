@@ -21,7 +21,7 @@ from impchat.app import App
 from impchat.chat import Attachment, Chat
 from impchat.errors import ChatError, HistoryError
 from impchat.images import Prepared, boxes
-from impchat.messages import Encoding, Event, Failed, Finished, Message, Reading, Ready, Sampling, Text
+from impchat.messages import Conversation, Encoding, Event, Failed, Finished, Message, Reading, Ready, Sampling, Text
 from impchat.peers.servers import Server
 from impchat_mobile.stream import follow
 
@@ -80,7 +80,7 @@ class OpenConversation:
     app: App
     sampling: Callable[[], Sampling | None]  # chosen by the user; None: the model's recommended values
     listener: Listener | None = None
-    title: str = ""
+    row: Conversation | None = None  # as last read from the history; None: it is not saved yet
     messages: list[Message] = field(default_factory=list)
     versions: dict[str, tuple[str, ...]] = field(default_factory=dict)  # message -> all its versions, if several
     draft: Draft = field(default_factory=Draft)
@@ -131,8 +131,7 @@ class OpenConversation:
         Raises HistoryError "history.no_conversation"; the previous conversation then stays open."""
         async with self._order:
             chat = await _apart(lambda: self.app.chat(conversation, server=server))
-            messages, versions, title = await _apart(self._read, chat)
-            row = await _apart(self.app.history.conversation, conversation, settings.OWNER) if conversation else None
+            messages, versions, row = await _apart(self._read, chat)
             runs = bool(messages) and messages[-1].state == "streaming"
             answer = await _apart(self.app.answer, messages[-1].uuid) if runs else None
             saved = None
@@ -145,7 +144,7 @@ class OpenConversation:
             self.growing = None
             stays = self._chat is None or (conversation is not None and conversation == self.conversation)
             self._chat, self.server = chat, server
-            self.messages, self.versions, self.title = messages, versions, title
+            self.messages, self.versions, self.row = messages, versions, row
             if self.editing:
                 self.text = self.editing.text
             elif not (stays and self.text):  # keep text typed before the first one was open
@@ -162,18 +161,18 @@ class OpenConversation:
         chat = self.chat
         found = await _apart(self._read, chat)
         if chat.conversation == self.conversation:  # no other conversation was opened meanwhile
-            self.messages, self.versions, self.title = found
+            self.messages, self.versions, self.row = found
 
-    def _read(self, chat: Chat) -> tuple[list[Message], dict[str, tuple[str, ...]], str]:
+    def _read(self, chat: Chat) -> tuple[list[Message], dict[str, tuple[str, ...]], Conversation | None]:
         if chat.conversation is None:
-            return [], {}, ""
+            return [], {}, None
         row, tree = self.app.history.tree(chat.conversation, settings.OWNER)
         below: dict[str | None, list[str]] = {}
         for message in tree:
             below.setdefault(message.parent, []).append(message.uuid)
         branch = chat.branch()
         versions = {m.uuid: tuple(below[m.parent]) for m in branch if len(below.get(m.parent, ())) > 1}
-        return branch, versions, row.title
+        return branch, versions, row
 
     def boxed(self, answer: Message) -> bytes | None:
         """The picture that `answer` refers to, with the answer's boxes drawn; None if it has none. Blocks."""

@@ -11,7 +11,7 @@ from typing import Any
 import flet as ft
 import pytest
 
-from impchat import preferences, settings
+from impchat import images, preferences, presentation, settings
 from impchat.app import App
 from impchat.models.copying import Source
 from impchat.preferences import Preferences
@@ -104,6 +104,25 @@ def test_a_photo_that_is_pressed_stays_while_the_library_is_searched(play: Play)
         await phone.until_words("Open its chat")
 
     play(scene, {"pick_files": picked(drawing("red"))})
+
+
+def test_a_chat_without_words_has_one_title_on_every_screen(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        row = app.history.create_conversation(ME)
+        picture = app.history.add_image(images.prepare(drawing("red")), ME).sha256
+        question = app.history.add_question(row.uuid, ME, parent=None, text="", images=[picture])
+        answer = app.history.start_answer(row.uuid, ME, parent=question.uuid, model="other")
+        app.history.finish_answer(answer.uuid, text="", state="stopped")
+        title = presentation.title_of(app.history.conversation(row.uuid, ME), "en")
+        assert title.startswith("Picture, ")
+        await phone.tap("Chats")
+        await phone.tap(title)
+        await phone.until(lambda: phone.all(ft.Text, value=title, size=17), "the title")
+        await phone.tap("Chats")
+        await phone.tap("Photo library")
+        await phone.until_words(f"Picture of: {title}")
+
+    play(scene)
 
 
 def test_the_list_of_chats_grows_as_it_is_scrolled_and_the_ways_below_it_stay(play: Play) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import flet as ft
 
-from impchat import images, settings
+from impchat import images, presentation, settings
 from impchat.images import Prepared
 from impchat.messages import Message
 from impchat.peers.servers import Server
@@ -234,7 +234,9 @@ class ChatScreen(Screen):
             self._welcome.show(
                 not messages and self._opened.is_set(), shell.app.demo and not talk.server, self._go.server_name()
             )
-            self._title.value = talk.title or shell.say("chat.untitled")
+            self._title.value = (
+                presentation.title_of(talk.row, shell.language) if talk.row else shell.say("chat.untitled")
+            )
             self._where.value = self._go.where()
             self.composer.show_answering(talk.growing is not None)
             self.composer.show_gauge(talk.context_used)

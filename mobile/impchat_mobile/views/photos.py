@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import flet as ft
 
-from impchat import settings
+from impchat import presentation, settings
 from impchat.history.store import Asked
 from impchat_mobile import theme
 from impchat_mobile.app_shell import Screen, Shell
@@ -81,7 +82,13 @@ class PhotosScreen(Screen):
             inside = {hit.conversation for hit in history.search(owner, query, _MOST)}
             found = [asked for asked in found if asked.conversation in inside]
         small = self._shell.thumbnails.all(asked.image for asked in found)
-        return [(asked, small[asked.image]) for asked in found if asked.image in small]
+        return [(self._titled(asked), small[asked.image]) for asked in found if asked.image in small]
+
+    def _titled(self, asked: Asked) -> Asked:
+        if asked.title:
+            return asked
+        conversation = self._shell.app.history.conversation(asked.conversation, settings.OWNER)
+        return replace(asked, title=presentation.title_of(conversation, self._shell.language))
 
     async def _draw(self) -> None:
         found = await asyncio.to_thread(self._read, self._field.value or "")
