@@ -14,7 +14,7 @@ from typing import Any
 
 import flet as ft
 
-from impchat import preferences as chosen
+from impchat import preferences
 from impchat.app import App
 from impchat.errors import ImpChatError
 from impchat.preferences import Preferences
@@ -23,10 +23,10 @@ from impchat_mobile import theme
 from impchat_mobile.guard import Handler, guarded, log, note
 from impchat_mobile.thumbnails import Thumbnails
 
-MARK = "/screen"  # the route in a browser while a screen or dialog is above the first screen
-_PATIENCE_S = 1.0  # maximum wait until a dialog has closed, which takes a quarter of this
-_ABOVE = 8  # pixels between a notice and the composer
-_NOTICE = 100  # height of a notice in pixels
+SCREEN_ROUTE = "/screen"  # the route in a browser while a screen or dialog is above the first screen
+_CLOSE_TIMEOUT_S = 1.0  # maximum wait until a dialog has closed, which takes a quarter of this
+_NOTICE_GAP = 8  # pixels between a notice and the composer
+_NOTICE_HEIGHT = 100  # height of a notice in pixels
 
 
 class Screen:
@@ -58,19 +58,19 @@ class Shell:
         self.page = page
         self.app = app
         self.shares = shares
-        self.preferences = chosen.load(app.data)
+        self.preferences = preferences.load(app.data)
         self.thumbnails = Thumbnails(app)
-        self.above = 120.0  # pixels kept free below a notice: the composer, to which the user may return
+        self.notice_offset = 120.0  # pixels kept free below a notice: the composer, to which the user may return
         self._system_language = language
         self._screens: list[tuple[Screen, ft.View]] = []
-        self._is_marked = False
+        self._has_history_entry = False
         self._tasks: set[asyncio.Task[None]] = set()
         self.clipboard, self.share, self.haptics = ft.Clipboard(), ft.Share(), ft.HapticFeedback()
         self.picker, self.speaker = ft.FilePicker(), ft.SemanticsService()
-        self.links = ft.UrlLauncher()
-        page.on_view_pop = self.on(self._popped)
+        self.launcher = ft.UrlLauncher()
+        page.on_view_pop = self.on(self._view_popped)
         page.on_resize = self.on(self._resized)
-        self.wear()
+        self.apply_theme()
 
     # Texts
 
@@ -93,14 +93,14 @@ class Shell:
     async def prefer(self, **changes: Any) -> None:
         """Change preferences and save them. Raises HistoryError "data.unwritable"."""
         self.preferences = replace(self.preferences, **changes)
-        await asyncio.to_thread(chosen.save, self.app.data, self.preferences)
+        await asyncio.to_thread(preferences.save, self.app.data, self.preferences)
 
     @property
-    def wanted(self) -> Preferences | None:
+    def model_preferences(self) -> Preferences | None:
         """How the user wants the model to be run; None: another front end decides."""
         return None if self.shares else self.preferences
 
-    def wear(self) -> None:
+    def apply_theme(self) -> None:
         """Apply the chosen theme and language to the page."""
         self.page.theme, self.page.dark_theme = theme.theme(False), theme.theme(True)
         self.page.theme_mode = ft.ThemeMode(self.preferences.theme)
@@ -143,7 +143,7 @@ class Shell:
         try:
             sentence = self.sentence(error)
             if not (self.top and self.top.failed(sentence)):
-                self.tell(sentence, error=True)
+                self.notify(sentence, error=True)
         except Exception as exc:  # noqa: BLE001 - if the page cannot show it, it is only logged
             note("a notice", exc)
 
@@ -165,12 +165,12 @@ class Shell:
             view = screen.build()
         except Exception as exc:  # noqa: BLE001 - the outer edge of the front end
             note("a screen", exc)
-            screen, view = Screen(), self._broken(exc)
+            screen, view = Screen(), self._error_view(exc)
         view.route = "/" + "/".join(type(s).__name__.lower() for s, _ in [*self._screens, (screen, view)])
         self._screens.append((screen, view))
         await self._show()
         if len(self._screens) > 1:
-            self._mark()
+            self._push_history_entry()
         await screen.shown()
 
     async def pop(self) -> None:
@@ -194,7 +194,7 @@ class Shell:
 
     async def redraw(self) -> None:
         """Build all screens again, after a change of theme or language."""
-        self.wear()
+        self.apply_theme()
         screens = [screen for screen, _ in self._screens]
         self._screens = []
         for screen in screens:
@@ -206,16 +206,16 @@ class Shell:
             await screen.shown()
 
     async def _show(self) -> None:
-        await self._clear()
+        await self._close_dialogs()
         self.page.views[:] = [view for _, view in self._screens]
         self.page.update()
 
-    async def _clear(self) -> None:
+    async def _close_dialogs(self) -> None:
         """Close all dialogs and sheets, and return once they are gone. If a screen covers a dialog that is closing,
         Flutter does not remove the dialog and shows it again after that screen."""
-        end = asyncio.get_running_loop().time() + _PATIENCE_S
-        while (above := self._dialogs()) and asyncio.get_running_loop().time() < end:
-            for dialog in above:
+        end = asyncio.get_running_loop().time() + _CLOSE_TIMEOUT_S
+        while (open_dialogs := self._dialogs()) and asyncio.get_running_loop().time() < end:
+            for dialog in open_dialogs:
                 self.close(dialog)
             await asyncio.sleep(0.02)
 
@@ -223,50 +223,50 @@ class Shell:
         """The sheets and dialogs that are open or still closing."""
         return [dialog for dialog in self.page._dialogs.controls if not isinstance(dialog, ft.SnackBar)]
 
-    async def _popped(self) -> None:
+    async def _view_popped(self) -> None:
         await self.pop()
 
     # The browser's back button
 
-    def _mark(self) -> None:
+    def _push_history_entry(self) -> None:
         """Add a history entry for the back button to return from. Without one, the button leaves the app."""
-        if self.page.web and not self._is_marked:
-            self._is_marked = True
-            self.start(self.page.push_route(MARK))
+        if self.page.web and not self._has_history_entry:
+            self._has_history_entry = True
+            self.start(self.page.push_route(SCREEN_ROUTE))
 
-    async def went(self, route: str) -> None:
-        """The browser's address has changed. If it is not MARK, the user has gone back."""
-        if route == MARK:
+    async def route_changed(self, route: str) -> None:
+        """The browser's address has changed. If it is not SCREEN_ROUTE, the user has gone back."""
+        if route == SCREEN_ROUTE:
             return
-        self._is_marked = False
+        self._has_history_entry = False
         if any(dialog.open for dialog in self._dialogs()):
-            await self._clear()
+            await self._close_dialogs()
         elif len(self._screens) > 1 and self._screens[-1][1].can_pop:
             await self.pop()
         if len(self._screens) > 1:
-            self._mark()
+            self._push_history_entry()
 
     def _resized(self) -> None:
         for screen, _ in self._screens:
             screen.resized()
 
-    def _broken(self, error: Exception) -> ft.View:
-        words = ft.Text(self.sentence(error), text_align=ft.TextAlign.CENTER)
-        return ft.View([ft.SafeArea(ft.Container(words, padding=32))], appbar=ft.AppBar())
+    def _error_view(self, error: Exception) -> ft.View:
+        message = ft.Text(self.sentence(error), text_align=ft.TextAlign.CENTER)
+        return ft.View([ft.SafeArea(ft.Container(message, padding=32))], appbar=ft.AppBar())
 
     # Notices and dialogs
 
-    def tell(
+    def notify(
         self, text: str, undo: Handler | None = None, error: bool = False, offer: tuple[str, Handler] | None = None
     ) -> None:
         """Show a sentence in a snack bar. `undo`: action of an Undo button. `offer`: label and action of a button."""
         offer = (self.say("mobile.undo"), undo) if undo else offer
-        above = min(self.above + _ABOVE, max(0, (self.page.height or 800) - _NOTICE))
-        words = ft.Text(text, color=ft.Colors.ON_ERROR_CONTAINER if error else ft.Colors.ON_INVERSE_SURFACE)
+        bottom = min(self.notice_offset + _NOTICE_GAP, max(0, (self.page.height or 800) - _NOTICE_HEIGHT))
+        message = ft.Text(text, color=ft.Colors.ON_ERROR_CONTAINER if error else ft.Colors.ON_INVERSE_SURFACE)
         bar = ft.SnackBar(
-            ft.Semantics(live_region=True, content=words),
+            ft.Semantics(live_region=True, content=message),
             behavior=ft.SnackBarBehavior.FLOATING,
-            margin=ft.Margin.only(left=16, right=16, bottom=above),
+            margin=ft.Margin.only(left=16, right=16, bottom=bottom),
             action=ft.SnackBarAction(offer[0], on_click=self.on(offer[1])) if offer else None,
             show_close_icon=error,
             duration=ft.Duration(seconds=10 if error else 6 if offer else 3),
@@ -275,13 +275,15 @@ class Shell:
             bgcolor=ft.Colors.ERROR_CONTAINER if error else None,
             close_icon_color=ft.Colors.ON_ERROR_CONTAINER if error else None,
         )
-        self._close(ft.SnackBar)
+        self._close_all(ft.SnackBar)
         self.page.show_dialog(bar)
 
-    def ask(self, title: str, content: ft.Control, do: str, done: Handler, danger: bool = False) -> ft.AlertDialog:
-        """Open a dialog with the buttons Cancel and `do`; `done` is called when the user taps the latter."""
+    def confirm(
+        self, title: str, content: ft.Control, button: str, done: Handler, danger: bool = False
+    ) -> ft.AlertDialog:
+        """Open a dialog with the buttons Cancel and `button`; `done` is called when the user taps the latter."""
 
-        async def agreed() -> None:
+        async def confirmed() -> None:
             self.close(dialog)
             await _outcome(done)
 
@@ -292,62 +294,63 @@ class Shell:
             scrollable=True,
             actions=[
                 ft.TextButton(self.say("mobile.cancel"), on_click=self.on(lambda: self.close(dialog))),
-                ft.FilledButton(do, on_click=self.on(agreed), style=style),
+                ft.FilledButton(button, on_click=self.on(confirmed), style=style),
             ],
         )
-        self._open(dialog)
+        self._show_dialog(dialog)
         return dialog
 
-    def form(self, title: str, content: Sequence[ft.Control], do: str, done: Handler) -> Handler:
-        """Open a dialog with input fields, and return the handler of its button `do`, which calls `done`. The dialog
-        stays open, with its input, while `done` runs, and if `done` returns False or raises an ImpChatError, which is
-        shown in the dialog."""
+    def form(self, title: str, content: Sequence[ft.Control], button: str, done: Handler) -> Handler:
+        """Open a dialog with input fields, and return the handler of its confirm button, which calls `done`.
+
+        The dialog stays open, with its input, while `done` runs, and if `done` returns False or raises an ImpChatError,
+        which is shown in the dialog."""
         problem = ft.Text("", size=14, color=ft.Colors.ERROR)
-        said = ft.Semantics(live_region=True, content=problem, visible=False)
+        alert = ft.Semantics(live_region=True, content=problem, visible=False)
         busy = ft.ProgressBar(visible=False, border_radius=4)
         work: asyncio.Task[object] | None = None
 
-        async def agreed() -> None:
+        async def confirmed() -> None:
             nonlocal work
             if work:
                 return
-            said.visible, busy.visible, agree.disabled = False, True, True
+            alert.visible, busy.visible, confirm_button.disabled = False, True, True
             self.draw(dialog)
             work = asyncio.get_running_loop().create_task(_outcome(done))
             try:
                 if await work is not False:
                     self.close(dialog)
             except ImpChatError as error:
-                problem.value, said.visible = self.sentence(error), True
+                problem.value, alert.visible = self.sentence(error), True
             except asyncio.CancelledError:  # the dialog was closed
                 return
             finally:
-                work, busy.visible, agree.disabled = None, False, False
+                work, busy.visible, confirm_button.disabled = None, False, False
             self.draw(dialog)
 
         def closed() -> None:
             if work:
                 work.cancel()
 
-        agree = ft.FilledButton(do, on_click=self.on(agreed))
+        confirm_button = ft.FilledButton(button, on_click=self.on(confirmed))
         dialog = ft.AlertDialog(
             title=ft.Text(title, size=20),
-            content=ft.Column([*content, said, busy], tight=True, spacing=12),
+            content=ft.Column([*content, alert, busy], tight=True, spacing=12),
             scrollable=True,
             modal=True,  # otherwise a tap outside would lose the input
             actions=[
                 ft.TextButton(self.say("mobile.cancel"), on_click=self.on(lambda: self.close(dialog))),
-                agree,
+                confirm_button,
             ],
             on_dismiss=self.on(closed),
         )
-        self._open(dialog)
-        return agreed
+        self._show_dialog(dialog)
+        return confirmed
 
-    def ask_text(self, title: str, label: str, value: str, do: str, done: Callable[[str], object]) -> None:
+    def ask_text(self, title: str, label: str, value: str, button: str, done: Callable[[str], object]) -> None:
         """Open a dialog for a line of text, which is passed to `done`."""
         field = ft.TextField(value=value, label=label, autofocus=True)
-        field.on_submit = self.on(self.form(title, [field], do, lambda: done(field.value or "")))
+        field.on_submit = self.on(self.form(title, [field], button, lambda: done(field.value or "")))
 
     def sheet(self, *content: ft.Control) -> ft.BottomSheet:
         """Open a bottom sheet, for instance with a list of actions."""
@@ -355,25 +358,25 @@ class Shell:
         column = ft.Column(list(content), tight=True, spacing=0, horizontal_alignment=stretch)
         inner = ft.SafeArea(ft.Container(column, padding=ft.Padding.only(bottom=12)))
         sheet = ft.BottomSheet(inner, show_drag_handle=True, scrollable=True, bgcolor=ft.Colors.SURFACE_CONTAINER_LOW)
-        self._open(sheet)
+        self._show_dialog(sheet)
         return sheet
 
-    def _open(self, dialog: ft.DialogControl) -> None:
+    def _show_dialog(self, dialog: ft.DialogControl) -> None:
         self.page.show_dialog(dialog)
-        self._mark()
+        self._push_history_entry()
 
     def action(self, icon: ft.IconData, text: str, do: Handler, danger: bool = False) -> ft.ListTile:
         """An action in a sheet. Tapping it closes the sheet and calls `do`."""
 
-        async def chosen_one() -> None:
-            self._close(ft.BottomSheet)
+        async def tapped() -> None:
+            self._close_all(ft.BottomSheet)
             await _outcome(do)
 
         colour = ft.Colors.ERROR if danger else None
         return ft.ListTile(
             leading=ft.Icon(icon, color=colour or theme.FAINT),
             title=ft.Text(text, color=colour),
-            on_click=self.on(chosen_one),
+            on_click=self.on(tapped),
         )
 
     def close(self, dialog: ft.DialogControl) -> None:
@@ -381,7 +384,7 @@ class Shell:
             dialog.open = False
             dialog.update()
 
-    def _close(self, kind: type[ft.DialogControl]) -> None:
+    def _close_all(self, kind: type[ft.DialogControl]) -> None:
         for dialog in list(self.page._dialogs.controls):
             if isinstance(dialog, kind):
                 self.close(dialog)
@@ -392,16 +395,16 @@ class Shell:
         try:
             features = await self.speaker.get_accessibility_features()
             if not features.accessible_navigation:
-                self.tell(self.say("mobile.no_reader"))
+                self.notify(self.say("mobile.no_reader"))
             elif features.supports_announcements or not live:
                 await self.speaker.announce_message(text)
         except Exception as exc:  # noqa: BLE001 - a platform that does not report its features has no screen reader
             log.debug("no screen reader answers: %s", type(exc).__name__)
-            self.tell(self.say("mobile.no_reader"))
+            self.notify(self.say("mobile.no_reader"))
 
     async def copy(self, text: str) -> None:
         await self.clipboard.set(text)
-        self.tell(self.say("mobile.copied"))
+        self.notify(self.say("mobile.copied"))
 
 
 async def _outcome(do: Handler) -> object:

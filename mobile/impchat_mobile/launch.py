@@ -52,9 +52,8 @@ def open_app(data: Path | None = None, model: str | None = None) -> App:
 
     Raises HistoryError and ModelError as `App.open`."""
     app = App.open(data or data_dir(), model)
-    wanted = preferences.load(app.data)
     if app.bundle:
-        app.run_with(app.bundle, tuned(PHONE, wanted))
+        app.run_with(app.bundle, tuned(PHONE, preferences.load(app.data)))
     return app
 
 
@@ -202,7 +201,7 @@ class Life:
         """The route has changed: a link was opened while the app runs, or in a browser, the user went back or forward.
         The event of a link may arrive before the event that the app is visible again."""
         if self._shell.page.web:
-            await self._shell.went(event.route)
+            await self._shell.route_changed(event.route)
             return
         self._route = event.route
         await self._returned()
@@ -252,4 +251,4 @@ class Life:
             return
         if memory and memory.free < settings.MOBILE_MEMORY_LOW_BYTES and app.loaded and app.idle:
             await asyncio.to_thread(app.unload)
-            self._shell.tell(self._shell.say("mobile.unloaded"))
+            self._shell.notify(self._shell.say("mobile.unloaded"))

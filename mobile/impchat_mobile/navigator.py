@@ -116,7 +116,7 @@ class Navigator:
         shell, conversation = self._shell, self._talk.conversation
         assert conversation
         await asyncio.to_thread(sync.hand_over, server, shell.app.history, conversation, settings.OWNER)
-        shell.tell(shell.say("mobile.handed_over", name=server.name))
+        shell.notify(shell.say("mobile.handed_over", name=server.name))
 
     async def home(self, conversation: str) -> None:
         """Return to the first screen and show this conversation."""

@@ -19,16 +19,16 @@ from impchat.preferences import Preferences
 PHONE = Tuning(settings.MOBILE_SLOTS, packed=False)
 
 
-def tuned(tuning: Tuning, wanted: Preferences) -> Tuning:
+def tuned(tuning: Tuning, preferences: Preferences) -> Tuning:
     """`tuning` with the threads and the context length of the preferences."""
-    return replace(tuning, threads=wanted.threads, context_tokens=wanted.context_tokens)
+    return replace(tuning, threads=preferences.threads, context_tokens=preferences.context_tokens)
 
 
-def run(app: App, bundle: Bundle, wanted: Preferences | None) -> None:
-    """Use `bundle` for all answers from now on. `wanted` None: keep the current tuning.
+def run(app: App, bundle: Bundle, preferences: Preferences | None) -> None:
+    """Use `bundle` for all answers from now on. `preferences` None: keep the current tuning.
 
     Raises ModelError "model.answering" if that would interrupt a running answer or prefill."""
-    tuning = tuned(app.tuning, wanted) if wanted else app.tuning
+    tuning = tuned(app.tuning, preferences) if preferences else app.tuning
     if (bundle, tuning) != (app.bundle, app.tuning) and not app.idle:
         raise ModelError("model.answering")
     app.run_with(bundle, tuning)

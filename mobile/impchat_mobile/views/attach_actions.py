@@ -89,7 +89,7 @@ class AttachActions:
         if data:
             await self.attach(data)
         else:
-            self._shell.tell(self._shell.say("mobile.nothing_to_paste"))
+            self._shell.notify(self._shell.say("mobile.nothing_to_paste"))
 
     async def retouch(self, name: str) -> None:
         """Open a picture of the question in the editor, to change it or to add a part of it."""

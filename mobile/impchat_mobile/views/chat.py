@@ -165,7 +165,7 @@ class ChatScreen(Screen):
         self._message_list.grew()
 
     def _below_grew(self, event: ft.LayoutSizeChangeEvent[ft.Column]) -> None:
-        self._shell.above = event.height
+        self._shell.notice_offset = event.height
         self._message_list.grew()
 
     async def shown(self) -> None:

@@ -126,7 +126,7 @@ class ConnectScreen(Screen):
                 shell.draw(several, model)
                 return False
             self.draw()
-            shell.tell(say("mobile.connected", name=added.name))
+            shell.notify(say("mobile.connected", name=added.name))
             return True
 
         says = theme.faint(say("mobile.other_says"), size=13)
@@ -215,6 +215,6 @@ class ServerCard:
             self._screen.draw()
 
         words = ft.Text(shell.say("mobile.forget_says"))
-        shell.ask(
+        shell.confirm(
             shell.say("mobile.forget_title", name=server.name), words, shell.say("mobile.forget"), forget, danger=True
         )

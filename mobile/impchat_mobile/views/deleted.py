@@ -72,7 +72,7 @@ class DeletedScreen(Screen):
         async def restore() -> None:
             await asyncio.to_thread(shell.app.history.restore_conversation, conversation.uuid, settings.OWNER)
             await self._changed()
-            shell.tell(say("mobile.restored", title=title))
+            shell.notify(say("mobile.restored", title=title))
 
         async def purge() -> None:
             await asyncio.to_thread(shell.app.history.purge_conversation, conversation.uuid, settings.OWNER)
@@ -80,7 +80,7 @@ class DeletedScreen(Screen):
 
         def ask() -> None:
             words = ft.Text(say("mobile.purge_says"))
-            shell.ask(say("mobile.purge_title", title=title), words, say("mobile.purge"), purge, danger=True)
+            shell.confirm(say("mobile.purge_title", title=title), words, say("mobile.purge"), purge, danger=True)
 
         return ft.ListTile(
             title=ft.Text(title, max_lines=2, overflow=ft.TextOverflow.ELLIPSIS, size=15),
@@ -115,4 +115,4 @@ class DeletedScreen(Screen):
             await self._draw()
 
         words = ft.Text(say("mobile.purge_says"))
-        shell.ask(say("mobile.empty_title"), words, say("mobile.empty"), empty, danger=True)
+        shell.confirm(say("mobile.empty_title"), words, say("mobile.empty"), empty, danger=True)

@@ -250,7 +250,7 @@ class HistoryDrawer:
             self._said.value, self._back, self._notice.visible = words, back, True
             shell.draw(self._notice)
         else:
-            shell.tell(words, undo=back)
+            shell.notify(words, undo=back)
 
     async def _take_back(self) -> None:
         self._notice.visible = False

@@ -28,4 +28,4 @@ async def export(shell: Shell, conversation: str) -> None:
     except Exception:  # noqa: BLE001 - this platform cannot share
         done = await shell.picker.save_file(file_name=f"{name}.zip", src_bytes=data)
         if done or shell.page.web:
-            shell.tell(shell.say("mobile.saved"))
+            shell.notify(shell.say("mobile.saved"))

@@ -68,10 +68,10 @@ class MessageActions:
         shell = self._shell
 
         async def follow() -> None:
-            await shell.links.launch_url(address)
+            await shell.launcher.launch_url(address)
 
         if address.lower().startswith(("http://", "https://", "mailto:")):
-            shell.ask(shell.say("mobile.link"), ft.Text(address, selectable=True), shell.say("mobile.open"), follow)
+            shell.confirm(shell.say("mobile.link"), ft.Text(address, selectable=True), shell.say("mobile.open"), follow)
 
     def explain(self, message: Message) -> None:
         """Open a sheet with the receipt of an answer."""

@@ -199,13 +199,13 @@ class ModelsScreen(Screen):
             self.go_on(copy)
         else:
             words = ft.Text(shell.say("mobile.licence_says", terms=offer.licence))
-            shell.ask(shell.say("mobile.licence_title"), words, shell.say("mobile.agree"), agreed)
+            shell.confirm(shell.say("mobile.licence_title"), words, shell.say("mobile.agree"), agreed)
 
     def go_on(self, copy: Copy) -> None:
         """Start or resume a copy."""
         server = self._go.links.servers.get(copy.source.server)
         if copy.source.server and server is None:
-            self._shell.tell(self._shell.say("mobile.copy_server_gone"), error=True)
+            self._shell.notify(self._shell.say("mobile.copy_server_gone"), error=True)
             return
         if server:  # its address may have changed since the copy was started
             copy.source = replace(copy.source, base=_base(server, copy.id))
@@ -231,9 +231,9 @@ class ModelsScreen(Screen):
         assert model.bundle
         await asyncio.to_thread(library.permit, shell.app.data, model.bundle)  # its button says "unverified"
         bundle = await asyncio.to_thread(library.resolve, shell.app.data, model.id)
-        await asyncio.to_thread(run, shell.app, bundle, shell.wanted)
+        await asyncio.to_thread(run, shell.app, bundle, shell.model_preferences)
         await asyncio.to_thread(library.choose, shell.app.data, model.id)
-        shell.tell(shell.say("models.runs", name=bundle.name))
+        shell.notify(shell.say("models.runs", name=bundle.name))
         await self._draw()
 
     def _ask_remove(self, model: Model) -> None:
@@ -242,13 +242,13 @@ class ModelsScreen(Screen):
         async def remove() -> None:
             if model.bundle and model.bundle.id == shell.app.model:
                 demo = await asyncio.to_thread(library.resolve, shell.app.data, settings.DEMO_MODEL)
-                await asyncio.to_thread(run, shell.app, demo, shell.wanted)
+                await asyncio.to_thread(run, shell.app, demo, shell.model_preferences)
             freed = await asyncio.to_thread(lambda: library.remove(shell.app.data, model.id, chosen_too=True))
-            shell.tell(shell.say("models.removed", name=model.name, size=size(freed)))
+            shell.notify(shell.say("models.removed", name=model.name, size=size(freed)))
             await self._draw()
 
         words = ft.Text(shell.say("mobile.remove_says", size=size(model.disk_bytes)))
-        shell.ask(
+        shell.confirm(
             shell.say("mobile.remove_title", name=model.name), words, shell.say("chat.delete"), remove, danger=True
         )
 

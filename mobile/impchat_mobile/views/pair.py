@@ -113,7 +113,7 @@ class PairCard:
         async def take(data: bytes) -> None:
             text = await asyncio.to_thread(qr.read, data)
             if not text:
-                self._shell.tell(self._shell.say("mobile.no_code"), error=True)
+                self._shell.notify(self._shell.say("mobile.no_code"), error=True)
                 return
             self._address.value = text
             await self._pair()
@@ -152,7 +152,7 @@ class PairCard:
         if do == "mobile.check_same":
             words.insert(0, ft.Text(link.check, size=22, weight=ft.FontWeight.W_600, font_family="monospace"))
         content = ft.Column(words, tight=True, spacing=12)
-        self._shell.ask(say(title, place=place), content, say(do), lambda: self._take(link))
+        self._shell.confirm(say(title, place=place), content, say(do), lambda: self._take(link))
 
     async def _take(self, link: Link) -> None:
         server = await self._waiting(self._go.links.pair(link))
@@ -166,7 +166,7 @@ class PairCard:
             self._paired()
 
         offer = self._shell.say("mobile.new_chats_offer"), answer_new
-        self._shell.tell(self._shell.say("mobile.paired", name=server.name), offer=offer)
+        self._shell.notify(self._shell.say("mobile.paired", name=server.name), offer=offer)
 
     async def _waiting(self, work: Awaitable[T]) -> T:
         self._busy.visible = self._do.disabled = True

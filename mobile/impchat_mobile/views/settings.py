@@ -262,7 +262,7 @@ class SettingsScreen(Screen):
 
         async def set_now() -> None:
             self._show_lock()
-            shell.tell(shell.say("mobile.lock_on"))
+            shell.notify(shell.say("mobile.lock_on"))
 
         async def known() -> None:
             await asyncio.to_thread(applock.remove, shell.app.data)
@@ -323,7 +323,7 @@ class SettingsScreen(Screen):
             await self._measure()
 
         words = ft.Text(shell.say("mobile.clear_says"))
-        shell.ask(shell.say("mobile.clear_title"), words, shell.say("mobile.clear"), clear, danger=True)
+        shell.confirm(shell.say("mobile.clear_title"), words, shell.say("mobile.clear"), clear, danger=True)
 
 
 def _figure(name: str, value: float) -> str:

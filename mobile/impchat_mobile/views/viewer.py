@@ -99,13 +99,13 @@ class ViewerScreen(Screen):
         try:
             await self._shell.share.share_files([ft.ShareFile.from_bytes(data, mime_type=mime, name=name)])
         except Exception:  # noqa: BLE001 - this platform cannot share
-            self._shell.tell(self._shell.say("mobile.no_share"))
+            self._shell.notify(self._shell.say("mobile.no_share"))
 
     async def _save(self) -> None:
         name, _, data = self._file
         done = await self._shell.picker.save_file(file_name=name, file_type=ft.FilePickerFileType.IMAGE, src_bytes=data)
         if done or self._shell.page.web:
-            self._shell.tell(self._shell.say("mobile.saved"))
+            self._shell.notify(self._shell.say("mobile.saved"))
 
     async def _ask(self) -> None:
         assert self._part
