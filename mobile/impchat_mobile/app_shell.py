@@ -20,7 +20,7 @@ from impchat.errors import ImpChatError
 from impchat.preferences import Preferences
 from impchat.texts import LANGUAGES, say
 from impchat_mobile import theme
-from impchat_mobile.guard import Handler, guarded, log, note
+from impchat_mobile.guard import Handler, guarded, invoke, log, log_error
 from impchat_mobile.thumbnails import Thumbnails
 
 SCREEN_ROUTE = "/screen"  # the route in a browser while a screen or dialog is above the first screen
@@ -116,7 +116,7 @@ class Shell:
     @property
     def wide(self) -> bool:
         """Whether there is room for the list of chats next to the chat."""
-        return (self.page.width or 0) >= theme.WIDE and (self.page.height or 0) >= theme.TALL
+        return (self.page.width or 0) >= theme.WIDE_WIDTH and (self.page.height or 0) >= theme.WIDE_HEIGHT
 
     # Handlers and background work
 
@@ -131,7 +131,7 @@ class Shell:
             try:
                 await work
             except Exception as exc:  # noqa: BLE001 - the outer edge of the front end
-                note("work", exc)
+                log_error("work", exc)
                 self.fail(exc)
 
         task = asyncio.get_running_loop().create_task(run())
@@ -145,7 +145,7 @@ class Shell:
             if not (self.top and self.top.failed(sentence)):
                 self.notify(sentence, error=True)
         except Exception as exc:  # noqa: BLE001 - if the page cannot show it, it is only logged
-            note("a notice", exc)
+            log_error("a notice", exc)
 
     def draw(self, *controls: ft.Control) -> None:
         """Update these controls on the page. One that is not mounted is skipped: it is drawn when it is mounted."""
@@ -164,7 +164,7 @@ class Shell:
         try:
             view = screen.build()
         except Exception as exc:  # noqa: BLE001 - the outer edge of the front end
-            note("a screen", exc)
+            log_error("a screen", exc)
             screen, view = Screen(), self._error_view(exc)
         view.route = "/" + "/".join(type(s).__name__.lower() for s, _ in [*self._screens, (screen, view)])
         self._screens.append((screen, view))
@@ -285,7 +285,7 @@ class Shell:
 
         async def confirmed() -> None:
             self.close(dialog)
-            await _outcome(done)
+            await invoke(done)
 
         style = ft.ButtonStyle(bgcolor=ft.Colors.ERROR, color=ft.Colors.ON_ERROR) if danger else None
         dialog = ft.AlertDialog(
@@ -316,7 +316,7 @@ class Shell:
                 return
             alert.visible, busy.visible, confirm_button.disabled = False, True, True
             self.draw(dialog)
-            work = asyncio.get_running_loop().create_task(_outcome(done))
+            work = asyncio.get_running_loop().create_task(invoke(done))
             try:
                 if await work is not False:
                     self.close(dialog)
@@ -370,11 +370,11 @@ class Shell:
 
         async def tapped() -> None:
             self._close_all(ft.BottomSheet)
-            await _outcome(do)
+            await invoke(do)
 
         colour = ft.Colors.ERROR if danger else None
         return ft.ListTile(
-            leading=ft.Icon(icon, color=colour or theme.FAINT),
+            leading=ft.Icon(icon, color=colour or theme.MUTED),
             title=ft.Text(text, color=colour),
             on_click=self.on(tapped),
         )
@@ -405,12 +405,6 @@ class Shell:
     async def copy(self, text: str) -> None:
         await self.clipboard.set(text)
         self.notify(self.say("mobile.copied"))
-
-
-async def _outcome(do: Handler) -> object:
-    """Call `do` and return its result, awaited if it is a coroutine."""
-    outcome = do()
-    return await outcome if asyncio.iscoroutine(outcome) else outcome
 
 
 def language_of(locales: Sequence[ft.Locale]) -> str:

@@ -28,17 +28,21 @@ def guarded(handler: Handler, failed: Callable[[Exception], None]) -> Callable[[
         # Otherwise Flet compares the whole page with its previous state after each event.
         ft.context.disable_auto_update()
         try:
-            done = handler(event) if takes_event else handler()
-            if inspect.isawaitable(done):
-                await done
+            await (invoke(handler, event) if takes_event else invoke(handler))
         except Exception as exc:  # noqa: BLE001 - the outer edge of the front end
-            note("a handler", exc)
+            log_error("a handler", exc)
             failed(exc)
 
     return call
 
 
-def note(what: str, error: Exception) -> None:
+async def invoke(handler: Handler, *values: object) -> object:
+    """Call `handler`, a plain function or a coroutine, and return its result."""
+    result = handler(*values)
+    return await result if inspect.isawaitable(result) else result
+
+
+def log_error(what: str, error: Exception) -> None:
     """Log an error: an ImpChatError in one line, anything else, which is a bug, with its traceback."""
     if isinstance(error, ImpChatError):
         log.info("%s was refused: %s", what, error.code)

@@ -103,12 +103,12 @@ class LoopbackGuard:
             await loopback.refuse(scope, receive, send)
         else:
             with suppress(WebSocketDisconnect):  # the page was closed while a message was being sent
-                await self._app(scope, receive, loopback.ResponseHeaders(send, _HEADERS, _coloured))
+                await self._app(scope, receive, loopback.ResponseHeaders(send, _HEADERS, _with_background))
 
 
-def _coloured(page: bytes) -> bytes:
+def _with_background(page: bytes) -> bytes:
     """Flet's page with the app's background colour, instead of white, until Flutter draws the first frame."""
-    light, dark = theme.surface(dark=False), theme.surface(dark=True)
+    light, dark = theme.background(dark=False), theme.background(dark=True)
     style = (
         f"html, #loading {{ background: {light} }} #loading img {{ width: 72px }}"
         f"@media (prefers-color-scheme: dark) {{ html, #loading {{ background: {dark} }} }}"

@@ -14,7 +14,7 @@ from flet_secure_storage import SecureStorage
 from impchat.peers.servers import Server
 from impchat_mobile.guard import log
 
-_PATIENCE_S = 5.0  # maximum wait for a keystore: the app must start even if it never answers
+_TIMEOUT_S = 5.0  # maximum wait for a keystore: the app must start even if it never answers
 
 
 class Keys:
@@ -24,8 +24,8 @@ class Keys:
     async def put(self, server: Server) -> Server:
         """Store the key of `server`. Returns the server to save in the file, without its key if the keystore has it."""
         try:
-            await asyncio.wait_for(self._store.set(_name(server), server.key), _PATIENCE_S)
-            if await asyncio.wait_for(self._store.get(_name(server)), _PATIENCE_S) == server.key:
+            await asyncio.wait_for(self._store.set(_name(server), server.key), _TIMEOUT_S)
+            if await asyncio.wait_for(self._store.get(_name(server)), _TIMEOUT_S) == server.key:
                 return replace(server, key="")
         except Exception as exc:  # noqa: BLE001 - each platform raises errors of its own
             log.info("no keystore: %s", type(exc).__name__)
@@ -36,15 +36,15 @@ class Keys:
         if server.key:
             return server
         try:
-            kept = await asyncio.wait_for(self._store.get(_name(server)), _PATIENCE_S)
+            kept = await asyncio.wait_for(self._store.get(_name(server)), _TIMEOUT_S)
             return replace(server, key=str(kept or ""))
         except Exception as exc:  # noqa: BLE001 - each platform raises errors of its own
             log.info("no keystore: %s", type(exc).__name__)
             return server
 
-    async def drop(self, server: Server) -> None:
+    async def remove(self, server: Server) -> None:
         try:
-            await asyncio.wait_for(self._store.remove(_name(server)), _PATIENCE_S)
+            await asyncio.wait_for(self._store.remove(_name(server)), _TIMEOUT_S)
         except Exception as exc:  # noqa: BLE001 - each platform raises errors of its own
             log.info("no keystore: %s", type(exc).__name__)
 

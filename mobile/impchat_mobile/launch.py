@@ -25,8 +25,8 @@ from impchat.texts import say
 from impchat_mobile import theme
 from impchat_mobile.app_shell import Shell, language_of
 from impchat_mobile.conversation import OpenConversation
-from impchat_mobile.guard import Handler, guarded, note
-from impchat_mobile.links import opened_by
+from impchat_mobile.guard import Handler, guarded, log_error
+from impchat_mobile.links import pairing_link
 from impchat_mobile.navigator import Navigator
 from impchat_mobile.tuning import PHONE, tuned
 from impchat_mobile.views.chat import ChatScreen
@@ -73,7 +73,7 @@ def shared_app() -> App:
 
 async def start(
     page: ft.Page,
-    opened: Callable[[], App],
+    get_app: Callable[[], App],
     language: str | None = None,
     server: Server | None = None,
     shares: bool = False,
@@ -86,20 +86,20 @@ async def start(
     if language is None:
         language = await _device_language(page)
     try:
-        app = await asyncio.to_thread(opened)
+        app = await asyncio.to_thread(get_app)
         shell = Shell(page, app, language, shares)
-        talk = OpenConversation(
+        current = OpenConversation(
             app, lambda: shell.preferences.sampling_of(app.sampling) if shell.preferences.sampling else None
         )
-        go = Navigator(shell, talk, server)
-        await go.load()
-        screen = ChatScreen(shell, talk, go)
-        life = Life(shell, screen, go)
-        await life.begin()
+        navigator = Navigator(shell, current, server)
+        await navigator.load()
+        screen = ChatScreen(shell, current, navigator)
+        lifecycle = Lifecycle(shell, screen, navigator)
+        await lifecycle.show()
         return screen
     except Exception as exc:  # noqa: BLE001 - the outer edge of the front end
-        note("the app", exc)
-        _show_failure(page, exc, language, lambda: start(page, opened, language, server, shares))
+        log_error("the app", exc)
+        _show_failure(page, exc, language, lambda: start(page, get_app, language, server, shares))
         return None
 
 
@@ -128,44 +128,44 @@ def _show_failure(page: ft.Page, error: Exception, language: str, again: Handler
     page.update()
 
 
-class Life:
+class Lifecycle:
     """The lifecycle of the app: saves the draft, locks the app, frees memory, and opens links."""
 
-    def __init__(self, shell: Shell, screen: ChatScreen, go: Navigator) -> None:
+    def __init__(self, shell: Shell, screen: ChatScreen, navigator: Navigator) -> None:
         self._shell = shell
         self._screen = screen
-        self._go = go
+        self._navigator = navigator
         self._route = shell.page.route  # the route that opened the app, until it has been handled
-        shell.page.session.store.set("life", self)
-        self._is_left = False
+        shell.page.session.store.set("lifecycle", self)
+        self._is_disconnected = False
         self._hidden_at = 0.0  # seconds on the monotonic clock; 0: the app is visible
-        shell.page.on_app_lifecycle_state_change = shell.on(self._changed)
-        shell.page.on_route_change = shell.on(self._routed)
-        shell.page.on_disconnect = shell.on(self._left)
-        shell.page.on_connect = shell.on(self._connected)
-        shell.page.on_platform_brightness_change = shell.on(self._brightness)
+        shell.page.on_app_lifecycle_state_change = shell.on(self._state_changed)
+        shell.page.on_route_change = shell.on(self._route_changed)
+        shell.page.on_disconnect = shell.on(self._disconnected)
+        shell.page.on_connect = shell.on(self._reconnected)
+        shell.page.on_platform_brightness_change = shell.on(self._brightness_changed)
 
     @classmethod
-    def of(cls, page: ft.Page) -> Life:
-        """The Life of the app on this page."""
-        life: Life = page.session.store.get("life")
-        return life
+    def of(cls, page: ft.Page) -> Lifecycle:
+        """The Lifecycle of the app on this page."""
+        lifecycle: Lifecycle = page.session.store.get("lifecycle")
+        return lifecycle
 
-    async def begin(self) -> None:
+    async def show(self) -> None:
         """Show the first screen, with the last conversation if it was used recently."""
         shell = self._shell
         if applock.is_set(shell.app.data):
-            await shell.restart(LockScreen(shell, self._enter))
+            await shell.restart(LockScreen(shell, self._show_chat))
         else:
-            await self._enter()
+            await self._show_chat()
         self._watch = asyncio.get_running_loop().create_task(self._watch_memory())
 
-    async def _enter(self) -> None:
+    async def _show_chat(self) -> None:
         await self._shell.restart(self._screen)
-        await self._screen.open(await asyncio.to_thread(self._conversation))
-        self._follow()
+        await self._screen.open(await asyncio.to_thread(self._recent_conversation))
+        self._open_link()
 
-    def _conversation(self) -> str | None:
+    def _recent_conversation(self) -> str | None:
         history, uuid = self._shell.app.history, self._shell.preferences.conversation
         try:
             row = history.conversation(uuid, settings.OWNER)
@@ -174,14 +174,14 @@ class Life:
         age = datetime.now(UTC) - datetime.fromisoformat(row.updated_utc).replace(tzinfo=UTC)
         return None if row.deleted_utc or age.total_seconds() > settings.MOBILE_RETURN_S else uuid
 
-    async def _changed(self, event: ft.AppLifecycleStateChangeEvent) -> None:
+    async def _state_changed(self, event: ft.AppLifecycleStateChangeEvent) -> None:
         if event.state in (ft.AppLifecycleState.HIDE, ft.AppLifecycleState.PAUSE, ft.AppLifecycleState.DETACH):
             self._hidden_at = self._hidden_at or time.monotonic()
             await self._screen.keep()
         elif event.state in (ft.AppLifecycleState.SHOW, ft.AppLifecycleState.RESUME):
-            await self._returned()
+            await self._resumed()
 
-    async def _returned(self) -> None:
+    async def _resumed(self) -> None:
         """The app is visible again: show what has changed, after the PIN if there is one."""
         away_s = time.monotonic() - self._hidden_at if self._hidden_at else 0
         self._hidden_at = 0.0
@@ -195,56 +195,56 @@ class Life:
 
     async def _unlocked(self) -> None:
         await self._shell.pop()
-        self._follow()
+        self._open_link()
 
-    async def _routed(self, event: ft.RouteChangeEvent) -> None:
+    async def _route_changed(self, event: ft.RouteChangeEvent) -> None:
         """The route has changed: a link was opened while the app runs, or in a browser, the user went back or forward.
         The event of a link may arrive before the event that the app is visible again."""
         if self._shell.page.web:
             await self._shell.route_changed(event.route)
             return
         self._route = event.route
-        await self._returned()
+        await self._resumed()
         if not isinstance(self._shell.top, LockScreen):
-            self._follow()
+            self._open_link()
 
-    def _follow(self) -> None:
+    def _open_link(self) -> None:
         """Handle the link that opened the app. Ignored in a browser, where any site could link to the app."""
         route, self._route = self._route, ""
         if self._shell.page.web:
             return
         try:
-            link = opened_by(route)
+            link = pairing_link(route)
         except RequestError as error:
             self._shell.fail(error)
         else:
             if link:
-                self._shell.start(self._go.connect(link))
+                self._shell.start(self._navigator.connect(link))
 
-    async def _brightness(self) -> None:
+    async def _brightness_changed(self) -> None:
         if self._shell.preferences.theme == "system":
             await self._shell.redraw()
 
-    async def _connected(self) -> None:
+    async def _reconnected(self) -> None:
         """A browser has reconnected: show the answers that ended meanwhile, and follow a running one."""
-        if self._is_left:
-            self._is_left = False
+        if self._is_disconnected:
+            self._is_disconnected = False
             self._watch = asyncio.get_running_loop().create_task(self._watch_memory())
-            await self._screen.open(self._screen.talk.conversation)
+            await self._screen.open(self._screen.current.conversation)
 
-    async def _left(self) -> None:
-        self._is_left = True
+    async def _disconnected(self) -> None:
+        self._is_disconnected = True
         await self._screen.keep()
-        self._screen.talk.close()
+        self._screen.current.close()
         self._watch.cancel()
 
     async def _watch_memory(self) -> None:
         """Check the free memory at intervals, because Flet does not report the system's memory warnings."""
         while True:
             await asyncio.sleep(settings.MOBILE_MEMORY_CHECK_S)
-            await self.spare_memory(await asyncio.to_thread(library.memory))
+            await self.free_memory(await asyncio.to_thread(library.memory))
 
-    async def spare_memory(self, memory: library.Memory | None) -> None:
+    async def free_memory(self, memory: library.Memory | None) -> None:
         """Unload the model if memory is low and the model is idle. The next question loads it again."""
         app = self._shell.app
         if self._shell.shares:

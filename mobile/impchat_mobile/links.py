@@ -21,7 +21,7 @@ from impchat.peers.pairing import Link
 from impchat.peers.servers import Server
 
 
-def opened_by(route: str) -> Link | None:
+def pairing_link(route: str) -> Link | None:
     """The pairing link that opened the app, read from Flet's route, which lacks the link's scheme and host. None: the
     app was opened without a link.
 
@@ -33,7 +33,7 @@ def opened_by(route: str) -> Link | None:
 class KeyStore(Protocol):
     async def put(self, server: Server) -> Server: ...
     async def fill(self, server: Server) -> Server: ...
-    async def drop(self, server: Server) -> None: ...
+    async def remove(self, server: Server) -> None: ...
 
 
 class Links:
@@ -94,6 +94,6 @@ class Links:
         if self.is_paired(server):
             with contextlib.suppress(ImpChatError):
                 await asyncio.to_thread(sync.unpair, server)
-        await self._keys.drop(server)
+        await self._keys.remove(server)
         await asyncio.to_thread(servers.remove, self._app.data, server.id)
         self.servers.pop(server.id, None)

@@ -25,15 +25,15 @@ from impchat_mobile.links import Links
 
 
 class Navigator:
-    def __init__(self, shell: Shell, talk: OpenConversation, server: Server | None = None) -> None:
+    def __init__(self, shell: Shell, current: OpenConversation, server: Server | None = None) -> None:
         """`server`: answers unless the user has chosen otherwise; None: the local model."""
         from impchat_mobile.views.drawer import HistoryDrawer
 
         self._shell = shell
-        self._talk = talk
+        self._current = current
         self.links = Links(shell.app, Keys(), server)
         self.copies = Copies(shell.app)
-        self.history = HistoryDrawer(shell, talk, self)
+        self.history = HistoryDrawer(shell, current, self)
 
     async def load(self) -> None:
         """Load the connected computers and the unfinished copies of models. An error is shown to the user."""
@@ -47,15 +47,15 @@ class Navigator:
 
     def server_name(self) -> str:
         """The name of the server that answers in the open conversation; "": the local model answers."""
-        return self._talk.server.name if self._talk.server else self._shell.app.server
+        return self._current.server.name if self._current.server else self._shell.app.server
 
-    def where(self) -> str:
+    def answered_by(self) -> str:
         """Which computer and model answer in the open conversation, as text."""
-        if server := self._talk.server:
+        if server := self._current.server:
             return self._shell.say("mobile.there", name=server.name, model=server.model)
-        return self.here()
+        return self.answered_by_default()
 
-    def here(self) -> str:
+    def answered_by_default(self) -> str:
         """The same for a conversation for which no computer was chosen."""
         app = self._shell.app
         if app.server:  # the app below the page of `impchat web --server`
@@ -71,25 +71,25 @@ class Navigator:
         chosen = self._shell.preferences.servers.get(conversation or "")
         return None if chosen == "" else self.links.servers.get(chosen or "", self.links.given)
 
-    async def answer_new_by(self, server: Server | None) -> None:
+    async def set_default_server(self, server: Server | None) -> None:
         """Choose what answers new conversations, including the open one if it is new. None: the local model."""
         shell = self._shell
         await shell.prefer(servers={**shell.preferences.servers, "": server.id if server else ""})
-        if self._talk.conversation is None:
+        if self._current.conversation is None:
             await self.history.screen.answer_by(server)
 
-    def place(self) -> None:
+    def choose_server(self) -> None:
         """Open a sheet to choose what answers in the open conversation, or to hand the conversation over."""
-        shell, say, talk = self._shell, self._shell.say, self._talk
+        shell, say, current = self._shell, self._shell.say, self._current
 
         def row(icon: ft.IconData, name: str, server: Server | None) -> ft.Control:
             tile = shell.action(icon, name, lambda: self.history.screen.answer_by(server))
-            if talk.server == server:
+            if current.server == server:
                 tile.trailing = ft.Icon(ft.Icons.CHECK_ROUNDED, color=ft.Colors.PRIMARY)
             return tile
 
         here = ft.Icons.COMPUTER_ROUNDED if shell.page.web else ft.Icons.SMARTPHONE_ROUNDED
-        rows = [row(here, self.here(), None)]
+        rows = [row(here, self.answered_by_default(), None)]
         rows += [
             row(ft.Icons.LAPTOP_ROUNDED, say("mobile.there", name=server.name, model=server.model), server)
             for server in self.links.servers.values()
@@ -101,7 +101,7 @@ class Navigator:
                 lambda server=server: self._hand_over(server),
             )
             for server in self.links.servers.values()
-            if self.links.is_paired(server) and talk.conversation and talk.messages
+            if self.links.is_paired(server) and current.conversation and current.messages
         ]
         shell.sheet(
             theme.heading(say("mobile.place_change")),
@@ -113,12 +113,12 @@ class Navigator:
         )
 
     async def _hand_over(self, server: Server) -> None:
-        shell, conversation = self._shell, self._talk.conversation
+        shell, conversation = self._shell, self._current.conversation
         assert conversation
         await asyncio.to_thread(sync.hand_over, server, shell.app.history, conversation, settings.OWNER)
         shell.notify(shell.say("mobile.handed_over", name=server.name))
 
-    async def home(self, conversation: str) -> None:
+    async def show_conversation(self, conversation: str) -> None:
         """Return to the first screen and show this conversation."""
         await self._shell.home()
         await self.history.open(conversation)
@@ -149,11 +149,11 @@ class Navigator:
 
         await self._shell.push(PhotosScreen(self._shell, self, take))
 
-    async def photos_alone(self) -> None:
+    async def photo_library(self) -> None:
         """Open the photo library; a picture chosen there is attached in the open conversation."""
 
         async def take(data: bytes) -> None:
-            await self._talk.attach(data)
+            await self._current.attach(data)
 
         await self.photos(take)
 
@@ -194,8 +194,8 @@ class Navigator:
 
     async def leave(self) -> None:
         """Stop the running answer and show a new conversation: the open one is about to be deleted."""
-        self._talk.stop()
-        await self._talk.settled()
+        self._current.stop()
+        await self._current.settled()
         await self.history.leave()
 
     async def models(self) -> None:
@@ -206,4 +206,4 @@ class Navigator:
     async def eyes_free(self) -> None:
         from impchat_mobile.views.eyes_free import EyesFreeScreen
 
-        await self._shell.push(EyesFreeScreen(self._shell, self._talk))
+        await self._shell.push(EyesFreeScreen(self._shell, self._current))

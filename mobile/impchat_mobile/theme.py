@@ -13,12 +13,12 @@ from typing import Any
 import flet as ft
 from PIL import Image
 
-COLUMN = 720  # maximum width of text in pixels, on tablets and in landscape
-WIDE, TALL = 900, 560  # from this width and height in pixels, the list of chats is next to the chat
-SIDE = 320
-ROUND = 20
-_LEAST = 48  # minimum width and height of a picture in pixels
-_THIN = 50  # ratio of the sides beyond which a picture is stretched
+COLUMN_WIDTH = 720  # maximum width of text in pixels, on tablets and in landscape
+WIDE_WIDTH, WIDE_HEIGHT = 900, 560  # from this width and height in pixels, the list of chats is next to the chat
+SIDEBAR_WIDTH = 320
+CARD_RADIUS = 20
+_MIN_SIDE = 48  # minimum width and height of a picture in pixels
+_MAX_RATIO = 50  # ratio of the sides beyond which a picture is stretched
 
 _LIGHT = {
     "primary": "#b4421d",
@@ -74,7 +74,7 @@ _DARK = {
     "on_inverse_surface": "#24212a",
     "inverse_primary": "#b4421d",
 }
-FAINT = ft.Colors.ON_SURFACE_VARIANT
+MUTED = ft.Colors.ON_SURFACE_VARIANT
 
 
 def theme(dark: bool) -> ft.Theme:
@@ -88,8 +88,8 @@ def theme(dark: bool) -> ft.Theme:
 
 
 def column(content: ft.Control, expand: bool = False) -> ft.Control:
-    """`content`, centred and at most COLUMN pixels wide."""
-    inner = ft.Container(content, width=COLUMN, expand_loose=True, expand=True)
+    """`content`, centred and at most COLUMN_WIDTH pixels wide."""
+    inner = ft.Container(content, width=COLUMN_WIDTH, expand_loose=True, expand=True)
     return ft.Row([inner], alignment=ft.MainAxisAlignment.CENTER, expand=expand, spacing=0)
 
 
@@ -104,19 +104,19 @@ def heading(text: str) -> ft.Control:
     )
 
 
-def faint(text: str, **options: Any) -> ft.Text:
+def muted(text: str, **options: Any) -> ft.Text:
     """Small text in a muted colour."""
-    style: dict[str, Any] = {"size": 12, "color": FAINT}
+    style: dict[str, Any] = {"size": 12, "color": MUTED}
     return ft.Text(text, **(style | options))
 
 
-def surface(dark: bool) -> str:
+def background(dark: bool) -> str:
     """The background colour of the app."""
     return (_DARK if dark else _LIGHT)["surface"]
 
 
 def button(
-    icon: ft.IconData,
+    name: ft.IconData,
     label: str,
     on_click: Callable[[object], object] | None,
     size: int = 24,
@@ -124,37 +124,39 @@ def button(
     **options: Any,
 ) -> ft.IconButton:
     """An icon button of finger size, labelled for screen readers."""
-    return ft.IconButton(sign(icon, label, size, color), tooltip=label, on_click=on_click, **options)
+    return ft.IconButton(icon(name, label, size, color), tooltip=label, on_click=on_click, **options)
 
 
-def sign(icon: ft.IconData, label: str, size: int = 24, color: str | None = None) -> ft.Icon:
+def icon(name: ft.IconData, label: str, size: int = 24, color: str | None = None) -> ft.Icon:
     """An icon with a label for screen readers. A tooltip is not enough: in a list, all but the first get lost."""
-    return ft.Icon(icon, size=size, color=color or ft.Colors.ON_SURFACE_VARIANT, semantics_label=label)
+    return ft.Icon(name, size=size, color=color or ft.Colors.ON_SURFACE_VARIANT, semantics_label=label)
 
 
-def small(icon: ft.IconData, label: str, on_click: Callable[[object], object] | None, **options: Any) -> ft.IconButton:
+def small_button(
+    name: ft.IconData, label: str, on_click: Callable[[object], object] | None, **options: Any
+) -> ft.IconButton:
     """A small icon button in a muted colour, as below a message."""
-    style: dict[str, Any] = {"size": 18, "color": FAINT, "padding": 0, "size_constraints": ft.BoxConstraints(40, 40)}
-    return button(icon, label, on_click, **(style | options))
+    style: dict[str, Any] = {"size": 18, "color": MUTED, "padding": 0, "size_constraints": ft.BoxConstraints(40, 40)}
+    return button(name, label, on_click, **(style | options))
 
 
-def size(data: bytes) -> tuple[int, int]:
+def size_of(data: bytes) -> tuple[int, int]:
     """Width and height of a picture in pixels."""
     with Image.open(io.BytesIO(data)) as opened:  # reads only the header
         return opened.size
 
 
-def whole(data: bytes, width: float, height: float, radius: float, label: str) -> ft.Image:
+def picture(data: bytes, width: float, height: float, radius: float, label: str) -> ft.Image:
     """A picture that is scaled to fit into `width` x `height` pixels, but not below a size that can be tapped: the ends
     of a long one are cropped, and a very long one is stretched, so that its content stays visible."""
-    sides = size(data)
+    sides = size_of(data)
     scale = min(width / sides[0], height / sides[1])
-    shown_width, shown_height = (max(side * scale, min(_LEAST, height)) for side in sides)
+    shown_width, shown_height = (max(side * scale, min(_MIN_SIDE, height)) for side in sides)
     return ft.Image(
         data,
         width=shown_width,
         height=shown_height,
-        fit=ft.BoxFit.FILL if max(sides) > _THIN * min(sides) else ft.BoxFit.COVER,
+        fit=ft.BoxFit.FILL if max(sides) > _MAX_RATIO * min(sides) else ft.BoxFit.COVER,
         border_radius=radius,
         gapless_playback=True,
         semantics_label=label,
@@ -163,17 +165,17 @@ def whole(data: bytes, width: float, height: float, radius: float, label: str) -
 
 def card(content: ft.Control, **options: Any) -> ft.Container:
     """A card with a raised background."""
-    style: dict[str, Any] = {"padding": 16, "border_radius": ROUND, "bgcolor": ft.Colors.SURFACE_CONTAINER}
+    style: dict[str, Any] = {"padding": 16, "border_radius": CARD_RADIUS, "bgcolor": ft.Colors.SURFACE_CONTAINER}
     return ft.Container(content, **(style | options))
 
 
-def bar(title: str, *actions: ft.Control) -> ft.AppBar:
+def app_bar(title: str, *actions: ft.Control) -> ft.AppBar:
     """The app bar of a screen that has another one below it."""
     words = ft.Text(title, size=20, weight=ft.FontWeight.W_600, max_lines=1, overflow=ft.TextOverflow.ELLIPSIS)
     return ft.AppBar(title=words, bgcolor=ft.Colors.SURFACE, actions=list(actions))
 
 
-def search(label: str, on_change: Callable[[object], object]) -> ft.TextField:
+def search_field(label: str, on_change: Callable[[object], object]) -> ft.TextField:
     """A search field."""
     return ft.TextField(
         label=label,

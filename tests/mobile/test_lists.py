@@ -58,7 +58,7 @@ async def held(phone: Phone, name: str, change: Any) -> None:
 
 def test_what_is_pressed_stays_while_its_list_is_drawn_again(play: Play, home: Home) -> None:
     async def scene(phone: Phone, app: App) -> None:
-        life = launch.Life.of(phone.page)
+        life = launch.Lifecycle.of(phone.page)
         await ask(phone, "Hello there")
         await answered(phone)
         await pair(phone, home)
@@ -74,7 +74,7 @@ def test_what_is_pressed_stays_while_its_list_is_drawn_again(play: Play, home: H
         await held(phone, "Download", models.shown)
         await phone.until_words("Do you accept these terms?")
         await phone.tap("Cancel")
-        life._go.copies.known["half"] = Copy("half", "Half", Source("http://127.0.0.1:9/x", "0" * 64))
+        life._navigator.copies.known["half"] = Copy("half", "Half", Source("http://127.0.0.1:9/x", "0" * 64))
         await models.shown()
         await held(phone, "Resume", models.shown)
         await phone.until_words("127.0.0.1")
@@ -82,7 +82,7 @@ def test_what_is_pressed_stays_while_its_list_is_drawn_again(play: Play, home: H
 
         async def one_more() -> None:
             app.history.create_conversation(ME, "Another one")
-            await life._go.history.refresh()
+            await life._navigator.history.refresh()
 
         await phone.tap("Chats")
         [row] = app.history.conversations(ME)
@@ -99,7 +99,7 @@ def test_a_photo_that_is_pressed_stays_while_the_library_is_searched(play: Play)
         await answered(phone)
         await phone.tap("Chats")
         await phone.tap("Photo library")
-        library = launch.Life.of(phone.page)._shell.top
+        library = launch.Lifecycle.of(phone.page)._shell.top
         await held(phone, "Picture of: What colour is the circle?", library.shown)
         await phone.until_words("Open its chat")
 
@@ -176,14 +176,14 @@ def test_a_wrong_address_loses_nothing_that_was_typed(play: Play) -> None:
         await phone.until(lambda: [t for t in phone.all(ft.Text) if "127.0.0.1:9" in (t.value or "")], "the failure")
         assert phone.one(ft.TextField, label="Key").value == "a-key"
         assert phone.one(ft.TextField, label="Address").value == "http://127.0.0.1:9"
-        assert launch.Life.of(phone.page)._go.links.servers == {}
+        assert launch.Lifecycle.of(phone.page)._navigator.links.servers == {}
 
     play(scene)
 
 
 def test_of_several_models_on_a_server_one_is_chosen(play: Play, several: str) -> None:
     async def scene(phone: Phone, app: App) -> None:
-        links = launch.Life.of(phone.page)._go.links
+        links = launch.Lifecycle.of(phone.page)._navigator.links
         await phone.tap("Chats")
         await phone.tap("My computer")
         await phone.tap("Another server")
@@ -212,7 +212,7 @@ def test_a_paired_computer_answers_new_chats_if_the_person_wants_that_over_a_res
     async def choose(phone: Phone, app: App) -> None:
         await pair(phone, home)
         await phone.fire(phone.one(ft.SnackBarAction, label="Use it for new chats"), "click")
-        [server] = launch.Life.of(phone.page)._go.links.servers.values()
+        [server] = launch.Lifecycle.of(phone.page)._navigator.links.servers.values()
         assert phone.one(ft.RadioGroup).value == server.id
         await back(phone)
         await phone.until_words(f"On {server.name}")
@@ -245,7 +245,7 @@ def test_a_paired_computer_answers_new_chats_if_the_person_wants_that_over_a_res
 def test_below_a_page_a_model_is_chosen_and_how_it_is_run_is_left_to_the_page(play: Play, tmp_path: Path) -> None:
     async def scene(phone: Phone, app: App) -> None:
         preferences.save(app.data, Preferences(threads=1, context_tokens=512))
-        launch.Life.of(phone.page)._shell.preferences = preferences.load(app.data)
+        launch.Lifecycle.of(phone.page)._shell.preferences = preferences.load(app.data)
         before = app.tuning
         await phone.tap("More")
         await phone.tap("Settings")

@@ -36,7 +36,7 @@ class AboutScreen(Screen):
                         [
                             ft.Image(MARK, width=72, height=72, exclude_from_semantics=True),
                             ft.Text(f"ImpChat {_version('impchat')}", size=22, weight=ft.FontWeight.W_600),
-                            ft.Text(say("mobile.about_text"), color=theme.FAINT, text_align=ft.TextAlign.CENTER),
+                            ft.Text(say("mobile.about_text"), color=theme.MUTED, text_align=ft.TextAlign.CENTER),
                         ],
                         horizontal_alignment=ft.CrossAxisAlignment.CENTER,
                         spacing=10,
@@ -56,11 +56,11 @@ class AboutScreen(Screen):
             [ft.SafeArea(theme.column(page, expand=True), expand=True)],
             padding=0,
             bgcolor=ft.Colors.SURFACE,
-            appbar=theme.bar(say("mobile.about")),
+            appbar=theme.app_bar(say("mobile.about")),
         )
 
     def _line(self, name: str, terms: str) -> ft.Control:
-        return ft.ListTile(title=ft.Text(name), subtitle=theme.faint(terms, size=13), dense=True)
+        return ft.ListTile(title=ft.Text(name), subtitle=theme.muted(terms, size=13), dense=True)
 
 
 def _version(package: str) -> str:

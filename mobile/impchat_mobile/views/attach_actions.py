@@ -30,25 +30,25 @@ class Notice(Protocol):
 
 
 class AttachActions:
-    """`go`: opens other screens. `notice`: shows a sentence above the question."""
+    """`navigator`: opens other screens. `notice`: shows a sentence above the question."""
 
-    def __init__(self, shell: Shell, talk: OpenConversation, go: Navigator, notice: Notice) -> None:
+    def __init__(self, shell: Shell, current: OpenConversation, navigator: Navigator, notice: Notice) -> None:
         self._shell = shell
-        self._talk = talk
-        self._go = go
+        self._current = current
+        self._navigator = navigator
         self._notice = notice
 
     async def attach(self, data: bytes) -> None:
-        await self._talk.attach(data)
+        await self._current.attach(data)
 
     async def attach_all(self, pictures: Iterable[tuple[str, bytes | Path]]) -> None:
         """Attach all pictures, given as (file name, content). A notice lists those that cannot be attached, and why."""
-        chat = self._talk.chat  # the pictures go here, even if another conversation is opened meanwhile
+        chat = self._current.chat  # the pictures go here, even if another conversation is opened meanwhile
         refused: dict[str, list[str]] = {}  # reason -> file names
         for name, picture in pictures:
             try:
                 data = await asyncio.to_thread(picture.read_bytes) if isinstance(picture, Path) else picture
-                await self._talk.attach(data, chat)
+                await self._current.attach(data, chat)
             except (ImpChatError, OSError) as error:
                 refused.setdefault(self._shell.sentence(error), []).append(name)
         if refused:
@@ -60,20 +60,20 @@ class AttachActions:
 
     async def detach(self, name: str) -> None:
         """Remove a picture from the question, and offer Undo."""
-        talk, chat = self._talk, self._talk.chat
+        current, chat = self._current, self._current.chat
         try:
-            data = await asyncio.to_thread(talk.picture, name)
+            data = await asyncio.to_thread(current.picture, name)
         except ImpChatError:  # its file is missing, so there is no Undo
-            await talk.detach(name)
+            await current.detach(name)
             return
-        await talk.detach(name)
-        self._notice(self._shell.say("mobile.detached"), undo=lambda: talk.attach(data, chat))
+        await current.detach(name)
+        self._notice(self._shell.say("mobile.detached"), undo=lambda: current.attach(data, chat))
 
     async def sample(self, path: Path) -> None:
         await self.attach(await asyncio.to_thread(path.read_bytes))
 
     async def camera(self) -> None:
-        await self._go.camera(self.attach)
+        await self._navigator.camera(self.attach)
 
     async def gallery(self) -> None:
         files = await self._shell.picker.pick_files(
@@ -93,19 +93,19 @@ class AttachActions:
 
     async def retouch(self, name: str) -> None:
         """Open a picture of the question in the editor, to change it or to add a part of it."""
-        data = await asyncio.to_thread(self._talk.picture, name)
-        await self._go.retouch(data, lambda changed: self._talk.swap(name, changed), self.attach)
+        data = await asyncio.to_thread(self._current.picture, name)
+        await self._navigator.retouch(data, lambda changed: self._current.swap(name, changed), self.attach)
 
     async def part(self, data: bytes) -> None:
         """Open a picture of an earlier question in the editor, to attach a part of it."""
-        await self._go.retouch(data, self.attach, None)
+        await self._navigator.retouch(data, self.attach, None)
 
     def more_ways(self) -> None:
         """Open a sheet with the ways that have no button of their own."""
         shell, say = self._shell, self._shell.say
         samples: list[ft.Control] = [
             ft.Container(
-                theme.whole(path.read_bytes(), 160, 88, radius=14, label=say("chat.sample", number=number)),
+                theme.picture(path.read_bytes(), 160, 88, radius=14, label=say("chat.sample", number=number)),
                 on_click=shell.on(lambda path=path: self._close_and(lambda: self.sample(path))),
                 border_radius=14,
                 ink=True,
@@ -114,8 +114,10 @@ class AttachActions:
         ]  # fmt: skip
         shell.sheet(
             shell.action(ft.Icons.CONTENT_PASTE_ROUNDED, say("mobile.paste"), self.paste),
-            shell.action(ft.Icons.PHOTO_LIBRARY_OUTLINED, say("mobile.library"), lambda: self._go.photos(self.attach)),
-            shell.action(ft.Icons.VISIBILITY_OFF_OUTLINED, say("mobile.eyes_free"), self._go.eyes_free),
+            shell.action(
+                ft.Icons.PHOTO_LIBRARY_OUTLINED, say("mobile.library"), lambda: self._navigator.photos(self.attach)
+            ),
+            shell.action(ft.Icons.VISIBILITY_OFF_OUTLINED, say("mobile.eyes_free"), self._navigator.eyes_free),
             theme.heading(say("chat.samples")),
             ft.Container(
                 ft.Row(samples, spacing=8, scroll=ft.ScrollMode.AUTO), padding=ft.Padding.only(left=16, right=16, top=8)

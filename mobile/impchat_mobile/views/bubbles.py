@@ -87,8 +87,8 @@ class MarkdownText:
             return body
         bar = ft.Row(
             [
-                theme.faint(part.language, expand=True),
-                theme.small(
+                theme.muted(part.language, expand=True),
+                theme.small_button(
                     ft.Icons.COPY_ROUNDED, self._shell.say("mobile.copy_code"), self._shell.on(lambda: self._copy(body))
                 ),
             ]
@@ -154,8 +154,8 @@ def question(
             )
         )
     tools = [
-        theme.small(ft.Icons.EDIT_OUTLINED, shell.say("mobile.edit"), shell.on(lambda: do.edit(message))),
-        theme.small(
+        theme.small_button(ft.Icons.EDIT_OUTLINED, shell.say("mobile.edit"), shell.on(lambda: do.edit(message))),
+        theme.small_button(
             ft.Icons.COPY_ROUNDED, shell.say("mobile.copy_question"), shell.on(lambda: shell.copy(message.text))
         ),
     ]
@@ -177,11 +177,11 @@ def _picture(
     width, height = _ALONE if len(message.images) == 1 else _OF_SEVERAL
     if name not in pictures:
         gone = ft.Icon(
-            ft.Icons.BROKEN_IMAGE_OUTLINED, color=theme.FAINT, semantics_label=shell.say("mobile.picture_gone")
+            ft.Icons.BROKEN_IMAGE_OUTLINED, color=theme.MUTED, semantics_label=shell.say("mobile.picture_gone")
         )
         return ft.Container(gone, width=112, height=112, border_radius=16, bgcolor=ft.Colors.SURFACE_CONTAINER_HIGH)
     return ft.Container(
-        theme.whole(pictures[name], width, height, radius=16, label=label),
+        theme.picture(pictures[name], width, height, radius=16, label=label),
         border=ft.Border.all(1, ft.Colors.OUTLINE_VARIANT),
         margin=ft.Margin.only(bottom=4),
         on_click=shell.on(lambda: do.look(message, name)),
@@ -196,11 +196,13 @@ def _pager(shell: Shell, message: Message, versions: tuple[int, int], do: Messag
     if count < 2:
         return []
     return [
-        theme.small(
+        theme.small_button(
             ft.Icons.CHEVRON_LEFT, shell.say("mobile.version_before"), shell.on(lambda: do.choose(message, -1))
         ),
-        theme.faint(f"{place} / {count}", semantics_label=shell.say("mobile.version", place=place, count=count)),
-        theme.small(ft.Icons.CHEVRON_RIGHT, shell.say("mobile.version_after"), shell.on(lambda: do.choose(message, 1))),
+        theme.muted(f"{place} / {count}", semantics_label=shell.say("mobile.version", place=place, count=count)),
+        theme.small_button(
+            ft.Icons.CHEVRON_RIGHT, shell.say("mobile.version_after"), shell.on(lambda: do.choose(message, 1))
+        ),
     ]
 
 
@@ -219,7 +221,7 @@ class Answered:
         """`boxes`: the picture with the boxes that the answer names. `last`: no question follows."""
         self._shell = shell
         self._words = MarkdownText(shell, do.link, message.text)
-        self._progress = theme.faint(presentation.progress(None, shell.language), size=14)
+        self._progress = theme.muted(presentation.progress(None, shell.language), size=14)
         ring = ft.ProgressRing(width=16, height=16, stroke_width=2)
         # Hidden as a whole: Flet draws an error in place of a Semantics whose content is hidden.
         self._wait = ft.Semantics(live_region=True, content=ft.Row([ring, self._progress], spacing=10))
@@ -255,7 +257,7 @@ class Answered:
         shell = self._shell
         rows: list[ft.Control] = []
         if boxes:
-            image = theme.whole(boxes, *_ALONE, radius=16, label=shell.say("chat.boxes"))
+            image = theme.picture(boxes, *_ALONE, radius=16, label=shell.say("chat.boxes"))
             look = shell.on(lambda: do.look_boxes(message))
             rows.append(
                 ft.Row(
@@ -263,7 +265,7 @@ class Answered:
                 )
             )
         for kind, text in presentation.notes(message, shell.language):
-            colour = ft.Colors.ERROR if kind == "error" else theme.FAINT
+            colour = ft.Colors.ERROR if kind == "error" else theme.MUTED
             icon = ft.Icons.ERROR_OUTLINE if kind == "error" else ft.Icons.INFO_OUTLINE
             rows.append(
                 ft.Row([ft.Icon(icon, size=18, color=colour), ft.Text(text, size=13, color=colour, expand=True)])
@@ -271,22 +273,26 @@ class Answered:
         tools: list[ft.Control] = []
         if message.text:
             tools.append(
-                theme.small(ft.Icons.COPY_ROUNDED, shell.say("chat.copy"), shell.on(lambda: shell.copy(message.text)))
+                theme.small_button(
+                    ft.Icons.COPY_ROUNDED, shell.say("chat.copy"), shell.on(lambda: shell.copy(message.text))
+                )
             )
         if last:
             again = shell.on(lambda: do.regenerate(message))
-            tools.append(theme.small(ft.Icons.REFRESH_ROUNDED, shell.say("mobile.regenerate"), again))
+            tools.append(theme.small_button(ft.Icons.REFRESH_ROUNDED, shell.say("mobile.regenerate"), again))
         if message.text:
             tools.append(
-                theme.small(ft.Icons.SHARE_OUTLINED, shell.say("mobile.share"), shell.on(lambda: do.share(message)))
+                theme.small_button(
+                    ft.Icons.SHARE_OUTLINED, shell.say("mobile.share"), shell.on(lambda: do.share(message))
+                )
             )
             tools.append(
-                theme.small(
+                theme.small_button(
                     ft.Icons.VOLUME_UP_OUTLINED, shell.say("mobile.listen"), shell.on(lambda: do.listen(message))
                 )
             )
         if message.stats and (figures := list(presentation.receipt(message.stats, shell.language))):
-            brief = theme.faint(" · ".join(figures[:2]), max_lines=1, overflow=ft.TextOverflow.ELLIPSIS)
+            brief = theme.muted(" · ".join(figures[:2]), max_lines=1, overflow=ft.TextOverflow.ELLIPSIS)
             tell = shell.on(lambda: do.explain(message))
             receipt = ft.Container(
                 brief,

@@ -20,7 +20,7 @@ from impchat.peers.servers import Server
 from impchat_mobile import theme
 from impchat_mobile.app_shell import Screen, Shell
 from impchat_mobile.conversation import OpenConversation
-from impchat_mobile.guard import Handler
+from impchat_mobile.guard import Handler, invoke
 from impchat_mobile.views import bubbles, menu
 from impchat_mobile.views.attach_actions import AttachActions
 from impchat_mobile.views.bubbles import Answered
@@ -39,14 +39,16 @@ _BAR = 56  # height of the title bar in pixels
 
 
 class ChatScreen(Screen):
-    """`go`: opens other screens."""
+    """`navigator`: opens other screens."""
 
-    def __init__(self, shell: Shell, talk: OpenConversation, go: Navigator) -> None:
+    def __init__(self, shell: Shell, current: OpenConversation, navigator: Navigator) -> None:
         self._shell = shell
-        self.talk = talk
-        self._go = go
-        self._attach_actions = AttachActions(shell, talk, go, self._notice)
-        self._message_actions = MessageActions(shell, talk, go, self._edit, self._again, self._attach_actions.part)
+        self.current = current
+        self._navigator = navigator
+        self._attach_actions = AttachActions(shell, current, navigator, self._notice)
+        self._message_actions = MessageActions(
+            shell, current, navigator, self._edit, self._again, self._attach_actions.part
+        )
         self._kept: dict[str, tuple[object, ft.Control]] = {}  # message -> what its control depends on, and the control
         self._grows: Answered | None = None
         self._all = False  # whether earlier messages are shown too
@@ -60,13 +62,13 @@ class ChatScreen(Screen):
 
     def build(self) -> ft.View:
         shell, say = self._shell, self._shell.say
-        self.talk.listener = self
+        self.current.listener = self
         self._kept.clear()
         self._title = ft.Text("", size=17, weight=ft.FontWeight.W_600, max_lines=1, overflow=ft.TextOverflow.ELLIPSIS)
-        self._where = ft.Text("", size=12, color=theme.FAINT, max_lines=1, overflow=ft.TextOverflow.ELLIPSIS)
+        self._where = ft.Text("", size=12, color=theme.MUTED, max_lines=1, overflow=ft.TextOverflow.ELLIPSIS)
         self._message_list = MessageList(shell, self._to_end)
         attach = self._attach_actions
-        self._welcome = Welcome(shell, attach.sample, self._take_ask, self._go.models)
+        self._welcome = Welcome(shell, attach.sample, self._take_ask, self._navigator.models)
         self._welcome.control.visible = False  # until it is known that the conversation is empty
         self._chips = ft.Row(spacing=8, scroll=ft.ScrollMode.HIDDEN)
         self._chips_line = ft.Container(
@@ -75,9 +77,9 @@ class ChatScreen(Screen):
         self._edit_line = ft.Container(
             ft.Row(
                 [
-                    ft.Icon(ft.Icons.EDIT_OUTLINED, size=18, color=theme.FAINT),
-                    theme.faint(say("mobile.editing"), size=13, expand=True),
-                    theme.small(ft.Icons.CLOSE_ROUNDED, say("mobile.cancel"), shell.on(self._leave_edit)),
+                    ft.Icon(ft.Icons.EDIT_OUTLINED, size=18, color=theme.MUTED),
+                    theme.muted(say("mobile.editing"), size=13, expand=True),
+                    theme.small_button(ft.Icons.CLOSE_ROUNDED, say("mobile.cancel"), shell.on(self._leave_edit)),
                 ]
             ),
             padding=ft.Padding.only(left=20, right=12),
@@ -86,7 +88,7 @@ class ChatScreen(Screen):
         self.composer = Composer(
             shell,
             send=self._send,
-            stop=self.talk.stop,
+            stop=self.current.stop,
             typed=self._typed,
             camera=self._once_open(attach.camera),
             gallery=self._once_open(attach.gallery),
@@ -94,9 +96,9 @@ class ChatScreen(Screen):
             pasted=attach.attach_all,
             open_picture=attach.retouch,
             detach=attach.detach,
-            gauge=lambda: menu.context(shell, self.talk, self._go, self.new),
+            gauge=lambda: menu.context(shell, self.current, self._navigator, self.new),
         )
-        self.composer.write(self.talk.text)
+        self.composer.write(self.current.text)
         below = ft.Column(
             [self._chips_line, self._edit_line, self.composer.control],
             spacing=0,
@@ -104,9 +106,9 @@ class ChatScreen(Screen):
             on_size_change=shell.on(self._below_grew),
         )
         page = ft.Column([self._welcome.control, self._message_list.control, below], spacing=0, expand=True)
-        self._side = ft.Container(width=theme.SIDE, bgcolor=ft.Colors.SURFACE_CONTAINER)
+        self._side = ft.Container(width=theme.SIDEBAR_WIDTH, bgcolor=ft.Colors.SURFACE_CONTAINER)
         self._chats = theme.button(ft.Icons.MENU_ROUNDED, say("mobile.chats"), shell.on(self._open_drawer))
-        more = shell.on(lambda: menu.conversation(shell, self.talk, self._go))
+        more = shell.on(lambda: menu.conversation(shell, self.current, self._navigator))
         self._drawer = ft.NavigationDrawer([], bgcolor=ft.Colors.SURFACE_CONTAINER_LOW)
         self._view = ft.View(
             [
@@ -125,7 +127,7 @@ class ChatScreen(Screen):
                 automatically_imply_leading=False,
                 title=ft.Container(
                     ft.Column([self._title, self._where], spacing=0, tight=True),
-                    on_click=shell.on(self._go.place),
+                    on_click=shell.on(self._navigator.choose_server),
                     tooltip=say("mobile.place_change"),
                     padding=ft.Padding.symmetric(horizontal=8, vertical=4),
                     border_radius=12,
@@ -149,7 +151,7 @@ class ChatScreen(Screen):
         self._side.visible = wide
         self._view.drawer = None if wide else self._drawer
         bar.leading, bar.title_spacing = (None, 12) if wide else (self._chats, 0)
-        self._go.history.attach(self, self._drawer, self._side)
+        self._navigator.history.attach(self, self._drawer, self._side)
 
     def _fit(self, event: ft.LayoutSizeChangeEvent[ft.SafeArea]) -> None:
         """Adapt to the height of the page, which also changes when a keyboard opens."""
@@ -169,7 +171,7 @@ class ChatScreen(Screen):
         self._message_list.grew()
 
     async def shown(self) -> None:
-        self.composer.write(self.talk.text)  # another conversation may be open by now
+        self.composer.write(self.current.text)  # another conversation may be open by now
         await self._draw()
         await self._draw_draft()
 
@@ -184,7 +186,7 @@ class ChatScreen(Screen):
         if self._side.visible != self._shell.wide:
             self._lay_out()
             self._shell.page.update()
-            self._shell.start(self._go.history.refresh())
+            self._shell.start(self._navigator.history.refresh())
         self._message_list.grew()
 
     # Calls of the open conversation
@@ -193,8 +195,8 @@ class ChatScreen(Screen):
         self._shell.start(self._draw())
 
     def grew(self) -> None:
-        if self._grows and self.talk.growing:
-            self._grows.grow(self.talk.growing)
+        if self._grows and self.current.growing:
+            self._grows.grow(self.current.growing)
             self._message_list.grew()
 
     def drafted(self) -> None:
@@ -203,20 +205,20 @@ class ChatScreen(Screen):
     async def _draw(self) -> None:
         """Update the list of messages from the open conversation."""
         async with self._drawing:
-            talk, shell = self.talk, self._shell
-            messages = talk.messages
+            current, shell = self.current, self._shell
+            messages = current.messages
             hidden = 0 if self._all else max(0, len(messages) - settings.MOBILE_MESSAGES)
             shown = messages[hidden:]
             names = {name for message in shown for name in message.images}
             small = await asyncio.to_thread(shell.thumbnails.all, names)
             boxed = await asyncio.to_thread(self._boxed, shown)
-            if talk.messages is not messages:  # a newer call of _draw follows
+            if current.messages is not messages:  # a newer call of _draw follows
                 return
             kept: dict[str, tuple[object, ft.Control]] = {}
             self._grows = None
             for place, message in enumerate(shown, hidden):
                 last = place >= len(messages) - 1
-                made_of = (message, talk.versions.get(message.uuid), last, len(names & small.keys()))
+                made_of = (message, current.versions.get(message.uuid), last, len(names & small.keys()))
                 before = self._kept.get(message.uuid)
                 if before and before[0] == made_of and message.state != "streaming":
                     kept[message.uuid] = before
@@ -232,22 +234,24 @@ class ChatScreen(Screen):
             self._message_list.list.controls = controls
             self._message_list.control.visible = bool(messages)
             self._welcome.show(
-                not messages and self._opened.is_set(), shell.app.demo and not talk.server, self._go.server_name()
+                not messages and self._opened.is_set(),
+                shell.app.demo and not current.server,
+                self._navigator.server_name(),
             )
             self._title.value = (
-                presentation.title_of(talk.row, shell.language) if talk.row else shell.say("chat.untitled")
+                presentation.title_of(current.row, shell.language) if current.row else shell.say("chat.untitled")
             )
-            self._where.value = self._go.where()
-            self.composer.show_answering(talk.growing is not None)
-            self.composer.show_gauge(talk.context_used)
+            self._where.value = self._navigator.answered_by()
+            self.composer.show_answering(current.growing is not None)
+            self.composer.show_gauge(current.context_used)
             self._show_chips()
             shell.page.update()
             self.grew()
         if self._shell.wide:
-            await self._go.history.refresh()
+            await self._navigator.history.refresh()
 
     def _message(self, message: Message, small: dict[str, bytes], boxes: bytes | None, last: bool) -> ft.Control:
-        versions = self.talk.versions.get(message.uuid, (message.uuid,))
+        versions = self.current.versions.get(message.uuid, (message.uuid,))
         which = versions.index(message.uuid) + 1, len(versions)
         if message.role == "user":
             return bubbles.question(self._shell, message, small, which, self._message_actions)
@@ -260,18 +264,18 @@ class ChatScreen(Screen):
         """Answer -> thumbnail of the picture with its boxes. Blocks."""
         found = {}
         for message in shown:
-            if message.role == "assistant" and (data := self.talk.boxed(message)):
+            if message.role == "assistant" and (data := self.current.boxed(message)):
                 found[message.uuid] = images.thumbnail(data, 2 * settings.THUMBNAIL_SIDE)
         return found
 
     async def _draw_draft(self) -> None:
         """Update the pictures of the question. The text is left alone: the field may be ahead of the conversation."""
-        talk = self.talk
-        draft, small = talk.asked_about, {}
+        current = self.current
+        draft, small = current.asked_about, {}
         if draft.pictures:
-            small = await asyncio.to_thread(self._small, draft.pictures, talk.editing.new if talk.editing else {})
-        if draft == talk.asked_about:
-            self._edit_line.visible = talk.editing is not None
+            small = await asyncio.to_thread(self._small, draft.pictures, current.editing.new if current.editing else {})
+        if draft == current.asked_about:
+            self._edit_line.visible = current.editing is not None
             self._shell.draw(self._edit_line)
             self.composer.show_draft(draft, small)
             self._show_chips()
@@ -284,8 +288,8 @@ class ChatScreen(Screen):
 
     def _show_chips(self) -> None:
         """Show suggested questions if there is a picture and nothing is typed; else hide them."""
-        talk = self.talk
-        show = bool(talk.asked_about.pictures) and not (talk.text or talk.growing or self._height < _LOWER)
+        current = self.current
+        show = bool(current.asked_about.pictures) and not (current.text or current.growing or self._height < _LOWER)
         self._chips_line.visible = show
         self._welcome.show_asks(not show)
         if show:
@@ -306,7 +310,7 @@ class ChatScreen(Screen):
     async def _to_end(self) -> None:
         """Update the list and scroll to its end."""
         await self._draw()
-        self._message_list.go()
+        self._message_list.scroll_to_end()
 
     async def _show_earlier(self) -> None:
         self._all = True
@@ -321,17 +325,17 @@ class ChatScreen(Screen):
         self._asking = True
         try:
             await self._opened.wait()
-            edits = self.talk.editing is not None
-            await self.talk.send(text)
+            edits = self.current.editing is not None
+            await self.current.send(text)
         finally:
             self._asking = False
         if edits or self.composer.text == text:
-            self.composer.write(self.talk.text)
+            self.composer.write(self.current.text)
         await self._remember()
         await self._to_end()
 
     def _typed(self, text: str) -> None:
-        self.talk.text = text
+        self.current.text = text
         if self._chips_line.visible == bool(text):
             self._show_chips()
             self._shell.draw(self._chips_line)
@@ -340,7 +344,7 @@ class ChatScreen(Screen):
 
     async def _save_later(self) -> None:
         await asyncio.sleep(settings.FLUSH_S)
-        self._shell.start(self.talk.keep())
+        self._shell.start(self.current.keep())
 
     def _stop_saving(self) -> None:
         if self._saving:
@@ -350,42 +354,42 @@ class ChatScreen(Screen):
     async def keep(self) -> None:
         """Save the typed text and which conversation is open, before the app goes to the background."""
         self._stop_saving()
-        await self.talk.keep()
+        await self.current.keep()
         await self._remember()
 
     async def _remember(self) -> None:
-        talk, kept = self.talk, self._shell.preferences
-        conversation, chosen = talk.conversation or "", dict(kept.servers)
-        if conversation and self._go.server_of(conversation) != talk.server:  # not saved yet
-            chosen[conversation] = talk.server.id if talk.server else ""
+        current, kept = self.current, self._shell.preferences
+        conversation, chosen = current.conversation or "", dict(kept.servers)
+        if conversation and self._navigator.server_of(conversation) != current.server:  # not saved yet
+            chosen[conversation] = current.server.id if current.server else ""
         if (conversation, chosen) != (kept.conversation, kept.servers):
             await self._shell.prefer(conversation=conversation, servers=chosen)
 
     async def _take_ask(self, text: str) -> None:
-        self.talk.text = text
+        self.current.text = text
         self.composer.write(text)
         await self.composer.focus()
 
     async def _again(self, message: Message) -> None:
-        if self.talk.growing or self._asking:  # a second tap
+        if self.current.growing or self._asking:  # a second tap
             return
         self._asking = True
         try:
-            await self.talk.regenerate(message.uuid)
+            await self.current.regenerate(message.uuid)
         finally:
             self._asking = False
         await self._to_end()
 
     async def _edit(self, message: Message) -> None:
         self.composer.hide_notice()
-        await self.talk.edit(message)
+        await self.current.edit(message)
         self.composer.write(message.text)
         await self.composer.focus()
 
     async def _leave_edit(self) -> None:
         self.composer.hide_notice()
-        await self.talk.leave_edit()
-        self.composer.write(self.talk.text)
+        await self.current.leave_edit()
+        self.composer.write(self.current.text)
 
     # The conversation as a whole
 
@@ -398,9 +402,7 @@ class ChatScreen(Screen):
 
         async def call() -> None:
             await self._opened.wait()
-            outcome = do()
-            if asyncio.iscoroutine(outcome):
-                await outcome
+            await invoke(do)
 
         return call
 
@@ -408,19 +410,19 @@ class ChatScreen(Screen):
         """Show this conversation, or a new one if None."""
         self._stop_saving()
         try:
-            await self.talk.open(conversation, self._go.server_of(conversation))
+            await self.current.open(conversation, self._navigator.server_of(conversation))
         finally:
             self._opened.set()
         self._all = False
         self.composer.hide_notice()
-        self.composer.write(self.talk.text)
+        self.composer.write(self.current.text)
         await self._remember()
         await self._to_end()
 
     async def answer_by(self, server: Server | None) -> None:
         """Choose the server for this conversation; None: the local model."""
-        await self.talk.answer_by(server)
+        await self.current.answer_by(server)
         await self._remember()
 
     async def _open_drawer(self) -> None:
-        await self._go.history.show()
+        await self._navigator.history.show()

@@ -15,7 +15,7 @@ from impchat import presentation
 from impchat_mobile import theme
 from impchat_mobile.app_shell import Shell
 from impchat_mobile.conversation import Draft
-from impchat_mobile.guard import Handler
+from impchat_mobile.guard import Handler, invoke
 
 _SIDE, _SIDE_LOW = 68, 40  # height in pixels of a picture, and on a low screen
 _LINES, _LINES_LOW = 6, 2  # maximum lines of the text field, and on a low screen
@@ -63,12 +63,12 @@ class Composer:
         )
         self._pictures = ft.Row(spacing=8, scroll=ft.ScrollMode.AUTO)
         self._ring = ft.ProgressRing(width=14, height=14, stroke_width=2)
-        self._status = ft.Text("", size=13, color=theme.FAINT, expand=True)
+        self._status = ft.Text("", size=13, color=theme.MUTED, expand=True)
         self._line = ft.Semantics(live_region=True, content=ft.Row([self._ring, self._status], spacing=8))
         self._above = ft.Container(padding=ft.Padding.only(left=12, right=12, top=4, bottom=8), visible=False)
         self._notice = ft.Container(visible=False, padding=ft.Padding.only(left=12, bottom=4))
         self._gauge = ft.ProgressRing(value=0, width=18, height=18, stroke_width=3, bgcolor=ft.Colors.OUTLINE_VARIANT)
-        self._gauge_words = ft.Text("", size=13, color=theme.FAINT)
+        self._gauge_words = ft.Text("", size=13, color=theme.MUTED)
         gauge_row = ft.Row([self._gauge, self._gauge_words], spacing=6, tight=True)
         self._gauge_said = ft.Semantics(label="", button=True, exclude_semantics=True, content=gauge_row)
         self._gauge_button = ft.Container(
@@ -79,10 +79,10 @@ class Composer:
             padding=ft.Padding.symmetric(horizontal=10, vertical=14),
             visible=False,
         )
-        self._go_button = ft.IconButton(
-            theme.sign(ft.Icons.ARROW_UPWARD_ROUNDED, shell.say("chat.send"), color=ft.Colors.ON_PRIMARY),
+        self._send_button = ft.IconButton(
+            theme.icon(ft.Icons.ARROW_UPWARD_ROUNDED, shell.say("chat.send"), color=ft.Colors.ON_PRIMARY),
             tooltip=shell.say("chat.send"),
-            on_click=shell.on(self._go),
+            on_click=shell.on(self._submit),
             bgcolor=ft.Colors.PRIMARY,
         )
         self._ways = [
@@ -102,7 +102,7 @@ class Composer:
             margin=ft.Margin.only(left=8, right=8, bottom=8),
         )
         self._lay_out()
-        self._show_go()
+        self._update_send_button()
 
     @property
     def text(self) -> str:
@@ -113,7 +113,7 @@ class Composer:
         if self.text != text:
             self.field.value = text
             self._shell.draw(self.field)
-        self._show_go()
+        self._update_send_button()
 
     async def focus(self) -> None:
         await self.field.focus()
@@ -129,7 +129,7 @@ class Composer:
     def _lay_out(self) -> None:
         low = self._low
         self.field.max_lines = _LINES_LOW if low else _LINES
-        ends = [self._gauge_button, self._go_button]
+        ends = [self._gauge_button, self._send_button]
         self._beside.controls = [*self._ways, *ends] if low else []
         self._below.controls = [] if low else [*self._ways, ft.Container(expand=True), *ends]
         self._beside.visible, self._below.visible = low, not low
@@ -141,25 +141,25 @@ class Composer:
     # Sending
 
     async def _changed(self) -> None:
-        self._show_go()
-        await _done(self._typed(self.text))
+        self._update_send_button()
+        await invoke(self._typed, self.text)
 
     async def _enter(self) -> None:
         """Send the text. While an answer is running, keep the text and show a notice."""
         if not self._answering:
-            await self._go()
+            await self._submit()
         elif self.text.strip():
             self.show_notice(self._shell.say("mobile.still_answering"))
 
-    async def _go(self) -> None:
+    async def _submit(self) -> None:
         now = time.monotonic()
         if not self._answering:
             if self._sends:
                 self._sent_at = now
                 self.hide_notice()
-                await _done(self._send(self.text))
+                await invoke(self._send, self.text)
         elif now - self._sent_at > _DOUBLE_S:
-            await _done(self._stop())
+            await invoke(self._stop)
 
     @property
     def _sends(self) -> bool:
@@ -167,7 +167,7 @@ class Composer:
         return bool(self.text.strip() or self._draft[0].pictures)
 
     async def _paste(self, event: ft.TextFieldPasteFilesEvent) -> None:
-        await _done(self._pasted([(file.name, file.bytes) for file in event.files if file.bytes]))
+        await invoke(self._pasted, [(file.name, file.bytes) for file in event.files if file.bytes])
 
     # Showing
 
@@ -176,24 +176,24 @@ class Composer:
         if answering != self._answering:
             self._answering = answering
             self.hide_notice()
-            self._show_go()
+            self._update_send_button()
 
-    def _show_go(self) -> None:
+    def _update_send_button(self) -> None:
         """Update the round button, which is disabled if there is nothing to send."""
-        button, answering, idle = self._go_button, self._answering, not (self._answering or self._sends)
+        button, answering, idle = self._send_button, self._answering, not (self._answering or self._sends)
         does = self._shell.say("chat.stop" if answering else "chat.send")
         now = does, idle
         if button.data == now:
             return
         icon = ft.Icons.STOP_ROUNDED if answering else ft.Icons.ARROW_UPWARD_ROUNDED
-        button.icon = theme.sign(icon, does, color=ft.Colors.OUTLINE if idle else ft.Colors.ON_PRIMARY)
+        button.icon = theme.icon(icon, does, color=ft.Colors.OUTLINE if idle else ft.Colors.ON_PRIMARY)
         button.bgcolor = ft.Colors.SURFACE_CONTAINER_HIGH if idle else ft.Colors.PRIMARY
         button.tooltip, button.disabled, button.data = does, idle, now
         self._shell.draw(button)
 
     def show_notice(self, text: str, undo: Handler | None = None, error: bool = False) -> None:
         """Show a sentence above the field until the next action. `undo`: the action of an Undo button."""
-        shell, colour = self._shell, ft.Colors.ERROR if error else theme.FAINT
+        shell, colour = self._shell, ft.Colors.ERROR if error else theme.MUTED
         words = ft.Text(text, size=13, color=colour)
         row: list[ft.Control] = [
             ft.Icon(ft.Icons.ERROR_OUTLINE if error else ft.Icons.INFO_OUTLINE, size=18, color=colour),
@@ -203,10 +203,10 @@ class Composer:
 
             async def take_back() -> None:
                 self.hide_notice()
-                await _done(undo())
+                await invoke(undo)
 
             row.append(ft.TextButton(shell.say("mobile.undo"), on_click=shell.on(take_back)))
-        row.append(theme.small(ft.Icons.CLOSE_ROUNDED, shell.say("mobile.close"), shell.on(self.hide_notice)))
+        row.append(theme.small_button(ft.Icons.CLOSE_ROUNDED, shell.say("mobile.close"), shell.on(self.hide_notice)))
         self._notice.content, self._notice.visible = ft.Row(row, spacing=8), True
         self._show_above()
         shell.draw(self._notice, self._above)
@@ -242,7 +242,7 @@ class Composer:
         ]
         self._line.visible = bool(draft.reading or draft.ready or draft.failed)
         self._ring.visible = draft.reading and not draft.ready and draft.failed is None
-        self._status.color = ft.Colors.ERROR if draft.failed else theme.FAINT
+        self._status.color = ft.Colors.ERROR if draft.failed else theme.MUTED
         if draft.failed:
             self._status.value = presentation.sentence(draft.failed, self._shell.language)
         elif draft.ready:
@@ -252,19 +252,21 @@ class Composer:
         else:
             self._status.value = say("chat.reading_picture")
         self._shell.draw(self._above)
-        self._show_go()
+        self._update_send_button()
 
     def _picture(self, name: str, number: int, count: int, data: bytes | None) -> ft.Control:
         say = self._shell.say
         label = say("mobile.draft_picture", number=number, count=count)
         side = _SIDE_LOW if self._low else _SIDE
         image: ft.Control = (
-            theme.whole(data, 2 * side, side, radius=14, label=label)
+            theme.picture(data, 2 * side, side, radius=14, label=label)
             if data
             else ft.Icon(ft.Icons.IMAGE_OUTLINED, width=side, height=side, semantics_label=label)
         )
         look = self._shell.on(lambda: self._open_picture(name))
-        remove = theme.small(ft.Icons.CLOSE_ROUNDED, say("mobile.detach"), self._shell.on(lambda: self._detach(name)))
+        remove = theme.small_button(
+            ft.Icons.CLOSE_ROUNDED, say("mobile.detach"), self._shell.on(lambda: self._detach(name))
+        )
         return ft.Container(
             ft.Row(
                 [ft.Container(image, on_click=look, border_radius=14, ink=True, tooltip=say("mobile.retouch")), remove],
@@ -279,8 +281,3 @@ class Composer:
 def _has_keyboard(page: ft.Page) -> bool:
     """Whether Enter sends: only with a hardware keyboard, which browsers are assumed to have."""
     return page.platform not in (ft.PagePlatform.ANDROID, ft.PagePlatform.IOS) or page.web
-
-
-async def _done(outcome: object) -> None:
-    if hasattr(outcome, "__await__"):
-        await outcome

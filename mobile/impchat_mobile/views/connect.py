@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 
 class ConnectScreen(Screen):
-    def __init__(self, shell: Shell, go: Navigator) -> None:
+    def __init__(self, shell: Shell, navigator: Navigator) -> None:
         self._shell = shell
-        self._go = go
+        self._navigator = navigator
 
     def build(self) -> ft.View:
         shell, say = self._shell, self._shell.say
@@ -40,7 +40,7 @@ class ConnectScreen(Screen):
             ft.Column(
                 [
                     ft.Text(say("mobile.new_chats"), size=17, weight=ft.FontWeight.W_600),
-                    theme.faint(say("mobile.new_chats_says"), size=13),
+                    theme.muted(say("mobile.new_chats_says"), size=13),
                     self._new,
                 ],
                 spacing=6,
@@ -48,7 +48,7 @@ class ConnectScreen(Screen):
             ),
             visible=False,
         )
-        self._pair, self._looked = PairCard(shell, self._go, self.draw), False
+        self._pair, self._looked = PairCard(shell, self._navigator, self.draw), False
         other = ft.TextButton(say("mobile.other_server"), icon=ft.Icons.ADD_ROUNDED, on_click=shell.on(self._other))
         page = ft.ListView(
             [self._known, self._new_chats, self._pair.control, other],
@@ -60,11 +60,11 @@ class ConnectScreen(Screen):
             [ft.SafeArea(theme.column(page, expand=True), expand=True)],
             padding=0,
             bgcolor=ft.Colors.SURFACE,
-            appbar=theme.bar(say("mobile.connect")),
+            appbar=theme.app_bar(say("mobile.connect")),
         )
 
     async def shown(self) -> None:
-        await self._go.links.load()
+        await self._navigator.links.load()
         self.draw()
         if not self._looked:
             self._looked = True
@@ -76,11 +76,11 @@ class ConnectScreen(Screen):
 
     def draw(self) -> None:
         """Update the cards of the connected computers. Existing cards are kept, so a press on one is not lost."""
-        known = self._go.links.servers
-        self._cards = {id: self._cards.get(id) or ServerCard(self._shell, self._go, self) for id in known}
+        known = self._navigator.links.servers
+        self._cards = {id: self._cards.get(id) or ServerCard(self._shell, self._navigator, self) for id in known}
         self._known.controls = [self._cards[id].show(server) for id, server in known.items()]
-        chosen = self._go.server_of(None)
-        self._places.controls = [ft.Radio(value="", label=self._go.here())]
+        chosen = self._navigator.server_of(None)
+        self._places.controls = [ft.Radio(value="", label=self._navigator.answered_by_default())]
         self._places.controls += [
             ft.Radio(value=id, label=self._shell.say("mobile.there", name=server.name, model=server.model))
             for id, server in known.items()
@@ -90,7 +90,7 @@ class ConnectScreen(Screen):
         self._shell.page.update()
 
     async def _choose_new(self) -> None:
-        await self._go.answer_new_by(self._go.links.servers.get(self._new.value or ""))
+        await self._navigator.set_default_server(self._navigator.links.servers.get(self._new.value or ""))
 
     # Any other server
 
@@ -103,7 +103,7 @@ class ConnectScreen(Screen):
         key = ft.TextField(label=say("mobile.key"), password=True, can_reveal_password=True, border=border)
         model = ft.TextField(label=say("mobile.server_model"), border=border)
         models = ft.RadioGroup(ft.Column(spacing=0, tight=True, scroll=ft.ScrollMode.AUTO))
-        several = ft.Column([theme.faint(say("mobile.server_several"), size=13), models], tight=True, visible=False)
+        several = ft.Column([theme.muted(say("mobile.server_several"), size=13), models], tight=True, visible=False)
 
         def changed() -> None:
             """Hide the list of models: another address has other models."""
@@ -114,7 +114,7 @@ class ConnectScreen(Screen):
 
         async def add() -> bool:
             wanted = models.value if several.visible else model.value
-            added = await self._go.links.add(address.value or "", key.value or "", wanted or "")
+            added = await self._navigator.links.add(address.value or "", key.value or "", wanted or "")
             if isinstance(added, tuple):
                 models.content = ft.Column(
                     [ft.Radio(value=name, label=name) for name in added],
@@ -129,21 +129,21 @@ class ConnectScreen(Screen):
             shell.notify(say("mobile.connected", name=added.name))
             return True
 
-        says = theme.faint(say("mobile.other_says"), size=13)
+        says = theme.muted(say("mobile.other_says"), size=13)
         shell.form(say("mobile.other_server"), [address, key, model, several, says], say("mobile.save"), add)
 
 
 class ServerCard:
     """The card of a connected computer: its properties and actions."""
 
-    def __init__(self, shell: Shell, go: Navigator, screen: ConnectScreen) -> None:
+    def __init__(self, shell: Shell, navigator: Navigator, screen: ConnectScreen) -> None:
         self._shell = shell
-        self._go = go
+        self._navigator = navigator
         self._screen = screen
         self._server: Server | None = None
         say = shell.say
         self._name = ft.Text("", size=16, weight=ft.FontWeight.W_600, expand=True)
-        self._facts = theme.faint("", size=13)
+        self._facts = theme.muted("", size=13)
         test = ft.FilledTonalButton(say("mobile.test"), on_click=shell.on(self._test))
         self._bring = ft.TextButton(say("mobile.bring"), on_click=shell.on(self._choose_there))
         self._forget = ft.TextButton(say("mobile.forget"), on_click=shell.on(self._ask_forget))
@@ -165,8 +165,8 @@ class ServerCard:
             safe = "mobile.server_open" if servers.is_readable(server.urls[0]) else "mobile.server_safe"
             self._facts.value = " · ".join(part for part in (server.model, self._shell.say(safe)) if part)
             self._name.value, self._server = server.name, server
-        self._bring.visible = self._go.links.is_paired(server)
-        self._forget.visible = server != self._go.links.given
+        self._bring.visible = self._navigator.links.is_paired(server)
+        self._forget.visible = server != self._navigator.links.given
         return self._card
 
     async def _test(self) -> None:
@@ -175,7 +175,7 @@ class ServerCard:
         facts.value = say("mobile.testing")
         shell.draw(facts)
         try:
-            found = await self._go.links.facts(server)
+            found = await self._navigator.links.facts(server)
         except ImpChatError as error:
             facts.value = shell.sentence(error)
         else:
@@ -198,20 +198,20 @@ class ServerCard:
             )
             for there in found[:40]
         ]
-        nothing = ft.Container(theme.faint(shell.say("mobile.nothing_there"), size=14), padding=20)
+        nothing = ft.Container(theme.muted(shell.say("mobile.nothing_there"), size=14), padding=20)
         shell.sheet(theme.heading(shell.say("mobile.bring")), *(rows or [nothing]))
 
     async def _take(self, server: Server, there: RemoteConversation) -> None:
         shell = self._shell
         row = await asyncio.to_thread(sync.bring, server, shell.app.history, there.uuid, settings.OWNER)
-        await self._go.home(row.uuid)
+        await self._navigator.show_conversation(row.uuid)
 
     def _ask_forget(self) -> None:
         shell, server = self._shell, self._server
         assert server
 
         async def forget() -> None:
-            await self._go.links.remove(server)
+            await self._navigator.links.remove(server)
             self._screen.draw()
 
         words = ft.Text(shell.say("mobile.forget_says"))

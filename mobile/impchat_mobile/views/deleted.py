@@ -23,9 +23,9 @@ _FIRST = 60  # rows; as many are added when the user scrolls to the end
 
 
 class DeletedScreen(Screen):
-    def __init__(self, shell: Shell, go: Navigator) -> None:
+    def __init__(self, shell: Shell, navigator: Navigator) -> None:
         self._shell = shell
-        self._go = go
+        self._navigator = navigator
         self._limit = _FIRST
 
     def build(self) -> ft.View:
@@ -38,14 +38,14 @@ class DeletedScreen(Screen):
             scroll_interval=100,
             padding=ft.Padding.only(bottom=32),
         )
-        self._nothing = ft.Container(theme.faint(say("mobile.deleted_none"), size=14), padding=20, visible=False)
+        self._nothing = ft.Container(theme.muted(say("mobile.deleted_none"), size=14), padding=20, visible=False)
         self._empty = ft.TextButton(say("mobile.empty"), on_click=shell.on(self._ask_empty), visible=False)
         page = ft.Column([self._nothing, self._list], expand=True, spacing=0)
         return ft.View(
             [ft.SafeArea(theme.column(page, expand=True), expand=True)],
             padding=0,
             bgcolor=ft.Colors.SURFACE,
-            appbar=theme.bar(say("mobile.deleted"), self._empty),
+            appbar=theme.app_bar(say("mobile.deleted"), self._empty),
         )
 
     async def shown(self) -> None:
@@ -84,7 +84,7 @@ class DeletedScreen(Screen):
 
         return ft.ListTile(
             title=ft.Text(title, max_lines=2, overflow=ft.TextOverflow.ELLIPSIS, size=15),
-            subtitle=theme.faint(say("mobile.deleted_on", day=(conversation.deleted_utc or "")[:10])),
+            subtitle=theme.muted(say("mobile.deleted_on", day=(conversation.deleted_utc or "")[:10])),
             trailing=ft.Row(
                 [
                     theme.button(
@@ -105,7 +105,7 @@ class DeletedScreen(Screen):
 
     async def _changed(self) -> None:
         await self._draw()
-        await self._go.history.refresh()
+        await self._navigator.history.refresh()
 
     def _ask_empty(self) -> None:
         shell, say = self._shell, self._shell.say

@@ -29,10 +29,10 @@ _SEARCH_WAIT_S = 0.2  # after the last keystroke
 
 
 class HistoryDrawer:
-    def __init__(self, shell: Shell, talk: OpenConversation, go: Navigator) -> None:
+    def __init__(self, shell: Shell, current: OpenConversation, navigator: Navigator) -> None:
         self._shell = shell
-        self._talk = talk
-        self._go = go
+        self._current = current
+        self._navigator = navigator
         self._limit = _FIRST
         self._search: asyncio.Task[None] | None = None
         self._reading = asyncio.Lock()
@@ -43,8 +43,8 @@ class HistoryDrawer:
         self.screen = screen
         self._rows: dict[str, ConversationRow] = {}
         self._headings: dict[str, ft.Control] = {}
-        self._field = theme.search(say("mobile.search"), shell.on(self._typed))
-        self._none = theme.faint("", size=14)
+        self._field = theme.search_field(say("mobile.search"), shell.on(self._typed))
+        self._none = theme.muted("", size=14)
         self._nothing = ft.Container(self._none, padding=20, visible=False)
         self._entries = ft.ListView(
             expand=True,
@@ -67,10 +67,10 @@ class HistoryDrawer:
             visible=False,
         )
         places = [
-            self._place(ft.Icons.PHOTO_LIBRARY_OUTLINED, say("mobile.library"), self._go.photos_alone),
-            self._place(ft.Icons.MEMORY_ROUNDED, say("mobile.models"), self._go.models),
-            self._place(ft.Icons.LAPTOP_ROUNDED, say("mobile.connect"), self._go.connect),
-            self._place(ft.Icons.SETTINGS_OUTLINED, say("mobile.settings"), self._go.settings),
+            self._place(ft.Icons.PHOTO_LIBRARY_OUTLINED, say("mobile.library"), self._navigator.photo_library),
+            self._place(ft.Icons.MEMORY_ROUNDED, say("mobile.models"), self._navigator.models),
+            self._place(ft.Icons.LAPTOP_ROUNDED, say("mobile.connect"), self._navigator.connect),
+            self._place(ft.Icons.SETTINGS_OUTLINED, say("mobile.settings"), self._navigator.settings),
         ]
         self._whole = ft.Container(
             ft.Column(
@@ -103,8 +103,8 @@ class HistoryDrawer:
         return ft.Container(
             ft.Column(
                 [
-                    ft.Icon(icon, color=theme.FAINT),
-                    ft.Text(text, size=12, color=theme.FAINT, text_align=ft.TextAlign.CENTER, max_lines=2),
+                    ft.Icon(icon, color=theme.MUTED),
+                    ft.Text(text, size=12, color=theme.MUTED, text_align=ft.TextAlign.CENTER, max_lines=2),
                 ],
                 spacing=2,
                 tight=True,
@@ -152,7 +152,7 @@ class HistoryDrawer:
                     controls.append(self._headings[group.heading])
                 for entry in group.entries:
                     row = self._rows[entry.uuid] = before.get(entry.uuid) or ConversationRow(shell, self)
-                    controls.append(row.show(entry, entry.uuid == self._talk.conversation))
+                    controls.append(row.show(entry, entry.uuid == self._current.conversation))
             self._entries.controls = controls
             self._nothing.visible = not controls
             self._none.value = shell.say("history.nothing_found" if query else "chat.history_empty")
@@ -165,7 +165,7 @@ class HistoryDrawer:
         shell.sheet(
             shell.action(pin, say("mobile.unpin" if entry.pinned else "mobile.pin"), lambda: self._pin(entry)),
             shell.action(ft.Icons.DRIVE_FILE_RENAME_OUTLINE, say("chat.rename"), lambda: self.rename(entry.uuid)),
-            shell.action(ft.Icons.IOS_SHARE_ROUNDED, say("mobile.export"), lambda: self._go.export(entry.uuid)),
+            shell.action(ft.Icons.IOS_SHARE_ROUNDED, say("mobile.export"), lambda: self._navigator.export(entry.uuid)),
             shell.action(
                 ft.Icons.DELETE_OUTLINE_ROUNDED,
                 say("chat.delete"),
@@ -233,7 +233,7 @@ class HistoryDrawer:
         """Delete a conversation and offer Undo. `in_list`: in the list, because the drawer would cover a snack bar."""
         shell, history = self._shell, self._shell.app.history
         row = await asyncio.to_thread(history.conversation, uuid, settings.OWNER)
-        here = uuid == self._talk.conversation
+        here = uuid == self._current.conversation
 
         async def back() -> None:
             await asyncio.to_thread(history.restore_conversation, uuid, settings.OWNER)
@@ -259,8 +259,8 @@ class HistoryDrawer:
         await self._back()
 
     async def _seen_again(self, uuid: str) -> None:
-        if uuid == self._talk.conversation:
-            await self._talk.refresh()
+        if uuid == self._current.conversation:
+            await self._current.refresh()
             self.screen.changed()
         await self.refresh()
 
@@ -273,8 +273,8 @@ class ConversationRow:
         self._entry = HistoryEntry("", "")
         self._cover = ft.Container(width=40, height=40, border_radius=10, bgcolor=ft.Colors.SURFACE_CONTAINER_HIGH)
         self._title = ft.Text("", max_lines=1, overflow=ft.TextOverflow.ELLIPSIS, size=15)
-        self._snippet = theme.faint("", max_lines=2, overflow=ft.TextOverflow.ELLIPSIS)
-        self._sign = theme.sign(ft.Icons.MORE_HORIZ_ROUNDED, "", 18, theme.FAINT)
+        self._snippet = theme.muted("", max_lines=2, overflow=ft.TextOverflow.ELLIPSIS)
+        self._sign = theme.icon(ft.Icons.MORE_HORIZ_ROUNDED, "", 18, theme.MUTED)
         choices = shell.on(lambda: history.choices(self._entry))
         self._more = ft.IconButton(self._sign, padding=0, size_constraints=ft.BoxConstraints(40, 40), on_click=choices)
         self._tile = ft.ListTile(
@@ -296,7 +296,7 @@ class ConversationRow:
                 ft.Image(entry.cover, width=40, height=40, fit=ft.BoxFit.COVER, border_radius=10,
                          exclude_from_semantics=True)
                 if entry.cover
-                else ft.Icon(ft.Icons.CHAT_BUBBLE_OUTLINE_ROUNDED, size=18, color=theme.FAINT)
+                else ft.Icon(ft.Icons.CHAT_BUBBLE_OUTLINE_ROUNDED, size=18, color=theme.MUTED)
             )  # fmt: skip
         self._title.value, self._snippet.value = entry.title, entry.snippet
         self._sign.semantics_label = self._more.tooltip = self._shell.say("mobile.more_of", title=entry.title)

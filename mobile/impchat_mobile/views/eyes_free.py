@@ -18,9 +18,9 @@ from impchat_mobile.views.camera import Lens
 
 
 class EyesFreeScreen(Screen):
-    def __init__(self, shell: Shell, talk: OpenConversation) -> None:
+    def __init__(self, shell: Shell, current: OpenConversation) -> None:
         self._shell = shell
-        self._talk = talk
+        self._current = current
         self._busy = False
 
     def build(self) -> ft.View:
@@ -75,11 +75,11 @@ class EyesFreeScreen(Screen):
                 await self._shell.haptics.medium_impact()
             data = await self._lens.photo()
             self._say(self._shell.say("chat.reading_picture"))
-            await self._talk.open(None)
-            await self._talk.attach(data or b"")
-            await self._talk.send(self._shell.say("mobile.describe"))
-            await self._talk.settled()
-            await self._tell(self._talk.messages[-1].text)
+            await self._current.open(None)
+            await self._current.attach(data or b"")
+            await self._current.send(self._shell.say("mobile.describe"))
+            await self._current.settled()
+            await self._tell(self._current.messages[-1].text)
         except ImpChatError as error:
             await self._tell(self._shell.sentence(error))
         finally:

@@ -50,14 +50,14 @@ class Digits:
         size: dict[str, Any] = {"width": 76, "height": 76}
         if key == "<":
             return ft.IconButton(
-                theme.sign(ft.Icons.BACKSPACE_OUTLINED, say("mobile.erase")),
+                theme.icon(ft.Icons.BACKSPACE_OUTLINED, say("mobile.erase")),
                 tooltip=say("mobile.erase"),
                 on_click=on(self._erase),
                 **size,
             )
         if key == ">":
             return ft.IconButton(
-                theme.sign(ft.Icons.CHECK_ROUNDED, say("mobile.enter"), color=ft.Colors.ON_PRIMARY),
+                theme.icon(ft.Icons.CHECK_ROUNDED, say("mobile.enter"), color=ft.Colors.ON_PRIMARY),
                 tooltip=say("mobile.enter"),
                 on_click=on(self._enter),
                 bgcolor=ft.Colors.PRIMARY,
@@ -120,7 +120,7 @@ class LockScreen(Screen):
             scroll=ft.ScrollMode.AUTO,
         )
         box = ft.Container(page, alignment=ft.Alignment.CENTER, expand=True)
-        bar = theme.bar(shell.say("mobile.lock")) if self._leave else None
+        bar = theme.app_bar(shell.say("mobile.lock")) if self._leave else None
         return ft.View([ft.SafeArea(box, expand=True)], bgcolor=ft.Colors.SURFACE, can_pop=self._leave, appbar=bar)
 
     async def _try(self, typed: str) -> None:
@@ -146,7 +146,7 @@ class PinScreen(Screen):
         self._digits = Digits(shell, shell.say("mobile.pin_new"), self._typed)
         page = ft.Container(self._digits.control, alignment=ft.Alignment.CENTER, expand=True)
         return ft.View(
-            [ft.SafeArea(page, expand=True)], bgcolor=ft.Colors.SURFACE, appbar=theme.bar(shell.say("mobile.lock"))
+            [ft.SafeArea(page, expand=True)], bgcolor=ft.Colors.SURFACE, appbar=theme.app_bar(shell.say("mobile.lock"))
         )
 
     async def _typed(self, pin: str) -> None:

@@ -22,27 +22,27 @@ if TYPE_CHECKING:
 
 
 class MessageActions:
-    """`go`: opens other screens. `edit`, `again`: edit a question and regenerate an answer on the chat screen. `part`:
-    takes a picture, to ask about a part of it."""
+    """`navigator`: opens other screens. `edit`, `again`: edit a question and regenerate an answer on the chat screen.
+    `part`: takes a picture, to ask about a part of it."""
 
     def __init__(
         self,
         shell: Shell,
-        talk: OpenConversation,
-        go: Navigator,
+        current: OpenConversation,
+        navigator: Navigator,
         edit: Callable[[Message], Awaitable[None]],
         again: Callable[[Message], Awaitable[None]],
         part: Callable[[bytes], Awaitable[None]],
     ) -> None:
         self._shell = shell
-        self._talk = talk
-        self._go = go
+        self._current = current
+        self._navigator = navigator
         self.edit = edit
         self.regenerate = again
         self._part = part
 
     async def choose(self, message: Message, step: int) -> None:
-        await self._talk.choose(message.uuid, step)
+        await self._current.choose(message.uuid, step)
 
     async def share(self, message: Message) -> None:
         try:
@@ -56,13 +56,13 @@ class MessageActions:
     async def look(self, message: Message, name: str) -> None:
         """Open the pictures of a message in the viewer, at the picture `name`."""
         data = [await asyncio.to_thread(self._shell.app.history.image_bytes, sha) for sha in message.images]
-        await self._go.viewer(data, message.images.index(name), self._part)
+        await self._navigator.viewer(data, message.images.index(name), self._part)
 
     async def look_boxes(self, message: Message) -> None:
         """Open the picture with the answer's boxes in the viewer."""
-        data = await asyncio.to_thread(self._talk.boxed, message)
+        data = await asyncio.to_thread(self._current.boxed, message)
         if data:
-            await self._go.viewer([data], 0, None)
+            await self._navigator.viewer([data], 0, None)
 
     def link(self, address: str) -> None:
         shell = self._shell

@@ -35,7 +35,7 @@ class MessageList:
             on_scroll=shell.on(self._scrolled),
         )
         self._button = ft.IconButton(
-            theme.sign(ft.Icons.ARROW_DOWNWARD_ROUNDED, shell.say("mobile.latest")),
+            theme.icon(ft.Icons.ARROW_DOWNWARD_ROUNDED, shell.say("mobile.latest")),
             tooltip=shell.say("mobile.latest"),
             visible=False,
             bottom=8,
@@ -45,7 +45,7 @@ class MessageList:
         )
         self.control = ft.Stack([self.list, self._button], expand=True)
 
-    def go(self) -> None:
+    def scroll_to_end(self) -> None:
         """Scroll to the end and follow it."""
         self._follow(True)
         self.grew()

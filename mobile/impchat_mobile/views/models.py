@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 
 class ModelsScreen(Screen):
-    def __init__(self, shell: Shell, go: Navigator) -> None:
+    def __init__(self, shell: Shell, navigator: Navigator) -> None:
         self._shell = shell
-        self._go = go
+        self._navigator = navigator
         self._offers: dict[str, list[Offer]] = {}  # id of a server -> the models that it offers
         self._away: dict[str, ImpChatError] = {}
         self._asking = True
@@ -48,7 +48,7 @@ class ModelsScreen(Screen):
         self._here, self._offered, self._there = (
             ft.Column(spacing=12, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH) for _ in range(3)
         )
-        self._says = theme.faint("", size=13)
+        self._says = theme.muted("", size=13)
         page = ft.ListView(
             [
                 theme.heading(say("mobile.models_here")),
@@ -70,16 +70,16 @@ class ModelsScreen(Screen):
             [ft.SafeArea(theme.column(page, expand=True), expand=True)],
             padding=0,
             bgcolor=ft.Colors.SURFACE,
-            appbar=theme.bar(say("mobile.models")),
+            appbar=theme.app_bar(say("mobile.models")),
         )
 
     async def shown(self) -> None:
-        self._go.copies.watchers.add(self._copied)
+        self._navigator.copies.watchers.add(self._copied)
         await self._draw()
         await self._ask_offers()
 
     def left(self) -> None:
-        self._go.copies.watchers.discard(self._copied)
+        self._navigator.copies.watchers.discard(self._copied)
 
     def _copied(self) -> None:
         """A copy has made progress or ended."""
@@ -87,8 +87,8 @@ class ModelsScreen(Screen):
 
     async def _ask_offers(self) -> None:
         """Load the offers of the paired computers. The error of an unreachable one is shown instead."""
-        for server in list(self._go.links.servers.values()):
-            if self._go.links.is_paired(server):
+        for server in list(self._navigator.links.servers.values()):
+            if self._navigator.links.is_paired(server):
                 self._away.pop(server.id, None)
                 try:
                     self._offers[server.id] = await asyncio.to_thread(sync.offers, server)
@@ -101,7 +101,7 @@ class ModelsScreen(Screen):
         """Update the rows. Each keeps its control as long as it is shown, even if it moves: Flet loses the press on a
         button that is replaced meanwhile."""
         async with self._drawing:
-            shell, copies, links = self._shell, self._go.copies, self._go.links
+            shell, copies, links = self._shell, self._navigator.copies, self._navigator.links
             found = await asyncio.to_thread(library.models, shell.app.data)
             memory = await asyncio.to_thread(library.memory)
             before, self._rows = self._rows, {}
@@ -178,12 +178,15 @@ class ModelsScreen(Screen):
 
     def _copy(self, row: ModelRow, copy: Copy) -> ft.Control:
         told = self._shell.say(
-            "mobile.copied_so_far", done=size(copy.done), total=size(copy.total), percent=round(100 * copy.share)
+            "mobile.copied_so_far", done=size(copy.done), total=size(copy.total), percent=round(100 * copy.fraction)
         )
-        do: dict[str, Handler] = {"mobile.pause": lambda: self._go.copies.pause(copy)}
+        do: dict[str, Handler] = {"mobile.pause": lambda: self._navigator.copies.pause(copy)}
         if not copy.running:
-            do = {"mobile.resume": lambda: self.go_on(copy), "chat.delete": lambda: self._go.copies.forget(copy)}
-        return row.show(copy.name, [told], "", do, share=copy.share, problem=copy.error)
+            do = {
+                "mobile.resume": lambda: self.resume(copy),
+                "chat.delete": lambda: self._navigator.copies.discard(copy),
+            }
+        return row.show(copy.name, [told], "", do, fraction=copy.fraction, problem=copy.error)
 
     def _ask_licence(self, server: Server, offer: Offer) -> None:
         """Start a copy, after the user has accepted the licence."""
@@ -193,23 +196,23 @@ class ModelsScreen(Screen):
 
         async def agreed() -> None:
             await asyncio.to_thread(library.accept, shell.app.data, offer.licence)
-            self.go_on(copy)
+            self.resume(copy)
 
         if library.is_accepted(shell.app.data, offer.licence):
-            self.go_on(copy)
+            self.resume(copy)
         else:
             words = ft.Text(shell.say("mobile.licence_says", terms=offer.licence))
             shell.confirm(shell.say("mobile.licence_title"), words, shell.say("mobile.agree"), agreed)
 
-    def go_on(self, copy: Copy) -> None:
+    def resume(self, copy: Copy) -> None:
         """Start or resume a copy."""
-        server = self._go.links.servers.get(copy.source.server)
+        server = self._navigator.links.servers.get(copy.source.server)
         if copy.source.server and server is None:
             self._shell.notify(self._shell.say("mobile.copy_server_gone"), error=True)
             return
         if server:  # its address may have changed since the copy was started
             copy.source = replace(copy.source, base=_base(server, copy.id))
-        self._go.copies.begin(copy, (lambda: sync.client(server)) if server else copying.connection)
+        self._navigator.copies.start(copy, (lambda: sync.client(server)) if server else copying.connection)
 
     def _ask_address(self) -> None:
         shell, say = self._shell, self._shell.say
@@ -220,9 +223,9 @@ class ModelsScreen(Screen):
         def begin() -> None:
             source = copying.source(address.value or "", digest.value or "")
             name = source.base.rpartition("/")[2]
-            self.go_on(Copy(name, name, source))
+            self.resume(Copy(name, name, source))
 
-        words = theme.faint(say("mobile.copy_says"), size=13)
+        words = theme.muted(say("mobile.copy_says"), size=13)
         shell.form(say("mobile.from_address"), [address, digest, words], say("mobile.download"), begin)
 
     async def _choose(self, model: Model) -> None:
@@ -273,7 +276,7 @@ class ModelRow:
         self._name = ft.Text("", size=16, weight=ft.FontWeight.W_600, expand=True)
         self._runs = _badge(shell.say("models.state_running"))
         self._bar = ft.ProgressBar(value=0, border_radius=4, bar_height=8)
-        self._facts, self._terms = theme.faint("", size=13), theme.faint("")
+        self._facts, self._terms = theme.muted("", size=13), theme.muted("")
         self._problem = ft.Text("", size=13, color=ft.Colors.ERROR)
         self._buttons = {
             key: look(shell.say(key), icon=icon, on_click=shell.on(lambda key=key: self._do[key]()))
@@ -290,13 +293,13 @@ class ModelRow:
         terms: str,
         do: dict[str, Handler],
         runs: bool = False,
-        share: float | None = None,
+        fraction: float | None = None,
         problem: ImpChatError | None = None,
     ) -> ft.Control:
-        """Update the card. `share`: fraction copied, 0 to 1; None: no copy. `do`: text key of a button -> action."""
+        """Update the card. `fraction`: share copied, 0 to 1; None: no copy. `do`: text key of a button -> action."""
         shell, self._do = self._shell, do
         self._name.value, self._runs.visible = name, runs
-        self._bar.value, self._bar.visible = share, share is not None
+        self._bar.value, self._bar.visible = fraction, fraction is not None
         self._facts.value = " · ".join(facts)
         self._problem.value = problem.sentence(shell.language) if problem else ""
         self._problem.visible = problem is not None

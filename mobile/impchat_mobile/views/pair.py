@@ -28,9 +28,9 @@ class PairCard:
     """`paired` is called after pairing, and again if the user chooses the computer for new chats. The input is kept
     until the pairing succeeds."""
 
-    def __init__(self, shell: Shell, go: Navigator, paired: Callable[[], None]) -> None:
+    def __init__(self, shell: Shell, navigator: Navigator, paired: Callable[[], None]) -> None:
         self._shell = shell
-        self._go = go
+        self._navigator = navigator
         self._paired = paired
         self._found: list[Found] | None = None  # None: the search is running
         say, border = shell.say, ft.OutlineInputBorder(border_radius=14)
@@ -47,12 +47,12 @@ class PairCard:
         self._do = ft.FilledTonalButton(say("mobile.pair_do"), on_click=shell.on(self._pair))
         self._near = ft.Column(spacing=0, tight=True)
         self._tiles: dict[str, ft.ListTile] = {}
-        self._again = theme.small(ft.Icons.REFRESH_ROUNDED, say("mobile.near_again"), shell.on(self.search))
+        self._again = theme.small_button(ft.Icons.REFRESH_ROUNDED, say("mobile.near_again"), shell.on(self.search))
         self.control = theme.card(
             ft.Column(
                 [
                     ft.Text(say("mobile.pair"), size=17, weight=ft.FontWeight.W_600),
-                    theme.faint(say("mobile.pair_says"), size=13),
+                    theme.muted(say("mobile.pair_says"), size=13),
                     ft.FilledButton(
                         say("mobile.scan"), icon=ft.Icons.QR_CODE_SCANNER_ROUNDED, on_click=shell.on(self._scan)
                     ),
@@ -85,19 +85,19 @@ class PairCard:
         if self._found:
             self._tiles = {found.id: self._tiles.get(found.id) or self._tile(found) for found in self._found}
             for id, tile in self._tiles.items():
-                is_known = id in self._go.links.servers
-                tile.trailing = theme.faint(say("mobile.near_known")) if is_known else None
+                is_known = id in self._navigator.links.servers
+                tile.trailing = theme.muted(say("mobile.near_known")) if is_known else None
             self._near.controls = list(self._tiles.values())
         else:
             words = say("mobile.near_searching" if self._found is None else "mobile.near_none")
-            self._near.controls = [theme.faint(words, size=13)]
+            self._near.controls = [theme.muted(words, size=13)]
         self._shell.draw(self._near, self._again)
 
     def _tile(self, found: Found) -> ft.ListTile:
         return ft.ListTile(
-            leading=ft.Icon(ft.Icons.LAPTOP_ROUNDED, color=theme.FAINT),
+            leading=ft.Icon(ft.Icons.LAPTOP_ROUNDED, color=theme.MUTED),
             title=ft.Text(found.name or found.places[0], max_lines=1, overflow=ft.TextOverflow.ELLIPSIS),
-            subtitle=theme.faint(found.places[0]),
+            subtitle=theme.muted(found.places[0]),
             content_padding=0,
             on_click=self._shell.on(lambda: self._choose(found)),
         )
@@ -118,7 +118,7 @@ class PairCard:
             self._address.value = text
             await self._pair()
 
-        await self._go.camera(take)
+        await self._navigator.camera(take)
 
     async def _pair(self) -> None:
         if self._do.disabled:  # already pairing
@@ -155,14 +155,14 @@ class PairCard:
         self._shell.confirm(say(title, place=place), content, say(do), lambda: self._take(link))
 
     async def _take(self, link: Link) -> None:
-        server = await self._waiting(self._go.links.pair(link))
+        server = await self._waiting(self._navigator.links.pair(link))
         self._address.value = self._code.value = ""
         self._shell.draw(self._address, self._code)
         self._paired()
         self.draw()
 
         async def answer_new() -> None:
-            await self._go.answer_new_by(server)
+            await self._navigator.set_default_server(server)
             self._paired()
 
         offer = self._shell.say("mobile.new_chats_offer"), answer_new

@@ -25,15 +25,15 @@ _MOST = 300
 
 
 class PhotosScreen(Screen):
-    def __init__(self, shell: Shell, go: Navigator, take: Callable[[bytes], Awaitable[None]]) -> None:
+    def __init__(self, shell: Shell, navigator: Navigator, take: Callable[[bytes], Awaitable[None]]) -> None:
         self._shell = shell
-        self._go = go
+        self._navigator = navigator
         self._take = take
         self._search: asyncio.Task[None] | None = None
 
     def build(self) -> ft.View:
         shell, say = self._shell, self._shell.say
-        self._field = theme.search(say("mobile.search_photos"), shell.on(self._typed))
+        self._field = theme.search_field(say("mobile.search_photos"), shell.on(self._typed))
         self._grid = ft.GridView(
             expand=True, max_extent=140, spacing=6, run_spacing=6, padding=ft.Padding.only(left=12, right=12, bottom=16)
         )
@@ -41,8 +41,8 @@ class PhotosScreen(Screen):
         self._nothing = ft.Container(
             ft.Column(
                 [
-                    ft.Icon(ft.Icons.PHOTO_LIBRARY_OUTLINED, size=40, color=theme.FAINT),
-                    ft.Text(say("mobile.no_photos"), color=theme.FAINT, text_align=ft.TextAlign.CENTER),
+                    ft.Icon(ft.Icons.PHOTO_LIBRARY_OUTLINED, size=40, color=theme.MUTED),
+                    ft.Text(say("mobile.no_photos"), color=theme.MUTED, text_align=ft.TextAlign.CENTER),
                 ],
                 horizontal_alignment=ft.CrossAxisAlignment.CENTER,
                 tight=True,
@@ -60,7 +60,7 @@ class PhotosScreen(Screen):
             [ft.SafeArea(page, expand=True)],
             padding=0,
             bgcolor=ft.Colors.SURFACE,
-            appbar=theme.bar(say("mobile.library")),
+            appbar=theme.app_bar(say("mobile.library")),
         )
 
     async def shown(self) -> None:
@@ -119,7 +119,7 @@ class PhotosScreen(Screen):
 
         async def open_chat() -> None:
             await shell.pop()
-            await self._go.history.open(asked.conversation)
+            await self._navigator.history.open(asked.conversation)
 
         async def ask_again() -> None:
             data = await bytes_of()
@@ -127,7 +127,7 @@ class PhotosScreen(Screen):
             await self._take(data)
 
         async def look() -> None:
-            await self._go.viewer([await bytes_of()], 0, None)
+            await self._navigator.viewer([await bytes_of()], 0, None)
 
         shell.sheet(
             ft.Container(

@@ -47,7 +47,7 @@ class RetouchScreen(Screen):
         self._stage = ft.Container(
             expand=True, alignment=ft.Alignment.CENTER, padding=_EDGE, on_size_change=shell.on(self._fit)
         )
-        self._hint = theme.faint("", size=13, text_align=ft.TextAlign.CENTER)
+        self._hint = theme.muted("", size=13, text_align=ft.TextAlign.CENTER)
         turns = [
             theme.button(ft.Icons.ROTATE_LEFT_ROUNDED, say("mobile.turn_left"), shell.on(lambda: self._turn(-1))),
             theme.button(ft.Icons.ROTATE_RIGHT_ROUNDED, say("mobile.turn_right"), shell.on(lambda: self._turn(1))),
@@ -91,14 +91,14 @@ class RetouchScreen(Screen):
             [ft.SafeArea(self._page, expand=True)],
             padding=0,
             bgcolor=ft.Colors.SURFACE,
-            appbar=theme.bar(say("mobile.retouch_title")),
+            appbar=theme.app_bar(say("mobile.retouch_title")),
         )
 
     def _lay_out(self) -> None:
         """Put the tools below the picture, or next to it on a low screen."""
         page = self._shell.page
         below = ft.Container(self._below, padding=ft.Padding.only(left=16, right=16, bottom=12))
-        if (page.width or 0) > (page.height or 0) < theme.TALL:
+        if (page.width or 0) > (page.height or 0) < theme.WIDE_HEIGHT:
             panel = ft.Column([self._switch_line, below], width=_PANEL, scroll=ft.ScrollMode.AUTO)
             self._page.content = ft.Row([self._stage, panel], spacing=0)
         else:
@@ -162,7 +162,7 @@ class RetouchScreen(Screen):
     def _guess(self) -> tuple[float, float]:
         """The assumed room for the picture, until it has been measured."""
         page = self._shell.page
-        return min(page.width or 400, theme.COLUMN) - 2 * _EDGE, max(160, (page.height or 800) - _BARS)
+        return min(page.width or 400, theme.COLUMN_WIDTH) - 2 * _EDGE, max(160, (page.height or 800) - _BARS)
 
     def _place(self) -> None:
         width, height = self._size

@@ -38,13 +38,13 @@ _MOST_THREADS = 8
 
 
 class SettingsScreen(Screen):
-    def __init__(self, shell: Shell, go: Navigator) -> None:
+    def __init__(self, shell: Shell, navigator: Navigator) -> None:
         self._shell = shell
-        self._go = go
+        self._navigator = navigator
 
     def build(self) -> ft.View:
         say = self._shell.say
-        self._context_says = theme.faint("", size=13)
+        self._context_says = theme.muted("", size=13)
         self._sampling = ft.Column(spacing=0, tight=True)
         self._fill_sampling()
         self._describe_context()
@@ -62,8 +62,10 @@ class SettingsScreen(Screen):
                 theme.heading(say("mobile.storage")),
                 self._storage(),
                 theme.heading(say("mobile.about")),
-                self._tile(ft.Icons.SPEED_ROUNDED, say("mobile.speed"), say("mobile.speed_says"), self._go.speed),
-                self._tile(ft.Icons.INFO_OUTLINE, say("mobile.about"), say("mobile.about_says"), self._go.about),
+                self._tile(
+                    ft.Icons.SPEED_ROUNDED, say("mobile.speed"), say("mobile.speed_says"), self._navigator.speed
+                ),
+                self._tile(ft.Icons.INFO_OUTLINE, say("mobile.about"), say("mobile.about_says"), self._navigator.about),
             ],
             padding=ft.Padding.only(bottom=32),
             expand=True,
@@ -72,7 +74,7 @@ class SettingsScreen(Screen):
             [ft.SafeArea(theme.column(page, expand=True), expand=True)],
             padding=0,
             bgcolor=ft.Colors.SURFACE,
-            appbar=theme.bar(say("mobile.settings")),
+            appbar=theme.app_bar(say("mobile.settings")),
         )
 
     async def shown(self) -> None:
@@ -88,10 +90,10 @@ class SettingsScreen(Screen):
 
     def _tile(self, icon: ft.IconData, title: str, subtitle: str | ft.Text, do: Handler) -> ft.Control:
         return ft.ListTile(
-            leading=ft.Icon(icon, color=theme.FAINT),
+            leading=ft.Icon(icon, color=theme.MUTED),
             title=ft.Text(title),
-            subtitle=theme.faint(subtitle, size=13) if isinstance(subtitle, str) else subtitle,
-            trailing=ft.Icon(ft.Icons.CHEVRON_RIGHT_ROUNDED, color=theme.FAINT),
+            subtitle=theme.muted(subtitle, size=13) if isinstance(subtitle, str) else subtitle,
+            trailing=ft.Icon(ft.Icons.CHEVRON_RIGHT_ROUNDED, color=theme.MUTED),
             on_click=self._shell.on(do),
         )
 
@@ -155,7 +157,7 @@ class SettingsScreen(Screen):
     def _slider(self, name: str, low: float, high: float, divisions: int) -> ft.Control:
         shell = self._shell
         now = getattr(shell.preferences.sampling_of(shell.app.sampling), name)
-        value = ft.Text(_figure(name, now), color=theme.FAINT)
+        value = ft.Text(_figure(name, now), color=theme.MUTED)
 
         def moved(event: ft.Event[ft.Slider]) -> None:
             value.value = _figure(name, event.control.value or 0)
@@ -177,7 +179,7 @@ class SettingsScreen(Screen):
             on_change_end=shell.on(settled),
         )
         words = ft.Row([ft.Text(label, expand=True), value])
-        hint = theme.faint(shell.say(f"help.sampling.{name}"))
+        hint = theme.muted(shell.say(f"help.sampling.{name}"))
         return ft.Container(
             ft.Column([words, hint, ft.Semantics(label=label, content=slider)], spacing=2, tight=True,
                       horizontal_alignment=ft.CrossAxisAlignment.STRETCH),
@@ -207,7 +209,7 @@ class SettingsScreen(Screen):
 
         chosen = shell.preferences.threads
         models = self._tile(
-            ft.Icons.MEMORY_ROUNDED, say("mobile.models"), app.bundle.name if app.bundle else "", self._go.models
+            ft.Icons.MEMORY_ROUNDED, say("mobile.models"), app.bundle.name if app.bundle else "", self._navigator.models
         )
         if shell.shares:
             return [models]
@@ -249,7 +251,7 @@ class SettingsScreen(Screen):
             on_change=shell.on(self._lock_changed),
         )
         return ft.Container(
-            ft.Column([self._locked, theme.faint(say("mobile.lock_says"), size=13)], tight=True, spacing=2),
+            ft.Column([self._locked, theme.muted(say("mobile.lock_says"), size=13)], tight=True, spacing=2),
             padding=ft.Padding.symmetric(horizontal=20, vertical=4),
         )
 
@@ -280,25 +282,28 @@ class SettingsScreen(Screen):
     def _storage(self) -> ft.Control:
         """The section about storage. `_measure` adds the figures later; the buttons work from the beginning."""
         shell, say = self._shell, self._shell.say
-        self._used = {name: theme.faint("…", size=13) for name in ("chats", "pictures", "deleted", "models")}
+        self._used = {name: theme.muted("…", size=13) for name in ("chats", "pictures", "deleted", "models")}
         clear = ft.TextButton(say("mobile.clear"), on_click=shell.on(self._ask_clear))
         self._stored = ft.Column(
             [
                 ft.ListTile(
-                    leading=ft.Icon(ft.Icons.CHAT_BUBBLE_OUTLINE_ROUNDED, color=theme.FAINT),
+                    leading=ft.Icon(ft.Icons.CHAT_BUBBLE_OUTLINE_ROUNDED, color=theme.MUTED),
                     title=ft.Text(say("mobile.chats")),
                     subtitle=self._used["chats"],
                     trailing=clear,
                 ),
                 ft.ListTile(
-                    leading=ft.Icon(ft.Icons.IMAGE_OUTLINED, color=theme.FAINT),
+                    leading=ft.Icon(ft.Icons.IMAGE_OUTLINED, color=theme.MUTED),
                     title=ft.Text(say("mobile.pictures")),
                     subtitle=self._used["pictures"],
                 ),
                 self._tile(
-                    ft.Icons.DELETE_OUTLINE_ROUNDED, say("mobile.deleted"), self._used["deleted"], self._go.deleted
+                    ft.Icons.DELETE_OUTLINE_ROUNDED,
+                    say("mobile.deleted"),
+                    self._used["deleted"],
+                    self._navigator.deleted,
                 ),
-                self._tile(ft.Icons.MEMORY_ROUNDED, say("mobile.models"), self._used["models"], self._go.models),
+                self._tile(ft.Icons.MEMORY_ROUNDED, say("mobile.models"), self._used["models"], self._navigator.models),
             ],
             spacing=0,
             tight=True,
@@ -318,7 +323,7 @@ class SettingsScreen(Screen):
         shell = self._shell
 
         async def clear() -> None:
-            await self._go.leave()
+            await self._navigator.leave()
             await asyncio.to_thread(storage.clear_conversations, shell.app)
             await self._measure()
 

@@ -74,7 +74,7 @@ class ViewerScreen(Screen):
 
     def _picture(self, data: bytes, label: str) -> ft.Control:
         """A picture as large as fits. A very long one is stretched, because otherwise it would be too thin to see."""
-        sides = theme.size(data)
+        sides = theme.size_of(data)
         fit = ft.BoxFit.FILL if max(sides) > _LONG * min(sides) else ft.BoxFit.CONTAIN
         return ft.Image(data, fit=fit, semantics_label=label, gapless_playback=True)
 

@@ -31,7 +31,7 @@ class Welcome:
         self._shell = shell
         cards: list[ft.Control] = [
             ft.Container(
-                theme.whole(path.read_bytes(), 180, 104, radius=18, label=say("chat.sample", number=number)),
+                theme.picture(path.read_bytes(), 180, 104, radius=18, label=say("chat.sample", number=number)),
                 on_click=shell.on(lambda path=path: sample(path)),
                 border_radius=18,
                 ink=True,
@@ -53,7 +53,7 @@ class Welcome:
             ft.Column(
                 [
                     ft.Text(say("chat.demo"), weight=ft.FontWeight.W_600),
-                    ft.Text(f"{say('chat.demo_says')} {say('mobile.demo_says')}", size=13, color=theme.FAINT),
+                    ft.Text(f"{say('chat.demo_says')} {say('mobile.demo_says')}", size=13, color=theme.MUTED),
                     ft.TextButton(say("mobile.get_real"), on_click=shell.on(models), style=ft.ButtonStyle(padding=0)),
                 ],
                 spacing=2,
@@ -67,7 +67,7 @@ class Welcome:
             ft.Row(asks, spacing=8, wrap=True, run_spacing=8), padding=ft.Padding.only(left=16, right=16, top=6)
         )
         title = ft.Text(say("chat.welcome"), size=26, weight=ft.FontWeight.W_600, text_align=ft.TextAlign.CENTER)
-        self._lead = ft.Text("", size=15, color=theme.FAINT, text_align=ft.TextAlign.CENTER)
+        self._lead = ft.Text("", size=15, color=theme.MUTED, text_align=ft.TextAlign.CENTER)
         self.control = ft.Column(
             [
                 ft.Container(height=28),
