@@ -130,10 +130,10 @@ class OpenConversation:
 
         Raises HistoryError "history.no_conversation"; the previous conversation then stays open."""
         async with self._order:
-            chat = await _apart(lambda: self.app.chat(conversation, server=server))
-            messages, versions, row = await _apart(self._read, chat)
+            chat = await _in_thread(lambda: self.app.chat(conversation, server=server))
+            messages, versions, row = await _in_thread(self._read, chat)
             runs = bool(messages) and messages[-1].state == "streaming"
-            answer = await _apart(self.app.answer, messages[-1].uuid) if runs else None
+            answer = await _in_thread(self.app.answer, messages[-1].uuid) if runs else None
             saved = None
             while saved != self.text:  # repeat if the user typed meanwhile
                 saved = self.text
@@ -142,12 +142,12 @@ class OpenConversation:
                 self.editing.text = self.text
             self.close()
             self.growing = None
-            stays = self._chat is None or (conversation is not None and conversation == self.conversation)
+            is_same = self._chat is None or (conversation is not None and conversation == self.conversation)
             self._chat, self.server = chat, server
             self.messages, self.versions, self.row = messages, versions, row
             if self.editing:
                 self.text = self.editing.text
-            elif not (stays and self.text):  # keep text typed before the first one was open
+            elif not (is_same and self.text):  # keep text typed before the first one was open
                 self.text = row.draft if row else ""
             pictures = row.draft_images if row else ()
             self.draft = Draft(pictures, ready=bool(pictures))
@@ -159,7 +159,7 @@ class OpenConversation:
     async def refresh(self) -> None:
         """Read the shown branch again."""
         chat = self.chat
-        found = await _apart(self._read, chat)
+        found = await _in_thread(self._read, chat)
         if chat.conversation == self.conversation:  # no other conversation was opened meanwhile
             self.messages, self.versions, self.row = found
 
@@ -184,11 +184,11 @@ class OpenConversation:
             return None
         return boxes.draw(self.app.history.image_bytes(pictures[-1]), found)
 
-    async def answer_by(self, server: Server | None) -> None:
+    async def set_server(self, server: Server | None) -> None:
         """Choose the server for the following questions; None: the local model. The messages stay."""
         async with self._order:
             conversation = self.conversation
-            self._chat = await _apart(lambda: self.app.chat(conversation, server=server))
+            self._chat = await _in_thread(lambda: self.app.chat(conversation, server=server))
             self.server = server
         self._tell("changed")
 
@@ -203,7 +203,7 @@ class OpenConversation:
         if self.editing or self._chat is None or not (self.text or self.conversation):
             return
         try:
-            await _apart(self.chat.save_draft, self.text)
+            await _in_thread(self.chat.save_draft, self.text)
         except HistoryError as error:
             if error.code != "history.no_conversation":  # the conversation was deleted permanently
                 raise
@@ -217,13 +217,13 @@ class OpenConversation:
         async with self._order:
             if edit := self._edits.get(chat.conversation or ""):
                 return await self._attach_to(edit, data)
-            attachment = await _apart(chat.attach, data)
+            attachment = await _in_thread(chat.attach, data)
             if chat.conversation == self.conversation:
                 self._read_ahead(attachment)
             return attachment.image.sha256
 
     async def _attach_to(self, edit: Edit, data: bytes) -> str:
-        prepared = await _apart(images.prepare, data)
+        prepared = await _in_thread(images.prepare, data)
         name = prepared.image.sha256
         pictures = tuple(dict.fromkeys((*edit.pictures, name)))
         if len(pictures) > settings.IMAGES_PER_MESSAGE:
@@ -239,7 +239,7 @@ class OpenConversation:
                 edit.pictures = tuple(name for name in edit.pictures if name != picture)
                 self._tell("drafted")
                 return
-            attachment = await _apart(self.chat.detach, picture)
+            attachment = await _in_thread(self.chat.detach, picture)
             self._cancel("draft")
             if attachment:
                 self._read_ahead(attachment)
@@ -331,12 +331,12 @@ class OpenConversation:
         async with self._order:
             versions = self.versions[message]
             place = (versions.index(message) + step) % len(versions)
-            await _apart(self.chat.show, versions[place])
+            await _in_thread(self.chat.show, versions[place])
             await self.refresh()
         self._tell("changed")
 
     async def _ask(self, ask: Callable[[Chat], Answer]) -> None:
-        answer = await _apart(ask, self.chat)
+        answer = await _in_thread(ask, self.chat)
         await self.refresh()
         self._watch(answer)
         self._tell("changed")
@@ -406,7 +406,7 @@ class OpenConversation:
             getattr(self.listener, what)()
 
 
-async def _apart(call: Callable[..., T], *values: Any) -> T:
+async def _in_thread(call: Callable[..., T], *values: Any) -> T:
     """Run a blocking call on a thread and return its result."""
     return await asyncio.to_thread(call, *values)
 

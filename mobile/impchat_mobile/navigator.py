@@ -76,14 +76,14 @@ class Navigator:
         shell = self._shell
         await shell.prefer(servers={**shell.preferences.servers, "": server.id if server else ""})
         if self._current.conversation is None:
-            await self.history.screen.answer_by(server)
+            await self.history.screen.set_server(server)
 
     def choose_server(self) -> None:
         """Open a sheet to choose what answers in the open conversation, or to hand the conversation over."""
         shell, say, current = self._shell, self._shell.say, self._current
 
         def row(icon: ft.IconData, name: str, server: Server | None) -> ft.Control:
-            tile = shell.action(icon, name, lambda: self.history.screen.answer_by(server))
+            tile = shell.action(icon, name, lambda: self.history.screen.set_server(server))
             if current.server == server:
                 tile.trailing = ft.Icon(ft.Icons.CHECK_ROUNDED, color=ft.Colors.PRIMARY)
             return tile
@@ -164,7 +164,7 @@ class Navigator:
         if link is None or not isinstance(self._shell.top, ConnectScreen):
             await self._shell.push(ConnectScreen(self._shell, self))
         if link and isinstance(self._shell.top, ConnectScreen):
-            self._shell.top.offered(link)
+            self._shell.top.ask_about(link)
 
     async def export(self, conversation: str) -> None:
         """Share the conversation as a file."""
@@ -192,11 +192,11 @@ class Navigator:
 
         await self._shell.push(AboutScreen(self._shell))
 
-    async def leave(self) -> None:
+    async def leave_conversation(self) -> None:
         """Stop the running answer and show a new conversation: the open one is about to be deleted."""
         self._current.stop()
         await self._current.settled()
-        await self.history.leave()
+        await self.history.open_new()
 
     async def models(self) -> None:
         from impchat_mobile.views.models import ModelsScreen

@@ -34,7 +34,7 @@ async def measured(data: Path, messages: int) -> tuple[float, float]:
         await screen._show_earlier()
         await screen.current.send("Hello")
         await screen._draw()
-        answered, growing = screen._grows, screen.current.growing
+        answered, growing = screen._running, screen.current.growing
         assert answered and growing
         began = time.process_time()
         for number in range(UPDATES):

@@ -11,7 +11,7 @@ import flet as ft
 
 from impchat_mobile import theme
 from impchat_mobile.app_shell import Screen, Shell
-from impchat_mobile.views.welcome import MARK
+from impchat_mobile.views.welcome import LOGO
 
 _PACKAGES = (
     "flet", "llama-cpp-python", "onnxruntime", "numpy", "pillow", "sqlite-utils", "httpx", "httpx-sse", "platformdirs",
@@ -34,7 +34,7 @@ class AboutScreen(Screen):
                 ft.Container(
                     ft.Column(
                         [
-                            ft.Image(MARK, width=72, height=72, exclude_from_semantics=True),
+                            ft.Image(LOGO, width=72, height=72, exclude_from_semantics=True),
                             ft.Text(f"ImpChat {_version('impchat')}", size=22, weight=ft.FontWeight.W_600),
                             ft.Text(say("mobile.about_text"), color=theme.MUTED, text_align=ft.TextAlign.CENTER),
                         ],

@@ -52,11 +52,11 @@ class AttachActions:
             except (ImpChatError, OSError) as error:
                 refused.setdefault(self._shell.sentence(error), []).append(name)
         if refused:
-            said = [
+            sentences = [
                 self._shell.say("mobile.refused", names=", ".join(names), reason=reason)
                 for reason, names in refused.items()
             ]
-            self._notice("\n".join(said), error=True)
+            self._notice("\n".join(sentences), error=True)
 
     async def detach(self, name: str) -> None:
         """Remove a picture from the question, and offer Undo."""
@@ -96,7 +96,7 @@ class AttachActions:
         data = await asyncio.to_thread(self._current.picture, name)
         await self._navigator.retouch(data, lambda changed: self._current.swap(name, changed), self.attach)
 
-    async def part(self, data: bytes) -> None:
+    async def ask_part(self, data: bytes) -> None:
         """Open a picture of an earlier question in the editor, to attach a part of it."""
         await self._navigator.retouch(data, self.attach, None)
 

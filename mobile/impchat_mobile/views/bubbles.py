@@ -18,36 +18,36 @@ from impchat_mobile.app_shell import Shell
 from impchat_mobile.conversation import Growing
 from impchat_mobile.views.message_actions import MessageActions
 
-_ALONE, _OF_SEVERAL = (240, 240), (160, 112)  # maximum width and height in pixels of a picture in a question
+_SINGLE, _OF_SEVERAL = (240, 240), (160, 112)  # maximum width and height in pixels of a picture in a question
 _MONO: dict[str, Any] = {"font_family": "monospace", "font_family_fallback": ["Menlo", "Courier", "Roboto Mono"]}
 
 
-def _words(size: float = 16, **options: Any) -> ft.TextStyle:
+def _text_style(size: float = 16, **options: Any) -> ft.TextStyle:
     style: dict[str, Any] = {"size": size, "height": 1.45, "color": ft.Colors.ON_SURFACE}
     return ft.TextStyle(**(style | options))
 
 
 # Flet draws every style that is missing here in the colours of the light theme.
-_STYLES: dict[str, Any] = {
-    "p_text_style": _words(),
+_MARKDOWN_STYLES: dict[str, Any] = {
+    "p_text_style": _text_style(),
     **{
-        f"h{level}_text_style": _words(size, weight=ft.FontWeight.W_600, height=1.3)
+        f"h{level}_text_style": _text_style(size, weight=ft.FontWeight.W_600, height=1.3)
         for level, size in enumerate((22, 20, 18, 16, 16, 16), 1)
     },
-    "code_text_style": _words(14, height=None, bgcolor=ft.Colors.SURFACE_CONTAINER_HIGH, **_MONO),
+    "code_text_style": _text_style(14, height=None, bgcolor=ft.Colors.SURFACE_CONTAINER_HIGH, **_MONO),
     "a_text_style": ft.TextStyle(color=ft.Colors.PRIMARY),
-    "list_bullet_text_style": _words(),
+    "list_bullet_text_style": _text_style(),
     "checkbox_text_style": ft.TextStyle(size=20, color=ft.Colors.PRIMARY),
-    "blockquote_text_style": _words(color=ft.Colors.ON_SURFACE_VARIANT),
+    "blockquote_text_style": _text_style(color=ft.Colors.ON_SURFACE_VARIANT),
     "blockquote_padding": ft.Padding.only(left=14, right=8, top=4, bottom=4),
     "blockquote_decoration": ft.BoxDecoration(border=ft.Border(left=ft.BorderSide(3, ft.Colors.OUTLINE_VARIANT))),
-    "table_head_text_style": _words(15, weight=ft.FontWeight.W_600),
-    "table_body_text_style": _words(15),
+    "table_head_text_style": _text_style(15, weight=ft.FontWeight.W_600),
+    "table_body_text_style": _text_style(15),
     "table_cells_padding": ft.Padding.symmetric(horizontal=10, vertical=6),
     "horizontal_rule_decoration": ft.BoxDecoration(border=ft.Border(top=ft.BorderSide(1, ft.Colors.OUTLINE_VARIANT))),
     "block_spacing": 10,
 }
-_CODE = {True: "#2b2b2b", False: "#fefefe"}  # is dark -> background colour of the code theme
+_CODE_BACKGROUND = {True: "#2b2b2b", False: "#fefefe"}  # is dark -> background colour of the code theme
 
 
 class MarkdownText:
@@ -95,7 +95,7 @@ class MarkdownText:
         )
         return ft.Container(
             ft.Column([bar, body], spacing=0, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH),
-            bgcolor=_CODE[self._shell.dark],
+            bgcolor=_CODE_BACKGROUND[self._shell.dark],
             border=ft.Border.all(1, ft.Colors.OUTLINE_VARIANT),
             border_radius=14,
             padding=ft.Padding.only(left=14, right=6, bottom=10),
@@ -124,7 +124,7 @@ class MarkdownText:
             soft_line_break=True,
             code_theme=code_theme,
             code_style_sheet=ft.MarkdownStyleSheet(code_text_style=ft.TextStyle(size=14, **_MONO), **plain),
-            md_style_sheet=ft.MarkdownStyleSheet(**plain, **_STYLES),
+            md_style_sheet=ft.MarkdownStyleSheet(**plain, **_MARKDOWN_STYLES),
             on_tap_link=self._shell.on(lambda event: self._link(str(event.data))),
         )
 
@@ -136,7 +136,7 @@ def _source(part: markdown.Part) -> str:
     return f"{ticks}{part.language}\n{part.text}\n{ticks}"
 
 
-def question(
+def question_bubble(
     shell: Shell, message: Message, pictures: Mapping[str, bytes], versions: tuple[int, int], do: MessageActions
 ) -> ft.Control:
     """The control of a question. `pictures`: name -> thumbnail. `versions`: this version, from 1, and their number."""
@@ -149,7 +149,7 @@ def question(
             ft.Container(
                 ft.Text(message.text, size=16, color=ft.Colors.ON_PRIMARY_CONTAINER),
                 bgcolor=ft.Colors.PRIMARY_CONTAINER,
-                border_radius=ft.BorderRadius(ROUND, ROUND, ROUND, 6),
+                border_radius=ft.BorderRadius(_RADIUS, _RADIUS, _RADIUS, 6),
                 padding=ft.Padding.symmetric(horizontal=16, vertical=10),
             )
         )
@@ -166,7 +166,7 @@ def question(
     )
 
 
-ROUND = 20
+_RADIUS = 20
 
 
 def _picture(
@@ -174,7 +174,7 @@ def _picture(
 ) -> ft.Control:
     name = message.images[number]
     label = shell.say("mobile.picture_of", number=number + 1, count=len(message.images))
-    width, height = _ALONE if len(message.images) == 1 else _OF_SEVERAL
+    width, height = _SINGLE if len(message.images) == 1 else _OF_SEVERAL
     if name not in pictures:
         gone = ft.Icon(
             ft.Icons.BROKEN_IMAGE_OUTLINED, color=theme.MUTED, semantics_label=shell.say("mobile.picture_gone")
@@ -184,7 +184,7 @@ def _picture(
         theme.picture(pictures[name], width, height, radius=16, label=label),
         border=ft.Border.all(1, ft.Colors.OUTLINE_VARIANT),
         margin=ft.Margin.only(bottom=4),
-        on_click=shell.on(lambda: do.look(message, name)),
+        on_click=shell.on(lambda: do.open_picture(message, name)),
         border_radius=16,
         ink=True,
         tooltip=shell.say("chat.enlarge"),
@@ -206,7 +206,7 @@ def _pager(shell: Shell, message: Message, versions: tuple[int, int], do: Messag
     ]
 
 
-class Answered:
+class AnswerBubble:
     """The control of an answer. `grow` updates it while the answer is running."""
 
     def __init__(
@@ -220,7 +220,7 @@ class Answered:
     ) -> None:
         """`boxes`: the picture with the boxes that the answer names. `last`: no question follows."""
         self._shell = shell
-        self._words = MarkdownText(shell, do.link, message.text)
+        self._words = MarkdownText(shell, do.open_link, message.text)
         self._progress = theme.muted(presentation.progress(None, shell.language), size=14)
         ring = ft.ProgressRing(width=16, height=16, stroke_width=2)
         # Hidden as a whole: Flet draws an error in place of a Semantics whose content is hidden.
@@ -257,8 +257,8 @@ class Answered:
         shell = self._shell
         rows: list[ft.Control] = []
         if boxes:
-            image = theme.picture(boxes, *_ALONE, radius=16, label=shell.say("chat.boxes"))
-            look = shell.on(lambda: do.look_boxes(message))
+            image = theme.picture(boxes, *_SINGLE, radius=16, label=shell.say("chat.boxes"))
+            look = shell.on(lambda: do.open_boxes(message))
             rows.append(
                 ft.Row(
                     [ft.Container(image, on_click=look, border_radius=16, ink=True, tooltip=shell.say("chat.enlarge"))]
@@ -288,15 +288,15 @@ class Answered:
             )
             tools.append(
                 theme.small_button(
-                    ft.Icons.VOLUME_UP_OUTLINED, shell.say("mobile.listen"), shell.on(lambda: do.listen(message))
+                    ft.Icons.VOLUME_UP_OUTLINED, shell.say("mobile.listen"), shell.on(lambda: do.read_aloud(message))
                 )
             )
         if message.stats and (figures := list(presentation.receipt(message.stats, shell.language))):
             brief = theme.muted(" · ".join(figures[:2]), max_lines=1, overflow=ft.TextOverflow.ELLIPSIS)
-            tell = shell.on(lambda: do.explain(message))
+            explain = shell.on(lambda: do.show_receipt(message))
             receipt = ft.Container(
                 brief,
-                on_click=tell,
+                on_click=explain,
                 padding=8,
                 border_radius=10,
                 ink=True,

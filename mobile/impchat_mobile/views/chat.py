@@ -23,7 +23,7 @@ from impchat_mobile.conversation import OpenConversation
 from impchat_mobile.guard import Handler, invoke
 from impchat_mobile.views import bubbles, menu
 from impchat_mobile.views.attach_actions import AttachActions
-from impchat_mobile.views.bubbles import Answered
+from impchat_mobile.views.bubbles import AnswerBubble
 from impchat_mobile.views.composer import Composer
 from impchat_mobile.views.message_actions import MessageActions
 from impchat_mobile.views.message_list import MessageList
@@ -32,10 +32,10 @@ from impchat_mobile.views.welcome import Welcome
 if TYPE_CHECKING:
     from impchat_mobile.navigator import Navigator
 
-_LOW = 480  # height in pixels below which the tools are next to the field, if the width is at least _LINE
-_LINE = 600  # minimum width in pixels of the field and the tools in one line
-_LOWER, _LOWEST = 330, 250  # heights in pixels below which the suggestions and the title bar are hidden
-_BAR = 56  # height of the title bar in pixels
+_LOW_HEIGHT = 480  # height in pixels below which the tools are next to the field, if it is wide enough
+_ONE_LINE_WIDTH = 600  # minimum width in pixels of the field with the tools next to it
+_CHIPS_HEIGHT, _TITLE_HEIGHT = 330, 250  # heights in pixels below which the suggestions and the title bar are hidden
+_BAR_HEIGHT = 56  # height of the title bar in pixels
 
 
 class ChatScreen(Screen):
@@ -47,14 +47,14 @@ class ChatScreen(Screen):
         self._navigator = navigator
         self._attach_actions = AttachActions(shell, current, navigator, self._notice)
         self._message_actions = MessageActions(
-            shell, current, navigator, self._edit, self._again, self._attach_actions.part
+            shell, current, navigator, self._edit, self._regenerate, self._attach_actions.ask_part
         )
-        self._kept: dict[str, tuple[object, ft.Control]] = {}  # message -> what its control depends on, and the control
-        self._grows: Answered | None = None
-        self._all = False  # whether earlier messages are shown too
+        self._bubbles: dict[str, tuple[object, ft.Control]] = {}  # message -> what its control depends on, the control
+        self._running: AnswerBubble | None = None
+        self._shows_all = False  # whether earlier messages are shown too
         self._drawing = asyncio.Lock()
         self._opened = asyncio.Event()  # set once a conversation is open
-        self._asking = False  # a question is being saved
+        self._sending = False  # a question is being saved
         self._height = 800.0  # pixels of the conversation and its title bar
         self._saving: asyncio.Task[None] | None = None
 
@@ -63,12 +63,12 @@ class ChatScreen(Screen):
     def build(self) -> ft.View:
         shell, say = self._shell, self._shell.say
         self.current.listener = self
-        self._kept.clear()
+        self._bubbles.clear()
         self._title = ft.Text("", size=17, weight=ft.FontWeight.W_600, max_lines=1, overflow=ft.TextOverflow.ELLIPSIS)
         self._where = ft.Text("", size=12, color=theme.MUTED, max_lines=1, overflow=ft.TextOverflow.ELLIPSIS)
         self._message_list = MessageList(shell, self._to_end)
         attach = self._attach_actions
-        self._welcome = Welcome(shell, attach.sample, self._take_ask, self._navigator.models)
+        self._welcome = Welcome(shell, attach.sample, self._use_suggestion, self._navigator.models)
         self._welcome.control.visible = False  # until it is known that the conversation is empty
         self._chips = ft.Row(spacing=8, scroll=ft.ScrollMode.HIDDEN)
         self._chips_line = ft.Container(
@@ -98,14 +98,14 @@ class ChatScreen(Screen):
             detach=attach.detach,
             gauge=lambda: menu.context(shell, self.current, self._navigator, self.new),
         )
-        self.composer.write(self.current.text)
-        below = ft.Column(
+        self.composer.set_text(self.current.text)
+        footer = ft.Column(
             [self._chips_line, self._edit_line, self.composer.control],
             spacing=0,
             tight=True,
-            on_size_change=shell.on(self._below_grew),
+            on_size_change=shell.on(self._footer_resized),
         )
-        page = ft.Column([self._welcome.control, self._message_list.control, below], spacing=0, expand=True)
+        page = ft.Column([self._welcome.control, self._message_list.control, footer], spacing=0, expand=True)
         self._side = ft.Container(width=theme.SIDEBAR_WIDTH, bgcolor=ft.Colors.SURFACE_CONTAINER)
         self._chats = theme.button(ft.Icons.MENU_ROUNDED, say("mobile.chats"), shell.on(self._open_drawer))
         more = shell.on(lambda: menu.conversation(shell, self.current, self._navigator))
@@ -117,7 +117,7 @@ class ChatScreen(Screen):
                            vertical_alignment=ft.CrossAxisAlignment.STRETCH),
                     expand=True,
                     maintain_bottom_view_padding=True,
-                    on_size_change=shell.on(self._fit),
+                    on_size_change=shell.on(self._page_resized),
                 )
             ],
             padding=0,
@@ -153,25 +153,25 @@ class ChatScreen(Screen):
         bar.leading, bar.title_spacing = (None, 12) if wide else (self._chats, 0)
         self._navigator.history.attach(self, self._drawer, self._side)
 
-    def _fit(self, event: ft.LayoutSizeChangeEvent[ft.SafeArea]) -> None:
+    def _page_resized(self, event: ft.LayoutSizeChangeEvent[ft.SafeArea]) -> None:
         """Adapt to the height of the page, which also changes when a keyboard opens."""
         bar = self._view.appbar
         assert isinstance(bar, ft.AppBar)
-        self._height = event.height + (_BAR if bar.visible else 0)
-        self.composer.lie_low(self._height < _LOW and event.width >= _LINE)
-        if bar.visible == (self._height < _LOWEST):
+        self._height = event.height + (_BAR_HEIGHT if bar.visible else 0)
+        self.composer.set_low(self._height < _LOW_HEIGHT and event.width >= _ONE_LINE_WIDTH)
+        if bar.visible == (self._height < _TITLE_HEIGHT):
             bar.visible = not bar.visible
             self._shell.page.update()
         self._show_chips()
         self._shell.draw(self._chips_line)
         self._message_list.grew()
 
-    def _below_grew(self, event: ft.LayoutSizeChangeEvent[ft.Column]) -> None:
+    def _footer_resized(self, event: ft.LayoutSizeChangeEvent[ft.Column]) -> None:
         self._shell.notice_offset = event.height
         self._message_list.grew()
 
     async def shown(self) -> None:
-        self.composer.write(self.current.text)  # another conversation may be open by now
+        self.composer.set_text(self.current.text)  # another conversation may be open by now
         await self._draw()
         await self._draw_draft()
 
@@ -195,8 +195,8 @@ class ChatScreen(Screen):
         self._shell.start(self._draw())
 
     def grew(self) -> None:
-        if self._grows and self.current.growing:
-            self._grows.grow(self.current.growing)
+        if self._running and self.current.growing:
+            self._running.grow(self.current.growing)
             self._message_list.grew()
 
     def drafted(self) -> None:
@@ -207,24 +207,24 @@ class ChatScreen(Screen):
         async with self._drawing:
             current, shell = self.current, self._shell
             messages = current.messages
-            hidden = 0 if self._all else max(0, len(messages) - settings.MOBILE_MESSAGES)
+            hidden = 0 if self._shows_all else max(0, len(messages) - settings.MOBILE_MESSAGES)
             shown = messages[hidden:]
             names = {name for message in shown for name in message.images}
-            small = await asyncio.to_thread(shell.thumbnails.all, names)
+            thumbnails = await asyncio.to_thread(shell.thumbnails.all, names)
             boxed = await asyncio.to_thread(self._boxed, shown)
             if current.messages is not messages:  # a newer call of _draw follows
                 return
             kept: dict[str, tuple[object, ft.Control]] = {}
-            self._grows = None
+            self._running = None
             for place, message in enumerate(shown, hidden):
                 last = place >= len(messages) - 1
-                made_of = (message, current.versions.get(message.uuid), last, len(names & small.keys()))
-                before = self._kept.get(message.uuid)
+                made_of = (message, current.versions.get(message.uuid), last, len(names & thumbnails.keys()))
+                before = self._bubbles.get(message.uuid)
                 if before and before[0] == made_of and message.state != "streaming":
                     kept[message.uuid] = before
                 else:
-                    kept[message.uuid] = made_of, self._message(message, small, boxed.get(message.uuid), last)
-            self._kept = kept
+                    kept[message.uuid] = made_of, self._message(message, thumbnails, boxed.get(message.uuid), last)
+            self._bubbles = kept
             controls = [control for _, control in kept.values()]
             if hidden:
                 earlier = ft.TextButton(
@@ -250,15 +250,15 @@ class ChatScreen(Screen):
         if self._shell.wide:
             await self._navigator.history.refresh()
 
-    def _message(self, message: Message, small: dict[str, bytes], boxes: bytes | None, last: bool) -> ft.Control:
+    def _message(self, message: Message, thumbnails: dict[str, bytes], boxes: bytes | None, last: bool) -> ft.Control:
         versions = self.current.versions.get(message.uuid, (message.uuid,))
         which = versions.index(message.uuid) + 1, len(versions)
         if message.role == "user":
-            return bubbles.question(self._shell, message, small, which, self._message_actions)
-        answered = Answered(self._shell, message, boxes, which, last, self._message_actions)
+            return bubbles.question_bubble(self._shell, message, thumbnails, which, self._message_actions)
+        bubble = AnswerBubble(self._shell, message, boxes, which, last, self._message_actions)
         if message.state == "streaming":
-            self._grows = answered
-        return answered.control
+            self._running = bubble
+        return bubble.control
 
     def _boxed(self, shown: list[Message]) -> dict[str, bytes]:
         """Answer -> thumbnail of the picture with its boxes. Blocks."""
@@ -271,17 +271,19 @@ class ChatScreen(Screen):
     async def _draw_draft(self) -> None:
         """Update the pictures of the question. The text is left alone: the field may be ahead of the conversation."""
         current = self.current
-        draft, small = current.asked_about, {}
+        draft, thumbnails = current.asked_about, {}
         if draft.pictures:
-            small = await asyncio.to_thread(self._small, draft.pictures, current.editing.new if current.editing else {})
+            thumbnails = await asyncio.to_thread(
+                self._thumbnails, draft.pictures, current.editing.new if current.editing else {}
+            )
         if draft == current.asked_about:
             self._edit_line.visible = current.editing is not None
             self._shell.draw(self._edit_line)
-            self.composer.show_draft(draft, small)
+            self.composer.show_draft(draft, thumbnails)
             self._show_chips()
             self._shell.draw(self._chips_line)
 
-    def _small(self, pictures: Sequence[str], new: Mapping[str, Prepared]) -> dict[str, bytes]:
+    def _thumbnails(self, pictures: Sequence[str], new: Mapping[str, Prepared]) -> dict[str, bytes]:
         """Name -> thumbnail; the pictures in `new` are not in the history yet. Blocks."""
         found = self._shell.thumbnails.all(name for name in pictures if name not in new)
         return found | {name: images.thumbnail(new[name].data) for name in pictures if name in new}
@@ -289,22 +291,24 @@ class ChatScreen(Screen):
     def _show_chips(self) -> None:
         """Show suggested questions if there is a picture and nothing is typed; else hide them."""
         current = self.current
-        show = bool(current.asked_about.pictures) and not (current.text or current.growing or self._height < _LOWER)
+        show = bool(current.asked_about.pictures) and not (
+            current.text or current.growing or self._height < _CHIPS_HEIGHT
+        )
         self._chips_line.visible = show
-        self._welcome.show_asks(not show)
+        self._welcome.show_suggestions(not show)
         if show:
             say = self._shell.say
-            asks = [say(f"chat.ask_{number}") for number in range(1, 5)] + [say("mobile.ask_box")]
+            suggestions = [say(f"chat.ask_{number}") for number in range(1, 5)] + [say("mobile.ask_box")]
             self._chips.controls = [
                 ft.Container(
-                    ft.Text(ask, size=14),
+                    ft.Text(text, size=14),
                     padding=ft.Padding.symmetric(horizontal=14, vertical=9),
                     border_radius=18,
                     bgcolor=ft.Colors.SURFACE_CONTAINER_HIGH,
                     ink=True,
-                    on_click=self._shell.on(lambda ask=ask: self._send(ask)),
+                    on_click=self._shell.on(lambda text=text: self._send(text)),
                 )
-                for ask in asks
+                for text in suggestions
             ]
 
     async def _to_end(self) -> None:
@@ -313,25 +317,25 @@ class ChatScreen(Screen):
         self._message_list.scroll_to_end()
 
     async def _show_earlier(self) -> None:
-        self._all = True
+        self._shows_all = True
         await self._draw()
 
     # Asking
 
     async def _send(self, text: str) -> None:
         """Send a question. Does nothing while another one is being sent."""
-        if self._asking:
+        if self._sending:
             return
-        self._asking = True
+        self._sending = True
         try:
             await self._opened.wait()
             edits = self.current.editing is not None
             await self.current.send(text)
         finally:
-            self._asking = False
+            self._sending = False
         if edits or self.composer.text == text:
-            self.composer.write(self.current.text)
-        await self._remember()
+            self.composer.set_text(self.current.text)
+        await self._save_choices()
         await self._to_end()
 
     def _typed(self, text: str) -> None:
@@ -355,9 +359,9 @@ class ChatScreen(Screen):
         """Save the typed text and which conversation is open, before the app goes to the background."""
         self._stop_saving()
         await self.current.keep()
-        await self._remember()
+        await self._save_choices()
 
-    async def _remember(self) -> None:
+    async def _save_choices(self) -> None:
         current, kept = self.current, self._shell.preferences
         conversation, chosen = current.conversation or "", dict(kept.servers)
         if conversation and self._navigator.server_of(conversation) != current.server:  # not saved yet
@@ -365,31 +369,31 @@ class ChatScreen(Screen):
         if (conversation, chosen) != (kept.conversation, kept.servers):
             await self._shell.prefer(conversation=conversation, servers=chosen)
 
-    async def _take_ask(self, text: str) -> None:
+    async def _use_suggestion(self, text: str) -> None:
         self.current.text = text
-        self.composer.write(text)
+        self.composer.set_text(text)
         await self.composer.focus()
 
-    async def _again(self, message: Message) -> None:
-        if self.current.growing or self._asking:  # a second tap
+    async def _regenerate(self, message: Message) -> None:
+        if self.current.growing or self._sending:  # a second tap
             return
-        self._asking = True
+        self._sending = True
         try:
             await self.current.regenerate(message.uuid)
         finally:
-            self._asking = False
+            self._sending = False
         await self._to_end()
 
     async def _edit(self, message: Message) -> None:
         self.composer.hide_notice()
         await self.current.edit(message)
-        self.composer.write(message.text)
+        self.composer.set_text(message.text)
         await self.composer.focus()
 
     async def _leave_edit(self) -> None:
         self.composer.hide_notice()
         await self.current.leave_edit()
-        self.composer.write(self.current.text)
+        self.composer.set_text(self.current.text)
 
     # The conversation as a whole
 
@@ -413,16 +417,16 @@ class ChatScreen(Screen):
             await self.current.open(conversation, self._navigator.server_of(conversation))
         finally:
             self._opened.set()
-        self._all = False
+        self._shows_all = False
         self.composer.hide_notice()
-        self.composer.write(self.current.text)
-        await self._remember()
+        self.composer.set_text(self.current.text)
+        await self._save_choices()
         await self._to_end()
 
-    async def answer_by(self, server: Server | None) -> None:
+    async def set_server(self, server: Server | None) -> None:
         """Choose the server for this conversation; None: the local model."""
-        await self.current.answer_by(server)
-        await self._remember()
+        await self.current.set_server(server)
+        await self._save_choices()
 
     async def _open_drawer(self) -> None:
         await self._navigator.history.show()

@@ -48,8 +48,10 @@ class ConnectScreen(Screen):
             ),
             visible=False,
         )
-        self._pair, self._looked = PairCard(shell, self._navigator, self.draw), False
-        other = ft.TextButton(say("mobile.other_server"), icon=ft.Icons.ADD_ROUNDED, on_click=shell.on(self._other))
+        self._pair, self._has_searched = PairCard(shell, self._navigator, self.draw), False
+        other = ft.TextButton(
+            say("mobile.other_server"), icon=ft.Icons.ADD_ROUNDED, on_click=shell.on(self._add_server)
+        )
         page = ft.ListView(
             [self._known, self._new_chats, self._pair.control, other],
             spacing=12,
@@ -66,13 +68,13 @@ class ConnectScreen(Screen):
     async def shown(self) -> None:
         await self._navigator.links.load()
         self.draw()
-        if not self._looked:
-            self._looked = True
+        if not self._has_searched:
+            self._has_searched = True
             self._shell.start(self._pair.search())
 
-    def offered(self, link: Link) -> None:
+    def ask_about(self, link: Link) -> None:
         """Ask about the link that opened the app."""
-        self._pair.offered(link)
+        self._pair.ask_about(link)
 
     def draw(self) -> None:
         """Update the cards of the connected computers. Existing cards are kept, so a press on one is not lost."""
@@ -94,7 +96,7 @@ class ConnectScreen(Screen):
 
     # Any other server
 
-    def _other(self) -> None:
+    def _add_server(self) -> None:
         shell, say = self._shell, self._shell.say
         border = ft.OutlineInputBorder(border_radius=14)
         address = ft.TextField(
@@ -113,8 +115,8 @@ class ConnectScreen(Screen):
         address.on_change = key.on_change = shell.on(changed)
 
         async def add() -> bool:
-            wanted = models.value if several.visible else model.value
-            added = await self._navigator.links.add(address.value or "", key.value or "", wanted or "")
+            chosen_model = models.value if several.visible else model.value
+            added = await self._navigator.links.add(address.value or "", key.value or "", chosen_model or "")
             if isinstance(added, tuple):
                 models.content = ft.Column(
                     [ft.Radio(value=name, label=name) for name in added],
@@ -143,15 +145,15 @@ class ServerCard:
         self._server: Server | None = None
         say = shell.say
         self._name = ft.Text("", size=16, weight=ft.FontWeight.W_600, expand=True)
-        self._facts = theme.muted("", size=13)
+        self._properties = theme.muted("", size=13)
         test = ft.FilledTonalButton(say("mobile.test"), on_click=shell.on(self._test))
-        self._bring = ft.TextButton(say("mobile.bring"), on_click=shell.on(self._choose_there))
+        self._bring = ft.TextButton(say("mobile.bring"), on_click=shell.on(self._choose_remote))
         self._forget = ft.TextButton(say("mobile.forget"), on_click=shell.on(self._ask_forget))
         self._card = theme.card(
             ft.Column(
                 [
                     ft.Row([ft.Icon(ft.Icons.LAPTOP_ROUNDED, color=ft.Colors.PRIMARY), self._name]),
-                    self._facts,
+                    self._properties,
                     ft.Row([test, self._bring, self._forget], wrap=True, spacing=8),
                 ],
                 spacing=6,
@@ -163,14 +165,14 @@ class ServerCard:
         """Update the card. If `server` is unchanged, the result of its last test stays."""
         if server != self._server:
             safe = "mobile.server_open" if servers.is_readable(server.urls[0]) else "mobile.server_safe"
-            self._facts.value = " · ".join(part for part in (server.model, self._shell.say(safe)) if part)
+            self._properties.value = " · ".join(part for part in (server.model, self._shell.say(safe)) if part)
             self._name.value, self._server = server.name, server
         self._bring.visible = self._navigator.links.is_paired(server)
         self._forget.visible = server != self._navigator.links.given
         return self._card
 
     async def _test(self) -> None:
-        shell, say, server, facts = self._shell, self._shell.say, self._server, self._facts
+        shell, say, server, facts = self._shell, self._shell.say, self._server, self._properties
         assert server
         facts.value = say("mobile.testing")
         shell.draw(facts)
@@ -186,24 +188,24 @@ class ServerCard:
             facts.value = say("mobile.works", facts=" · ".join(word for word in words if word))
         shell.draw(facts)
 
-    async def _choose_there(self) -> None:
+    async def _choose_remote(self) -> None:
         shell, server = self._shell, self._server
         assert server
         found = await asyncio.to_thread(sync.conversations, server)
         rows: list[ft.Control] = [
             shell.action(
                 ft.Icons.CHAT_BUBBLE_OUTLINE_ROUNDED,
-                there.title or shell.say("chat.untitled"),
-                lambda there=there: self._take(server, there),
+                remote.title or shell.say("chat.untitled"),
+                lambda remote=remote: self._bring_conversation(server, remote),
             )
-            for there in found[:40]
+            for remote in found[:40]
         ]
         nothing = ft.Container(theme.muted(shell.say("mobile.nothing_there"), size=14), padding=20)
         shell.sheet(theme.heading(shell.say("mobile.bring")), *(rows or [nothing]))
 
-    async def _take(self, server: Server, there: RemoteConversation) -> None:
+    async def _bring_conversation(self, server: Server, remote: RemoteConversation) -> None:
         shell = self._shell
-        row = await asyncio.to_thread(sync.bring, server, shell.app.history, there.uuid, settings.OWNER)
+        row = await asyncio.to_thread(sync.bring, server, shell.app.history, remote.uuid, settings.OWNER)
         await self._navigator.show_conversation(row.uuid)
 
     def _ask_forget(self) -> None:

@@ -19,14 +19,14 @@ from impchat_mobile.app_shell import Screen, Shell
 if TYPE_CHECKING:
     from impchat_mobile.navigator import Navigator
 
-_FIRST = 60  # rows; as many are added when the user scrolls to the end
+_PAGE_SIZE = 60  # rows; as many are added when the user scrolls to the end
 
 
 class DeletedScreen(Screen):
     def __init__(self, shell: Shell, navigator: Navigator) -> None:
         self._shell = shell
         self._navigator = navigator
-        self._limit = _FIRST
+        self._limit = _PAGE_SIZE
 
     def build(self) -> ft.View:
         shell, say = self._shell, self._shell.say
@@ -62,7 +62,7 @@ class DeletedScreen(Screen):
     async def _scrolled(self, event: ft.OnScrollEvent) -> None:
         full = len(self._rows) >= self._limit
         if full and event.pixels > event.max_scroll_extent - 2 * event.viewport_dimension:
-            self._limit += _FIRST
+            self._limit += _PAGE_SIZE
             await self._draw()
 
     def _row(self, conversation: Conversation) -> ft.Control:

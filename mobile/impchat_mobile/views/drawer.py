@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from impchat_mobile.navigator import Navigator
     from impchat_mobile.views.chat import ChatScreen
 
-_FIRST = 60  # entries; as many are added when the user scrolls to the end
+_PAGE_SIZE = 60  # entries; as many are added when the user scrolls to the end
 _SEARCH_WAIT_S = 0.2  # after the last keystroke
 
 
@@ -33,7 +33,7 @@ class HistoryDrawer:
         self._shell = shell
         self._current = current
         self._navigator = navigator
-        self._limit = _FIRST
+        self._limit = _PAGE_SIZE
         self._search: asyncio.Task[None] | None = None
         self._reading = asyncio.Lock()
 
@@ -44,58 +44,58 @@ class HistoryDrawer:
         self._rows: dict[str, ConversationRow] = {}
         self._headings: dict[str, ft.Control] = {}
         self._field = theme.search_field(say("mobile.search"), shell.on(self._typed))
-        self._none = theme.muted("", size=14)
-        self._nothing = ft.Container(self._none, padding=20, visible=False)
+        self._empty_text = theme.muted("", size=14)
+        self._empty = ft.Container(self._empty_text, padding=20, visible=False)
         self._entries = ft.ListView(
             expand=True,
             build_controls_on_demand=False,  # otherwise a press on a row that moves down is lost
             on_scroll=shell.on(self._scrolled),
             scroll_interval=100,
         )
-        self._said = ft.Text("", expand=True, color=ft.Colors.ON_INVERSE_SURFACE, max_lines=2)
+        self._notice_text = ft.Text("", expand=True, color=ft.Colors.ON_INVERSE_SURFACE, max_lines=2)
         self._undo = ft.TextButton(
             say("mobile.undo"),
             style=ft.ButtonStyle(color=ft.Colors.INVERSE_PRIMARY),
-            on_click=shell.on(self._take_back),
+            on_click=shell.on(self._undo_delete),
         )
         self._notice = ft.Container(
-            ft.Row([ft.Semantics(live_region=True, content=self._said, expand=True), self._undo]),
+            ft.Row([ft.Semantics(live_region=True, content=self._notice_text, expand=True), self._undo]),
             padding=ft.Padding.only(left=16, right=4),
             margin=ft.Margin.symmetric(horizontal=12, vertical=8),
             border_radius=14,
             bgcolor=ft.Colors.INVERSE_SURFACE,
             visible=False,
         )
-        places = [
-            self._place(ft.Icons.PHOTO_LIBRARY_OUTLINED, say("mobile.library"), self._navigator.photo_library),
-            self._place(ft.Icons.MEMORY_ROUNDED, say("mobile.models"), self._navigator.models),
-            self._place(ft.Icons.LAPTOP_ROUNDED, say("mobile.connect"), self._navigator.connect),
-            self._place(ft.Icons.SETTINGS_OUTLINED, say("mobile.settings"), self._navigator.settings),
+        shortcuts = [
+            self._shortcut(ft.Icons.PHOTO_LIBRARY_OUTLINED, say("mobile.library"), self._navigator.photo_library),
+            self._shortcut(ft.Icons.MEMORY_ROUNDED, say("mobile.models"), self._navigator.models),
+            self._shortcut(ft.Icons.LAPTOP_ROUNDED, say("mobile.connect"), self._navigator.connect),
+            self._shortcut(ft.Icons.SETTINGS_OUTLINED, say("mobile.settings"), self._navigator.settings),
         ]
-        self._whole = ft.Container(
+        self._content = ft.Container(
             ft.Column(
                 [
                     ft.Container(self._field, padding=ft.Padding.only(left=12, right=12, top=14, bottom=4)),
-                    self._nothing,
+                    self._empty,
                     self._entries,
                     self._notice,
                     ft.Divider(height=1, color=ft.Colors.OUTLINE_VARIANT),
-                    ft.Row(places, spacing=0, vertical_alignment=ft.CrossAxisAlignment.START),
+                    ft.Row(shortcuts, spacing=0, vertical_alignment=ft.CrossAxisAlignment.START),
                 ],
                 spacing=0,
             )
         )
-        drawer.controls = [] if shell.wide else [self._whole]
-        side.content = self._whole if shell.wide else None
-        self._fit()
+        drawer.controls = [] if shell.wide else [self._content]
+        side.content = self._content if shell.wide else None
+        self._set_height()
 
-    def _fit(self) -> None:
+    def _set_height(self) -> None:
         """Set the height to that of the drawer, which Flet does not report, so that only the list scrolls."""
         edges = self._shell.page.media.padding
         height = (self._shell.page.height or 0) - edges.top - edges.bottom
-        self._whole.height = None if self._shell.wide else height
+        self._content.height = None if self._shell.wide else height
 
-    def _place(self, icon: ft.IconData, text: str, do: Callable[[], Awaitable[None]]) -> ft.Control:
+    def _shortcut(self, icon: ft.IconData, text: str, do: Callable[[], Awaitable[None]]) -> ft.Control:
         async def opened() -> None:
             await self._close()
             await do()
@@ -120,8 +120,8 @@ class HistoryDrawer:
     async def show(self) -> None:
         """Open the drawer."""
         self._notice.visible = False
-        self._fit()
-        self._shell.draw(self._whole)
+        self._set_height()
+        self._shell.draw(self._content)
         await self.refresh()
         try:
             await self._shell.page.show_drawer()
@@ -154,11 +154,11 @@ class HistoryDrawer:
                     row = self._rows[entry.uuid] = before.get(entry.uuid) or ConversationRow(shell, self)
                     controls.append(row.show(entry, entry.uuid == self._current.conversation))
             self._entries.controls = controls
-            self._nothing.visible = not controls
-            self._none.value = shell.say("history.nothing_found" if query else "chat.history_empty")
-            shell.draw(self._nothing, self._entries)
+            self._empty.visible = not controls
+            self._empty_text.value = shell.say("history.nothing_found" if query else "chat.history_empty")
+            shell.draw(self._empty, self._entries)
 
-    def choices(self, entry: HistoryEntry) -> None:
+    def show_actions(self, entry: HistoryEntry) -> None:
         """Open a sheet with the actions on a conversation of the list."""
         shell, say = self._shell, self._shell.say
         pin = ft.Icons.PUSH_PIN_OUTLINED
@@ -181,7 +181,7 @@ class HistoryDrawer:
             await self._more()
 
     async def _more(self) -> None:
-        self._limit += _FIRST
+        self._limit += _PAGE_SIZE
         await self.refresh()
 
     def _typed(self) -> None:
@@ -199,7 +199,7 @@ class HistoryDrawer:
         """Show this conversation."""
         await self.screen.open(uuid)
 
-    async def leave(self) -> None:
+    async def open_new(self) -> None:
         """Show a new conversation."""
         await self.screen.open(None)
 
@@ -220,7 +220,7 @@ class HistoryDrawer:
         async def done(title: str) -> None:
             if title := title.strip()[: settings.TITLE_CHARS]:
                 await self._change(uuid, title=title)
-                await self._seen_again(uuid)
+                await self._refresh_title(uuid)
 
         title = presentation.title_of(row, shell.language)
         shell.ask_text(shell.say("chat.rename"), shell.say("mobile.title"), title, shell.say("mobile.save"), done)
@@ -235,7 +235,7 @@ class HistoryDrawer:
         row = await asyncio.to_thread(history.conversation, uuid, settings.OWNER)
         here = uuid == self._current.conversation
 
-        async def back() -> None:
+        async def restore() -> None:
             await asyncio.to_thread(history.restore_conversation, uuid, settings.OWNER)
             if here:
                 await self.screen.open(uuid)
@@ -247,18 +247,18 @@ class HistoryDrawer:
         await self.refresh()
         words = shell.say("chat.deleted", title=presentation.title_of(row, shell.language))
         if in_list and not shell.wide:
-            self._said.value, self._back, self._notice.visible = words, back, True
+            self._notice_text.value, self._restore, self._notice.visible = words, restore, True
             shell.draw(self._notice)
         else:
-            shell.notify(words, undo=back)
+            shell.notify(words, undo=restore)
 
-    async def _take_back(self) -> None:
+    async def _undo_delete(self) -> None:
         self._notice.visible = False
         shell = self._shell
         shell.draw(self._notice)
-        await self._back()
+        await self._restore()
 
-    async def _seen_again(self, uuid: str) -> None:
+    async def _refresh_title(self, uuid: str) -> None:
         if uuid == self._current.conversation:
             await self._current.refresh()
             self.screen.changed()
@@ -274,9 +274,11 @@ class ConversationRow:
         self._cover = ft.Container(width=40, height=40, border_radius=10, bgcolor=ft.Colors.SURFACE_CONTAINER_HIGH)
         self._title = ft.Text("", max_lines=1, overflow=ft.TextOverflow.ELLIPSIS, size=15)
         self._snippet = theme.muted("", max_lines=2, overflow=ft.TextOverflow.ELLIPSIS)
-        self._sign = theme.icon(ft.Icons.MORE_HORIZ_ROUNDED, "", 18, theme.MUTED)
-        choices = shell.on(lambda: history.choices(self._entry))
-        self._more = ft.IconButton(self._sign, padding=0, size_constraints=ft.BoxConstraints(40, 40), on_click=choices)
+        self._more_icon = theme.icon(ft.Icons.MORE_HORIZ_ROUNDED, "", 18, theme.MUTED)
+        show_actions = shell.on(lambda: history.show_actions(self._entry))
+        self._more = ft.IconButton(
+            self._more_icon, padding=0, size_constraints=ft.BoxConstraints(40, 40), on_click=show_actions
+        )
         self._tile = ft.ListTile(
             leading=self._cover,
             title=self._title,
@@ -285,7 +287,7 @@ class ConversationRow:
             selected_color=ft.Colors.ON_SURFACE,
             content_padding=ft.Padding.only(left=16, right=4),
             on_click=shell.on(lambda: history.choose(self._entry.uuid)),
-            on_long_press=choices,
+            on_long_press=show_actions,
         )
 
     def show(self, entry: HistoryEntry, here: bool) -> ft.Control:
@@ -299,7 +301,7 @@ class ConversationRow:
                 else ft.Icon(ft.Icons.CHAT_BUBBLE_OUTLINE_ROUNDED, size=18, color=theme.MUTED)
             )  # fmt: skip
         self._title.value, self._snippet.value = entry.title, entry.snippet
-        self._sign.semantics_label = self._more.tooltip = self._shell.say("mobile.more_of", title=entry.title)
+        self._more_icon.semantics_label = self._more.tooltip = self._shell.say("mobile.more_of", title=entry.title)
         self._tile.subtitle = self._snippet if entry.snippet else None
         self._tile.selected = here
         return self._tile

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 class MessageActions:
-    """`navigator`: opens other screens. `edit`, `again`: edit a question and regenerate an answer on the chat screen.
-    `part`: takes a picture, to ask about a part of it."""
+    """`navigator`: opens other screens. `edit` and `regenerate` change the chat screen. `ask_part`: takes a picture, to
+    ask about a part of it."""
 
     def __init__(
         self,
@@ -31,15 +31,15 @@ class MessageActions:
         current: OpenConversation,
         navigator: Navigator,
         edit: Callable[[Message], Awaitable[None]],
-        again: Callable[[Message], Awaitable[None]],
-        part: Callable[[bytes], Awaitable[None]],
+        regenerate: Callable[[Message], Awaitable[None]],
+        ask_part: Callable[[bytes], Awaitable[None]],
     ) -> None:
         self._shell = shell
         self._current = current
         self._navigator = navigator
         self.edit = edit
-        self.regenerate = again
-        self._part = part
+        self.regenerate = regenerate
+        self._ask_part = ask_part
 
     async def choose(self, message: Message, step: int) -> None:
         await self._current.choose(message.uuid, step)
@@ -50,21 +50,21 @@ class MessageActions:
         except Exception:  # noqa: BLE001 - this platform cannot share: copy instead
             await self._shell.copy(message.text)
 
-    async def listen(self, message: Message) -> None:
+    async def read_aloud(self, message: Message) -> None:
         await self._shell.read_aloud(message.text)
 
-    async def look(self, message: Message, name: str) -> None:
+    async def open_picture(self, message: Message, name: str) -> None:
         """Open the pictures of a message in the viewer, at the picture `name`."""
         data = [await asyncio.to_thread(self._shell.app.history.image_bytes, sha) for sha in message.images]
-        await self._navigator.viewer(data, message.images.index(name), self._part)
+        await self._navigator.viewer(data, message.images.index(name), self._ask_part)
 
-    async def look_boxes(self, message: Message) -> None:
+    async def open_boxes(self, message: Message) -> None:
         """Open the picture with the answer's boxes in the viewer."""
         data = await asyncio.to_thread(self._current.boxed, message)
         if data:
             await self._navigator.viewer([data], 0, None)
 
-    def link(self, address: str) -> None:
+    def open_link(self, address: str) -> None:
         shell = self._shell
 
         async def follow() -> None:
@@ -73,7 +73,7 @@ class MessageActions:
         if address.lower().startswith(("http://", "https://", "mailto:")):
             shell.confirm(shell.say("mobile.link"), ft.Text(address, selectable=True), shell.say("mobile.open"), follow)
 
-    def explain(self, message: Message) -> None:
+    def show_receipt(self, message: Message) -> None:
         """Open a sheet with the receipt of an answer."""
         shell, stats = self._shell, message.stats
         if stats:

@@ -15,8 +15,8 @@ from impchat_mobile import theme
 from impchat_mobile.app_shell import Shell, is_mounted
 from impchat_mobile.guard import Handler
 
-_FRAMES_S = 0.1  # after which an update has been drawn
-_NEAR = 120  # maximum distance in pixels that still counts as the end
+_DRAW_S = 0.1  # after which an update has been drawn
+_END_DISTANCE = 120  # maximum distance in pixels that still counts as the end
 
 
 class MessageList:
@@ -24,9 +24,9 @@ class MessageList:
         """`to_end`: called when the button is tapped."""
         self._shell = shell
         self._follows = True
-        self._pixels = 0.0  # the latest scroll offset
-        self._jumps = 0  # number of scrolls to the end that are still due
-        self._keeping_up = False
+        self._offset = 0.0  # the latest scroll offset
+        self._scrolls_due = 0  # number of scrolls to the end that are still due
+        self._is_scrolling = False
         self.list = ft.ListView(
             expand=True,
             spacing=12,
@@ -52,31 +52,31 @@ class MessageList:
 
     def grew(self) -> None:
         """The list has become longer, or will with the update that is being drawn."""
-        self._jumps = 2  # twice: the list estimates the length of what it has not drawn yet
-        if self._follows and not self._keeping_up:
-            self._shell.start(self._keep_up())
+        self._scrolls_due = 2  # twice: the list estimates the length of what it has not drawn yet
+        if self._follows and not self._is_scrolling:
+            self._shell.start(self._scroll_until_end())
 
-    async def _keep_up(self) -> None:
-        self._keeping_up = True
+    async def _scroll_until_end(self) -> None:
+        self._is_scrolling = True
         try:
-            while self._jumps and self._follows:
-                self._jumps -= 1
-                await asyncio.sleep(_FRAMES_S)
-                await self._jump()
+            while self._scrolls_due and self._follows:
+                self._scrolls_due -= 1
+                await asyncio.sleep(_DRAW_S)
+                await self._scroll_once()
         finally:
-            self._keeping_up = False
+            self._is_scrolling = False
 
-    async def _jump(self) -> None:
+    async def _scroll_once(self) -> None:
         if self._follows and self.control.visible and is_mounted(self.list):
             await self.list.scroll_to(offset=-1, duration=0)
 
     def _scrolled(self, event: ft.OnScrollEvent) -> None:
         """Stop following only if the offset decreased: a list that grows also gets farther from its end."""
-        if event.max_scroll_extent - event.pixels <= _NEAR:
+        if event.max_scroll_extent - event.pixels <= _END_DISTANCE:
             self._follow(True)
-        elif event.pixels < self._pixels:
+        elif event.pixels < self._offset:
             self._follow(False)
-        self._pixels = event.pixels
+        self._offset = event.pixels
 
     def _follow(self, follows: bool) -> None:
         self._follows = follows

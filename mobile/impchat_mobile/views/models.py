@@ -38,29 +38,29 @@ class ModelsScreen(Screen):
         self._shell = shell
         self._navigator = navigator
         self._offers: dict[str, list[Offer]] = {}  # id of a server -> the models that it offers
-        self._away: dict[str, ImpChatError] = {}
-        self._asking = True
+        self._errors: dict[str, ImpChatError] = {}
+        self._loading = True
         self._drawing = asyncio.Lock()
 
     def build(self) -> ft.View:
         shell, say = self._shell, self._shell.say
         self._rows: dict[str, ModelRow] = {}
-        self._here, self._offered, self._there = (
+        self._installed, self._offered, self._others = (
             ft.Column(spacing=12, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH) for _ in range(3)
         )
-        self._says = theme.muted("", size=13)
+        self._hint = theme.muted("", size=13)
         page = ft.ListView(
             [
                 theme.heading(say("mobile.models_here")),
-                self._here,
+                self._installed,
                 theme.heading(say("mobile.models_offered")),
                 self._offered,
-                ft.Container(self._says, padding=ft.Padding.symmetric(horizontal=20)),
+                ft.Container(self._hint, padding=ft.Padding.symmetric(horizontal=20)),
                 ft.TextButton(
                     say("mobile.from_address"), icon=ft.Icons.LINK_ROUNDED, on_click=shell.on(self._ask_address)
                 ),
                 theme.heading(say("mobile.models_there")),
-                self._there,
+                self._others,
             ],
             spacing=12,
             padding=ft.Padding.only(left=16, right=16, top=8, bottom=32),
@@ -74,27 +74,27 @@ class ModelsScreen(Screen):
         )
 
     async def shown(self) -> None:
-        self._navigator.copies.watchers.add(self._copied)
+        self._navigator.copies.watchers.add(self._copies_changed)
         await self._draw()
-        await self._ask_offers()
+        await self._load_offers()
 
     def left(self) -> None:
-        self._navigator.copies.watchers.discard(self._copied)
+        self._navigator.copies.watchers.discard(self._copies_changed)
 
-    def _copied(self) -> None:
+    def _copies_changed(self) -> None:
         """A copy has made progress or ended."""
         self._shell.start(self._draw())
 
-    async def _ask_offers(self) -> None:
+    async def _load_offers(self) -> None:
         """Load the offers of the paired computers. The error of an unreachable one is shown instead."""
         for server in list(self._navigator.links.servers.values()):
             if self._navigator.links.is_paired(server):
-                self._away.pop(server.id, None)
+                self._errors.pop(server.id, None)
                 try:
                     self._offers[server.id] = await asyncio.to_thread(sync.offers, server)
                 except ImpChatError as error:
-                    self._away[server.id] = error
-        self._asking = False
+                    self._errors[server.id] = error
+        self._loading = False
         await self._draw()
 
     async def _draw(self) -> None:
@@ -111,26 +111,26 @@ class ModelsScreen(Screen):
                 return self._rows[key]
 
             ids = {model.id for model in found if model.bundle} | copies.known.keys()
-            self._here.controls = [self._model(row(m.id), m, memory) for m in found if m.bundle]
-            self._here.controls += [self._copy(row(copy.id), copy) for copy in copies.known.values()]
+            self._installed.controls = [self._model(row(m.id), m, memory) for m in found if m.bundle]
+            self._installed.controls += [self._copy(row(copy.id), copy) for copy in copies.known.values()]
             self._offered.controls = [
                 self._offer(row(f"{server.id}/{offer.id}"), server, offer, memory)
                 for server in links.servers.values()
                 for offer in self._offers.get(server.id, [])
                 if offer.id not in ids
             ]
-            self._there.controls = [self._model(row(m.id), m, memory) for m in found if m.id not in ids]
-            why = [error.sentence(shell.language) for error in self._away.values()]
+            self._others.controls = [self._model(row(m.id), m, memory) for m in found if m.id not in ids]
+            why = [error.sentence(shell.language) for error in self._errors.values()]
             paired = any(links.is_paired(server) for server in links.servers.values())
-            none = "mobile.testing" if self._asking else "mobile.models_no_more"
-            self._says.value = " ".join(why or [shell.say(none if paired else "mobile.models_says")])
-            self._says.visible = not self._offered.controls
-            shell.draw(self._here, self._offered, self._says, self._there)
+            none = "mobile.testing" if self._loading else "mobile.models_no_more"
+            self._hint.value = " ".join(why or [shell.say(none if paired else "mobile.models_says")])
+            self._hint.visible = not self._offered.controls
+            shell.draw(self._installed, self._offered, self._hint, self._others)
 
     def _model(self, row: ModelRow, model: Model, memory: Memory | None) -> ft.Control:
         shell, say = self._shell, self._shell.say
         bundle, entry = model.bundle, model.entry
-        runs = bundle is not None and bundle.id == shell.app.model
+        is_running = bundle is not None and bundle.id == shell.app.model
         bytes_, tokens = (
             (bundle.size_bytes, bundle.context_tokens)
             if bundle
@@ -146,7 +146,7 @@ class ModelsScreen(Screen):
         if bundle and bundle.unverified:
             facts.append(f"{say('chat.unverified')} ({bundle.unverified})")
         do: dict[str, Handler] = {}
-        if bundle and not runs and shell.app.bundle:
+        if bundle and not is_running and shell.app.bundle:
             do["chat.use_unverified" if bundle.unverified else "mobile.run"] = lambda: self._choose(model)
         if model.disk_bytes and not (bundle and bundle.demo):
             do["chat.delete"] = lambda: self._ask_remove(model)
@@ -155,7 +155,7 @@ class ModelsScreen(Screen):
             facts,
             bundle.licence if bundle else entry.licence if entry else "",
             do,
-            runs=runs,
+            is_running=is_running,
             problem=model.problem,
         )
 
@@ -177,7 +177,7 @@ class ModelsScreen(Screen):
         return row.show(offer.name, facts, offer.licence, {"mobile.download": lambda: self._ask_licence(server, offer)})
 
     def _copy(self, row: ModelRow, copy: Copy) -> ft.Control:
-        told = self._shell.say(
+        progress = self._shell.say(
             "mobile.copied_so_far", done=size(copy.done), total=size(copy.total), percent=round(100 * copy.fraction)
         )
         do: dict[str, Handler] = {"mobile.pause": lambda: self._navigator.copies.pause(copy)}
@@ -186,12 +186,12 @@ class ModelsScreen(Screen):
                 "mobile.resume": lambda: self.resume(copy),
                 "chat.delete": lambda: self._navigator.copies.discard(copy),
             }
-        return row.show(copy.name, [told], "", do, fraction=copy.fraction, problem=copy.error)
+        return row.show(copy.name, [progress], "", do, fraction=copy.fraction, problem=copy.error)
 
     def _ask_licence(self, server: Server, offer: Offer) -> None:
         """Start a copy, after the user has accepted the licence."""
         shell = self._shell
-        source = Source(_base(server, offer.id), offer.sha256, server.id)
+        source = Source(_base_url(server, offer.id), offer.sha256, server.id)
         copy = Copy(offer.id, offer.name, source, total=offer.bytes)
 
         async def agreed() -> None:
@@ -211,7 +211,7 @@ class ModelsScreen(Screen):
             self._shell.notify(self._shell.say("mobile.copy_server_gone"), error=True)
             return
         if server:  # its address may have changed since the copy was started
-            copy.source = replace(copy.source, base=_base(server, copy.id))
+            copy.source = replace(copy.source, base=_base_url(server, copy.id))
         self._navigator.copies.start(copy, (lambda: sync.client(server)) if server else copying.connection)
 
     def _ask_address(self) -> None:
@@ -274,7 +274,7 @@ class ModelRow:
         self._shell = shell
         self._do: dict[str, Handler] = {}
         self._name = ft.Text("", size=16, weight=ft.FontWeight.W_600, expand=True)
-        self._runs = _badge(shell.say("models.state_running"))
+        self._running = _badge(shell.say("models.state_running"))
         self._bar = ft.ProgressBar(value=0, border_radius=4, bar_height=8)
         self._facts, self._terms = theme.muted("", size=13), theme.muted("")
         self._problem = ft.Text("", size=13, color=ft.Colors.ERROR)
@@ -283,7 +283,7 @@ class ModelRow:
             for key, (look, icon) in _BUTTONS.items()
         }
         self._line = ft.Row(list(self._buttons.values()), spacing=8, wrap=True)
-        parts: list[ft.Control] = [ft.Row([self._name, self._runs]), self._bar, self._facts, self._problem]
+        parts: list[ft.Control] = [ft.Row([self._name, self._running]), self._bar, self._facts, self._problem]
         self._card = theme.card(ft.Column([*parts, self._terms, self._line], spacing=6, tight=True))
 
     def show(
@@ -292,13 +292,13 @@ class ModelRow:
         facts: Sequence[str],
         terms: str,
         do: dict[str, Handler],
-        runs: bool = False,
+        is_running: bool = False,
         fraction: float | None = None,
         problem: ImpChatError | None = None,
     ) -> ft.Control:
         """Update the card. `fraction`: share copied, 0 to 1; None: no copy. `do`: text key of a button -> action."""
         shell, self._do = self._shell, do
-        self._name.value, self._runs.visible = name, runs
+        self._name.value, self._running.visible = name, is_running
         self._bar.value, self._bar.visible = fraction, fraction is not None
         self._facts.value = " · ".join(facts)
         self._problem.value = problem.sentence(shell.language) if problem else ""
@@ -310,7 +310,7 @@ class ModelRow:
         return self._card
 
 
-def _base(server: Server, id: str) -> str:
+def _base_url(server: Server, id: str) -> str:
     """The URL of the files of a computer's model `id`."""
     return f"{sync.place(server.urls[0])}/bundles/{id}"
 

@@ -44,10 +44,12 @@ class PairCard:
             **plain,
         )
         self._busy = ft.ProgressBar(visible=False, border_radius=4)
-        self._do = ft.FilledTonalButton(say("mobile.pair_do"), on_click=shell.on(self._pair))
-        self._near = ft.Column(spacing=0, tight=True)
+        self._pair_button = ft.FilledTonalButton(say("mobile.pair_do"), on_click=shell.on(self._pair))
+        self._nearby = ft.Column(spacing=0, tight=True)
         self._tiles: dict[str, ft.ListTile] = {}
-        self._again = theme.small_button(ft.Icons.REFRESH_ROUNDED, say("mobile.near_again"), shell.on(self.search))
+        self._search_again = theme.small_button(
+            ft.Icons.REFRESH_ROUNDED, say("mobile.near_again"), shell.on(self.search)
+        )
         self.control = theme.card(
             ft.Column(
                 [
@@ -56,11 +58,11 @@ class PairCard:
                     ft.FilledButton(
                         say("mobile.scan"), icon=ft.Icons.QR_CODE_SCANNER_ROUNDED, on_click=shell.on(self._scan)
                     ),
-                    ft.Row([ft.Text(say("mobile.near"), weight=ft.FontWeight.W_600, expand=True), self._again]),
-                    self._near,
+                    ft.Row([ft.Text(say("mobile.near"), weight=ft.FontWeight.W_600, expand=True), self._search_again]),
+                    self._nearby,
                     self._address,
                     self._code,
-                    self._do,
+                    self._pair_button,
                     self._busy,
                 ],
                 spacing=12,
@@ -81,17 +83,17 @@ class PairCard:
     def draw(self) -> None:
         """Show the computers that were found."""
         say = self._shell.say
-        self._again.disabled = self._found is None
+        self._search_again.disabled = self._found is None
         if self._found:
             self._tiles = {found.id: self._tiles.get(found.id) or self._tile(found) for found in self._found}
             for id, tile in self._tiles.items():
                 is_known = id in self._navigator.links.servers
                 tile.trailing = theme.muted(say("mobile.near_known")) if is_known else None
-            self._near.controls = list(self._tiles.values())
+            self._nearby.controls = list(self._tiles.values())
         else:
             words = say("mobile.near_searching" if self._found is None else "mobile.near_none")
-            self._near.controls = [theme.muted(words, size=13)]
-        self._shell.draw(self._near, self._again)
+            self._nearby.controls = [theme.muted(words, size=13)]
+        self._shell.draw(self._nearby, self._search_again)
 
     def _tile(self, found: Found) -> ft.ListTile:
         return ft.ListTile(
@@ -121,7 +123,7 @@ class PairCard:
         await self._navigator.camera(take)
 
     async def _pair(self) -> None:
-        if self._do.disabled:  # already pairing
+        if self._pair_button.disabled:  # already pairing
             return
         typed = (self._address.value or "").strip()
         if pairing.is_link(typed):
@@ -134,13 +136,13 @@ class PairCard:
         place = pairing.place_of(typed)
         places = next((found.places for found in self._found or () if found.places[0] == place), (place,))
         code = self._code.value or ""
-        link = await self._waiting(asyncio.to_thread(pairing.meet, places, code))
+        link = await self._while_busy(asyncio.to_thread(pairing.meet, places, code))
         if link.is_plain:
             self._ask(link, "mobile.plain", "mobile.plain_met")
         else:
             self._ask(link, "mobile.check", "mobile.check_says", "mobile.check_same")
 
-    def offered(self, link: Link) -> None:
+    def ask_about(self, link: Link) -> None:
         """Ask about the link that opened the app. Anyone may have made it: nothing is sent before the user agrees."""
         self._address.value = str(link)
         self._shell.draw(self._address)
@@ -155,7 +157,7 @@ class PairCard:
         self._shell.confirm(say(title, place=place), content, say(do), lambda: self._take(link))
 
     async def _take(self, link: Link) -> None:
-        server = await self._waiting(self._navigator.links.pair(link))
+        server = await self._while_busy(self._navigator.links.pair(link))
         self._address.value = self._code.value = ""
         self._shell.draw(self._address, self._code)
         self._paired()
@@ -168,11 +170,11 @@ class PairCard:
         offer = self._shell.say("mobile.new_chats_offer"), answer_new
         self._shell.notify(self._shell.say("mobile.paired", name=server.name), offer=offer)
 
-    async def _waiting(self, work: Awaitable[T]) -> T:
-        self._busy.visible = self._do.disabled = True
-        self._shell.draw(self._busy, self._do)
+    async def _while_busy(self, work: Awaitable[T]) -> T:
+        self._busy.visible = self._pair_button.disabled = True
+        self._shell.draw(self._busy, self._pair_button)
         try:
             return await work
         finally:
-            self._busy.visible = self._do.disabled = False
-            self._shell.draw(self._busy, self._do)
+            self._busy.visible = self._pair_button.disabled = False
+            self._shell.draw(self._busy, self._pair_button)

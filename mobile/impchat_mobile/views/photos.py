@@ -21,7 +21,7 @@ from impchat_mobile.app_shell import Screen, Shell
 if TYPE_CHECKING:
     from impchat_mobile.navigator import Navigator
 
-_MOST = 300
+_MAX_PICTURES = 300
 
 
 class PhotosScreen(Screen):
@@ -77,9 +77,9 @@ class PhotosScreen(Screen):
 
     def _read(self, query: str) -> list[tuple[Asked, bytes]]:
         history, owner = self._shell.app.history, settings.OWNER
-        found = history.pictures(owner, _MOST)
+        found = history.pictures(owner, _MAX_PICTURES)
         if query.strip():
-            inside = {hit.conversation for hit in history.search(owner, query, _MOST)}
+            inside = {hit.conversation for hit in history.search(owner, query, _MAX_PICTURES)}
             found = [asked for asked in found if asked.conversation in inside]
         small = self._shell.thumbnails.all(asked.image for asked in found)
         return [(self._titled(asked), small[asked.image]) for asked in found if asked.image in small]
@@ -106,12 +106,12 @@ class PhotosScreen(Screen):
         label = self._shell.say("mobile.photo_of", title=asked.title)
         return ft.Container(
             ft.Image(data, fit=ft.BoxFit.COVER, border_radius=12, semantics_label=label),
-            on_click=self._shell.on(lambda: self._choices(asked)),
+            on_click=self._shell.on(lambda: self._show_actions(asked)),
             border_radius=12,
             ink=True,
         )
 
-    def _choices(self, asked: Asked) -> None:
+    def _show_actions(self, asked: Asked) -> None:
         shell, say = self._shell, self._shell.say
 
         async def bytes_of() -> bytes:

@@ -33,8 +33,8 @@ _SLIDERS = (  # name, minimum, maximum, number of steps
     ("min_p", 0.0, 0.5, 20),
     ("repeat_penalty", 0.8, 1.5, 14),
 )
-_WHOLE = ("max_tokens", "top_k")
-_MOST_THREADS = 8
+_INTEGERS = ("max_tokens", "top_k")
+_MAX_THREADS = 8
 
 
 class SettingsScreen(Screen):
@@ -44,7 +44,7 @@ class SettingsScreen(Screen):
 
     def build(self) -> ft.View:
         say = self._shell.say
-        self._context_says = theme.muted("", size=13)
+        self._context_hint = theme.muted("", size=13)
         self._sampling = ft.Column(spacing=0, tight=True)
         self._fill_sampling()
         self._describe_context()
@@ -104,14 +104,14 @@ class SettingsScreen(Screen):
 
         async def changed() -> None:
             nonlocal kept
-            wanted = list(buttons.selected)
+            selected = list(buttons.selected)
             try:
-                await do(wanted[0])
+                await do(selected[0])
             except ImpChatError:
                 buttons.selected = kept
                 self._shell.draw(buttons)
                 raise
-            kept = wanted
+            kept = selected
 
         buttons = ft.SegmentedButton(
             [ft.Segment(value or "-", label=ft.Text(label)) for value, label in names],
@@ -157,15 +157,15 @@ class SettingsScreen(Screen):
     def _slider(self, name: str, low: float, high: float, divisions: int) -> ft.Control:
         shell = self._shell
         now = getattr(shell.preferences.sampling_of(shell.app.sampling), name)
-        value = ft.Text(_figure(name, now), color=theme.MUTED)
+        value = ft.Text(_format(name, now), color=theme.MUTED)
 
         def moved(event: ft.Event[ft.Slider]) -> None:
-            value.value = _figure(name, event.control.value or 0)
+            value.value = _format(name, event.control.value or 0)
             shell.draw(value)
 
         async def settled(event: ft.Event[ft.Slider]) -> None:
-            wanted = event.control.value or 0
-            number = round(wanted) if name in _WHOLE else round(wanted, 3)
+            chosen = event.control.value or 0
+            number = round(chosen) if name in _INTEGERS else round(chosen, 3)
             await shell.prefer(sampling={**shell.preferences.sampling, name: number})
 
         label = shell.say(f"mobile.sampling_{name}")
@@ -199,7 +199,7 @@ class SettingsScreen(Screen):
         most = app.bundle.context_tokens if app.bundle else app.context_tokens
         lengths = [n for n in settings.MOBILE_CONTEXTS if n < most] + [most]
         contexts = [(str(n), f"{n}") for n in lengths]
-        threads = [("", say("mobile.automatic"))] + [(str(n), str(n)) for n in (1, 2, 4, 6, _MOST_THREADS)]
+        threads = [("", say("mobile.automatic"))] + [(str(n), str(n)) for n in (1, 2, 4, 6, _MAX_THREADS)]
 
         async def context(value: str) -> None:
             await self._tune(context_tokens=None if int(value) == most else int(value))
@@ -216,7 +216,7 @@ class SettingsScreen(Screen):
         return [
             models,
             self._row(say("mobile.context_length"), self._segments(contexts, str(app.context_tokens), context)),
-            ft.Container(self._context_says, padding=ft.Padding.symmetric(horizontal=20)),
+            ft.Container(self._context_hint, padding=ft.Padding.symmetric(horizontal=20)),
             self._row(say("mobile.threads"), self._segments(threads, str(chosen) if chosen else "", thread)),
         ]
 
@@ -226,7 +226,7 @@ class SettingsScreen(Screen):
             await asyncio.to_thread(run, shell.app, shell.app.bundle, replace(shell.preferences, **changes))
         await shell.prefer(**changes)
         self._describe_context()
-        shell.draw(self._context_says)
+        shell.draw(self._context_hint)
 
     def _describe_context(self) -> None:
         say, app = self._shell.say, self._shell.app
@@ -238,20 +238,20 @@ class SettingsScreen(Screen):
             needed = memory_bytes(app.tuning, entry, app.bundle.size_bytes, tokens)
             fits = memory.fits(needed) if memory else "unknown"
             text += " " + say(f"models.memory_{fits}", size=size(needed))
-        self._context_says.value = text
+        self._context_hint.value = text
 
     # Lock
 
     def _lock(self) -> ft.Control:
         shell, say = self._shell, self._shell.say
-        self._locked = ft.Switch(
+        self._lock_switch = ft.Switch(
             value=applock.is_set(shell.app.data),
             label=say("mobile.lock"),
             label_position=ft.LabelPosition.LEFT,
             on_change=shell.on(self._lock_changed),
         )
         return ft.Container(
-            ft.Column([self._locked, theme.muted(say("mobile.lock_says"), size=13)], tight=True, spacing=2),
+            ft.Column([self._lock_switch, theme.muted(say("mobile.lock_says"), size=13)], tight=True, spacing=2),
             padding=ft.Padding.symmetric(horizontal=20, vertical=4),
         )
 
@@ -259,71 +259,73 @@ class SettingsScreen(Screen):
         from impchat_mobile.views.lock import LockScreen, PinScreen
 
         shell = self._shell
-        wanted = bool(self._locked.value)
+        turn_on = bool(self._lock_switch.value)
         self._show_lock()
 
-        async def set_now() -> None:
+        async def pin_set() -> None:
             self._show_lock()
             shell.notify(shell.say("mobile.lock_on"))
 
-        async def known() -> None:
+        async def unlocked() -> None:
             await asyncio.to_thread(applock.remove, shell.app.data)
             await shell.pop()
             self._show_lock()
 
-        await shell.push(PinScreen(shell, set_now) if wanted else LockScreen(shell, known, leave=True))
+        await shell.push(PinScreen(shell, pin_set) if turn_on else LockScreen(shell, unlocked, can_leave=True))
 
     def _show_lock(self) -> None:
-        self._locked.value = applock.is_set(self._shell.app.data)
-        self._shell.draw(self._locked)
+        self._lock_switch.value = applock.is_set(self._shell.app.data)
+        self._shell.draw(self._lock_switch)
 
     # Storage
 
     def _storage(self) -> ft.Control:
         """The section about storage. `_measure` adds the figures later; the buttons work from the beginning."""
         shell, say = self._shell, self._shell.say
-        self._used = {name: theme.muted("…", size=13) for name in ("chats", "pictures", "deleted", "models")}
+        self._sizes = {name: theme.muted("…", size=13) for name in ("chats", "pictures", "deleted", "models")}
         clear = ft.TextButton(say("mobile.clear"), on_click=shell.on(self._ask_clear))
-        self._stored = ft.Column(
+        self._storage_tiles = ft.Column(
             [
                 ft.ListTile(
                     leading=ft.Icon(ft.Icons.CHAT_BUBBLE_OUTLINE_ROUNDED, color=theme.MUTED),
                     title=ft.Text(say("mobile.chats")),
-                    subtitle=self._used["chats"],
+                    subtitle=self._sizes["chats"],
                     trailing=clear,
                 ),
                 ft.ListTile(
                     leading=ft.Icon(ft.Icons.IMAGE_OUTLINED, color=theme.MUTED),
                     title=ft.Text(say("mobile.pictures")),
-                    subtitle=self._used["pictures"],
+                    subtitle=self._sizes["pictures"],
                 ),
                 self._tile(
                     ft.Icons.DELETE_OUTLINE_ROUNDED,
                     say("mobile.deleted"),
-                    self._used["deleted"],
+                    self._sizes["deleted"],
                     self._navigator.deleted,
                 ),
-                self._tile(ft.Icons.MEMORY_ROUNDED, say("mobile.models"), self._used["models"], self._navigator.models),
+                self._tile(
+                    ft.Icons.MEMORY_ROUNDED, say("mobile.models"), self._sizes["models"], self._navigator.models
+                ),
             ],
             spacing=0,
             tight=True,
         )
-        return self._stored
+        return self._storage_tiles
 
     async def _measure(self) -> None:
         shell = self._shell
         found = await asyncio.to_thread(storage.used, shell.app)
-        self._used["chats"].value = size(found.conversations)
-        self._used["pictures"].value = size(found.pictures)
-        self._used["deleted"].value = shell.say("mobile.count", count=found.deleted)
-        self._used["models"].value = size(found.models)
-        shell.draw(self._stored)
+        self._sizes["chats"].value = size(found.conversations)
+        self._sizes["pictures"].value = size(found.pictures)
+        self._sizes["deleted"].value = shell.say("mobile.count", count=found.deleted)
+        self._sizes["models"].value = size(found.models)
+        shell.draw(self._storage_tiles)
 
     def _ask_clear(self) -> None:
         shell = self._shell
 
         async def clear() -> None:
-            await self._navigator.leave()
+            await self._navigator.leave_conversation()
             await asyncio.to_thread(storage.clear_conversations, shell.app)
             await self._measure()
 
@@ -331,5 +333,5 @@ class SettingsScreen(Screen):
         shell.confirm(shell.say("mobile.clear_title"), words, shell.say("mobile.clear"), clear, danger=True)
 
 
-def _figure(name: str, value: float) -> str:
-    return str(round(value)) if name in _WHOLE else f"{value:.2f}"
+def _format(name: str, value: float) -> str:
+    return str(round(value)) if name in _INTEGERS else f"{value:.2f}"
