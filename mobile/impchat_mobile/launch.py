@@ -111,7 +111,7 @@ async def _device_language(page: ft.Page) -> str:
 
 
 def _show_failure(page: ft.Page, error: Exception, language: str, again: Handler) -> None:
-    words = (
+    message = (
         error.sentence(language)
         if isinstance(error, ImpChatError)
         else say("mobile.mistake", language, kind=type(error).__name__)
@@ -119,7 +119,7 @@ def _show_failure(page: ft.Page, error: Exception, language: str, again: Handler
 
     retry = ft.FilledButton(say("mobile.again", language), on_click=guarded(again, lambda _: None))
     box = ft.Column(
-        [ft.Icon(ft.Icons.ERROR_OUTLINE, size=40), ft.Text(words, text_align=ft.TextAlign.CENTER), retry],
+        [ft.Icon(ft.Icons.ERROR_OUTLINE, size=40), ft.Text(message, text_align=ft.TextAlign.CENTER), retry],
         horizontal_alignment=ft.CrossAxisAlignment.CENTER,
         alignment=ft.MainAxisAlignment.CENTER,
         spacing=20,

@@ -171,8 +171,8 @@ def card(content: ft.Control, **options: Any) -> ft.Container:
 
 def app_bar(title: str, *actions: ft.Control) -> ft.AppBar:
     """The app bar of a screen that has another one below it."""
-    words = ft.Text(title, size=20, weight=ft.FontWeight.W_600, max_lines=1, overflow=ft.TextOverflow.ELLIPSIS)
-    return ft.AppBar(title=words, bgcolor=ft.Colors.SURFACE, actions=list(actions))
+    text = ft.Text(title, size=20, weight=ft.FontWeight.W_600, max_lines=1, overflow=ft.TextOverflow.ELLIPSIS)
+    return ft.AppBar(title=text, bgcolor=ft.Colors.SURFACE, actions=list(actions))
 
 
 def search_field(label: str, on_change: Callable[[object], object]) -> ft.TextField:

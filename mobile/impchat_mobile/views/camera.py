@@ -39,10 +39,10 @@ class CameraPreview:
             log.warning("no camera: %s", type(exc).__name__)
             self.ready = False
         if not self.ready:
-            words = ft.Text(
+            message = ft.Text(
                 self._shell.say("mobile.no_camera"), color=ft.Colors.WHITE, text_align=ft.TextAlign.CENTER, size=16
             )
-            self.control.content = ft.Container(words, alignment=ft.Alignment.CENTER, padding=32)
+            self.control.content = ft.Container(message, alignment=ft.Alignment.CENTER, padding=32)
             self._shell.draw(self.control)
 
     async def _start(self) -> None:

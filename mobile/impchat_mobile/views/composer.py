@@ -194,10 +194,10 @@ class Composer:
     def show_notice(self, text: str, undo: Handler | None = None, error: bool = False) -> None:
         """Show a sentence above the field until the next action. `undo`: the action of an Undo button."""
         shell, colour = self._shell, ft.Colors.ERROR if error else theme.MUTED
-        words = ft.Text(text, size=13, color=colour)
+        message = ft.Text(text, size=13, color=colour)
         row: list[ft.Control] = [
             ft.Icon(ft.Icons.ERROR_OUTLINE if error else ft.Icons.INFO_OUTLINE, size=18, color=colour),
-            ft.Semantics(live_region=True, content=words, expand=True),
+            ft.Semantics(live_region=True, content=message, expand=True),
         ]
         if undo:
 

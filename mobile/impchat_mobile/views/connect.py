@@ -181,11 +181,11 @@ class ServerCard:
         except ImpChatError as error:
             facts.value = shell.sentence(error)
         else:
-            words = [server.model or ", ".join(found.models[:3])]
-            words.append(say("mobile.sees" if found.vision else "mobile.sees_not"))
+            parts = [server.model or ", ".join(found.models[:3])]
+            parts.append(say("mobile.sees" if found.vision else "mobile.sees_not"))
             if found.context_tokens:
-                words.append(say("mobile.reads", tokens=found.context_tokens))
-            facts.value = say("mobile.works", facts=" · ".join(word for word in words if word))
+                parts.append(say("mobile.reads", tokens=found.context_tokens))
+            facts.value = say("mobile.works", facts=" · ".join(part for part in parts if part))
         shell.draw(facts)
 
     async def _choose_remote(self) -> None:
@@ -216,7 +216,7 @@ class ServerCard:
             await self._navigator.links.remove(server)
             self._screen.draw()
 
-        words = ft.Text(shell.say("mobile.forget_says"))
+        message = ft.Text(shell.say("mobile.forget_says"))
         shell.confirm(
-            shell.say("mobile.forget_title", name=server.name), words, shell.say("mobile.forget"), forget, danger=True
+            shell.say("mobile.forget_title", name=server.name), message, shell.say("mobile.forget"), forget, danger=True
         )

@@ -79,8 +79,8 @@ class DeletedScreen(Screen):
             await self._changed()
 
         def ask() -> None:
-            words = ft.Text(say("mobile.purge_says"))
-            shell.confirm(say("mobile.purge_title", title=title), words, say("mobile.purge"), purge, danger=True)
+            message = ft.Text(say("mobile.purge_says"))
+            shell.confirm(say("mobile.purge_title", title=title), message, say("mobile.purge"), purge, danger=True)
 
         return ft.ListTile(
             title=ft.Text(title, max_lines=2, overflow=ft.TextOverflow.ELLIPSIS, size=15),
@@ -114,5 +114,5 @@ class DeletedScreen(Screen):
             await asyncio.to_thread(storage.empty_deleted, shell.app)
             await self._draw()
 
-        words = ft.Text(say("mobile.purge_says"))
-        shell.confirm(say("mobile.empty_title"), words, say("mobile.empty"), empty, danger=True)
+        message = ft.Text(say("mobile.purge_says"))
+        shell.confirm(say("mobile.empty_title"), message, say("mobile.empty"), empty, danger=True)

@@ -245,12 +245,12 @@ class HistoryDrawer:
         if here:
             await self.screen.open(None)
         await self.refresh()
-        words = shell.say("chat.deleted", title=presentation.title_of(row, shell.language))
+        message = shell.say("chat.deleted", title=presentation.title_of(row, shell.language))
         if in_list and not shell.wide:
-            self._notice_text.value, self._restore, self._notice.visible = words, restore, True
+            self._notice_text.value, self._restore, self._notice.visible = message, restore, True
             shell.draw(self._notice)
         else:
-            shell.notify(words, undo=restore)
+            shell.notify(message, undo=restore)
 
     async def _undo_delete(self) -> None:
         self._notice.visible = False

@@ -201,8 +201,8 @@ class ModelsScreen(Screen):
         if library.is_accepted(shell.app.data, offer.licence):
             self.resume(copy)
         else:
-            words = ft.Text(shell.say("mobile.licence_says", terms=offer.licence))
-            shell.confirm(shell.say("mobile.licence_title"), words, shell.say("mobile.agree"), agreed)
+            message = ft.Text(shell.say("mobile.licence_says", terms=offer.licence))
+            shell.confirm(shell.say("mobile.licence_title"), message, shell.say("mobile.agree"), agreed)
 
     def resume(self, copy: Copy) -> None:
         """Start or resume a copy."""
@@ -225,8 +225,8 @@ class ModelsScreen(Screen):
             name = source.base.rpartition("/")[2]
             self.resume(Copy(name, name, source))
 
-        words = theme.muted(say("mobile.copy_says"), size=13)
-        shell.form(say("mobile.from_address"), [address, digest, words], say("mobile.download"), begin)
+        message = theme.muted(say("mobile.copy_says"), size=13)
+        shell.form(say("mobile.from_address"), [address, digest, message], say("mobile.download"), begin)
 
     async def _choose(self, model: Model) -> None:
         """Use this model for all answers from now on. The previous one is unloaded."""
@@ -250,9 +250,9 @@ class ModelsScreen(Screen):
             shell.notify(shell.say("models.removed", name=model.name, size=size(freed)))
             await self._draw()
 
-        words = ft.Text(shell.say("mobile.remove_says", size=size(model.disk_bytes)))
+        message = ft.Text(shell.say("mobile.remove_says", size=size(model.disk_bytes)))
         shell.confirm(
-            shell.say("mobile.remove_title", name=model.name), words, shell.say("chat.delete"), remove, danger=True
+            shell.say("mobile.remove_title", name=model.name), message, shell.say("chat.delete"), remove, danger=True
         )
 
 

@@ -91,8 +91,8 @@ class PairCard:
                 tile.trailing = theme.muted(say("mobile.near_known")) if is_known else None
             self._nearby.controls = list(self._tiles.values())
         else:
-            words = say("mobile.near_searching" if self._found is None else "mobile.near_none")
-            self._nearby.controls = [theme.muted(words, size=13)]
+            message = say("mobile.near_searching" if self._found is None else "mobile.near_none")
+            self._nearby.controls = [theme.muted(message, size=13)]
         self._shell.draw(self._nearby, self._search_again)
 
     def _tile(self, found: Found) -> ft.ListTile:
@@ -150,10 +150,10 @@ class PairCard:
 
     def _ask(self, link: Link, title: str, says: str, do: str = "mobile.pair_do") -> None:
         say, place = self._shell.say, link.places[0]
-        words: list[ft.Control] = [ft.Text(say(says, place=place))]
+        lines: list[ft.Control] = [ft.Text(say(says, place=place))]
         if do == "mobile.check_same":
-            words.insert(0, ft.Text(link.check, size=22, weight=ft.FontWeight.W_600, font_family="monospace"))
-        content = ft.Column(words, tight=True, spacing=12)
+            lines.insert(0, ft.Text(link.check, size=22, weight=ft.FontWeight.W_600, font_family="monospace"))
+        content = ft.Column(lines, tight=True, spacing=12)
         self._shell.confirm(say(title, place=place), content, say(do), lambda: self._take(link))
 
     async def _take(self, link: Link) -> None:

@@ -65,7 +65,7 @@ class SpeedScreen(Screen):
                 ft.Row(
                     [
                         ft.Column(
-                            [ft.Text(name, weight=ft.FontWeight.W_600), theme.muted(words, size=13)],
+                            [ft.Text(name, weight=ft.FontWeight.W_600), theme.muted(label, size=13)],
                             spacing=2,
                             expand=True,
                         ),
@@ -73,6 +73,6 @@ class SpeedScreen(Screen):
                     ]
                 )
             )
-            for name, words, figure in rows
+            for name, label, figure in rows
         ]
         shell.page.update()
