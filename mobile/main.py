@@ -1,4 +1,4 @@
-"""The entry of ImpChat-Mobile for `flet run` and `flet build`."""
+"""The entry point of ImpChat-Mobile for `flet run` and `flet build`."""
 
 from impchat_mobile.launch import run
 

@@ -1,1 +1,1 @@
-"""ImpChat-Mobile: the phone app on Flet. The views know Flet; the models behind them and the core do not."""
+"""ImpChat-Mobile: the phone app on Flet. Views depend on Flet; the models that they show and the core do not."""

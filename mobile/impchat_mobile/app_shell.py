@@ -1,8 +1,8 @@
-"""What all screens share: the page, the stack of screens, words, notices and dialogs.
+"""What all screens share: the page, the stack of screens, texts, notices and dialogs.
 
-In: the page and the open App. Out: `Shell`, which screens are given. A screen that cannot be drawn is replaced by one
-that says so; the others stay as they are.
-This file does not know any screen.
+In: the page and the open App. Out: a `Shell`, which every screen gets. If a screen cannot be built, an error screen is
+shown in its place; the other screens are not affected.
+This file does not know any particular screen.
 """
 
 from __future__ import annotations
@@ -14,63 +14,63 @@ from typing import Any
 
 import flet as ft
 
-from impchat import preferences as chosen
+from impchat import preferences
 from impchat.app import App
 from impchat.errors import ImpChatError
 from impchat.preferences import Preferences
 from impchat.texts import LANGUAGES, say
 from impchat_mobile import theme
-from impchat_mobile.guard import Handler, guarded, log, note
+from impchat_mobile.guard import Handler, guarded, invoke, log, log_error
 
-MARK = "/screen"  # the address in a browser while something stands above the first screen
-_PATIENCE_S = 1.0  # with a dialog that is to go: its closing takes a quarter of this
-_ABOVE = 8  # pixels between a notice and the composer
-_NOTICE = 100  # and those that it takes itself
+SCREEN_ROUTE = "/screen"  # the route in a browser while a screen or dialog is above the first screen
+_CLOSE_TIMEOUT_S = 1.0  # maximum wait until a dialog has closed, which takes a quarter of this
+_NOTICE_GAP = 8  # pixels between a notice and the composer
+_NOTICE_HEIGHT = 100  # height of a notice in pixels
 
 
 class Screen:
-    """One screen. Its parts are made in `build`, anew for another theme or language."""
+    """One screen. `build` creates its controls, and is called again after a change of theme or language."""
 
     def build(self) -> ft.View:
         return ft.View()
 
     async def shown(self) -> None:
-        """It is on top, for the first time or again."""
+        """Called when the screen is on top, for the first time or again."""
 
     def left(self) -> None:
-        """It is gone."""
+        """Called when the screen has been removed."""
 
     def resized(self) -> None:
-        """The page has another size."""
+        """Called when the size of the page has changed."""
 
     def failed(self, sentence: str) -> bool:
-        """Something went wrong while it is on top. Whether it says so itself."""
+        """Called with an error message while the screen is on top. Returns whether it shows the message itself."""
         return False
 
 
 class Shell:
-    """The page as screens see it. Everything is called on the event loop."""
+    """The page as screens see it. All methods are called on the event loop."""
 
     def __init__(self, page: ft.Page, app: App, language: str, shares: bool = False) -> None:
-        """`language`: the system's; the person may have chosen another. `shares`: another front end answers with the
-        same engine, so that how it is run is not to be chosen here."""
+        """`language`: the system's; the user's preference overrides it. `shares`: another front end uses the same
+        engine, so the user cannot change here how the model is run."""
         self.page = page
         self.app = app
         self.shares = shares
-        self.preferences = chosen.load(app.data)
-        self.above = 120.0  # pixels that notices leave free: the composer, to which a person may return meanwhile
+        self.preferences = preferences.load(app.data)
+        self.notice_offset = 120.0  # pixels kept free below a notice: the composer, to which the user may return
         self._system_language = language
         self._screens: list[tuple[Screen, ft.View]] = []
-        self._is_marked = False
+        self._has_history_entry = False
         self._tasks: set[asyncio.Task[None]] = set()
         self.clipboard, self.share, self.haptics = ft.Clipboard(), ft.Share(), ft.HapticFeedback()
         self.picker, self.speaker = ft.FilePicker(), ft.SemanticsService()
-        self.links = ft.UrlLauncher()
-        page.on_view_pop = self.on(self._popped)
+        self.launcher = ft.UrlLauncher()
+        page.on_view_pop = self.on(self._view_popped)
         page.on_resize = self.on(self._resized)
-        self.wear()
+        self.apply_theme()
 
-    # Words
+    # Texts
 
     @property
     def language(self) -> str:
@@ -81,7 +81,7 @@ class Shell:
         return say(on_computer if self.page.web and on_computer in LANGUAGES["en"] else key, self.language, **values)
 
     def sentence(self, error: Exception) -> str:
-        """What a person is told of an error."""
+        """The sentence that the user is shown for `error`."""
         if isinstance(error, ImpChatError):
             return error.sentence(self.language)
         return self.say("mobile.mistake", kind=type(error).__name__)
@@ -89,17 +89,17 @@ class Shell:
     # Preferences
 
     async def prefer(self, **changes: Any) -> None:
-        """Change preferences and keep them. Raises HistoryError "data.unwritable"."""
+        """Change preferences and save them. Raises HistoryError "data.unwritable"."""
         self.preferences = replace(self.preferences, **changes)
-        await asyncio.to_thread(chosen.save, self.app.data, self.preferences)
+        await asyncio.to_thread(preferences.save, self.app.data, self.preferences)
 
     @property
-    def wanted(self) -> Preferences | None:
-        """How the model is to be run; None: that is another front end's to say."""
+    def model_preferences(self) -> Preferences | None:
+        """How the user wants the model to be run; None: another front end decides."""
         return None if self.shares else self.preferences
 
-    def wear(self) -> None:
-        """Put on the chosen theme and language."""
+    def apply_theme(self) -> None:
+        """Apply the chosen theme and language to the page."""
         self.page.theme, self.page.dark_theme = theme.theme(False), theme.theme(True)
         self.page.theme_mode = ft.ThemeMode(self.preferences.theme)
         locales = [ft.Locale("en", "GB"), ft.Locale("zh", "CN")]
@@ -113,23 +113,23 @@ class Shell:
 
     @property
     def wide(self) -> bool:
-        """Whether there is room for a list next to the chat."""
-        return (self.page.width or 0) >= theme.WIDE and (self.page.height or 0) >= theme.TALL
+        """Whether there is room for the list of chats next to the chat."""
+        return (self.page.width or 0) >= theme.WIDE_WIDTH and (self.page.height or 0) >= theme.WIDE_HEIGHT
 
-    # Handlers and work behind the screen
+    # Handlers and background work
 
     def on(self, handler: Handler) -> Callable[[object], Awaitable[None]]:
-        """`handler` for Flet; what it raises is told."""
+        """`handler` for Flet; an exception in it is shown to the user."""
         return guarded(handler, self.fail)
 
     def start(self, work: Awaitable[None]) -> None:
-        """Let `work` go on behind the screen; what it raises is told."""
+        """Run `work` in the background; an exception in it is shown to the user."""
 
         async def run() -> None:
             try:
                 await work
             except Exception as exc:  # noqa: BLE001 - the outer edge of the front end
-                note("work", exc)
+                log_error("work", exc)
                 self.fail(exc)
 
         task = asyncio.get_running_loop().create_task(run())
@@ -137,16 +137,16 @@ class Shell:
         task.add_done_callback(self._tasks.discard)
 
     def fail(self, error: Exception) -> None:
-        """Tell an error, whatever state the page is in."""
+        """Show an error to the user. Never raises, whatever state the page is in."""
         try:
             sentence = self.sentence(error)
             if not (self.top and self.top.failed(sentence)):
-                self.tell(sentence, error=True)
-        except Exception as exc:  # noqa: BLE001 - there is nobody left to tell
-            note("a notice", exc)
+                self.notify(sentence, error=True)
+        except Exception as exc:  # noqa: BLE001 - if the page cannot show it, it is only logged
+            log_error("a notice", exc)
 
     def draw(self, *controls: ft.Control) -> None:
-        """Bring these to the screen; those that are on none are drawn when they come to one."""
+        """Update these controls on the page. One that is not mounted is skipped: it is drawn when it is mounted."""
         for control in controls:
             if is_mounted(control):
                 control.update()
@@ -158,41 +158,41 @@ class Shell:
         return self._screens[-1][0] if self._screens else None
 
     async def push(self, screen: Screen) -> None:
-        """Show `screen` above the others."""
+        """Show `screen` on top of the others."""
         try:
             view = screen.build()
         except Exception as exc:  # noqa: BLE001 - the outer edge of the front end
-            note("a screen", exc)
-            screen, view = Screen(), self._broken(exc)
+            log_error("a screen", exc)
+            screen, view = Screen(), self._error_view(exc)
         view.route = "/" + "/".join(type(s).__name__.lower() for s, _ in [*self._screens, (screen, view)])
         self._screens.append((screen, view))
         await self._show()
         if len(self._screens) > 1:
-            self._mark()
+            self._push_history_entry()
         await screen.shown()
 
     async def pop(self) -> None:
-        """Back to the screen below."""
+        """Return to the screen below."""
         if len(self._screens) > 1:
             self._screens.pop()[0].left()
             await self._show()
             await self._screens[-1][0].shown()
 
     async def home(self) -> None:
-        """Back to the first screen."""
+        """Return to the first screen."""
         while len(self._screens) > 1:
             self._screens.pop()[0].left()
         await self._show()
 
     async def restart(self, screen: Screen) -> None:
-        """`screen` alone, in place of all that are shown."""
+        """Replace all screens by `screen`."""
         while self._screens:
             self._screens.pop()[0].left()
         await self.push(screen)
 
     async def redraw(self) -> None:
-        """All screens anew, in another theme or language."""
-        self.wear()
+        """Build all screens again, after a change of theme or language."""
+        self.apply_theme()
         screens = [screen for screen, _ in self._screens]
         self._screens = []
         for screen in screens:
@@ -204,67 +204,67 @@ class Shell:
             await screen.shown()
 
     async def _show(self) -> None:
-        await self._clear()
+        await self._close_dialogs()
         self.page.views[:] = [view for _, view in self._screens]
         self.page.update()
 
-    async def _clear(self) -> None:
-        """Close what stands above the screens; returns when it has gone. Flutter forgets to take away a dialog that a
-        screen covers while it goes, and shows it again after that screen."""
-        end = asyncio.get_running_loop().time() + _PATIENCE_S
-        while (above := self._dialogs()) and asyncio.get_running_loop().time() < end:
-            for dialog in above:
+    async def _close_dialogs(self) -> None:
+        """Close all dialogs and sheets, and return once they are gone. If a screen covers a dialog that is closing,
+        Flutter does not remove the dialog and shows it again after that screen."""
+        end = asyncio.get_running_loop().time() + _CLOSE_TIMEOUT_S
+        while (open_dialogs := self._dialogs()) and asyncio.get_running_loop().time() < end:
+            for dialog in open_dialogs:
                 self.close(dialog)
             await asyncio.sleep(0.02)
 
     def _dialogs(self) -> list[ft.DialogControl]:
-        """The sheets and dialogs that have not gone yet."""
+        """The sheets and dialogs that are open or still closing."""
         return [dialog for dialog in self.page._dialogs.controls if not isinstance(dialog, ft.SnackBar)]
 
-    async def _popped(self) -> None:
+    async def _view_popped(self) -> None:
         await self.pop()
 
-    # The browser's own button to go back
+    # The browser's back button
 
-    def _mark(self) -> None:
-        """Give it an entry to go back from: without one it leaves the app."""
-        if self.page.web and not self._is_marked:
-            self._is_marked = True
-            self.start(self.page.push_route(MARK))
+    def _push_history_entry(self) -> None:
+        """Add a history entry for the back button to return from. Without one, the button leaves the app."""
+        if self.page.web and not self._has_history_entry:
+            self._has_history_entry = True
+            self.start(self.page.push_route(SCREEN_ROUTE))
 
-    async def went(self, route: str) -> None:
-        """The browser shows another address: where it is not ours, the person went back."""
-        if route == MARK:
+    async def route_changed(self, route: str) -> None:
+        """The browser's address has changed. If it is not SCREEN_ROUTE, the user has gone back."""
+        if route == SCREEN_ROUTE:
             return
-        self._is_marked = False
+        self._has_history_entry = False
         if any(dialog.open for dialog in self._dialogs()):
-            await self._clear()
+            await self._close_dialogs()
         elif len(self._screens) > 1 and self._screens[-1][1].can_pop:
             await self.pop()
         if len(self._screens) > 1:
-            self._mark()
+            self._push_history_entry()
 
     def _resized(self) -> None:
         for screen, _ in self._screens:
             screen.resized()
 
-    def _broken(self, error: Exception) -> ft.View:
-        words = ft.Text(self.sentence(error), text_align=ft.TextAlign.CENTER)
-        return ft.View([ft.SafeArea(ft.Container(words, padding=32))], appbar=ft.AppBar())
+    def _error_view(self, error: Exception) -> ft.View:
+        message = ft.Text(self.sentence(error), text_align=ft.TextAlign.CENTER)
+        return ft.View([ft.SafeArea(ft.Container(message, padding=32))], appbar=ft.AppBar())
 
-    # Telling and asking
+    # Notices and dialogs
 
-    def tell(
+    def notify(
         self, text: str, undo: Handler | None = None, error: bool = False, offer: tuple[str, Handler] | None = None
     ) -> None:
-        """Say one sentence at the lower edge; with `undo`, a way back; with an `offer`, its name and what it does."""
+        """Show a sentence in a snack bar. `undo`: action of an Undo button. `offer`: label and action of a button."""
         offer = (self.say("mobile.undo"), undo) if undo else offer
-        above = min(self.above + _ABOVE, max(0, (self.page.height or 800) - _NOTICE))
-        words = ft.Text(text, color=ft.Colors.ON_ERROR_CONTAINER if error else ft.Colors.ON_INVERSE_SURFACE)
+        bottom = min(self.notice_offset + _NOTICE_GAP, max(0, (self.page.height or 800) - _NOTICE_HEIGHT))
+        message = ft.Text(text, color=ft.Colors.ON_ERROR_CONTAINER if error else ft.Colors.ON_INVERSE_SURFACE)
         bar = ft.SnackBar(
-            ft.Semantics(live_region=True, content=words),
+            ft.Semantics(live_region=True, content=message),
             behavior=ft.SnackBarBehavior.FLOATING,
-            margin=ft.Margin.only(left=16, right=16, bottom=above),
+            margin=ft.Margin.only(left=16, right=16, bottom=bottom),
             action=ft.SnackBarAction(offer[0], on_click=self.on(offer[1])) if offer else None,
             show_close_icon=error,
             duration=ft.Duration(seconds=10 if error else 6 if offer else 3),
@@ -273,15 +273,17 @@ class Shell:
             bgcolor=ft.Colors.ERROR_CONTAINER if error else None,
             close_icon_color=ft.Colors.ON_ERROR_CONTAINER if error else None,
         )
-        self._close(ft.SnackBar)
+        self._close_all(ft.SnackBar)
         self.page.show_dialog(bar)
 
-    def ask(self, title: str, content: ft.Control, do: str, done: Handler, danger: bool = False) -> ft.AlertDialog:
-        """A question with a way out; `done` is called when the person agrees."""
+    def confirm(
+        self, title: str, content: ft.Control, button: str, done: Handler, danger: bool = False
+    ) -> ft.AlertDialog:
+        """Open a dialog with the buttons Cancel and `button`; `done` is called when the user taps the latter."""
 
-        async def agreed() -> None:
+        async def confirmed() -> None:
             self.close(dialog)
-            await _outcome(done)
+            await invoke(done)
 
         style = ft.ButtonStyle(bgcolor=ft.Colors.ERROR, color=ft.Colors.ON_ERROR) if danger else None
         dialog = ft.AlertDialog(
@@ -290,87 +292,89 @@ class Shell:
             scrollable=True,
             actions=[
                 ft.TextButton(self.say("mobile.cancel"), on_click=self.on(lambda: self.close(dialog))),
-                ft.FilledButton(do, on_click=self.on(agreed), style=style),
+                ft.FilledButton(button, on_click=self.on(confirmed), style=style),
             ],
         )
-        self._open(dialog)
+        self._show_dialog(dialog)
         return dialog
 
-    def form(self, title: str, content: Sequence[ft.Control], do: str, done: Handler) -> Handler:
-        """Ask for what is typed into `content`; back comes what agreeing does. The dialog stays, with all that was
-        typed, while `done` works, where it raises an ImpChatError, which is told there, and where it returns False."""
+    def form(self, title: str, content: Sequence[ft.Control], button: str, done: Handler) -> Handler:
+        """Open a dialog with input fields, and return the handler of its confirm button, which calls `done`.
+
+        The dialog stays open, with its input, while `done` runs, and if `done` returns False or raises an ImpChatError,
+        which is shown in the dialog."""
         problem = ft.Text("", size=14, color=ft.Colors.ERROR)
-        said = ft.Semantics(live_region=True, content=problem, visible=False)
+        alert = ft.Semantics(live_region=True, content=problem, visible=False)
         busy = ft.ProgressBar(visible=False, border_radius=4)
         work: asyncio.Task[object] | None = None
 
-        async def agreed() -> None:
+        async def confirmed() -> None:
             nonlocal work
             if work:
                 return
-            said.visible, busy.visible, agree.disabled = False, True, True
+            alert.visible, busy.visible, confirm_button.disabled = False, True, True
             self.draw(dialog)
-            work = asyncio.get_running_loop().create_task(_outcome(done))
+            work = asyncio.get_running_loop().create_task(invoke(done))
             try:
                 if await work is not False:
                     self.close(dialog)
             except ImpChatError as error:
-                problem.value, said.visible = self.sentence(error), True
-            except asyncio.CancelledError:  # it was closed meanwhile
+                problem.value, alert.visible = self.sentence(error), True
+            except asyncio.CancelledError:  # the dialog was closed
                 return
             finally:
-                work, busy.visible, agree.disabled = None, False, False
+                work, busy.visible, confirm_button.disabled = None, False, False
             self.draw(dialog)
 
         def closed() -> None:
             if work:
                 work.cancel()
 
-        agree = ft.FilledButton(do, on_click=self.on(agreed))
+        confirm_button = ft.FilledButton(button, on_click=self.on(confirmed))
         dialog = ft.AlertDialog(
             title=ft.Text(title, size=20),
-            content=ft.Column([*content, said, busy], tight=True, spacing=12),
+            content=ft.Column([*content, alert, busy], tight=True, spacing=12),
             scrollable=True,
-            modal=True,  # a tap beside it would lose what was typed
+            modal=True,  # otherwise a tap outside would lose the input
             actions=[
                 ft.TextButton(self.say("mobile.cancel"), on_click=self.on(lambda: self.close(dialog))),
-                agree,
+                confirm_button,
             ],
             on_dismiss=self.on(closed),
         )
-        self._open(dialog)
-        return agreed
+        self._show_dialog(dialog)
+        return confirmed
 
-    def ask_text(self, title: str, label: str, value: str, do: str, done: Callable[[str], object]) -> None:
-        """Ask for a line of text."""
+    def ask_text(self, title: str, label: str, value: str, button: str, done: Callable[[str], object]) -> None:
+        """Open a dialog for a line of text, which is passed to `done`."""
         field = ft.TextField(value=value, label=label, autofocus=True)
-        field.on_submit = self.on(self.form(title, [field], do, lambda: done(field.value or "")))
+        field.on_submit = self.on(self.form(title, [field], button, lambda: done(field.value or "")))
 
     def sheet(self, *content: ft.Control) -> ft.BottomSheet:
-        """A list of things to do, from the lower edge."""
+        """Open a bottom sheet, for instance with a list of actions."""
         stretch = ft.CrossAxisAlignment.STRETCH
         column = ft.Column(list(content), tight=True, spacing=0, horizontal_alignment=stretch)
         inner = ft.SafeArea(ft.Container(column, padding=ft.Padding.only(bottom=12)))
         sheet = ft.BottomSheet(inner, show_drag_handle=True, scrollable=True, bgcolor=ft.Colors.SURFACE_CONTAINER_LOW)
-        self._open(sheet)
+        self._show_dialog(sheet)
         return sheet
 
-    def _open(self, dialog: ft.DialogControl) -> None:
+    def _show_dialog(self, dialog: ft.DialogControl) -> None:
         self.page.show_dialog(dialog)
-        self._mark()
+        self._push_history_entry()
 
     def action(self, icon: ft.IconData, text: str, do: Handler, danger: bool = False) -> ft.ListTile:
-        """One thing to do in a sheet, which closes itself."""
+        """An action in a sheet. Tapping it closes the sheet and calls `do`."""
 
-        async def chosen_one() -> None:
-            self._close(ft.BottomSheet)
-            await _outcome(do)
+        async def tapped() -> None:
+            self._close_all(ft.BottomSheet)
+            await invoke(do)
 
         colour = ft.Colors.ERROR if danger else None
         return ft.ListTile(
-            leading=ft.Icon(icon, color=colour or theme.FAINT),
+            leading=ft.Icon(icon, color=colour or theme.MUTED),
             title=ft.Text(text, color=colour),
-            on_click=self.on(chosen_one),
+            on_click=self.on(tapped),
         )
 
     def close(self, dialog: ft.DialogControl) -> None:
@@ -378,42 +382,36 @@ class Shell:
             dialog.open = False
             dialog.update()
 
-    def _close(self, kind: type[ft.DialogControl]) -> None:
+    def _close_all(self, kind: type[ft.DialogControl]) -> None:
         for dialog in list(self.page._dialogs.controls):
             if isinstance(dialog, kind):
                 self.close(dialog)
 
     async def read_aloud(self, text: str, live: bool = False) -> None:
-        """Let the device's screen reader say `text`; where none is on, tell how to get one. `live`: the text stands
-        in a live region too, which a reader says by itself where the platform wants no announcements (Android)."""
+        """Have the device's screen reader read `text`; if none is active, a notice says how to turn one on. `live`:
+        the text is also in a live region, which is read automatically on platforms without announcements (Android)."""
         try:
             features = await self.speaker.get_accessibility_features()
             if not features.accessible_navigation:
-                self.tell(self.say("mobile.no_reader"))
+                self.notify(self.say("mobile.no_reader"))
             elif features.supports_announcements or not live:
                 await self.speaker.announce_message(text)
-        except Exception as exc:  # noqa: BLE001 - a platform that cannot be asked has no reader either
+        except Exception as exc:  # noqa: BLE001 - a platform that does not report its features has no screen reader
             log.debug("no screen reader answers: %s", type(exc).__name__)
-            self.tell(self.say("mobile.no_reader"))
+            self.notify(self.say("mobile.no_reader"))
 
     async def copy(self, text: str) -> None:
         await self.clipboard.set(text)
-        self.tell(self.say("mobile.copied"))
-
-
-async def _outcome(do: Handler) -> object:
-    """What `do`, plain or a coroutine, returns."""
-    outcome = do()
-    return await outcome if asyncio.iscoroutine(outcome) else outcome
+        self.notify(self.say("mobile.copied"))
 
 
 def language_of(locales: Sequence[ft.Locale]) -> str:
-    """The first language of the device that there are texts for."""
+    """The first of the device's languages that ImpChat has texts for; "en" if there is none."""
     return next((locale.language_code for locale in locales if locale.language_code in LANGUAGES), "en")
 
 
 def is_mounted(control: ft.Control) -> bool:
-    """Whether it is on the page."""
+    """Whether `control` is on the page."""
     try:
         return control.page is not None
     except RuntimeError:

@@ -1,6 +1,6 @@
-"""The command `impchat mobile`: the phone app in a browser of this machine.
+"""The command `impchat mobile`: the phone app in a browser on this machine.
 
-In: the words of the command line without `mobile`. Out: exit code 0 after Ctrl-C; an ImpChatError where it cannot run.
+In: the command line's arguments after `mobile`. Out: exit code 0 after Ctrl-C, or an ImpChatError.
 This file does not know what the app shows.
 """
 
@@ -22,8 +22,10 @@ from impchat.texts import say
 
 
 def run(argv: list[str]) -> int:
-    """Serve until Ctrl-C. Raises SettingsError for a wrong option or a port that cannot be had, and what `App.open`,
-    `servers.chosen` and, where it is to say which model it has, `RemoteEngine.connect` raise."""
+    """Serve the app until Ctrl-C.
+
+    Raises SettingsError for an invalid option or an unavailable port, and the errors of `App.open`, `servers.chosen`
+    and, if a server was given without a model, `RemoteEngine.connect`."""
     language = choose_language(argv, os.environ)
     options = _parser(language).read(argv)
     return _serve(options, language) if options else 0

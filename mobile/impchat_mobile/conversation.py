@@ -1,8 +1,8 @@
 """The open conversation, as the chat screen shows it.
 
-In: what a person does: open, type, bring pictures, send, stop, edit, choose a version. Out: calls to a `Listener`, on
-the event loop. What takes time happens in threads, one thing after the other, so that a question goes into the chat in
-which it was typed; the core owns the answers, which go on when nobody listens.
+In: actions of the user: open, type, attach pictures, send, stop, edit, choose a version. Out: calls to a `Listener` on
+the event loop. Blocking calls run on threads, one at a time, so that a question goes to the conversation in which it
+was typed. The core owns the answers, which continue without a listener.
 This file does not know Flet.
 """
 
@@ -21,7 +21,7 @@ from impchat.chat import Chat
 from impchat.deferred import Attachment
 from impchat.errors import ChatError, HistoryError
 from impchat.images import Prepared, boxes
-from impchat.messages import Failed, Finished, Message, Ready, Sampling
+from impchat.messages import Conversation, Failed, Finished, Message, Ready, Sampling
 from impchat.peers.servers import Server
 from impchat_mobile.stream import follow
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """The pictures that go with the next question, and how far the model is with them."""
+    """The pictures of the next question, and the progress of their prefill."""
 
     pictures: tuple[str, ...] = ()
     reading: bool = False
@@ -41,31 +41,31 @@ class Draft:
 
 @dataclass(slots=True)
 class Edit:
-    """An earlier question that is being put in other words, beside the draft, which stays as it is."""
+    """An earlier question that is being edited. The draft is kept meanwhile."""
 
     message: str
     pictures: tuple[str, ...]
-    text: str  # typed so far, as it was when the conversation was left
-    draft: str  # the text of the draft meanwhile
-    new: dict[str, Prepared] = field(default_factory=dict)  # pictures that come to the history with the question
+    text: str  # typed so far; updated when another conversation is opened
+    draft: str  # the text of the draft, restored after the edit
+    new: dict[str, Prepared] = field(default_factory=dict)  # pictures that are added to the history with the question
 
 
 @dataclass(slots=True)
 class Growing:
-    """The answer that is being written."""
+    """The answer that is being generated."""
 
     answer: Answer
     stopping: bool = False
 
 
 class Listener(Protocol):
-    """Who shows the conversation. Called on the event loop."""
+    """The view that shows the conversation. Called on the event loop."""
 
     def changed(self) -> None:
-        """Another conversation is open, or its messages are others than before."""
+        """Another conversation is open, or its messages have changed."""
 
     def grew(self) -> None:
-        """`OpenConversation.growing` has more to show."""
+        """`OpenConversation.growing` has changed."""
 
     def drafted(self) -> None:
         """`OpenConversation.asked_about` has changed."""
@@ -73,22 +73,22 @@ class Listener(Protocol):
 
 @dataclass(slots=True)
 class OpenConversation:
-    """One person's open conversation. Its methods are called on the event loop and return when done."""
+    """The conversation that the user has open. All methods are called on the event loop."""
 
     app: App
-    sampling: Callable[[], Sampling | None]  # what the person has chosen; None: the model's own
+    sampling: Callable[[], Sampling | None]  # chosen by the user; None: the model's recommended values
     listener: Listener | None = None
-    title: str = ""
+    row: Conversation | None = None  # as last read from the history; None: it is not saved yet
     messages: list[Message] = field(default_factory=list)
-    versions: dict[str, tuple[str, ...]] = field(default_factory=dict)  # message -> all versions of it, where several
+    versions: dict[str, tuple[str, ...]] = field(default_factory=dict)  # message -> all its versions, if several
     draft: Draft = field(default_factory=Draft)
-    text: str = ""  # typed and not sent
+    text: str = ""  # typed but not sent
     growing: Growing | None = None
-    server: Server | None = None  # that answers in this conversation; None: the model here
+    server: Server | None = None  # answers in this conversation; None: the local model
     _chat: Chat | None = None
-    _edits: dict[str, Edit] = field(default_factory=dict)  # conversation -> the question that is edited there
+    _edits: dict[str, Edit] = field(default_factory=dict)  # conversation -> the question being edited in it
     _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    _order: asyncio.Lock = field(default_factory=asyncio.Lock)  # held by what changes the conversation or opens another
+    _order: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while the conversation is changed or opened
 
     @property
     def conversation(self) -> str | None:
@@ -102,12 +102,12 @@ class OpenConversation:
 
     @property
     def context_tokens(self) -> int:
-        """That the model of this conversation reads at most; 0: its server has not said so."""
+        """The context length of this conversation's model, in tokens; 0 if its server has not reported it."""
         return self.app.remote(self.server).info.context_tokens if self.server else self.app.context_tokens
 
     @property
     def context_used(self) -> float:
-        """Share of the context that the conversation takes, 0 to 1."""
+        """The fraction of the context that the conversation uses, 0 to 1."""
         most = self.context_tokens
         return min(1.0, presentation.context_used(self.messages) / most) if most else 0.0
 
@@ -117,36 +117,35 @@ class OpenConversation:
 
     @property
     def asked_about(self) -> Draft:
-        """The pictures that go with what is being typed: a new question, or an earlier one that is edited."""
+        """The pictures of the question that is being typed: an edited one, or else the draft."""
         return Draft(self.editing.pictures) if self.editing else self.draft
 
     # Opening
 
     async def open(self, conversation: str | None, server: Server | None = None) -> None:
-        """Show this conversation, or a new one; what was typed in the one that was open is kept there. An answer that
-        runs in it is followed from its beginning.
+        """Show this conversation, or a new one if None. The text typed in the previous one is saved there. A running
+        answer is followed from its beginning.
 
-        Raises HistoryError "history.no_conversation"; then the one that was open stays."""
+        Raises HistoryError "history.no_conversation"; the previous conversation then stays open."""
         async with self._order:
-            chat = await _apart(lambda: self.app.chat(conversation, server=server))
-            messages, versions, title = await _apart(self._read, chat)
-            row = await _apart(self.app.history.conversation, conversation, settings.OWNER) if conversation else None
+            chat = await _in_thread(lambda: self.app.chat(conversation, server=server))
+            messages, versions, row = await _in_thread(self._read, chat)
             runs = bool(messages) and messages[-1].state == "streaming"
-            answer = await _apart(self.app.answer, messages[-1].uuid) if runs else None
+            answer = await _in_thread(self.app.answer, messages[-1].uuid) if runs else None
             saved = None
-            while saved != self.text:  # typed meanwhile
+            while saved != self.text:  # repeat if the user typed meanwhile
                 saved = self.text
                 await self._save()
             if self.editing:
                 self.editing.text = self.text
             self.close()
             self.growing = None
-            stays = self._chat is None or (conversation is not None and conversation == self.conversation)
+            is_same = self._chat is None or (conversation is not None and conversation == self.conversation)
             self._chat, self.server = chat, server
-            self.messages, self.versions, self.title = messages, versions, title
+            self.messages, self.versions, self.row = messages, versions, row
             if self.editing:
                 self.text = self.editing.text
-            elif not (stays and self.text):  # what was typed before the first one was open belongs to it
+            elif not (is_same and self.text):  # keep text typed before the first one was open
                 self.text = row.draft if row else ""
             pictures = row.draft_images if row else ()
             self.draft = Draft(pictures, ready=bool(pictures))
@@ -158,40 +157,40 @@ class OpenConversation:
     async def refresh(self) -> None:
         """Read the shown branch again."""
         chat = self.chat
-        found = await _apart(self._read, chat)
-        if chat.conversation == self.conversation:  # no other one was opened meanwhile
-            self.messages, self.versions, self.title = found
+        found = await _in_thread(self._read, chat)
+        if chat.conversation == self.conversation:  # no other conversation was opened meanwhile
+            self.messages, self.versions, self.row = found
 
-    def _read(self, chat: Chat) -> tuple[list[Message], dict[str, tuple[str, ...]], str]:
+    def _read(self, chat: Chat) -> tuple[list[Message], dict[str, tuple[str, ...]], Conversation | None]:
         if chat.conversation is None:
-            return [], {}, ""
+            return [], {}, None
         row, tree = self.app.history.tree(chat.conversation, settings.OWNER)
         below: dict[str | None, list[str]] = {}
         for message in tree:
             below.setdefault(message.parent, []).append(message.uuid)
         branch = chat.branch()
         versions = {m.uuid: tuple(below[m.parent]) for m in branch if len(below.get(m.parent, ())) > 1}
-        return branch, versions, row.title
+        return branch, versions, row
 
     def boxed(self, answer: Message) -> bytes | None:
-        """The picture that `answer` speaks of with the boxes that it names; None: it names none. Takes time."""
+        """The picture that `answer` refers to, with the answer's boxes drawn; None if it has none. Blocks."""
         found = boxes.boxes(answer.text)
-        # By uuid: by now the branch may have been read again, and the answer be a longer one.
+        # Compared by uuid: if the branch has been read again, the same answer may have more text.
         picture = presentation.boxed_picture(self.messages, answer.uuid) if found else None
         return boxes.draw(self.app.history.image_bytes(picture), found) if picture else None
 
-    async def answer_by(self, server: Server | None) -> None:
-        """Let another one answer from the next question on; None: the model here. What was said stays."""
+    async def set_server(self, server: Server | None) -> None:
+        """Choose the server for the following questions; None: the local model. The messages stay."""
         async with self._order:
             conversation = self.conversation
-            self._chat = await _apart(lambda: self.app.chat(conversation, server=server))
+            self._chat = await _in_thread(lambda: self.app.chat(conversation, server=server))
             self.server = server
         self._tell("changed")
 
     # The draft
 
     async def keep(self) -> None:
-        """Keep what is typed, so that it is there after a restart."""
+        """Save the typed text, so that it survives a restart."""
         async with self._order:
             await self._save()
 
@@ -199,27 +198,27 @@ class OpenConversation:
         if self.editing or self._chat is None or not (self.text or self.conversation):
             return
         try:
-            await _apart(self.chat.save_draft, self.text)
+            await _in_thread(self.chat.save_draft, self.text)
         except HistoryError as error:
-            if error.code != "history.no_conversation":  # removed for good: there is no place for it
+            if error.code != "history.no_conversation":  # the conversation was deleted permanently
                 raise
 
     async def attach(self, data: bytes, chat: Chat | None = None) -> str:
-        """Add a picture to the next question, which the model reads at once, or to the one that is edited. Its name.
-        `chat`: where it goes, if another one may be open by now.
+        """Add a picture to the edited question, or else to the draft, whose prefill then starts. Returns its sha256.
+        `chat`: where to add it, if another conversation may have been opened meanwhile.
 
         Raises ImageError, ChatError "question.too_many_images"."""
         chat = chat or self.chat
         async with self._order:
             if edit := self._edits.get(chat.conversation or ""):
                 return await self._attach_to(edit, data)
-            attachment = await _apart(chat.attach, data)
+            attachment = await _in_thread(chat.attach, data)
             if chat.conversation == self.conversation:
                 self._read_ahead(attachment)
             return attachment.image.sha256
 
     async def _attach_to(self, edit: Edit, data: bytes) -> str:
-        prepared = await _apart(images.prepare, data)
+        prepared = await _in_thread(images.prepare, data)
         name = prepared.image.sha256
         pictures = tuple(dict.fromkeys((*edit.pictures, name)))
         if len(pictures) > settings.IMAGES_PER_MESSAGE:
@@ -235,7 +234,7 @@ class OpenConversation:
                 edit.pictures = tuple(name for name in edit.pictures if name != picture)
                 self._tell("drafted")
                 return
-            attachment = await _apart(self.chat.detach, picture)
+            attachment = await _in_thread(self.chat.detach, picture)
             self._cancel("draft")
             if attachment:
                 self._read_ahead(attachment)
@@ -244,12 +243,12 @@ class OpenConversation:
                 self._tell("drafted")
 
     async def swap(self, picture: str, data: bytes) -> None:
-        """Put a changed picture in the place of one of the draft."""
+        """Replace a picture of the question by a changed one."""
         await self.detach(picture)
         await self.attach(data)
 
     def picture(self, name: str) -> bytes:
-        """The bytes of a picture, also of one that was brought for an edited question. Takes time."""
+        """The bytes of a picture, which may be new in an edited question. Blocks."""
         new = self.editing.new if self.editing else {}
         return new[name].data if name in new else self.app.history.image_bytes(name)
 
@@ -275,9 +274,10 @@ class OpenConversation:
     # Questions and answers
 
     async def send(self, text: str) -> None:
-        """Ask, or ask the edited question anew. What is typed is gone if it is this text; it stays if this fails.
+        """Send a question with the pictures of the draft, or the edited question. If this succeeds and the typed text
+        is still `text`, it is cleared.
 
-        Raises what `Chat.send` and `Chat.edit` raise."""
+        Raises as `Chat.send` and `Chat.edit`."""
         async with self._order:
             if edit := self.editing:
                 await self._ask(lambda chat: self._ask_anew(chat, edit, text))
@@ -298,7 +298,7 @@ class OpenConversation:
         return chat.edit(edit.message, text, edit.pictures, self.sampling())
 
     async def edit(self, message: Message) -> None:
-        """Begin to put an earlier question in other words; `send` asks it, `leave_edit` gives it up."""
+        """Start editing an earlier question; `send` sends it, `leave_edit` cancels."""
         async with self._order:
             await self._save()
             draft = self.editing.draft if self.editing else self.text
@@ -313,27 +313,27 @@ class OpenConversation:
         self._tell("drafted")
 
     async def regenerate(self, message: str) -> None:
-        """Another answer beside this one. Raises what `Chat.regenerate` raises."""
+        """Generate another version of this answer. Raises as `Chat.regenerate`."""
         async with self._order:
             await self._ask(lambda chat: chat.regenerate(message, self.sampling()))
 
     async def choose(self, message: str, step: int) -> None:
-        """Show the version of `message` that is `step` further."""
+        """Show the version that is `step` after this version of `message`; after the last comes the first."""
         async with self._order:
             versions = self.versions[message]
             place = (versions.index(message) + step) % len(versions)
-            await _apart(self.chat.show, versions[place])
+            await _in_thread(self.chat.show, versions[place])
             await self.refresh()
         self._tell("changed")
 
     async def _ask(self, ask: Callable[[Chat], Answer]) -> None:
-        answer = await _apart(ask, self.chat)
+        answer = await _in_thread(ask, self.chat)
         await self.refresh()
         self._watch(answer)
         self._tell("changed")
 
     def stop(self) -> None:
-        """End the running answer; what there is stays. Raises ChatError "answer.elsewhere"."""
+        """Stop the running answer; its text so far is kept. Raises ChatError "answer.elsewhere"."""
         if self.growing:
             self.growing.stopping = True
             self.growing.answer.stop()
@@ -353,7 +353,7 @@ class OpenConversation:
 
         self._begin("answer", answer, update, end)
 
-    # Within
+    # Internals
 
     def _begin(
         self,
@@ -376,13 +376,13 @@ class OpenConversation:
             task.cancel()
 
     async def settled(self) -> None:
-        """Return when nothing is followed any more."""
+        """Wait until the running answer and prefill have ended."""
         for task in list(self._tasks.values()):
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
     def close(self) -> None:
-        """Listen no longer; answers go on."""
+        """Stop following events. Answers continue."""
         for name in list(self._tasks):
             self._cancel(name)
 
@@ -391,11 +391,11 @@ class OpenConversation:
             getattr(self.listener, what)()
 
 
-async def _apart(call: Callable[..., T], *values: Any) -> T:
-    """The result of a call that waits for the disk."""
+async def _in_thread(call: Callable[..., T], *values: Any) -> T:
+    """Run a blocking call on a thread and return its result."""
     return await asyncio.to_thread(call, *values)
 
 
 def question_of(messages: Sequence[Message], answer: Message) -> Message | None:
-    """The question that `answer` follows."""
+    """The question that `answer` replies to; None if it is not in `messages`."""
     return next((message for message in messages if message.uuid == answer.parent), None)

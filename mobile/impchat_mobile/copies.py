@@ -1,7 +1,7 @@
-"""Models on their way to this device: begun, paused, gone on with, given up.
+"""Copies of models to this device: started, paused, resumed and discarded.
 
-In: where a model comes from. Out: how far each copy is, for whoever watches. A copy goes on while screens come and go;
-one that the app's end cut off is found again at the next start.
+In: the source of a model. Out: the progress of each copy, for its watchers. A copy continues when screens open and
+close; a copy that was interrupted by the end of the app is listed again at the next start.
 This file does not know Flet.
 """
 
@@ -22,7 +22,7 @@ from impchat.models.copying import Source
 
 @dataclass(slots=True)
 class Copy:
-    """One of them."""
+    """The copy of one model. `done` and `total` are bytes."""
 
     id: str
     name: str
@@ -34,27 +34,27 @@ class Copy:
     stop: threading.Event = field(default_factory=threading.Event)
 
     @property
-    def share(self) -> float:
+    def fraction(self) -> float:
         return self.done / self.total if self.total else 0.0
 
 
 class Copies:
-    """All methods are called on the event loop."""
+    """The copies that are running or unfinished. All methods are called on the event loop."""
 
     def __init__(self, app: App) -> None:
         self._app = app
         self.known: dict[str, Copy] = {}  # id -> copy
-        self.watchers: set[Callable[[], None]] = set()  # called when anything has changed
+        self.watchers: set[Callable[[], None]] = set()  # called after every change
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def load(self) -> None:
-        """Find what was begun before."""
-        for half in await asyncio.to_thread(copying.unfinished, self._app.data):
-            if half.id not in self.known:
-                self.known[half.id] = Copy(half.id, half.name, half.source, half.done, half.total)
+        """Find the copies that an earlier run of the app left unfinished."""
+        for found in await asyncio.to_thread(copying.unfinished, self._app.data):
+            if found.id not in self.known:
+                self.known[found.id] = Copy(found.id, found.name, found.source, found.done, found.total)
 
-    def begin(self, copy: Copy, client: Callable[[], httpx.Client]) -> None:
-        """Fetch it, from the beginning or from where it stood; one that is on its way goes on."""
+    def start(self, copy: Copy, client: Callable[[], httpx.Client]) -> None:
+        """Start the copy, or resume it where it stopped. Does nothing if it is running."""
         if copy.id in self.known and self.known[copy.id].running:
             return
         copy.running, copy.error, copy.stop = True, None, threading.Event()
@@ -62,17 +62,17 @@ class Copies:
         task = asyncio.get_running_loop().create_task(self._run(copy, client))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        self._tell()
+        self._notify()
 
     async def _run(self, copy: Copy, client: Callable[[], httpx.Client]) -> None:
-        def watch(done: int, total: int) -> None:
+        def report(done: int, total: int) -> None:
             copy.done, copy.total = done, total
 
         def work() -> bool:
             with client() as http:
-                return copying.copy(self._app.data, copy.source, http, watch, copy.stop) is not None
+                return copying.copy(self._app.data, copy.source, http, report, copy.stop) is not None
 
-        ticking = asyncio.get_running_loop().create_task(self._tick())
+        polling = asyncio.get_running_loop().create_task(self._poll())
         try:
             if await asyncio.to_thread(work):
                 self.known.pop(copy.id, None)
@@ -80,24 +80,24 @@ class Copies:
             copy.error = error
         finally:
             copy.running = False
-            ticking.cancel()
-            self._tell()
+            polling.cancel()
+            self._notify()
 
-    async def _tick(self) -> None:
-        while True:  # a thread's progress, looked at twice a second
+    async def _poll(self) -> None:
+        while True:  # poll the thread's progress twice a second
             await asyncio.sleep(0.5)
-            self._tell()
+            self._notify()
 
     def pause(self, copy: Copy) -> None:
-        """Stop it; what has come stays."""
+        """Stop the copy; the bytes copied so far are kept."""
         copy.stop.set()
 
-    async def forget(self, copy: Copy) -> None:
-        """Give it up. Raises ModelError "model.busy" while it still runs."""
+    async def discard(self, copy: Copy) -> None:
+        """Discard the copy. Raises ModelError "model.busy" while it is running."""
         await asyncio.to_thread(copying.forget, self._app.data, copy.id)
         self.known.pop(copy.id, None)
-        self._tell()
+        self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         for watcher in list(self.watchers):
             watcher()

@@ -1,7 +1,7 @@
-"""What stands between Flet and every handler: an error becomes a sentence, and the page stays.
+"""Error handling for all handlers: an exception becomes a sentence, and the page stays.
 
-In: handlers, plain or coroutines, with or without the event as their argument. Out: handlers for Flet, for which an
-error that gets through replaces the whole page.
+In: handlers, plain functions or coroutines, with or without the event as argument. Out: handlers for Flet that do not
+raise, because Flet replaces the whole page by an exception.
 This file does not know any screen.
 """
 
@@ -21,25 +21,29 @@ Handler = Callable[..., object]
 
 
 def guarded(handler: Handler, failed: Callable[[Exception], None]) -> Callable[[object], Awaitable[None]]:
-    """`handler`, whose errors go to `failed`. What it changes on the screen it updates itself."""
+    """`handler` for Flet; its exceptions go to `failed`. The handler updates the controls that it changes itself."""
     takes_event = any(p.default is p.empty for p in inspect.signature(handler).parameters.values())
 
     async def call(event: object) -> None:
-        # Without this Flet compares the whole page with what it was, after each event.
+        # Otherwise Flet compares the whole page with its previous state after each event.
         ft.context.disable_auto_update()
         try:
-            done = handler(event) if takes_event else handler()
-            if inspect.isawaitable(done):
-                await done
+            await (invoke(handler, event) if takes_event else invoke(handler))
         except Exception as exc:  # noqa: BLE001 - the outer edge of the front end
-            note("a handler", exc)
+            log_error("a handler", exc)
             failed(exc)
 
     return call
 
 
-def note(what: str, error: Exception) -> None:
-    """Log an error: what a person is told in a sentence in one line, a mistake of ours with its stack."""
+async def invoke(handler: Handler, *values: object) -> object:
+    """Call `handler`, a plain function or a coroutine, and return its result."""
+    result = handler(*values)
+    return await result if inspect.isawaitable(result) else result
+
+
+def log_error(what: str, error: Exception) -> None:
+    """Log an error: an ImpChatError in one line, anything else, which is a bug, with its traceback."""
     if isinstance(error, ImpChatError):
         log.info("%s was refused: %s", what, error.code)
     else:

@@ -1,6 +1,6 @@
-"""The history as a list: groups by age, what a search finds, and the picture that stands for each conversation.
+"""The history as a list: conversations grouped by age, or the results of a search, with a thumbnail for each.
 
-In: the App and what is typed into the search. Out: `HistoryEntry` values in groups. This file does not know Flet.
+In: the App and a search query. Out: `HistoryEntry` values in groups. This file does not know Flet.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ class HistoryEntry:
 
     uuid: str
     title: str
-    snippet: str = ""  # around the words that were looked for
-    cover: bytes | None = None  # a small picture
+    snippet: str = ""  # the text around the match
+    cover: bytes | None = None  # a thumbnail, JPEG
     pinned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Entries below one heading, a key of the catalogue; "": none."""
+    """Entries below one heading. `heading`: a key of the text catalogue; "": no heading."""
 
     heading: str
     entries: tuple[HistoryEntry, ...]
 
 
 def groups(app: App, query: str, language: str, today: date, limit: int) -> list[Group]:
-    """All conversations, or those in which `query` is found, at most `limit`. Reads the disk."""
+    """All conversations, or those that match `query` if it is not blank; at most `limit`. Reads the disk."""
     history, owner = app.history, settings.OWNER
     covers = history.covers(owner)
 

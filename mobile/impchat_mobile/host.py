@@ -1,7 +1,8 @@
-"""The app in a browser of this machine: the page, its fonts, and what every request passes.
+"""The app in a browser on this machine: the page, its fonts, and the middleware for all requests.
 
-In: Flet's entry for a page, or an open App. Out: an ASGI app that serves loopback alone and lets the page ask nothing
-of anybody else; it stands alone (`make mobile`) or below a path of another site (`/mobile` of `impchat web`).
+In: Flet's entry point for a page, or an open App. Out: an ASGI app that serves only this machine, and whose page may
+not load anything from other sites. It is a site of its own (`impchat mobile`), or below a path of another site
+(`/mobile` of `impchat web`).
 This file does not know what is on the screens.
 """
 
@@ -24,16 +25,16 @@ from impchat.server.http import loopback
 from impchat_mobile import launch, theme
 from impchat_mobile.launch import ASSETS
 
-# Fonts that Flutter asks for where its own lack a character, and what this system may have in their place.
+# Fonts of the system, served in place of those that Flutter requests for characters that its own fonts lack.
 CHINESE = (
-    Path("/usr/share/fonts/truetype/droid/DroidSansFallbackFull.ttf"),  # a fifth of the next one's size
+    Path("/usr/share/fonts/truetype/droid/DroidSansFallbackFull.ttf"),  # a fifth of the size of the next one
     Path("/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc"),
     Path("/usr/share/fonts/truetype/wqy/wqy-microhei.ttc"),
 )
 _POLICY = "; ".join(
     (
         "default-src 'none'",
-        "script-src 'self' 'unsafe-inline' 'wasm-unsafe-eval'",  # Flet's page starts itself by scripts in its markup
+        "script-src 'self' 'unsafe-inline' 'wasm-unsafe-eval'",  # Flet's page starts the app by inline scripts
         "style-src 'self' 'unsafe-inline'",
         "img-src 'self' blob: data:",
         "font-src 'self' data:",
@@ -50,14 +51,14 @@ _HEADERS = {
     "content-security-policy": _POLICY,
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
-    # Flet isolates the page, whereupon Flutter draws in several threads. That hung in one of 16 starts, or showed
-    # wrong letters; in one thread it does neither.
+    # With Flet's cross-origin isolation, Flutter renders on several threads. That hung in one of 16 starts or showed
+    # wrong letters; on one thread it does neither.
     "cross-origin-embedder-policy": "unsafe-none",
 }
 
 
 def build_app(main: Callable[[ft.Page], Awaitable[None]], prefix: str = "") -> FastAPI:
-    """The whole site, below the path `prefix`."""
+    """The site, below the path `prefix`."""
     site: FastAPI = flet_web.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
     @site.get(f"{prefix}/assets/fonts/chinese")
@@ -69,7 +70,7 @@ def build_app(main: Callable[[ft.Page], Awaitable[None]], prefix: str = "") -> F
 
     @site.get(f"{prefix}/assets/fonts/{{family}}/{{rest:path}}")
     def font(family: str, rest: str) -> Response:
-        """Flutter asks for a font in a hundred parts; one file stands for them all, and is fetched once."""
+        """Flutter requests a font in a hundred parts: all redirect to one file, which is downloaded once."""
         if family.startswith(("notosanssc", "notosanshk", "notosanstc", "notosansjp")):
             return RedirectResponse(f"{prefix}/assets/fonts/chinese")
         return Response(status_code=404)
@@ -80,8 +81,8 @@ def build_app(main: Callable[[ft.Page], Awaitable[None]], prefix: str = "") -> F
 
 
 def beside(app: App, language: str | None, prefix: str) -> FastAPI:
-    """The app below the path `prefix` of another site, which has opened `app` and enters the lifespan of what comes
-    back. `language`: None: the browser's own."""
+    """The app below the path `prefix` of another site, which has opened `app` and runs the lifespan of the returned
+    app. `language` None: the browser's."""
 
     async def main(page: ft.Page) -> None:
         await launch.start(page, lambda: app, language, shares=True)
@@ -90,7 +91,7 @@ def beside(app: App, language: str | None, prefix: str) -> FastAPI:
 
 
 class LoopbackGuard:
-    """ASGI middleware: this machine's own pages only, and a policy that keeps them to it."""
+    """ASGI middleware: refuses requests that are not from this machine's own page, and adds security headers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -101,13 +102,13 @@ class LoopbackGuard:
         elif not loopback.is_own(Headers(scope=scope)):
             await loopback.refuse(scope, receive, send)
         else:
-            with suppress(WebSocketDisconnect):  # the page went while it was being told something
-                await self._app(scope, receive, loopback.ResponseHeaders(send, _HEADERS, _coloured))
+            with suppress(WebSocketDisconnect):  # the page was closed while a message was being sent
+                await self._app(scope, receive, loopback.ResponseHeaders(send, _HEADERS, _with_background))
 
 
-def _coloured(page: bytes) -> bytes:
-    """Flet's page in the app's colours, from the mark to the first frame: it would be white until Flutter draws."""
-    light, dark = theme.surface(dark=False), theme.surface(dark=True)
+def _with_background(page: bytes) -> bytes:
+    """Flet's page with the app's background colour, instead of white, until Flutter draws the first frame."""
+    light, dark = theme.background(dark=False), theme.background(dark=True)
     style = (
         f"html, #loading {{ background: {light} }} #loading img {{ width: 72px }}"
         f"@media (prefers-color-scheme: dark) {{ html, #loading {{ background: {dark} }} }}"

@@ -1,7 +1,7 @@
 """The computers that this device is connected to.
 
-In: pairing links, also one that opened the app, and addresses with keys. Out: servers with their keys.
-This file does not know Flet; whoever keeps keys is given to it.
+In: pairing links, including one that opened the app, and addresses with keys. Out: servers with their keys.
+This file does not know Flet, nor how keys are stored.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from impchat.peers.pairing import Link
 from impchat.peers.servers import Server
 
 
-def opened_by(route: str) -> Link | None:
-    """The pairing link that opened the app: Flet's route keeps what stands behind its host. None: a person opened it.
+def pairing_link(route: str) -> Link | None:
+    """The pairing link that opened the app, read from Flet's route, which lacks the link's scheme and host. None: the
+    app was opened without a link.
 
     Raises RequestError "pair.link"."""
     query = urlsplit(route).query
@@ -32,34 +33,34 @@ def opened_by(route: str) -> Link | None:
 class KeyStore(Protocol):
     async def put(self, server: Server) -> Server: ...
     async def fill(self, server: Server) -> Server: ...
-    async def drop(self, server: Server) -> None: ...
+    async def remove(self, server: Server) -> None: ...
 
 
 class Links:
     """All methods are called on the event loop."""
 
     def __init__(self, app: App, keys: KeyStore, given: Server | None = None) -> None:
-        """`given`: one that is there without being kept."""
+        """`given`: a server that is listed but not saved."""
         self._app = app
         self._keys = keys
         self.given = given
         self.servers: dict[str, Server] = {}  # id -> server, oldest first
 
     async def load(self) -> None:
-        """Read what is kept. Raises as `servers.load`."""
+        """Read the saved servers. Raises as `servers.load`."""
         self.servers = {self.given.id: self.given} if self.given else {}
         kept = await asyncio.to_thread(servers.load, self._app.data)
         self.servers = {server.id: await self._keys.fill(server) for server in kept} | self.servers
 
     async def pair(self, link: Link) -> Server:
-        """Pair with the computer that shows this link. Raises as `pairing.pair`."""
+        """Pair with the computer that shows `link`. Raises as `pairing.pair`."""
         server = await asyncio.to_thread(pairing.pair, link, f"ImpChat ({platform.node() or 'phone'})")
         await self._keep(server)
         return server
 
     async def add(self, address: str, key: str, model: str) -> Server | tuple[str, ...]:
-        """Connect to any server that speaks OpenAI's API; it is tried first. Where no `model` is named and it has
-        several, nothing is kept, and their names come back.
+        """Connect to any server with OpenAI's API, and save it if the connection succeeds. If `model` is blank and the
+        server has several models, returns their names and saves nothing.
 
         Raises SettingsError "server.address" and "server.key", and EngineError as `RemoteEngine.connect`."""
         server = servers.at(address, servers.key_in(key), model.strip())
@@ -75,7 +76,7 @@ class Links:
         return server
 
     async def facts(self, server: Server) -> ServerInfo:
-        """What it tells of itself. Raises EngineError as `RemoteEngine.connect`."""
+        """Connect to `server` and return what it reports. Raises EngineError as `RemoteEngine.connect`."""
         return await asyncio.to_thread(lambda: self._app.remote(server).connect())
 
     async def _keep(self, server: Server) -> None:
@@ -85,14 +86,14 @@ class Links:
 
     @staticmethod
     def is_paired(server: Server) -> bool:
-        """Whether it is a computer that gave this device a token of its own."""
+        """Whether `server` is a paired computer, which has issued a token to this device."""
         return bool(server.certificate) or server.key.startswith(pairing.SCHEME)
 
     async def remove(self, server: Server) -> None:
-        """Forget it; a paired one is told so where it can be reached."""
+        """Forget a server. A paired one is notified if it can be reached."""
         if self.is_paired(server):
             with contextlib.suppress(ImpChatError):
                 await asyncio.to_thread(sync.unpair, server)
-        await self._keys.drop(server)
+        await self._keys.remove(server)
         await asyncio.to_thread(servers.remove, self._app.data, server.id)
         self.servers.pop(server.id, None)

@@ -1,7 +1,7 @@
-"""An answer's Markdown, cut into what is shown by itself: words and blocks of code.
+"""An answer's Markdown, split into the parts that are shown separately: text and code blocks.
 
-In: the text a model wrote, complete or still growing. Out: its parts in order, in which nothing asks for a picture from
-elsewhere and formulas keep their signs. This file does not know Flet.
+In: the text of an answer, complete or still growing. Out: its parts in order. Images are changed to links, so that
+none is downloaded, and formulas are escaped. This file does not know Flet.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})[ \t]*([^\s`]*)[^\n`]*$")
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Words, or a block of code in the language that it names ("" where it names none)."""
+    """Text, or a code block. `language`: as named by the code block; "" if it names none."""
 
     text: str
     code: bool = False
@@ -24,7 +24,7 @@ class Part:
 
 
 def parts(text: str) -> list[Part]:
-    """At least one part; while `text` grows, all parts but the last stay as they are."""
+    """The parts of `text`, at least one. While `text` grows, all parts but the last stay the same."""
     found: list[Part] = []
     lines: list[str] = []
     fence, language = "", ""
@@ -56,8 +56,8 @@ def parts(text: str) -> list[Part]:
 
 
 def _without_pictures(text: str) -> str:
-    """`![name](address)` as a link: a picture in an answer would be fetched from wherever the text says. What looks
-    like inline code is changed too: whether it is some depends on more than the characters around it."""
+    """Change `![name](address)` to a link: otherwise an image would be downloaded from any address in an answer.
+    Inline code is changed too, because recognising it reliably takes a full parser."""
     return text.replace("![", "!\u2060[")
 
 
@@ -66,7 +66,7 @@ _PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
 
 
 def _literal_formulas(text: str) -> str:
-    """Formulas, and the first mark of one that is still open, so that Markdown shows them as they are written."""
+    """Escape formulas, and the opening mark of an unfinished one, so that Markdown shows them as written."""
 
     def literal(found: re.Match[str]) -> str:
         return found[0] if found[0].startswith("`") else _PUNCTUATION.sub(r"\\\g<0>", found[0])

@@ -1,6 +1,7 @@
-"""Which screen follows which: the one place that knows them all, and what outlives each of them.
+"""Navigation: opens the screens, and owns the objects that outlive a screen.
 
-In: the shell and the talk. Out: methods that open a screen, given to the screens that need them.
+In: the shell and the open conversation. Out: methods that open a screen, for the other screens. Only this file imports
+all of them.
 """
 
 from __future__ import annotations
@@ -24,38 +25,38 @@ from impchat_mobile.links import Links
 
 
 class Navigator:
-    def __init__(self, shell: Shell, talk: OpenConversation, server: Server | None = None) -> None:
-        """`server`: answers where nothing else was chosen; None: the model here."""
+    def __init__(self, shell: Shell, current: OpenConversation, server: Server | None = None) -> None:
+        """`server`: answers unless the user has chosen otherwise; None: the local model."""
         from impchat_mobile.views.drawer import HistoryDrawer
 
         self._shell = shell
-        self._talk = talk
+        self._current = current
         self.links = Links(shell.app, Keys(), server)
         self.copies = Copies(shell.app)
-        self.history = HistoryDrawer(shell, talk, self)
+        self.history = HistoryDrawer(shell, current, self)
 
     async def load(self) -> None:
-        """Find the connected computers and the models that were on their way. What cannot be read is told."""
+        """Load the connected computers and the unfinished copies of models. An error is shown to the user."""
         try:
             await self.links.load()
             await self.copies.load()
         except ImpChatError as error:
             self._shell.fail(error)
 
-    # Who answers
+    # What answers
 
     def server_name(self) -> str:
-        """Of the one that answers in the open conversation; "": this device does."""
-        return self._talk.server.name if self._talk.server else self._shell.app.server
+        """The name of the server that answers in the open conversation; "": the local model answers."""
+        return self._current.server.name if self._current.server else self._shell.app.server
 
-    def where(self) -> str:
-        """Where the open conversation is answered, and by which model."""
-        if server := self._talk.server:
+    def answered_by(self) -> str:
+        """Which computer and model answer in the open conversation, as text."""
+        if server := self._current.server:
             return self._shell.say("mobile.there", name=server.name, model=server.model)
-        return self.here()
+        return self.answered_by_default()
 
-    def here(self) -> str:
-        """Where it is answered if no computer was chosen."""
+    def answered_by_default(self) -> str:
+        """The same for a conversation for which no computer was chosen."""
         app = self._shell.app
         if app.server:  # the app below the page of `impchat web --server`
             return self._shell.say("mobile.there", name=app.server, model=app.model)
@@ -65,30 +66,30 @@ class Navigator:
         return self._shell.say("mobile.here", model=model)
 
     def server_of(self, conversation: str | None) -> Server | None:
-        """The computer that was chosen for a conversation, None: for new ones, if it is still connected; None: the
-        model here."""
+        """The server chosen for `conversation`; for new ones if that is None. Returns None for the local model. If
+        nothing was chosen, or the server is no longer connected, the one given at the start, if any."""
         chosen = self._shell.preferences.servers.get(conversation or "")
         return None if chosen == "" else self.links.servers.get(chosen or "", self.links.given)
 
-    async def answer_new_by(self, server: Server | None) -> None:
-        """Let this one answer new conversations, the open one too if it is new; None: the model here."""
+    async def set_default_server(self, server: Server | None) -> None:
+        """Choose what answers new conversations, including the open one if it is new. None: the local model."""
         shell = self._shell
         await shell.prefer(servers={**shell.preferences.servers, "": server.id if server else ""})
-        if self._talk.conversation is None:
-            await self.history.screen.answer_by(server)
+        if self._current.conversation is None:
+            await self.history.screen.set_server(server)
 
-    def place(self) -> None:
-        """Choose who answers in the open conversation, and hand it over."""
-        shell, say, talk = self._shell, self._shell.say, self._talk
+    def choose_server(self) -> None:
+        """Open a sheet to choose what answers in the open conversation, or to hand the conversation over."""
+        shell, say, current = self._shell, self._shell.say, self._current
 
         def row(icon: ft.IconData, name: str, server: Server | None) -> ft.Control:
-            tile = shell.action(icon, name, lambda: self.history.screen.answer_by(server))
-            if talk.server == server:
+            tile = shell.action(icon, name, lambda: self.history.screen.set_server(server))
+            if current.server == server:
                 tile.trailing = ft.Icon(ft.Icons.CHECK_ROUNDED, color=ft.Colors.PRIMARY)
             return tile
 
         here = ft.Icons.COMPUTER_ROUNDED if shell.page.web else ft.Icons.SMARTPHONE_ROUNDED
-        rows = [row(here, self.here(), None)]
+        rows = [row(here, self.answered_by_default(), None)]
         rows += [
             row(ft.Icons.LAPTOP_ROUNDED, say("mobile.there", name=server.name, model=server.model), server)
             for server in self.links.servers.values()
@@ -100,7 +101,7 @@ class Navigator:
                 lambda server=server: self._hand_over(server),
             )
             for server in self.links.servers.values()
-            if self.links.is_paired(server) and talk.conversation and talk.messages
+            if self.links.is_paired(server) and current.conversation and current.messages
         ]
         shell.sheet(
             theme.heading(say("mobile.place_change")),
@@ -112,13 +113,13 @@ class Navigator:
         )
 
     async def _hand_over(self, server: Server) -> None:
-        shell, conversation = self._shell, self._talk.conversation
+        shell, conversation = self._shell, self._current.conversation
         assert conversation
         await asyncio.to_thread(sync.hand_over, server, shell.app.history, conversation, settings.OWNER)
-        shell.tell(shell.say("mobile.handed_over", name=server.name))
+        shell.notify(shell.say("mobile.handed_over", name=server.name))
 
-    async def home(self, conversation: str) -> None:
-        """Show this conversation, above nothing else."""
+    async def show_conversation(self, conversation: str) -> None:
+        """Return to the first screen and show this conversation."""
         await self._shell.home()
         await self.history.open(conversation)
 
@@ -148,25 +149,25 @@ class Navigator:
 
         await self._shell.push(PhotosScreen(self._shell, self, take))
 
-    async def photos_alone(self) -> None:
-        """The photo library; a picture taken there goes into the open conversation."""
+    async def photo_library(self) -> None:
+        """Open the photo library; a picture chosen there is attached in the open conversation."""
 
         async def take(data: bytes) -> None:
-            await self._talk.attach(data)
+            await self._current.attach(data)
 
         await self.photos(take)
 
     async def connect(self, link: Link | None = None) -> None:
-        """`link`: that the person is to be asked about."""
+        """Open the list of connected computers. `link`: ask the user whether to pair with it."""
         from impchat_mobile.views.connect import ConnectScreen
 
         if link is None or not isinstance(self._shell.top, ConnectScreen):
             await self._shell.push(ConnectScreen(self._shell, self))
         if link and isinstance(self._shell.top, ConnectScreen):
-            self._shell.top.offered(link)
+            self._shell.top.ask_about(link)
 
     async def export(self, conversation: str) -> None:
-        """Give the conversation away as one file."""
+        """Share the conversation as a file."""
         from impchat_mobile.views.export import export
 
         await export(self._shell, conversation)
@@ -191,11 +192,11 @@ class Navigator:
 
         await self._shell.push(AboutScreen(self._shell))
 
-    async def leave(self) -> None:
-        """The open conversation is about to be removed: a new one in its place."""
-        self._talk.stop()
-        await self._talk.settled()
-        await self.history.leave()
+    async def leave_conversation(self) -> None:
+        """Stop the running answer and show a new conversation: the open one is about to be deleted."""
+        self._current.stop()
+        await self._current.settled()
+        await self.history.open_new()
 
     async def models(self) -> None:
         from impchat_mobile.views.models import ModelsScreen
@@ -205,4 +206,4 @@ class Navigator:
     async def eyes_free(self) -> None:
         from impchat_mobile.views.eyes_free import EyesFreeScreen
 
-        await self._shell.push(EyesFreeScreen(self._shell, self._talk))
+        await self._shell.push(EyesFreeScreen(self._shell, self._current))

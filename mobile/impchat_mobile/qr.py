@@ -1,6 +1,6 @@
-"""A QR code in a photo -> what it says.
+"""Reads QR codes in photos.
 
-In: the bytes of a picture. Out: its text. This file does not know what is in the text.
+In: the bytes of a picture. Out: the text of its QR code. This file does not know what the text means.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from impchat import images
 
 
 def read(data: bytes) -> str:
-    """The text of the QR code in the picture; "": there is none. Raises ImageError as `images.prepare`."""
+    """The text of the QR code in the picture; "" if there is none. Raises ImageError as `images.prepare`."""
     import cv2
     import numpy as np
 

@@ -1,7 +1,7 @@
-"""Calls on the event loop whenever an answer or a prefill has progressed.
+"""Calls a function on the event loop whenever an answer or a prefill has progressed.
 
-In: an `Answer` or an `Attachment`, which threads of the core change. Out: calls of a function that shows its progress,
-at most one every `settings.MOBILE_UPDATE_S`, so that a fast answer costs the screen no more than a slow one.
+In: an `Answer` or an `Attachment`, which threads of the core change. Out: calls of a function that shows the progress,
+at most one every `settings.MOBILE_UPDATE_S` seconds, so that the screen is not updated for every token.
 This file does not know Flet.
 """
 
@@ -20,8 +20,8 @@ _WAIT_S = 1.0  # for the next event, before the thread checks whether it is stil
 
 
 async def follow(source: Answer | Attachment, update: Callable[[], None]) -> None:
-    """Call `update` whenever `source` has progressed; returns after the call that shows its end. `source` does not
-    notice if this is cancelled."""
+    """Call `update` whenever `source` has progressed, and return after the call for its end. Cancelling this does not
+    stop `source`."""
     loop, changed, cancelled = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
 
     def watch() -> None:

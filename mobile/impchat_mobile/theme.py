@@ -1,4 +1,4 @@
-"""The look: colours for both themes, and the few shapes that every screen is made of.
+"""The colours of both themes, and the basic controls of all screens.
 
 In: a theme or content. Out: Flet's values. The colours are those of ImpChat-Web.
 This file does not know any screen.
@@ -13,12 +13,12 @@ from typing import Any
 import flet as ft
 from PIL import Image
 
-COLUMN = 720  # widest column of text, for tablets and landscape
-WIDE, TALL = 900, 560  # from this width and height on the history stands beside the conversation
-SIDE = 320
-ROUND = 20
-_LEAST = 48  # pixels that a picture is wide and high at least
-_THIN = 50  # times as long as wide
+COLUMN_WIDTH = 720  # maximum width of text in pixels, on tablets and in landscape
+WIDE_WIDTH, WIDE_HEIGHT = 900, 560  # from this width and height in pixels, the list of chats is next to the chat
+SIDEBAR_WIDTH = 320
+CARD_RADIUS = 20
+_MIN_SIDE = 48  # minimum width and height of a picture in pixels
+_MAX_RATIO = 50  # ratio of the sides beyond which a picture is stretched
 
 _LIGHT = {
     "primary": "#b4421d",
@@ -74,11 +74,11 @@ _DARK = {
     "on_inverse_surface": "#24212a",
     "inverse_primary": "#b4421d",
 }
-FAINT = ft.Colors.ON_SURFACE_VARIANT
+MUTED = ft.Colors.ON_SURFACE_VARIANT
 
 
 def theme(dark: bool) -> ft.Theme:
-    """The theme for light or dark."""
+    """The dark or the light theme."""
     return ft.Theme(
         scaffold_bgcolor=ft.Colors.SURFACE,
         color_scheme=ft.ColorScheme(**(_DARK if dark else _LIGHT)),
@@ -88,13 +88,13 @@ def theme(dark: bool) -> ft.Theme:
 
 
 def column(content: ft.Control, expand: bool = False) -> ft.Control:
-    """`content` in the middle, not wider than text can be read."""
-    inner = ft.Container(content, width=COLUMN, expand_loose=True, expand=True)
+    """`content`, centred and at most COLUMN_WIDTH pixels wide."""
+    inner = ft.Container(content, width=COLUMN_WIDTH, expand_loose=True, expand=True)
     return ft.Row([inner], alignment=ft.MainAxisAlignment.CENTER, expand=expand, spacing=0)
 
 
 def heading(text: str) -> ft.Control:
-    """What stands above a group of tiles."""
+    """The heading of a group of tiles."""
     return ft.Semantics(
         header=True,
         content=ft.Container(
@@ -104,57 +104,59 @@ def heading(text: str) -> ft.Control:
     )
 
 
-def faint(text: str, **options: Any) -> ft.Text:
-    """A word aside."""
-    style: dict[str, Any] = {"size": 12, "color": FAINT}
+def muted(text: str, **options: Any) -> ft.Text:
+    """Small text in a muted colour."""
+    style: dict[str, Any] = {"size": 12, "color": MUTED}
     return ft.Text(text, **(style | options))
 
 
-def surface(dark: bool) -> str:
-    """The colour behind everything."""
+def background(dark: bool) -> str:
+    """The background colour of the app."""
     return (_DARK if dark else _LIGHT)["surface"]
 
 
 def button(
-    icon: ft.IconData,
+    name: ft.IconData,
     label: str,
     on_click: Callable[[object], object] | None,
     size: int = 24,
     color: str | None = None,
     **options: Any,
 ) -> ft.IconButton:
-    """A sign to tap, as large as a finger, with its name for screen readers."""
-    return ft.IconButton(sign(icon, label, size, color), tooltip=label, on_click=on_click, **options)
+    """An icon button of finger size, labelled for screen readers."""
+    return ft.IconButton(icon(name, label, size, color), tooltip=label, on_click=on_click, **options)
 
 
-def sign(icon: ft.IconData, label: str, size: int = 24, color: str | None = None) -> ft.Icon:
-    """An icon with a name. A button's tooltip does not name it: within a list all but the first tooltip get lost."""
-    return ft.Icon(icon, size=size, color=color or ft.Colors.ON_SURFACE_VARIANT, semantics_label=label)
+def icon(name: ft.IconData, label: str, size: int = 24, color: str | None = None) -> ft.Icon:
+    """An icon with a label for screen readers. A tooltip is not enough: in a list, all but the first get lost."""
+    return ft.Icon(name, size=size, color=color or ft.Colors.ON_SURFACE_VARIANT, semantics_label=label)
 
 
-def small(icon: ft.IconData, label: str, on_click: Callable[[object], object] | None, **options: Any) -> ft.IconButton:
-    """A quiet sign below a message."""
-    style: dict[str, Any] = {"size": 18, "color": FAINT, "padding": 0, "size_constraints": ft.BoxConstraints(40, 40)}
-    return button(icon, label, on_click, **(style | options))
+def small_button(
+    name: ft.IconData, label: str, on_click: Callable[[object], object] | None, **options: Any
+) -> ft.IconButton:
+    """A small icon button in a muted colour, as below a message."""
+    style: dict[str, Any] = {"size": 18, "color": MUTED, "padding": 0, "size_constraints": ft.BoxConstraints(40, 40)}
+    return button(name, label, on_click, **(style | options))
 
 
-def size(data: bytes) -> tuple[int, int]:
-    """Width and height of a picture."""
-    with Image.open(io.BytesIO(data)) as opened:  # reads no more than its header
+def size_of(data: bytes) -> tuple[int, int]:
+    """Width and height of a picture in pixels."""
+    with Image.open(io.BytesIO(data)) as opened:  # reads only the header
         return opened.size
 
 
-def whole(data: bytes, width: float, height: float, radius: float, label: str) -> ft.Image:
-    """All of a picture, as large as fits; of a long one the ends are cut, so that there is something to tap, and a very
-    long one is stretched, so that there is something to see."""
-    sides = size(data)
+def picture(data: bytes, width: float, height: float, radius: float, label: str) -> ft.Image:
+    """A picture that is scaled to fit into `width` x `height` pixels, but not below a size that can be tapped: the ends
+    of a long one are cropped, and a very long one is stretched, so that its content stays visible."""
+    sides = size_of(data)
     scale = min(width / sides[0], height / sides[1])
-    shown_width, shown_height = (max(side * scale, min(_LEAST, height)) for side in sides)
+    shown_width, shown_height = (max(side * scale, min(_MIN_SIDE, height)) for side in sides)
     return ft.Image(
         data,
         width=shown_width,
         height=shown_height,
-        fit=ft.BoxFit.FILL if max(sides) > _THIN * min(sides) else ft.BoxFit.COVER,
+        fit=ft.BoxFit.FILL if max(sides) > _MAX_RATIO * min(sides) else ft.BoxFit.COVER,
         border_radius=radius,
         gapless_playback=True,
         semantics_label=label,
@@ -162,19 +164,19 @@ def whole(data: bytes, width: float, height: float, radius: float, label: str) -
 
 
 def card(content: ft.Control, **options: Any) -> ft.Container:
-    """A raised part of the page."""
-    style: dict[str, Any] = {"padding": 16, "border_radius": ROUND, "bgcolor": ft.Colors.SURFACE_CONTAINER}
+    """A card with a raised background."""
+    style: dict[str, Any] = {"padding": 16, "border_radius": CARD_RADIUS, "bgcolor": ft.Colors.SURFACE_CONTAINER}
     return ft.Container(content, **(style | options))
 
 
-def bar(title: str, *actions: ft.Control) -> ft.AppBar:
-    """The upper edge of a screen above another one."""
-    words = ft.Text(title, size=20, weight=ft.FontWeight.W_600, max_lines=1, overflow=ft.TextOverflow.ELLIPSIS)
-    return ft.AppBar(title=words, bgcolor=ft.Colors.SURFACE, actions=list(actions))
+def app_bar(title: str, *actions: ft.Control) -> ft.AppBar:
+    """The app bar of a screen that has another one below it."""
+    text = ft.Text(title, size=20, weight=ft.FontWeight.W_600, max_lines=1, overflow=ft.TextOverflow.ELLIPSIS)
+    return ft.AppBar(title=text, bgcolor=ft.Colors.SURFACE, actions=list(actions))
 
 
-def search(label: str, on_change: Callable[[object], object]) -> ft.TextField:
-    """A field to look for words with."""
+def search_field(label: str, on_change: Callable[[object], object]) -> ft.TextField:
+    """A search field."""
     return ft.TextField(
         label=label,
         prefix_icon=ft.Icons.SEARCH_ROUNDED,

@@ -1,6 +1,6 @@
-"""How a phone runs its model: one conversation at a time, with as little memory as it can, and as the person chose.
+"""How the phone app runs a model: one conversation at a time, with little memory, and as set in the preferences.
 
-In: an App, preferences. Out: the App running a bundle so, and the memory that this takes.
+In: an App and preferences. Out: the App, set to run a bundle that way, and an estimate of the memory that it takes.
 This file does not know Flet.
 """
 
@@ -19,21 +19,21 @@ from impchat.preferences import Preferences
 PHONE = Tuning(settings.MOBILE_SLOTS, packed=False)
 
 
-def tuned(tuning: Tuning, wanted: Preferences) -> Tuning:
-    """With what was chosen."""
-    return replace(tuning, threads=wanted.threads, context_tokens=wanted.context_tokens)
+def tuned(tuning: Tuning, preferences: Preferences) -> Tuning:
+    """`tuning` with the threads and the context length of the preferences."""
+    return replace(tuning, threads=preferences.threads, context_tokens=preferences.context_tokens)
 
 
-def run(app: App, bundle: Bundle, wanted: Preferences | None) -> None:
-    """Let `bundle` answer from now on. `wanted` None: run as the model is run now.
+def run(app: App, bundle: Bundle, preferences: Preferences | None) -> None:
+    """Use `bundle` for all answers from now on. `preferences` None: keep the current tuning.
 
-    Raises ModelError "model.answering" while an answer is written or a picture read, which it would cut off."""
-    tuning = tuned(app.tuning, wanted) if wanted else app.tuning
+    Raises ModelError "model.answering" if that would interrupt a running answer or prefill."""
+    tuning = tuned(app.tuning, preferences) if preferences else app.tuning
     if (bundle, tuning) != (app.bundle, app.tuning) and not app.idle:
         raise ModelError("model.answering")
     app.run_with(bundle, tuning)
 
 
 def memory_bytes(tuning: Tuning, entry: Entry | None, bundle_bytes: int, context_tokens: int) -> int:
-    """About what a bundle of this size takes, run so."""
+    """The approximate memory that a bundle of `bundle_bytes` takes with this tuning and context length."""
     return catalog.memory_bytes(entry, bundle_bytes, context_tokens, tuning.slots, tuning.packed)

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from impchat import preferences, settings
+from impchat.messages import Progress
 from impchat.preferences import Preferences
 from impchat_mobile import launch
 from tests.mobile.fake import Phone
@@ -33,18 +34,17 @@ async def measured(data: Path, messages: int) -> tuple[float, float]:
         screen = await launch.start(phone.page, lambda: app, "en")
         assert screen
         await screen._show_earlier()
-        await screen.talk.send("Hello")
+        await screen.current.send("Hello")
         await screen._draw()
-        answered, growing = screen._grows, screen.talk.growing
-        assert answered and growing
+        answered = screen._running
+        assert answered
         began = time.process_time()
         for number in range(UPDATES):
-            growing.text = "A word and another one. " * (number // 2 + 1)  # up to about 1.2 kB
-            answered.grow(growing)
+            answered.grow(Progress("A word and another one. " * (number // 2 + 1)))  # up to about 1.2 kB
         update_s = (time.process_time() - began) / UPDATES
-        await phone.until(lambda: screen.talk.growing is None)
+        await phone.until(lambda: screen.current.growing is None)
         began = time.process_time()
-        await screen.talk.refresh()
+        await screen.current.refresh()
         await screen._draw()
         return update_s, time.process_time() - began
     finally:

@@ -35,8 +35,8 @@ async def answer(data: Path, model: Path, packed: bool) -> None:
             await asyncio.to_thread(lambda: app.engine)
         with measured("a picture read and a question answered"):
             await phone.tap("Choose pictures")
-            await screen.talk.send("What is in the picture?")
-            await screen.talk.settled()
+            await screen.current.send("What is in the picture?")
+            await screen.current.settled()
         found = await asyncio.to_thread(speedtest.run, app.engine)
         print(
             f"{app.model}, {app.context_tokens} tokens of context: T_VE {found.vision_s:.2f} s, "

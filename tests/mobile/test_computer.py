@@ -208,7 +208,7 @@ def test_a_copy_resumes_from_a_computer_with_a_new_address(play: Play, home: Hom
         offers = await asyncio.to_thread(sync.offers, server)
         [sha256] = [offer.sha256 for offer in offers if offer.id == OTHER]
         gone = Source("https://127.0.0.1:9/bundles/other-demo", sha256, server.id)
-        copies = launch.Life.of(phone.page)._go.copies
+        copies = launch.Lifecycle.of(phone.page)._navigator.copies
         copies.known[OTHER] = Copy(OTHER, "Other demo", gone)
         await back(phone)
         await phone.tap("Chats")

@@ -12,7 +12,7 @@ from typing import Any
 import flet as ft
 import pytest
 
-from impchat import preferences, settings
+from impchat import images, preferences, presentation, settings
 from impchat.app import App
 from impchat.models.copying import Source
 from impchat.preferences import Preferences
@@ -59,7 +59,7 @@ async def held(phone: Phone, name: str, change: Any) -> None:
 
 def test_a_pressed_control_stays_while_its_list_is_updated(play: Play, home: Home) -> None:
     async def scene(phone: Phone, app: App) -> None:
-        life = launch.Life.of(phone.page)
+        life = launch.Lifecycle.of(phone.page)
         await ask(phone, "Hello there")
         await answered(phone)
         await pair(phone, home)
@@ -75,7 +75,7 @@ def test_a_pressed_control_stays_while_its_list_is_updated(play: Play, home: Hom
         await held(phone, "Download", models.shown)
         await phone.until_words("Do you accept these terms?")
         await phone.tap("Cancel")
-        life._go.copies.known["half"] = Copy("half", "Half", Source("http://127.0.0.1:9/x", "0" * 64))
+        life._navigator.copies.known["half"] = Copy("half", "Half", Source("http://127.0.0.1:9/x", "0" * 64))
         await models.shown()
         await held(phone, "Resume", models.shown)
         await phone.until_words("127.0.0.1")
@@ -83,7 +83,7 @@ def test_a_pressed_control_stays_while_its_list_is_updated(play: Play, home: Hom
 
         async def one_more() -> None:
             app.history.create_conversation(ME, "Another one")
-            await life._go.history.refresh()
+            await life._navigator.history.refresh()
 
         await phone.tap("Chats")
         [row] = app.history.conversations(ME)
@@ -100,11 +100,30 @@ def test_a_pressed_photo_stays_while_the_library_is_searched(play: Play) -> None
         await answered(phone)
         await phone.tap("Chats")
         await phone.tap("Photo library")
-        library = launch.Life.of(phone.page)._shell.top
+        library = launch.Lifecycle.of(phone.page)._shell.top
         await held(phone, "Picture of: What colour is the circle?", library.shown)
         await phone.until_words("Open its chat")
 
     play(scene, {"pick_files": picked(drawing("red"))})
+
+
+def test_a_chat_without_words_has_one_title_on_every_screen(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        row = app.history.create_conversation(ME)
+        picture = app.history.add_image(images.prepare(drawing("red")), ME).sha256
+        question = app.history.add_question(row.uuid, ME, parent=None, text="", images=[picture])
+        answer = app.history.start_answer(row.uuid, ME, parent=question.uuid, model="other")
+        app.history.finish_answer(answer.uuid, text="", state="stopped")
+        title = presentation.title_of(app.history.conversation(row.uuid, ME), "en")
+        assert title.startswith("Picture, ")
+        await phone.tap("Chats")
+        await phone.tap(title)
+        await phone.until(lambda: phone.all(ft.Text, value=title, size=17), "the title")
+        await phone.tap("Chats")
+        await phone.tap("Photo library")
+        await phone.until_words(f"Picture of: {title}")
+
+    play(scene)
 
 
 def test_the_list_of_chats_grows_while_scrolling_and_the_entries_below_it_stay(play: Play) -> None:
@@ -158,14 +177,14 @@ def test_a_wrong_address_keeps_the_typed_text(play: Play) -> None:
         await phone.until(lambda: [t for t in phone.all(ft.Text) if "127.0.0.1:9" in (t.value or "")], "the failure")
         assert phone.one(ft.TextField, label="Key").value == "a-key"
         assert phone.one(ft.TextField, label="Address").value == "http://127.0.0.1:9"
-        assert launch.Life.of(phone.page)._go.links.servers == {}
+        assert launch.Lifecycle.of(phone.page)._navigator.links.servers == {}
 
     play(scene)
 
 
 def test_one_of_several_models_on_a_server_is_chosen(play: Play, several: str) -> None:
     async def scene(phone: Phone, app: App) -> None:
-        links = launch.Life.of(phone.page)._go.links
+        links = launch.Lifecycle.of(phone.page)._navigator.links
         await phone.tap("Chats")
         await phone.tap("My computer")
         await phone.tap("Another server")
@@ -192,7 +211,7 @@ def test_a_paired_computer_answers_new_chats_if_that_is_chosen_even_after_a_rest
     async def choose(phone: Phone, app: App) -> None:
         await pair(phone, home)
         await phone.fire(phone.one(ft.SnackBarAction, label="Use it for new chats"), "click")
-        [server] = launch.Life.of(phone.page)._go.links.servers.values()
+        [server] = launch.Lifecycle.of(phone.page)._navigator.links.servers.values()
         assert phone.one(ft.RadioGroup).value == server.id
         await back(phone)
         await phone.until_words(f"On {server.name}")
@@ -225,7 +244,7 @@ def test_a_paired_computer_answers_new_chats_if_that_is_chosen_even_after_a_rest
 def test_an_app_served_by_a_page_chooses_the_model_but_not_how_it_runs(play: Play, tmp_path: Path) -> None:
     async def scene(phone: Phone, app: App) -> None:
         preferences.save(app.data, Preferences(threads=1, context_tokens=512))
-        launch.Life.of(phone.page)._shell.preferences = preferences.load(app.data)
+        launch.Lifecycle.of(phone.page)._shell.preferences = preferences.load(app.data)
         before = app.tuning
         await phone.tap("More")
         await phone.tap("Settings")

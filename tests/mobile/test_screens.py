@@ -377,10 +377,10 @@ def test_low_memory_unloads_an_idle_model_and_the_next_question_loads_it_again(p
     async def scene(phone: Phone, app: App) -> None:
         await ask(phone, "Hello")
         await answered(phone)
-        life = launch.Life.of(phone.page)
-        await life.spare_memory(Memory(free=10**9, total=4 * 10**9))
+        life = launch.Lifecycle.of(phone.page)
+        await life.free_memory(Memory(free=10**9, total=4 * 10**9))
         assert app.loaded
-        await life.spare_memory(Memory(free=10**8, total=4 * 10**9))
+        await life.free_memory(Memory(free=10**8, total=4 * 10**9))
         assert not app.loaded
         await ask(phone, "Hello again")
         await answered(phone, 2)

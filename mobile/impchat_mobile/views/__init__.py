@@ -1,1 +1,1 @@
-"""The screens, one a file."""
+"""The screens and their parts, one per file."""

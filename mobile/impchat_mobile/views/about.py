@@ -1,6 +1,6 @@
-"""What this is, who made the models, and under which terms everything may be used.
+"""The About screen: the version, and the licences of the model and the packages.
 
-In: the model in use and the installed packages. Out: a screen. This file does not know anything that changes.
+In: the model in use and the installed packages. Out: a screen with fixed content.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import flet as ft
 
 from impchat_mobile import theme
 from impchat_mobile.app_shell import Screen, Shell
-from impchat_mobile.views.welcome import MARK
+from impchat_mobile.views.welcome import LOGO
 
 _PACKAGES = (
     "flet", "llama-cpp-python", "onnxruntime", "numpy", "pillow", "sqlite-utils", "httpx", "httpx-sse", "platformdirs",
@@ -34,9 +34,9 @@ class AboutScreen(Screen):
                 ft.Container(
                     ft.Column(
                         [
-                            ft.Image(MARK, width=72, height=72, exclude_from_semantics=True),
+                            ft.Image(LOGO, width=72, height=72, exclude_from_semantics=True),
                             ft.Text(f"ImpChat {_version('impchat')}", size=22, weight=ft.FontWeight.W_600),
-                            ft.Text(say("mobile.about_text"), color=theme.FAINT, text_align=ft.TextAlign.CENTER),
+                            ft.Text(say("mobile.about_text"), color=theme.MUTED, text_align=ft.TextAlign.CENTER),
                         ],
                         horizontal_alignment=ft.CrossAxisAlignment.CENTER,
                         spacing=10,
@@ -56,11 +56,11 @@ class AboutScreen(Screen):
             [ft.SafeArea(theme.column(page, expand=True), expand=True)],
             padding=0,
             bgcolor=ft.Colors.SURFACE,
-            appbar=theme.bar(say("mobile.about")),
+            appbar=theme.app_bar(say("mobile.about")),
         )
 
     def _line(self, name: str, terms: str) -> ft.Control:
-        return ft.ListTile(title=ft.Text(name), subtitle=theme.faint(terms, size=13), dense=True)
+        return ft.ListTile(title=ft.Text(name), subtitle=theme.muted(terms, size=13), dense=True)
 
 
 def _version(package: str) -> str:
@@ -71,7 +71,7 @@ def _version(package: str) -> str:
 
 
 def _licence(package: str) -> str:
-    """As the package itself says; the short form where there is one."""
+    """The licence that the package's metadata names, in its short form if there is one."""
     about = metadata.metadata(package)
     long = "".join(about.get_all("License", []))
     short = "".join(about.get_all("License-Expression", [])) or (long if "\n" not in long else long.splitlines()[0])

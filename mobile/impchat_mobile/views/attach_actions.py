@@ -1,6 +1,6 @@
-"""The ways by which a picture comes into the next question: picked, pasted, one of the samples, a part of another one.
+"""The ways to attach a picture: camera, gallery, clipboard, samples, or a part of another picture.
 
-In: what a person chooses. Out: bytes for the talk's draft. This file does not know messages.
+In: the user's choice. Out: bytes for the draft of the open conversation. This file does not know messages.
 """
 
 from __future__ import annotations
@@ -24,56 +24,56 @@ if TYPE_CHECKING:
 
 
 class Notice(Protocol):
-    """Says a sentence beside the question; with `undo`, a way back."""
+    """Shows a sentence above the question. `undo`: the action of an Undo button."""
 
     def __call__(self, text: str, undo: Handler | None = None, error: bool = False) -> None: ...
 
 
 class AttachActions:
-    """`go` opens the other screens; `notice` says a sentence beside the question, with a way back."""
+    """`navigator`: opens other screens. `notice`: shows a sentence above the question."""
 
-    def __init__(self, shell: Shell, talk: OpenConversation, go: Navigator, notice: Notice) -> None:
+    def __init__(self, shell: Shell, current: OpenConversation, navigator: Navigator, notice: Notice) -> None:
         self._shell = shell
-        self._talk = talk
-        self._go = go
+        self._current = current
+        self._navigator = navigator
         self._notice = notice
 
     async def attach(self, data: bytes) -> None:
-        await self._talk.attach(data)
+        await self._current.attach(data)
 
     async def attach_all(self, pictures: Iterable[tuple[str, bytes | Path]]) -> None:
-        """Attach those that can be; of the others it is said which and why. The names are those of their files."""
-        chat = self._talk.chat  # where they go, whatever is opened meanwhile
-        refused: dict[str, list[str]] = {}  # why -> which
+        """Attach all pictures, given as (file name, content). A notice lists those that cannot be attached, and why."""
+        chat = self._current.chat  # the pictures go here, even if another conversation is opened meanwhile
+        refused: dict[str, list[str]] = {}  # reason -> file names
         for name, picture in pictures:
             try:
                 data = await asyncio.to_thread(picture.read_bytes) if isinstance(picture, Path) else picture
-                await self._talk.attach(data, chat)
+                await self._current.attach(data, chat)
             except (ImpChatError, OSError) as error:
                 refused.setdefault(self._shell.sentence(error), []).append(name)
         if refused:
-            said = [
+            sentences = [
                 self._shell.say("mobile.refused", names=", ".join(names), reason=reason)
                 for reason, names in refused.items()
             ]
-            self._notice("\n".join(said), error=True)
+            self._notice("\n".join(sentences), error=True)
 
     async def detach(self, name: str) -> None:
-        """Take a picture out of the question, with a way back."""
-        talk, chat = self._talk, self._talk.chat
+        """Remove a picture from the question, and offer Undo."""
+        current, chat = self._current, self._current.chat
         try:
-            data = await asyncio.to_thread(talk.picture, name)
-        except ImpChatError:  # its file is gone
-            await talk.detach(name)
+            data = await asyncio.to_thread(current.picture, name)
+        except ImpChatError:  # its file is missing, so there is no Undo
+            await current.detach(name)
             return
-        await talk.detach(name)
-        self._notice(self._shell.say("mobile.detached"), undo=lambda: talk.attach(data, chat))
+        await current.detach(name)
+        self._notice(self._shell.say("mobile.detached"), undo=lambda: current.attach(data, chat))
 
     async def sample(self, path: Path) -> None:
         await self.attach(await asyncio.to_thread(path.read_bytes))
 
     async def camera(self) -> None:
-        await self._go.camera(self.attach)
+        await self._navigator.camera(self.attach)
 
     async def gallery(self) -> None:
         files = await self._shell.picker.pick_files(
@@ -89,23 +89,23 @@ class AttachActions:
         if data:
             await self.attach(data)
         else:
-            self._shell.tell(self._shell.say("mobile.nothing_to_paste"))
+            self._shell.notify(self._shell.say("mobile.nothing_to_paste"))
 
     async def retouch(self, name: str) -> None:
-        """Look at a picture of the question, change it or add a part of it."""
-        data = await asyncio.to_thread(self._talk.picture, name)
-        await self._go.retouch(data, lambda changed: self._talk.swap(name, changed), self.attach)
+        """Open a picture of the question in the editor, to change it or to add a part of it."""
+        data = await asyncio.to_thread(self._current.picture, name)
+        await self._navigator.retouch(data, lambda changed: self._current.swap(name, changed), self.attach)
 
-    async def part(self, data: bytes) -> None:
-        """Ask about a part of a picture that was asked about before."""
-        await self._go.retouch(data, self.attach, None)
+    async def ask_part(self, data: bytes) -> None:
+        """Open a picture of an earlier question in the editor, to attach a part of it."""
+        await self._navigator.retouch(data, self.attach, None)
 
     def more_ways(self) -> None:
-        """The ways that have no button of their own."""
+        """Open a sheet with the ways that have no button of their own."""
         shell, say = self._shell, self._shell.say
         samples: list[ft.Control] = [
             ft.Container(
-                theme.whole(path.read_bytes(), 160, 88, radius=14, label=say("chat.sample", number=number)),
+                theme.picture(path.read_bytes(), 160, 88, radius=14, label=say("chat.sample", number=number)),
                 on_click=shell.on(lambda path=path: self._close_and(lambda: self.sample(path))),
                 border_radius=14,
                 ink=True,
@@ -114,8 +114,10 @@ class AttachActions:
         ]  # fmt: skip
         shell.sheet(
             shell.action(ft.Icons.CONTENT_PASTE_ROUNDED, say("mobile.paste"), self.paste),
-            shell.action(ft.Icons.PHOTO_LIBRARY_OUTLINED, say("mobile.library"), lambda: self._go.photos(self.attach)),
-            shell.action(ft.Icons.VISIBILITY_OFF_OUTLINED, say("mobile.eyes_free"), self._go.eyes_free),
+            shell.action(
+                ft.Icons.PHOTO_LIBRARY_OUTLINED, say("mobile.library"), lambda: self._navigator.photos(self.attach)
+            ),
+            shell.action(ft.Icons.VISIBILITY_OFF_OUTLINED, say("mobile.eyes_free"), self._navigator.eyes_free),
             theme.heading(say("chat.samples")),
             ft.Container(
                 ft.Row(samples, spacing=8, scroll=ft.ScrollMode.AUTO), padding=ft.Padding.only(left=16, right=16, top=8)
@@ -128,7 +130,7 @@ class AttachActions:
 
 
 def _content(file: ft.FilePickerFile) -> bytes | Path:
-    """What was picked: its bytes in a browser, elsewhere its place."""
+    """The content of a picked file: bytes in a browser, elsewhere its path."""
     if file.bytes is not None:
         return file.bytes
     assert file.path

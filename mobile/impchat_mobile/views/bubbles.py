@@ -1,7 +1,7 @@
-"""One message on the screen: a question with its pictures, or an answer with its remarks and what can be done with it.
+"""One message on the screen: a question with its pictures, or an answer with its notes and actions.
 
-In: a message and what is shown beside it. Out: a control; an answer that is being written grows in place.
-This file does not know how messages come.
+In: a message and the data shown with it. Out: a control; that of a running answer grows in place.
+This file does not know where messages come from.
 """
 
 from __future__ import annotations
@@ -15,43 +15,42 @@ from impchat import presentation
 from impchat.messages import Message, Progress
 from impchat_mobile import markdown, theme
 from impchat_mobile.app_shell import Shell
-from impchat_mobile.conversation import Growing
 from impchat_mobile.views.message_actions import MessageActions
 
-_ALONE, _OF_SEVERAL = (240, 240), (160, 112)  # most pixels of a picture in a question, across and down
+_SINGLE, _OF_SEVERAL = (240, 240), (160, 112)  # maximum width and height in pixels of a picture in a question
 _MONO: dict[str, Any] = {"font_family": "monospace", "font_family_fallback": ["Menlo", "Courier", "Roboto Mono"]}
 
 
-def _words(size: float = 16, **options: Any) -> ft.TextStyle:
+def _text_style(size: float = 16, **options: Any) -> ft.TextStyle:
     style: dict[str, Any] = {"size": size, "height": 1.45, "color": ft.Colors.ON_SURFACE}
     return ft.TextStyle(**(style | options))
 
 
-# What is not named here is drawn by Flet in colours of the light theme.
-_STYLES: dict[str, Any] = {
-    "p_text_style": _words(),
+# Flet draws every style that is missing here in the colours of the light theme.
+_MARKDOWN_STYLES: dict[str, Any] = {
+    "p_text_style": _text_style(),
     **{
-        f"h{level}_text_style": _words(size, weight=ft.FontWeight.W_600, height=1.3)
+        f"h{level}_text_style": _text_style(size, weight=ft.FontWeight.W_600, height=1.3)
         for level, size in enumerate((22, 20, 18, 16, 16, 16), 1)
     },
-    "code_text_style": _words(14, height=None, bgcolor=ft.Colors.SURFACE_CONTAINER_HIGH, **_MONO),
+    "code_text_style": _text_style(14, height=None, bgcolor=ft.Colors.SURFACE_CONTAINER_HIGH, **_MONO),
     "a_text_style": ft.TextStyle(color=ft.Colors.PRIMARY),
-    "list_bullet_text_style": _words(),
+    "list_bullet_text_style": _text_style(),
     "checkbox_text_style": ft.TextStyle(size=20, color=ft.Colors.PRIMARY),
-    "blockquote_text_style": _words(color=ft.Colors.ON_SURFACE_VARIANT),
+    "blockquote_text_style": _text_style(color=ft.Colors.ON_SURFACE_VARIANT),
     "blockquote_padding": ft.Padding.only(left=14, right=8, top=4, bottom=4),
     "blockquote_decoration": ft.BoxDecoration(border=ft.Border(left=ft.BorderSide(3, ft.Colors.OUTLINE_VARIANT))),
-    "table_head_text_style": _words(15, weight=ft.FontWeight.W_600),
-    "table_body_text_style": _words(15),
+    "table_head_text_style": _text_style(15, weight=ft.FontWeight.W_600),
+    "table_body_text_style": _text_style(15),
     "table_cells_padding": ft.Padding.symmetric(horizontal=10, vertical=6),
     "horizontal_rule_decoration": ft.BoxDecoration(border=ft.Border(top=ft.BorderSide(1, ft.Colors.OUTLINE_VARIANT))),
     "block_spacing": 10,
 }
-_CODE = {True: "#2b2b2b", False: "#fefefe"}  # behind the two themes of code
+_CODE_BACKGROUND = {True: "#2b2b2b", False: "#fefefe"}  # is dark -> background colour of the code theme
 
 
 class MarkdownText:
-    """Markdown that may grow: only what has changed is drawn again."""
+    """Markdown that may grow: only the parts that have changed are drawn again."""
 
     def __init__(self, shell: Shell, link: Callable[[str], object], text: str = "") -> None:
         self._shell = shell
@@ -67,7 +66,7 @@ class MarkdownText:
             self._shell.draw(self.control.controls[-1])
 
     def _fit(self, text: str) -> bool:
-        """Whether parts were added."""
+        """Update the controls to `text`. Returns whether parts were added or replaced."""
         now = markdown.parts(text)
         before = self._parts
         self._parts = now
@@ -87,15 +86,15 @@ class MarkdownText:
             return body
         bar = ft.Row(
             [
-                theme.faint(part.language, expand=True),
-                theme.small(
+                theme.muted(part.language, expand=True),
+                theme.small_button(
                     ft.Icons.COPY_ROUNDED, self._shell.say("mobile.copy_code"), self._shell.on(lambda: self._copy(body))
                 ),
             ]
         )
         return ft.Container(
             ft.Column([bar, body], spacing=0, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH),
-            bgcolor=_CODE[self._shell.dark],
+            bgcolor=_CODE_BACKGROUND[self._shell.dark],
             border=ft.Border.all(1, ft.Colors.OUTLINE_VARIANT),
             border_radius=14,
             padding=ft.Padding.only(left=14, right=6, bottom=10),
@@ -124,7 +123,7 @@ class MarkdownText:
             soft_line_break=True,
             code_theme=code_theme,
             code_style_sheet=ft.MarkdownStyleSheet(code_text_style=ft.TextStyle(size=14, **_MONO), **plain),
-            md_style_sheet=ft.MarkdownStyleSheet(**plain, **_STYLES),
+            md_style_sheet=ft.MarkdownStyleSheet(**plain, **_MARKDOWN_STYLES),
             on_tap_link=self._shell.on(lambda event: self._link(str(event.data))),
         )
 
@@ -136,10 +135,10 @@ def _source(part: markdown.Part) -> str:
     return f"{ticks}{part.language}\n{part.text}\n{ticks}"
 
 
-def question(
+def question_bubble(
     shell: Shell, message: Message, pictures: Mapping[str, bytes], versions: tuple[int, int], do: MessageActions
 ) -> ft.Control:
-    """`pictures`: thumbnails by name. `versions`: which one this is, from 1, of how many."""
+    """The control of a question. `pictures`: name -> thumbnail. `versions`: this version, from 1, and their number."""
     rows: list[ft.Control] = []
     if message.images:
         shown = [_picture(shell, message, number, pictures, do) for number in range(len(message.images))]
@@ -149,13 +148,13 @@ def question(
             ft.Container(
                 ft.Text(message.text, size=16, color=ft.Colors.ON_PRIMARY_CONTAINER),
                 bgcolor=ft.Colors.PRIMARY_CONTAINER,
-                border_radius=ft.BorderRadius(ROUND, ROUND, ROUND, 6),
+                border_radius=ft.BorderRadius(_RADIUS, _RADIUS, _RADIUS, 6),
                 padding=ft.Padding.symmetric(horizontal=16, vertical=10),
             )
         )
     tools = [
-        theme.small(ft.Icons.EDIT_OUTLINED, shell.say("mobile.edit"), shell.on(lambda: do.edit(message))),
-        theme.small(
+        theme.small_button(ft.Icons.EDIT_OUTLINED, shell.say("mobile.edit"), shell.on(lambda: do.edit(message))),
+        theme.small_button(
             ft.Icons.COPY_ROUNDED, shell.say("mobile.copy_question"), shell.on(lambda: shell.copy(message.text))
         ),
     ]
@@ -166,7 +165,7 @@ def question(
     )
 
 
-ROUND = 20
+_RADIUS = 20
 
 
 def _picture(
@@ -174,17 +173,17 @@ def _picture(
 ) -> ft.Control:
     name = message.images[number]
     label = shell.say("mobile.picture_of", number=number + 1, count=len(message.images))
-    width, height = _ALONE if len(message.images) == 1 else _OF_SEVERAL
+    width, height = _SINGLE if len(message.images) == 1 else _OF_SEVERAL
     if name not in pictures:
         gone = ft.Icon(
-            ft.Icons.BROKEN_IMAGE_OUTLINED, color=theme.FAINT, semantics_label=shell.say("mobile.picture_gone")
+            ft.Icons.BROKEN_IMAGE_OUTLINED, color=theme.MUTED, semantics_label=shell.say("mobile.picture_gone")
         )
         return ft.Container(gone, width=112, height=112, border_radius=16, bgcolor=ft.Colors.SURFACE_CONTAINER_HIGH)
     return ft.Container(
-        theme.whole(pictures[name], width, height, radius=16, label=label),
+        theme.picture(pictures[name], width, height, radius=16, label=label),
         border=ft.Border.all(1, ft.Colors.OUTLINE_VARIANT),
         margin=ft.Margin.only(bottom=4),
-        on_click=shell.on(lambda: do.look(message, name)),
+        on_click=shell.on(lambda: do.open_picture(message, name)),
         border_radius=16,
         ink=True,
         tooltip=shell.say("chat.enlarge"),
@@ -196,16 +195,18 @@ def _pager(shell: Shell, message: Message, versions: tuple[int, int], do: Messag
     if count < 2:
         return []
     return [
-        theme.small(
+        theme.small_button(
             ft.Icons.CHEVRON_LEFT, shell.say("mobile.version_before"), shell.on(lambda: do.choose(message, -1))
         ),
-        theme.faint(f"{place} / {count}", semantics_label=shell.say("mobile.version", place=place, count=count)),
-        theme.small(ft.Icons.CHEVRON_RIGHT, shell.say("mobile.version_after"), shell.on(lambda: do.choose(message, 1))),
+        theme.muted(f"{place} / {count}", semantics_label=shell.say("mobile.version", place=place, count=count)),
+        theme.small_button(
+            ft.Icons.CHEVRON_RIGHT, shell.say("mobile.version_after"), shell.on(lambda: do.choose(message, 1))
+        ),
     ]
 
 
-class Answered:
-    """An answer. While it is being written, `grow` adds to it."""
+class AnswerBubble:
+    """The control of an answer. `grow` updates it while the answer is running."""
 
     def __init__(
         self,
@@ -218,10 +219,10 @@ class Answered:
     ) -> None:
         """`boxes`: the picture with the boxes that the answer names. `last`: no question follows."""
         self._shell = shell
-        self._words = MarkdownText(shell, do.link, message.text)
-        self._progress = theme.faint(presentation.progress(Progress(), shell.language), size=14)
+        self._words = MarkdownText(shell, do.open_link, message.text)
+        self._progress = theme.muted(presentation.progress(Progress(), shell.language), size=14)
         ring = ft.ProgressRing(width=16, height=16, stroke_width=2)
-        # Hidden as a whole: Flet draws an error in the place of a Semantics without a visible content.
+        # Hidden as a whole: Flet draws an error in place of a Semantics whose content is hidden.
         self._wait = ft.Semantics(live_region=True, content=ft.Row([ring, self._progress], spacing=10))
         self._words.control.visible = bool(message.text)
         rows: list[ft.Control] = [self._words.control]
@@ -235,9 +236,8 @@ class Answered:
             padding=ft.Padding.only(right=8),
         )
 
-    def grow(self, growing: Growing) -> None:
-        """Show what there is by now."""
-        progress = growing.answer.progress
+    def grow(self, progress: Progress) -> None:
+        """Show the text so far, or the progress if there is none yet."""
         if progress.text:
             if self._wait.visible:
                 self._wait.visible = False
@@ -256,15 +256,15 @@ class Answered:
         shell = self._shell
         rows: list[ft.Control] = []
         if boxes:
-            image = theme.whole(boxes, *_ALONE, radius=16, label=shell.say("chat.boxes"))
-            look = shell.on(lambda: do.look_boxes(message))
+            image = theme.picture(boxes, *_SINGLE, radius=16, label=shell.say("chat.boxes"))
+            look = shell.on(lambda: do.open_boxes(message))
             rows.append(
                 ft.Row(
                     [ft.Container(image, on_click=look, border_radius=16, ink=True, tooltip=shell.say("chat.enlarge"))]
                 )
             )
         for kind, text in presentation.notes(message, shell.language):
-            colour = ft.Colors.ERROR if kind == "error" else theme.FAINT
+            colour = ft.Colors.ERROR if kind == "error" else theme.MUTED
             icon = ft.Icons.ERROR_OUTLINE if kind == "error" else ft.Icons.INFO_OUTLINE
             rows.append(
                 ft.Row([ft.Icon(icon, size=18, color=colour), ft.Text(text, size=13, color=colour, expand=True)])
@@ -272,26 +272,30 @@ class Answered:
         tools: list[ft.Control] = []
         if message.text:
             tools.append(
-                theme.small(ft.Icons.COPY_ROUNDED, shell.say("chat.copy"), shell.on(lambda: shell.copy(message.text)))
+                theme.small_button(
+                    ft.Icons.COPY_ROUNDED, shell.say("chat.copy"), shell.on(lambda: shell.copy(message.text))
+                )
             )
         if last:
             again = shell.on(lambda: do.regenerate(message))
-            tools.append(theme.small(ft.Icons.REFRESH_ROUNDED, shell.say("mobile.regenerate"), again))
+            tools.append(theme.small_button(ft.Icons.REFRESH_ROUNDED, shell.say("mobile.regenerate"), again))
         if message.text:
             tools.append(
-                theme.small(ft.Icons.SHARE_OUTLINED, shell.say("mobile.share"), shell.on(lambda: do.share(message)))
+                theme.small_button(
+                    ft.Icons.SHARE_OUTLINED, shell.say("mobile.share"), shell.on(lambda: do.share(message))
+                )
             )
             tools.append(
-                theme.small(
-                    ft.Icons.VOLUME_UP_OUTLINED, shell.say("mobile.listen"), shell.on(lambda: do.listen(message))
+                theme.small_button(
+                    ft.Icons.VOLUME_UP_OUTLINED, shell.say("mobile.listen"), shell.on(lambda: do.read_aloud(message))
                 )
             )
         if message.stats and (figures := list(presentation.receipt(message.stats, shell.language))):
-            brief = theme.faint(" · ".join(figures[:2]), max_lines=1, overflow=ft.TextOverflow.ELLIPSIS)
-            tell = shell.on(lambda: do.explain(message))
+            brief = theme.muted(" · ".join(figures[:2]), max_lines=1, overflow=ft.TextOverflow.ELLIPSIS)
+            explain = shell.on(lambda: do.show_receipt(message))
             receipt = ft.Container(
                 brief,
-                on_click=tell,
+                on_click=explain,
                 padding=8,
                 border_radius=10,
                 ink=True,

@@ -1,6 +1,6 @@
-"""The camera: a preview, a shutter, and the other lens.
+"""The camera screen: a preview, a shutter, and a button for the next lens.
 
-In: what to do with a photo. Out: a screen that takes one and closes.
+In: a callback for the photo. Out: a screen that takes one photo and closes.
 This file does not know conversations.
 """
 
@@ -17,67 +17,67 @@ from impchat_mobile.app_shell import Screen, Shell
 from impchat_mobile.guard import log
 
 
-class Lens:
-    """The preview and what can be had from it."""
+class CameraPreview:
+    """The cameras of the device: a preview, and photos."""
 
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
-        self._found: list[CameraDescription] = []
-        self._at = 0
+        self._cameras: list[CameraDescription] = []
+        self._index = 0
         self.ready = False
         self.camera = Camera(expand=True, preview_enabled=True)
         self.control = ft.Container(self.camera, expand=True, bgcolor=ft.Colors.BLACK)
 
     async def open(self) -> None:
-        """Show what the camera sees, or say why not."""
+        """Start the preview, or show that there is no camera."""
         try:
-            self._found = await self.camera.get_available_cameras()
-            backwards = [c for c in self._found if c.lens_direction == CameraLensDirection.BACK]
-            self._at = self._found.index(backwards[0]) if backwards else 0
+            self._cameras = await self.camera.get_available_cameras()
+            back = [c for c in self._cameras if c.lens_direction == CameraLensDirection.BACK]
+            self._index = self._cameras.index(back[0]) if back else 0
             await self._start()
-        except Exception as exc:  # noqa: BLE001 - each platform has errors of its own for "no" and "not allowed"
+        except Exception as exc:  # noqa: BLE001 - each platform has its own errors for a missing camera or permission
             log.warning("no camera: %s", type(exc).__name__)
             self.ready = False
         if not self.ready:
-            words = ft.Text(
+            message = ft.Text(
                 self._shell.say("mobile.no_camera"), color=ft.Colors.WHITE, text_align=ft.TextAlign.CENTER, size=16
             )
-            self.control.content = ft.Container(words, alignment=ft.Alignment.CENTER, padding=32)
+            self.control.content = ft.Container(message, alignment=ft.Alignment.CENTER, padding=32)
             self._shell.draw(self.control)
 
     async def _start(self) -> None:
-        if self._found:
-            await self.camera.initialize(self._found[self._at], ResolutionPreset.HIGH, enable_audio=False)
+        if self._cameras:
+            await self.camera.initialize(self._cameras[self._index], ResolutionPreset.HIGH, enable_audio=False)
             self.ready = True
 
     @property
-    def several(self) -> bool:
-        return len(self._found) > 1
+    def has_several(self) -> bool:
+        return len(self._cameras) > 1
 
-    async def other(self) -> None:
-        """The next lens."""
-        self._at = (self._at + 1) % len(self._found)
+    async def switch_lens(self) -> None:
+        """Switch to the next lens."""
+        self._index = (self._index + 1) % len(self._cameras)
         await self._start()
 
-    async def photo(self) -> bytes | None:
-        """A photo as JPEG or PNG; None: there is no camera."""
+    async def take_photo(self) -> bytes | None:
+        """Take a photo, JPEG or PNG. None if there is no camera."""
         return await self.camera.take_picture() if self.ready else None
 
 
 class CameraScreen(Screen):
-    def __init__(self, shell: Shell, take: Callable[[bytes], Awaitable[None]]) -> None:
+    def __init__(self, shell: Shell, on_photo: Callable[[bytes], Awaitable[None]]) -> None:
         self._shell = shell
-        self._take = take
+        self._on_photo = on_photo
         self._busy = False
 
     def build(self) -> ft.View:
         shell, say = self._shell, self._shell.say
-        self._lens = Lens(shell)
+        self._preview = CameraPreview(shell)
         white: dict[str, Any] = {"color": ft.Colors.WHITE, "size": 28}
-        self._other = theme.button(
-            ft.Icons.CAMERASWITCH_OUTLINED, say("mobile.other_lens"), shell.on(self._turn), **white
+        self._switch = theme.button(
+            ft.Icons.CAMERASWITCH_OUTLINED, say("mobile.other_lens"), shell.on(self._switch_lens), **white
         )
-        self._other.visible = False
+        self._switch.visible = False
         shutter = ft.Container(
             ft.Container(width=60, height=60, border_radius=30, bgcolor=ft.Colors.WHITE),
             width=76,
@@ -86,20 +86,21 @@ class CameraScreen(Screen):
             border=ft.Border.all(4, ft.Colors.WHITE),
             alignment=ft.Alignment.CENTER,
             ink=True,
-            on_click=shell.on(self._shoot),
+            on_click=shell.on(self._take_photo),
         )
         bar = ft.Row(
             [
                 ft.Container(width=64),
                 ft.Semantics(label=say("mobile.shutter"), button=True, content=shutter),
-                ft.Container(self._other, width=64, alignment=ft.Alignment.CENTER),
+                ft.Container(self._switch, width=64, alignment=ft.Alignment.CENTER),
             ],
             alignment=ft.MainAxisAlignment.SPACE_EVENLY,
         )
         return ft.View(
             [
                 ft.SafeArea(
-                    ft.Column([self._lens.control, ft.Container(bar, padding=20)], spacing=0, expand=True), expand=True
+                    ft.Column([self._preview.control, ft.Container(bar, padding=20)], spacing=0, expand=True),
+                    expand=True,
                 )
             ],
             padding=0,
@@ -115,22 +116,22 @@ class CameraScreen(Screen):
         )
 
     async def shown(self) -> None:
-        if not self._lens.ready:
-            await self._lens.open()
-            self._other.visible = self._lens.several
+        if not self._preview.ready:
+            await self._preview.open()
+            self._switch.visible = self._preview.has_several
             self._shell.page.update()
 
-    async def _turn(self) -> None:
-        await self._lens.other()
+    async def _switch_lens(self) -> None:
+        await self._preview.switch_lens()
 
-    async def _shoot(self) -> None:
+    async def _take_photo(self) -> None:
         if self._busy:
             return
         self._busy = True
         try:
-            data = await self._lens.photo()
+            data = await self._preview.take_photo()
         finally:
             self._busy = False
         if data:
             await self._shell.pop()
-            await self._take(data)
+            await self._on_photo(data)

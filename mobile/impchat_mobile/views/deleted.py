@@ -1,7 +1,7 @@
-"""The deleted chats: brought back, or removed for good.
+"""The deleted chats: restore them, or delete them permanently.
 
-In: what the history still holds of them. Out: a list with both ways for each, and one to empty it.
-This file does not know how conversations are kept.
+In: the deleted conversations of the history. Out: a list with both actions for each, and one to empty the list.
+This file does not know how conversations are stored.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from impchat_mobile.app_shell import Screen, Shell
 if TYPE_CHECKING:
     from impchat_mobile.navigator import Navigator
 
-_FIRST = 60  # as many more whenever the list is scrolled to its end
+_PAGE_SIZE = 60  # rows; as many are added when the user scrolls to the end
 
 
 class DeletedScreen(Screen):
-    def __init__(self, shell: Shell, go: Navigator) -> None:
+    def __init__(self, shell: Shell, navigator: Navigator) -> None:
         self._shell = shell
-        self._go = go
-        self._limit = _FIRST
+        self._navigator = navigator
+        self._limit = _PAGE_SIZE
 
     def build(self) -> ft.View:
         shell, say = self._shell, self._shell.say
         self._rows: dict[str, ft.Control] = {}
         self._list = ft.ListView(
             expand=True,
-            build_controls_on_demand=False,  # see the list of chats
+            build_controls_on_demand=False,  # for the reason given in drawer.py
             on_scroll=shell.on(self._scrolled),
             scroll_interval=100,
             padding=ft.Padding.only(bottom=32),
         )
-        self._nothing = ft.Container(theme.faint(say("mobile.deleted_none"), size=14), padding=20, visible=False)
+        self._nothing = ft.Container(theme.muted(say("mobile.deleted_none"), size=14), padding=20, visible=False)
         self._empty = ft.TextButton(say("mobile.empty"), on_click=shell.on(self._ask_empty), visible=False)
         page = ft.Column([self._nothing, self._list], expand=True, spacing=0)
         return ft.View(
             [ft.SafeArea(theme.column(page, expand=True), expand=True)],
             padding=0,
             bgcolor=ft.Colors.SURFACE,
-            appbar=theme.bar(say("mobile.deleted"), self._empty),
+            appbar=theme.app_bar(say("mobile.deleted"), self._empty),
         )
 
     async def shown(self) -> None:
@@ -62,7 +62,7 @@ class DeletedScreen(Screen):
     async def _scrolled(self, event: ft.OnScrollEvent) -> None:
         full = len(self._rows) >= self._limit
         if full and event.pixels > event.max_scroll_extent - 2 * event.viewport_dimension:
-            self._limit += _FIRST
+            self._limit += _PAGE_SIZE
             await self._draw()
 
     def _row(self, conversation: Conversation) -> ft.Control:
@@ -72,19 +72,19 @@ class DeletedScreen(Screen):
         async def restore() -> None:
             await asyncio.to_thread(shell.app.history.restore_conversation, conversation.uuid, settings.OWNER)
             await self._changed()
-            shell.tell(say("mobile.restored", title=title))
+            shell.notify(say("mobile.restored", title=title))
 
         async def purge() -> None:
             await asyncio.to_thread(shell.app.history.purge_conversation, conversation.uuid, settings.OWNER)
             await self._changed()
 
         def ask() -> None:
-            words = ft.Text(say("mobile.purge_says"))
-            shell.ask(say("mobile.purge_title", title=title), words, say("mobile.purge"), purge, danger=True)
+            message = ft.Text(say("mobile.purge_says"))
+            shell.confirm(say("mobile.purge_title", title=title), message, say("mobile.purge"), purge, danger=True)
 
         return ft.ListTile(
             title=ft.Text(title, max_lines=2, overflow=ft.TextOverflow.ELLIPSIS, size=15),
-            subtitle=theme.faint(say("mobile.deleted_on", day=(conversation.deleted_utc or "")[:10])),
+            subtitle=theme.muted(say("mobile.deleted_on", day=(conversation.deleted_utc or "")[:10])),
             trailing=ft.Row(
                 [
                     theme.button(
@@ -105,7 +105,7 @@ class DeletedScreen(Screen):
 
     async def _changed(self) -> None:
         await self._draw()
-        await self._go.history.refresh()
+        await self._navigator.history.refresh()
 
     def _ask_empty(self) -> None:
         shell, say = self._shell, self._shell.say
@@ -114,5 +114,5 @@ class DeletedScreen(Screen):
             await asyncio.to_thread(storage.empty_deleted, shell.app)
             await self._draw()
 
-        words = ft.Text(say("mobile.purge_says"))
-        shell.ask(say("mobile.empty_title"), words, say("mobile.empty"), empty, danger=True)
+        message = ft.Text(say("mobile.purge_says"))
+        shell.confirm(say("mobile.empty_title"), message, say("mobile.empty"), empty, danger=True)

@@ -1,7 +1,7 @@
-"""The list of conversations, in a drawer or beside the conversation on a wide screen.
+"""The list of conversations, in a drawer, or next to the open one on a wide screen.
 
-In: the groups of `history_model`. Out: one list for both places; open, search, pin, rename, delete with a way back.
-This file does not know how conversations are kept.
+In: the groups of `history_model`. Out: one list for both places; open, search, pin, rename, delete with Undo.
+This file does not know how conversations are stored.
 """
 
 from __future__ import annotations
@@ -24,78 +24,78 @@ if TYPE_CHECKING:
     from impchat_mobile.navigator import Navigator
     from impchat_mobile.views.chat import ChatScreen
 
-_FIRST = 60  # entries; as many more whenever the list is scrolled to its end
-_SEARCH_WAIT_S = 0.2  # after the last letter
+_PAGE_SIZE = 60  # entries; as many are added when the user scrolls to the end
+_SEARCH_WAIT_S = 0.2  # after the last keystroke
 
 
 class HistoryDrawer:
-    def __init__(self, shell: Shell, talk: OpenConversation, go: Navigator) -> None:
+    def __init__(self, shell: Shell, current: OpenConversation, navigator: Navigator) -> None:
         self._shell = shell
-        self._talk = talk
-        self._go = go
-        self._limit = _FIRST
+        self._current = current
+        self._navigator = navigator
+        self._limit = _PAGE_SIZE
         self._search: asyncio.Task[None] | None = None
         self._reading = asyncio.Lock()
 
     def attach(self, screen: ChatScreen, drawer: ft.NavigationDrawer, side: ft.Container) -> None:
-        """Fill the places where the list is shown: one of them at a time is seen."""
+        """Create the list in `drawer`, or on a wide page in `side`."""
         shell, say = self._shell, self._shell.say
         self.screen = screen
         self._rows: dict[str, ConversationRow] = {}
         self._headings: dict[str, ft.Control] = {}
-        self._field = theme.search(say("mobile.search"), shell.on(self._typed))
-        self._none = theme.faint("", size=14)
-        self._nothing = ft.Container(self._none, padding=20, visible=False)
+        self._field = theme.search_field(say("mobile.search"), shell.on(self._typed))
+        self._empty_text = theme.muted("", size=14)
+        self._empty = ft.Container(self._empty_text, padding=20, visible=False)
         self._entries = ft.ListView(
             expand=True,
-            build_controls_on_demand=False,  # else a row that moves down loses the finger on it
+            build_controls_on_demand=False,  # otherwise a press on a row that moves down is lost
             on_scroll=shell.on(self._scrolled),
             scroll_interval=100,
         )
-        self._said = ft.Text("", expand=True, color=ft.Colors.ON_INVERSE_SURFACE, max_lines=2)
+        self._notice_text = ft.Text("", expand=True, color=ft.Colors.ON_INVERSE_SURFACE, max_lines=2)
         self._undo = ft.TextButton(
             say("mobile.undo"),
             style=ft.ButtonStyle(color=ft.Colors.INVERSE_PRIMARY),
-            on_click=shell.on(self._take_back),
+            on_click=shell.on(self._undo_delete),
         )
         self._notice = ft.Container(
-            ft.Row([ft.Semantics(live_region=True, content=self._said, expand=True), self._undo]),
+            ft.Row([ft.Semantics(live_region=True, content=self._notice_text, expand=True), self._undo]),
             padding=ft.Padding.only(left=16, right=4),
             margin=ft.Margin.symmetric(horizontal=12, vertical=8),
             border_radius=14,
             bgcolor=ft.Colors.INVERSE_SURFACE,
             visible=False,
         )
-        places = [
-            self._place(ft.Icons.PHOTO_LIBRARY_OUTLINED, say("mobile.library"), self._go.photos_alone),
-            self._place(ft.Icons.MEMORY_ROUNDED, say("mobile.models"), self._go.models),
-            self._place(ft.Icons.LAPTOP_ROUNDED, say("mobile.connect"), self._go.connect),
-            self._place(ft.Icons.SETTINGS_OUTLINED, say("mobile.settings"), self._go.settings),
+        shortcuts = [
+            self._shortcut(ft.Icons.PHOTO_LIBRARY_OUTLINED, say("mobile.library"), self._navigator.photo_library),
+            self._shortcut(ft.Icons.MEMORY_ROUNDED, say("mobile.models"), self._navigator.models),
+            self._shortcut(ft.Icons.LAPTOP_ROUNDED, say("mobile.connect"), self._navigator.connect),
+            self._shortcut(ft.Icons.SETTINGS_OUTLINED, say("mobile.settings"), self._navigator.settings),
         ]
-        self._whole = ft.Container(
+        self._content = ft.Container(
             ft.Column(
                 [
                     ft.Container(self._field, padding=ft.Padding.only(left=12, right=12, top=14, bottom=4)),
-                    self._nothing,
+                    self._empty,
                     self._entries,
                     self._notice,
                     ft.Divider(height=1, color=ft.Colors.OUTLINE_VARIANT),
-                    ft.Row(places, spacing=0, vertical_alignment=ft.CrossAxisAlignment.START),
+                    ft.Row(shortcuts, spacing=0, vertical_alignment=ft.CrossAxisAlignment.START),
                 ],
                 spacing=0,
             )
         )
-        drawer.controls = [] if shell.wide else [self._whole]
-        side.content = self._whole if shell.wide else None
-        self._fit()
+        drawer.controls = [] if shell.wide else [self._content]
+        side.content = self._content if shell.wide else None
+        self._set_height()
 
-    def _fit(self) -> None:
-        """As high as the drawer, which does not say so itself: the list scrolls, and what is below it stays."""
+    def _set_height(self) -> None:
+        """Set the height to that of the drawer, which Flet does not report, so that only the list scrolls."""
         edges = self._shell.page.media.padding
         height = (self._shell.page.height or 0) - edges.top - edges.bottom
-        self._whole.height = None if self._shell.wide else height
+        self._content.height = None if self._shell.wide else height
 
-    def _place(self, icon: ft.IconData, text: str, do: Callable[[], Awaitable[None]]) -> ft.Control:
+    def _shortcut(self, icon: ft.IconData, text: str, do: Callable[[], Awaitable[None]]) -> ft.Control:
         async def opened() -> None:
             await self._close()
             await do()
@@ -103,8 +103,8 @@ class HistoryDrawer:
         return ft.Container(
             ft.Column(
                 [
-                    ft.Icon(icon, color=theme.FAINT),
-                    ft.Text(text, size=12, color=theme.FAINT, text_align=ft.TextAlign.CENTER, max_lines=2),
+                    ft.Icon(icon, color=theme.MUTED),
+                    ft.Text(text, size=12, color=theme.MUTED, text_align=ft.TextAlign.CENTER, max_lines=2),
                 ],
                 spacing=2,
                 tight=True,
@@ -120,23 +120,23 @@ class HistoryDrawer:
     async def show(self) -> None:
         """Open the drawer."""
         self._notice.visible = False
-        self._fit()
-        self._shell.draw(self._whole)
+        self._set_height()
+        self._shell.draw(self._content)
         await self.refresh()
         try:
             await self._shell.page.show_drawer()
-        except TimeoutError:  # the view no longer answers: a new one does
+        except TimeoutError:  # the view no longer responds, but a new one does
             await self._shell.redraw()
             await self.refresh()
             await self._shell.page.show_drawer()
 
     async def _close(self) -> None:
         if not self._shell.wide:
-            with contextlib.suppress(TimeoutError):  # what was chosen counts all the same
+            with contextlib.suppress(TimeoutError):  # the choice still takes effect
                 await self._shell.page.close_drawer()
 
     async def refresh(self) -> None:
-        """Read the list again. A conversation that is still in it keeps its row, and a finger on it."""
+        """Read the list again. Conversations that stay listed keep their row, so a press on one is not lost."""
         shell = self._shell
         async with self._reading:
             query = (self._field.value or "").strip()
@@ -152,20 +152,20 @@ class HistoryDrawer:
                     controls.append(self._headings[group.heading])
                 for entry in group.entries:
                     row = self._rows[entry.uuid] = before.get(entry.uuid) or ConversationRow(shell, self)
-                    controls.append(row.show(entry, entry.uuid == self._talk.conversation))
+                    controls.append(row.show(entry, entry.uuid == self._current.conversation))
             self._entries.controls = controls
-            self._nothing.visible = not controls
-            self._none.value = shell.say("history.nothing_found" if query else "chat.history_empty")
-            shell.draw(self._nothing, self._entries)
+            self._empty.visible = not controls
+            self._empty_text.value = shell.say("history.nothing_found" if query else "chat.history_empty")
+            shell.draw(self._empty, self._entries)
 
-    def choices(self, entry: HistoryEntry) -> None:
-        """What can be done with a conversation of the list."""
+    def show_actions(self, entry: HistoryEntry) -> None:
+        """Open a sheet with the actions on a conversation of the list."""
         shell, say = self._shell, self._shell.say
         pin = ft.Icons.PUSH_PIN_OUTLINED
         shell.sheet(
             shell.action(pin, say("mobile.unpin" if entry.pinned else "mobile.pin"), lambda: self._pin(entry)),
             shell.action(ft.Icons.DRIVE_FILE_RENAME_OUTLINE, say("chat.rename"), lambda: self.rename(entry.uuid)),
-            shell.action(ft.Icons.IOS_SHARE_ROUNDED, say("mobile.export"), lambda: self._go.export(entry.uuid)),
+            shell.action(ft.Icons.IOS_SHARE_ROUNDED, say("mobile.export"), lambda: self._navigator.export(entry.uuid)),
             shell.action(
                 ft.Icons.DELETE_OUTLINE_ROUNDED,
                 say("chat.delete"),
@@ -175,13 +175,13 @@ class HistoryDrawer:
         )
 
     async def _scrolled(self, event: ft.OnScrollEvent) -> None:
-        """More of the list, before its end is reached."""
+        """Load more entries shortly before the end of the list."""
         full = len(self._rows) >= self._limit
         if full and event.pixels > event.max_scroll_extent - 2 * event.viewport_dimension:
             await self._more()
 
     async def _more(self) -> None:
-        self._limit += _FIRST
+        self._limit += _PAGE_SIZE
         await self.refresh()
 
     def _typed(self) -> None:
@@ -193,18 +193,18 @@ class HistoryDrawer:
         await asyncio.sleep(_SEARCH_WAIT_S)
         await self.refresh()
 
-    # What is done with a conversation
+    # Actions on a conversation
 
     async def open(self, uuid: str) -> None:
         """Show this conversation."""
         await self.screen.open(uuid)
 
-    async def leave(self) -> None:
+    async def open_new(self) -> None:
         """Show a new conversation."""
         await self.screen.open(None)
 
     async def choose(self, uuid: str) -> None:
-        """Show this conversation of the list."""
+        """Close the drawer and show this conversation."""
         await self._close()
         await self.open(uuid)
 
@@ -213,14 +213,14 @@ class HistoryDrawer:
         await self.refresh()
 
     async def rename(self, uuid: str) -> None:
-        """Ask for another title."""
+        """Ask for a new title."""
         shell = self._shell
         row = await asyncio.to_thread(shell.app.history.conversation, uuid, settings.OWNER)
 
         async def done(title: str) -> None:
             if title := title.strip()[: settings.TITLE_CHARS]:
                 await self._change(uuid, title=title)
-                await self._seen_again(uuid)
+                await self._refresh_title(uuid)
 
         title = presentation.title_of(row, shell.language)
         shell.ask_text(shell.say("chat.rename"), shell.say("mobile.title"), title, shell.say("mobile.save"), done)
@@ -230,12 +230,12 @@ class HistoryDrawer:
         await asyncio.to_thread(lambda: history.update_conversation(uuid, settings.OWNER, title=title, pinned=pinned))
 
     async def delete(self, uuid: str, in_list: bool = False) -> None:
-        """Move it to the deleted ones, and say so with a way back: `in_list`, where the drawer would cover a notice."""
+        """Delete a conversation and offer Undo. `in_list`: in the list, because the drawer would cover a snack bar."""
         shell, history = self._shell, self._shell.app.history
         row = await asyncio.to_thread(history.conversation, uuid, settings.OWNER)
-        here = uuid == self._talk.conversation
+        here = uuid == self._current.conversation
 
-        async def back() -> None:
+        async def restore() -> None:
             await asyncio.to_thread(history.restore_conversation, uuid, settings.OWNER)
             if here:
                 await self.screen.open(uuid)
@@ -245,38 +245,40 @@ class HistoryDrawer:
         if here:
             await self.screen.open(None)
         await self.refresh()
-        words = shell.say("chat.deleted", title=presentation.title_of(row, shell.language))
+        message = shell.say("chat.deleted", title=presentation.title_of(row, shell.language))
         if in_list and not shell.wide:
-            self._said.value, self._back, self._notice.visible = words, back, True
+            self._notice_text.value, self._restore, self._notice.visible = message, restore, True
             shell.draw(self._notice)
         else:
-            shell.tell(words, undo=back)
+            shell.notify(message, undo=restore)
 
-    async def _take_back(self) -> None:
+    async def _undo_delete(self) -> None:
         self._notice.visible = False
         shell = self._shell
         shell.draw(self._notice)
-        await self._back()
+        await self._restore()
 
-    async def _seen_again(self, uuid: str) -> None:
-        if uuid == self._talk.conversation:
-            await self._talk.refresh()
+    async def _refresh_title(self, uuid: str) -> None:
+        if uuid == self._current.conversation:
+            await self._current.refresh()
             self.screen.changed()
         await self.refresh()
 
 
 class ConversationRow:
-    """A conversation in the list: one tile, which stays the same while the conversation is shown."""
+    """The row of a conversation. Its controls are kept as long as the conversation is listed."""
 
     def __init__(self, shell: Shell, history: HistoryDrawer) -> None:
         self._shell = shell
         self._entry = HistoryEntry("", "")
         self._cover = ft.Container(width=40, height=40, border_radius=10, bgcolor=ft.Colors.SURFACE_CONTAINER_HIGH)
         self._title = ft.Text("", max_lines=1, overflow=ft.TextOverflow.ELLIPSIS, size=15)
-        self._snippet = theme.faint("", max_lines=2, overflow=ft.TextOverflow.ELLIPSIS)
-        self._sign = theme.sign(ft.Icons.MORE_HORIZ_ROUNDED, "", 18, theme.FAINT)
-        choices = shell.on(lambda: history.choices(self._entry))
-        self._more = ft.IconButton(self._sign, padding=0, size_constraints=ft.BoxConstraints(40, 40), on_click=choices)
+        self._snippet = theme.muted("", max_lines=2, overflow=ft.TextOverflow.ELLIPSIS)
+        self._more_icon = theme.icon(ft.Icons.MORE_HORIZ_ROUNDED, "", 18, theme.MUTED)
+        show_actions = shell.on(lambda: history.show_actions(self._entry))
+        self._more = ft.IconButton(
+            self._more_icon, padding=0, size_constraints=ft.BoxConstraints(40, 40), on_click=show_actions
+        )
         self._tile = ft.ListTile(
             leading=self._cover,
             title=self._title,
@@ -285,21 +287,21 @@ class ConversationRow:
             selected_color=ft.Colors.ON_SURFACE,
             content_padding=ft.Padding.only(left=16, right=4),
             on_click=shell.on(lambda: history.choose(self._entry.uuid)),
-            on_long_press=choices,
+            on_long_press=show_actions,
         )
 
     def show(self, entry: HistoryEntry, here: bool) -> ft.Control:
-        """`here`: it is the open one."""
+        """Update the row. `here`: it is the open conversation."""
         before, self._entry = self._entry, entry
         if self._cover.content is None or entry.cover != before.cover:
             self._cover.content = (
                 ft.Image(entry.cover, width=40, height=40, fit=ft.BoxFit.COVER, border_radius=10,
                          exclude_from_semantics=True)
                 if entry.cover
-                else ft.Icon(ft.Icons.CHAT_BUBBLE_OUTLINE_ROUNDED, size=18, color=theme.FAINT)
+                else ft.Icon(ft.Icons.CHAT_BUBBLE_OUTLINE_ROUNDED, size=18, color=theme.MUTED)
             )  # fmt: skip
         self._title.value, self._snippet.value = entry.title, entry.snippet
-        self._sign.semantics_label = self._more.tooltip = self._shell.say("mobile.more_of", title=entry.title)
+        self._more_icon.semantics_label = self._more.tooltip = self._shell.say("mobile.more_of", title=entry.title)
         self._tile.subtitle = self._snippet if entry.snippet else None
         self._tile.selected = here
         return self._tile

@@ -1,7 +1,7 @@
-"""The app lock: digits that let a person in, and setting them.
+"""The app lock: one screen that asks for the PIN, and one that sets it.
 
-In: what to do behind the lock. Out: a screen that cannot be passed without the PIN.
-This file does not know how a PIN is kept; `impchat.applock` does.
+In: a callback for the right PIN. Out: a screen that cannot be left without it.
+This file does not know how a PIN is stored and checked; `impchat.applock` does.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from impchat import applock, settings
 from impchat.errors import SettingsError
 from impchat_mobile import theme
 from impchat_mobile.app_shell import Screen, Shell
-from impchat_mobile.views.welcome import MARK
+from impchat_mobile.views.welcome import LOGO
 
 _KEYS = ("123", "456", "789", "<0>")
 
 
-class Digits:
-    """A field of dots and the keys below it; `done` gets what was typed."""
+class PinPad:
+    """A PIN pad: a dot for each typed digit, and the keys. `done` is called with the digits."""
 
     def __init__(self, shell: Shell, title: str, done: Callable[[str], Awaitable[None]]) -> None:
         self._shell = shell
@@ -31,11 +31,11 @@ class Digits:
         self.title = ft.Text(title, size=18, text_align=ft.TextAlign.CENTER)
         self.problem = ft.Text("", size=14, color=ft.Colors.ERROR, text_align=ft.TextAlign.CENTER)
         self._dots = ft.Text("", size=30, text_align=ft.TextAlign.CENTER)
-        self._dots_said = ft.Semantics(label="", content=self._dots, exclude_semantics=True)
+        self._dots_region = ft.Semantics(label="", content=self._dots, exclude_semantics=True)
         self.control = ft.Column(
             [
                 self.title,
-                self._dots_said,
+                self._dots_region,
                 ft.Semantics(live_region=True, content=self.problem),
                 *[ft.Row([self._key(key) for key in row], alignment=ft.MainAxisAlignment.CENTER) for row in _KEYS],
             ],
@@ -50,14 +50,14 @@ class Digits:
         size: dict[str, Any] = {"width": 76, "height": 76}
         if key == "<":
             return ft.IconButton(
-                theme.sign(ft.Icons.BACKSPACE_OUTLINED, say("mobile.erase")),
+                theme.icon(ft.Icons.BACKSPACE_OUTLINED, say("mobile.erase")),
                 tooltip=say("mobile.erase"),
                 on_click=on(self._erase),
                 **size,
             )
         if key == ">":
             return ft.IconButton(
-                theme.sign(ft.Icons.CHECK_ROUNDED, say("mobile.enter"), color=ft.Colors.ON_PRIMARY),
+                theme.icon(ft.Icons.CHECK_ROUNDED, say("mobile.enter"), color=ft.Colors.ON_PRIMARY),
                 tooltip=say("mobile.enter"),
                 on_click=on(self._enter),
                 bgcolor=ft.Colors.PRIMARY,
@@ -70,49 +70,49 @@ class Digits:
             **size,
         )
 
-    def ask(self, title: str, problem: str = "") -> None:
-        """Begin anew."""
+    def restart(self, title: str, problem: str = "") -> None:
+        """Clear the digits and show `title` and `problem`."""
         self.title.value, self.problem.value, self._typed = title, problem, ""
         self._draw()
         self._shell.draw(self.control)
 
     def _draw(self) -> None:
         self._dots.value = "•" * len(self._typed) or "· · · ·"
-        self._dots_said.label = self._shell.say("mobile.digits", count=len(self._typed))
+        self._dots_region.label = self._shell.say("mobile.digits", count=len(self._typed))
 
     def _press(self, key: str) -> None:
         if len(self._typed) < settings.PIN_DIGITS[1]:
             self._typed += key
         self._draw()
-        self._shell.draw(self._dots_said)
+        self._shell.draw(self._dots_region)
 
     def _erase(self) -> None:
         self._typed = self._typed[:-1]
         self._draw()
-        self._shell.draw(self._dots_said)
+        self._shell.draw(self._dots_region)
 
     async def _enter(self) -> None:
         typed, self._typed = self._typed, ""
         self._draw()
-        self._shell.draw(self._dots_said)
+        self._shell.draw(self._dots_region)
         await self._done(typed)
 
 
 class LockScreen(Screen):
-    """Lets through who knows the PIN."""
+    """Asks for the PIN and calls `unlocked` once it is right."""
 
-    def __init__(self, shell: Shell, then: Callable[[], Awaitable[None]], leave: bool = False) -> None:
-        """`leave`: there is a way back without the PIN."""
+    def __init__(self, shell: Shell, unlocked: Callable[[], Awaitable[None]], can_leave: bool = False) -> None:
+        """`can_leave`: the user may go back without the PIN."""
         self._shell = shell
-        self._then = then
-        self._leave = leave
+        self._unlocked = unlocked
+        self._can_leave = can_leave
 
     def build(self) -> ft.View:
         shell = self._shell
-        self._digits = Digits(shell, shell.say("mobile.locked"), self._try)
-        mark = ft.Image(MARK, width=56, height=56, exclude_from_semantics=True)
+        self._pad = PinPad(shell, shell.say("mobile.locked"), self._check)
+        mark = ft.Image(LOGO, width=56, height=56, exclude_from_semantics=True)
         page = ft.Column(
-            [mark, self._digits.control],
+            [mark, self._pad.control],
             alignment=ft.MainAxisAlignment.CENTER,
             horizontal_alignment=ft.CrossAxisAlignment.CENTER,
             spacing=20,
@@ -120,21 +120,21 @@ class LockScreen(Screen):
             scroll=ft.ScrollMode.AUTO,
         )
         box = ft.Container(page, alignment=ft.Alignment.CENTER, expand=True)
-        bar = theme.bar(shell.say("mobile.lock")) if self._leave else None
-        return ft.View([ft.SafeArea(box, expand=True)], bgcolor=ft.Colors.SURFACE, can_pop=self._leave, appbar=bar)
+        bar = theme.app_bar(shell.say("mobile.lock")) if self._can_leave else None
+        return ft.View([ft.SafeArea(box, expand=True)], bgcolor=ft.Colors.SURFACE, can_pop=self._can_leave, appbar=bar)
 
-    async def _try(self, typed: str) -> None:
+    async def _check(self, typed: str) -> None:
         shell = self._shell
         try:
             await asyncio.to_thread(applock.check, shell.app.data, typed)
         except SettingsError as exc:
-            self._digits.ask(shell.say("mobile.locked"), shell.sentence(exc))
+            self._pad.restart(shell.say("mobile.locked"), shell.sentence(exc))
             return
-        await self._then()
+        await self._unlocked()
 
 
 class PinScreen(Screen):
-    """Sets a PIN: typed twice."""
+    """Sets a PIN, which the user types twice. Calls `done` afterwards."""
 
     def __init__(self, shell: Shell, done: Callable[[], Awaitable[None]]) -> None:
         self._shell = shell
@@ -143,10 +143,10 @@ class PinScreen(Screen):
 
     def build(self) -> ft.View:
         shell = self._shell
-        self._digits = Digits(shell, shell.say("mobile.pin_new"), self._typed)
-        page = ft.Container(self._digits.control, alignment=ft.Alignment.CENTER, expand=True)
+        self._pad = PinPad(shell, shell.say("mobile.pin_new"), self._typed)
+        page = ft.Container(self._pad.control, alignment=ft.Alignment.CENTER, expand=True)
         return ft.View(
-            [ft.SafeArea(page, expand=True)], bgcolor=ft.Colors.SURFACE, appbar=theme.bar(shell.say("mobile.lock"))
+            [ft.SafeArea(page, expand=True)], bgcolor=ft.Colors.SURFACE, appbar=theme.app_bar(shell.say("mobile.lock"))
         )
 
     async def _typed(self, pin: str) -> None:
@@ -155,14 +155,14 @@ class PinScreen(Screen):
             try:
                 applock.examine(pin)
             except SettingsError as exc:
-                self._digits.ask(shell.say("mobile.pin_new"), shell.sentence(exc))
+                self._pad.restart(shell.say("mobile.pin_new"), shell.sentence(exc))
                 return
             self._first = pin
-            self._digits.ask(shell.say("mobile.pin_again"))
+            self._pad.restart(shell.say("mobile.pin_again"))
             return
         first, self._first = self._first, ""
         if first != pin:
-            self._digits.ask(shell.say("mobile.pin_new"), shell.say("mobile.pin_differs"))
+            self._pad.restart(shell.say("mobile.pin_new"), shell.say("mobile.pin_differs"))
             return
         await asyncio.to_thread(applock.set_pin, shell.app.data, pin)
         await shell.pop()

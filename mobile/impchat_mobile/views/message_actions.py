@@ -1,6 +1,6 @@
-"""What a person can do with a message: look closer, share, hear, follow a link, ask again.
+"""The actions on a message: enlarge a picture, share, read aloud, open a link, edit, regenerate.
 
-In: a message of the open talk. Out: calls to the talk, the system or another screen.
+In: a message of the open conversation. Out: calls to the conversation, the system or another screen.
 This file does not know how a message is drawn.
 """
 
@@ -22,59 +22,59 @@ if TYPE_CHECKING:
 
 
 class MessageActions:
-    """`go` opens the other screens; `edit` and `again` change what the chat screen shows, `part` takes a picture of
-    which a part is asked about."""
+    """`navigator`: opens other screens. `edit` and `regenerate` change the chat screen. `ask_part`: takes a picture, to
+    ask about a part of it."""
 
     def __init__(
         self,
         shell: Shell,
-        talk: OpenConversation,
-        go: Navigator,
+        current: OpenConversation,
+        navigator: Navigator,
         edit: Callable[[Message], Awaitable[None]],
-        again: Callable[[Message], Awaitable[None]],
-        part: Callable[[bytes], Awaitable[None]],
+        regenerate: Callable[[Message], Awaitable[None]],
+        ask_part: Callable[[bytes], Awaitable[None]],
     ) -> None:
         self._shell = shell
-        self._talk = talk
-        self._go = go
+        self._current = current
+        self._navigator = navigator
         self.edit = edit
-        self.regenerate = again
-        self._part = part
+        self.regenerate = regenerate
+        self._ask_part = ask_part
 
     async def choose(self, message: Message, step: int) -> None:
-        await self._talk.choose(message.uuid, step)
+        await self._current.choose(message.uuid, step)
 
     async def share(self, message: Message) -> None:
         try:
             await self._shell.share.share_text(message.text)
-        except Exception:  # noqa: BLE001 - this platform shares nothing: the clipboard does
+        except Exception:  # noqa: BLE001 - this platform cannot share: copy instead
             await self._shell.copy(message.text)
 
-    async def listen(self, message: Message) -> None:
+    async def read_aloud(self, message: Message) -> None:
         await self._shell.read_aloud(message.text)
 
-    async def look(self, message: Message, name: str) -> None:
-        """At one of its pictures."""
+    async def open_picture(self, message: Message, name: str) -> None:
+        """Open the pictures of a message in the viewer, at the picture `name`."""
         data = [await asyncio.to_thread(self._shell.app.history.image_bytes, sha) for sha in message.images]
-        await self._go.viewer(data, message.images.index(name), self._part)
+        await self._navigator.viewer(data, message.images.index(name), self._ask_part)
 
-    async def look_boxes(self, message: Message) -> None:
-        """At the picture with the answer's boxes."""
-        data = await asyncio.to_thread(self._talk.boxed, message)
+    async def open_boxes(self, message: Message) -> None:
+        """Open the picture with the answer's boxes in the viewer."""
+        data = await asyncio.to_thread(self._current.boxed, message)
         if data:
-            await self._go.viewer([data], 0, None)
+            await self._navigator.viewer([data], 0, None)
 
-    def link(self, address: str) -> None:
+    def open_link(self, address: str) -> None:
         shell = self._shell
 
         async def follow() -> None:
-            await shell.links.launch_url(address)
+            await shell.launcher.launch_url(address)
 
         if address.lower().startswith(("http://", "https://", "mailto:")):
-            shell.ask(shell.say("mobile.link"), ft.Text(address, selectable=True), shell.say("mobile.open"), follow)
+            shell.confirm(shell.say("mobile.link"), ft.Text(address, selectable=True), shell.say("mobile.open"), follow)
 
-    def explain(self, message: Message) -> None:
-        """Its receipt."""
+    def show_receipt(self, message: Message) -> None:
+        """Open a sheet with the receipt of an answer."""
         shell, stats = self._shell, message.stats
         if stats:
             lines = [ft.Text(line) for line in presentation.receipt_details(stats, shell.language)]

@@ -1,7 +1,7 @@
-"""The list of messages: it stays at its end while the person is there, and where they went otherwise.
+"""The list of messages: it follows its end, unless the user has scrolled up.
 
-In: the messages' controls, and that they grew. Out: the list, with a button that leads to its end.
-Flet's own `auto_scroll` is not used: switched on anew it shows the beginning of a long list (Flet 1.0.5).
+In: the messages' controls, and a call whenever they grow. Out: the list, with a button that scrolls to its end.
+Flet's `auto_scroll` is not used: when it is turned on again, it shows the beginning of a long list (Flet 1.0.5).
 This file does not know messages.
 """
 
@@ -15,18 +15,18 @@ from impchat_mobile import theme
 from impchat_mobile.app_shell import Shell, is_mounted
 from impchat_mobile.guard import Handler
 
-_FRAMES_S = 0.1  # in which what was sent to the screen is on it
-_NEAR = 120  # pixels from the end that count as being there
+_DRAW_S = 0.1  # after which an update has been drawn
+_END_DISTANCE = 120  # maximum distance in pixels that still counts as the end
 
 
 class MessageList:
     def __init__(self, shell: Shell, to_end: Handler) -> None:
-        """`to_end`: what the button does."""
+        """`to_end`: called when the button is tapped."""
         self._shell = shell
         self._follows = True
-        self._pixels = 0.0  # where the list stood last
-        self._jumps = 0  # to the end, that are still to be made
-        self._keeping_up = False
+        self._offset = 0.0  # the latest scroll offset
+        self._scrolls_due = 0  # number of scrolls to the end that are still due
+        self._is_scrolling = False
         self.list = ft.ListView(
             expand=True,
             spacing=12,
@@ -35,7 +35,7 @@ class MessageList:
             on_scroll=shell.on(self._scrolled),
         )
         self._button = ft.IconButton(
-            theme.sign(ft.Icons.ARROW_DOWNWARD_ROUNDED, shell.say("mobile.latest")),
+            theme.icon(ft.Icons.ARROW_DOWNWARD_ROUNDED, shell.say("mobile.latest")),
             tooltip=shell.say("mobile.latest"),
             visible=False,
             bottom=8,
@@ -45,38 +45,38 @@ class MessageList:
         )
         self.control = ft.Stack([self.list, self._button], expand=True)
 
-    def go(self) -> None:
-        """To the end, and stay there."""
+    def scroll_to_end(self) -> None:
+        """Scroll to the end and follow it."""
         self._follow(True)
         self.grew()
 
     def grew(self) -> None:
-        """Its end is somewhere else now, or will be with what is just being drawn."""
-        self._jumps = 2  # the first one finds out how long the list is, which is known only where it was drawn
-        if self._follows and not self._keeping_up:
-            self._shell.start(self._keep_up())
+        """The list has become longer, or will with the update that is being drawn."""
+        self._scrolls_due = 2  # twice: the list estimates the length of what it has not drawn yet
+        if self._follows and not self._is_scrolling:
+            self._shell.start(self._scroll_until_end())
 
-    async def _keep_up(self) -> None:
-        self._keeping_up = True
+    async def _scroll_until_end(self) -> None:
+        self._is_scrolling = True
         try:
-            while self._jumps and self._follows:
-                self._jumps -= 1
-                await asyncio.sleep(_FRAMES_S)
-                await self._jump()
+            while self._scrolls_due and self._follows:
+                self._scrolls_due -= 1
+                await asyncio.sleep(_DRAW_S)
+                await self._scroll_once()
         finally:
-            self._keeping_up = False
+            self._is_scrolling = False
 
-    async def _jump(self) -> None:
+    async def _scroll_once(self) -> None:
         if self._follows and self.control.visible and is_mounted(self.list):
             await self.list.scroll_to(offset=-1, duration=0)
 
     def _scrolled(self, event: ft.OnScrollEvent) -> None:
-        """Only a person goes up; a list that grew is further from its end too."""
-        if event.max_scroll_extent - event.pixels <= _NEAR:
+        """Stop following only if the offset decreased: a list that grows also gets farther from its end."""
+        if event.max_scroll_extent - event.pixels <= _END_DISTANCE:
             self._follow(True)
-        elif event.pixels < self._pixels:
+        elif event.pixels < self._offset:
             self._follow(False)
-        self._pixels = event.pixels
+        self._offset = event.pixels
 
     def _follow(self, follows: bool) -> None:
         self._follows = follows

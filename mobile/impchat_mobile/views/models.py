@@ -1,7 +1,7 @@
-"""The models: which are here, which could be had, what fits into memory, and which one answers.
+"""The models: installed and available ones, whether they fit into memory, and which one answers.
 
-In: the library of models. Out: a list with what can be done; the choice takes effect at once.
-This file does not know how a model is run or fetched.
+In: the library of models. Out: a list with actions; a choice takes effect at once.
+This file does not know how a model is run or copied.
 """
 
 from __future__ import annotations
@@ -34,33 +34,33 @@ if TYPE_CHECKING:
 
 
 class ModelsScreen(Screen):
-    def __init__(self, shell: Shell, go: Navigator) -> None:
+    def __init__(self, shell: Shell, navigator: Navigator) -> None:
         self._shell = shell
-        self._go = go
-        self._offers: dict[str, list[Offer]] = {}  # id of a server -> what it has
-        self._away: dict[str, ImpChatError] = {}
-        self._asking = True
+        self._navigator = navigator
+        self._offers: dict[str, list[Offer]] = {}  # id of a server -> the models that it offers
+        self._errors: dict[str, ImpChatError] = {}
+        self._loading = True
         self._drawing = asyncio.Lock()
 
     def build(self) -> ft.View:
         shell, say = self._shell, self._shell.say
         self._rows: dict[str, ModelRow] = {}
-        self._here, self._offered, self._there = (
+        self._installed, self._offered, self._others = (
             ft.Column(spacing=12, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH) for _ in range(3)
         )
-        self._says = theme.faint("", size=13)
+        self._hint = theme.muted("", size=13)
         page = ft.ListView(
             [
                 theme.heading(say("mobile.models_here")),
-                self._here,
+                self._installed,
                 theme.heading(say("mobile.models_offered")),
                 self._offered,
-                ft.Container(self._says, padding=ft.Padding.symmetric(horizontal=20)),
+                ft.Container(self._hint, padding=ft.Padding.symmetric(horizontal=20)),
                 ft.TextButton(
                     say("mobile.from_address"), icon=ft.Icons.LINK_ROUNDED, on_click=shell.on(self._ask_address)
                 ),
                 theme.heading(say("mobile.models_there")),
-                self._there,
+                self._others,
             ],
             spacing=12,
             padding=ft.Padding.only(left=16, right=16, top=8, bottom=32),
@@ -70,38 +70,38 @@ class ModelsScreen(Screen):
             [ft.SafeArea(theme.column(page, expand=True), expand=True)],
             padding=0,
             bgcolor=ft.Colors.SURFACE,
-            appbar=theme.bar(say("mobile.models")),
+            appbar=theme.app_bar(say("mobile.models")),
         )
 
     async def shown(self) -> None:
-        self._go.copies.watchers.add(self._copied)
+        self._navigator.copies.watchers.add(self._copies_changed)
         await self._draw()
-        await self._ask_offers()
+        await self._load_offers()
 
     def left(self) -> None:
-        self._go.copies.watchers.discard(self._copied)
+        self._navigator.copies.watchers.discard(self._copies_changed)
 
-    def _copied(self) -> None:
-        """A copy has come further, or ended."""
+    def _copies_changed(self) -> None:
+        """A copy has made progress or ended."""
         self._shell.start(self._draw())
 
-    async def _ask_offers(self) -> None:
-        """What the connected computers have; one that is away is passed over."""
-        for server in list(self._go.links.servers.values()):
-            if self._go.links.is_paired(server):
-                self._away.pop(server.id, None)
+    async def _load_offers(self) -> None:
+        """Load the offers of the paired computers. The error of an unreachable one is shown instead."""
+        for server in list(self._navigator.links.servers.values()):
+            if self._navigator.links.is_paired(server):
+                self._errors.pop(server.id, None)
                 try:
                     self._offers[server.id] = await asyncio.to_thread(sync.offers, server)
                 except ImpChatError as error:
-                    self._away[server.id] = error
-        self._asking = False
+                    self._errors[server.id] = error
+        self._loading = False
         await self._draw()
 
     async def _draw(self) -> None:
-        """Bring the rows in line with what there is. Each stays the same control while it is shown, wherever it moves:
-        Flet drops the press of a button that was replaced under the finger."""
+        """Update the rows. Each keeps its control as long as it is shown, even if it moves: Flet loses the press on a
+        button that is replaced meanwhile."""
         async with self._drawing:
-            shell, copies, links = self._shell, self._go.copies, self._go.links
+            shell, copies, links = self._shell, self._navigator.copies, self._navigator.links
             found = await asyncio.to_thread(library.models, shell.app.data)
             memory = await asyncio.to_thread(library.memory)
             before, self._rows = self._rows, {}
@@ -111,26 +111,26 @@ class ModelsScreen(Screen):
                 return self._rows[key]
 
             ids = {model.id for model in found if model.bundle} | copies.known.keys()
-            self._here.controls = [self._model(row(m.id), m, memory) for m in found if m.bundle]
-            self._here.controls += [self._copy(row(copy.id), copy) for copy in copies.known.values()]
+            self._installed.controls = [self._model(row(m.id), m, memory) for m in found if m.bundle]
+            self._installed.controls += [self._copy(row(copy.id), copy) for copy in copies.known.values()]
             self._offered.controls = [
                 self._offer(row(f"{server.id}/{offer.id}"), server, offer, memory)
                 for server in links.servers.values()
                 for offer in self._offers.get(server.id, [])
                 if offer.id not in ids
             ]
-            self._there.controls = [self._model(row(m.id), m, memory) for m in found if m.id not in ids]
-            why = [error.sentence(shell.language) for error in self._away.values()]
+            self._others.controls = [self._model(row(m.id), m, memory) for m in found if m.id not in ids]
+            why = [error.sentence(shell.language) for error in self._errors.values()]
             paired = any(links.is_paired(server) for server in links.servers.values())
-            none = "mobile.testing" if self._asking else "mobile.models_no_more"
-            self._says.value = " ".join(why or [shell.say(none if paired else "mobile.models_says")])
-            self._says.visible = not self._offered.controls
-            shell.draw(self._here, self._offered, self._says, self._there)
+            none = "mobile.testing" if self._loading else "mobile.models_no_more"
+            self._hint.value = " ".join(why or [shell.say(none if paired else "mobile.models_says")])
+            self._hint.visible = not self._offered.controls
+            shell.draw(self._installed, self._offered, self._hint, self._others)
 
     def _model(self, row: ModelRow, model: Model, memory: Memory | None) -> ft.Control:
         shell, say = self._shell, self._shell.say
         bundle, entry = model.bundle, model.entry
-        runs = bundle is not None and bundle.id == shell.app.model
+        is_running = bundle is not None and bundle.id == shell.app.model
         bytes_, tokens = (
             (bundle.size_bytes, bundle.context_tokens)
             if bundle
@@ -146,7 +146,7 @@ class ModelsScreen(Screen):
         if bundle and bundle.unverified:
             facts.append(f"{say('chat.unverified')} ({bundle.unverified})")
         do: dict[str, Handler] = {}
-        if bundle and not runs and shell.app.bundle:
+        if bundle and not is_running and shell.app.bundle:
             do["chat.use_unverified" if bundle.unverified else "mobile.run"] = lambda: self._choose(model)
         if model.disk_bytes and not (bundle and bundle.demo):
             do["chat.delete"] = lambda: self._ask_remove(model)
@@ -155,12 +155,12 @@ class ModelsScreen(Screen):
             facts,
             bundle.licence if bundle else entry.licence if entry else "",
             do,
-            runs=runs,
+            is_running=is_running,
             problem=model.problem,
         )
 
     def _fits(self, entry: Entry | None, bundle_bytes: int, most_tokens: int, memory: Memory | None) -> str:
-        """Whether it fits into memory, in words, with the context that was chosen; `most_tokens`: the model's own."""
+        """Whether a model fits into memory with the chosen context, as text. `most_tokens`: its context length."""
         shell = self._shell
         chosen = shell.app.tuning.context_tokens if shell.shares else shell.preferences.context_tokens
         tokens = min(chosen or most_tokens, most_tokens)
@@ -177,39 +177,42 @@ class ModelsScreen(Screen):
         return row.show(offer.name, facts, offer.licence, {"mobile.download": lambda: self._ask_licence(server, offer)})
 
     def _copy(self, row: ModelRow, copy: Copy) -> ft.Control:
-        told = self._shell.say(
-            "mobile.copied_so_far", done=size(copy.done), total=size(copy.total), percent=round(100 * copy.share)
+        progress = self._shell.say(
+            "mobile.copied_so_far", done=size(copy.done), total=size(copy.total), percent=round(100 * copy.fraction)
         )
-        do: dict[str, Handler] = {"mobile.pause": lambda: self._go.copies.pause(copy)}
+        do: dict[str, Handler] = {"mobile.pause": lambda: self._navigator.copies.pause(copy)}
         if not copy.running:
-            do = {"mobile.resume": lambda: self.go_on(copy), "chat.delete": lambda: self._go.copies.forget(copy)}
-        return row.show(copy.name, [told], "", do, share=copy.share, problem=copy.error)
+            do = {
+                "mobile.resume": lambda: self.resume(copy),
+                "chat.delete": lambda: self._navigator.copies.discard(copy),
+            }
+        return row.show(copy.name, [progress], "", do, fraction=copy.fraction, problem=copy.error)
 
     def _ask_licence(self, server: Server, offer: Offer) -> None:
-        """Its terms come before its bytes."""
+        """Start a copy, after the user has accepted the licence."""
         shell = self._shell
-        source = Source(_base(server, offer.id), offer.sha256, server.id)
+        source = Source(_base_url(server, offer.id), offer.sha256, server.id)
         copy = Copy(offer.id, offer.name, source, total=offer.bytes)
 
         async def agreed() -> None:
             await asyncio.to_thread(library.accept, shell.app.data, offer.licence)
-            self.go_on(copy)
+            self.resume(copy)
 
         if library.is_accepted(shell.app.data, offer.licence):
-            self.go_on(copy)
+            self.resume(copy)
         else:
-            words = ft.Text(shell.say("mobile.licence_says", terms=offer.licence))
-            shell.ask(shell.say("mobile.licence_title"), words, shell.say("mobile.agree"), agreed)
+            message = ft.Text(shell.say("mobile.licence_says", terms=offer.licence))
+            shell.confirm(shell.say("mobile.licence_title"), message, shell.say("mobile.agree"), agreed)
 
-    def go_on(self, copy: Copy) -> None:
-        """Fetch it, or go on with it."""
-        server = self._go.links.servers.get(copy.source.server)
+    def resume(self, copy: Copy) -> None:
+        """Start or resume a copy."""
+        server = self._navigator.links.servers.get(copy.source.server)
         if copy.source.server and server is None:
-            self._shell.tell(self._shell.say("mobile.copy_server_gone"), error=True)
+            self._shell.notify(self._shell.say("mobile.copy_server_gone"), error=True)
             return
-        if server:  # it may have another address than when the copy was begun
-            copy.source = replace(copy.source, base=_base(server, copy.id))
-        self._go.copies.begin(copy, (lambda: sync.client(server)) if server else copying.connection)
+        if server:  # its address may have changed since the copy was started
+            copy.source = replace(copy.source, base=_base_url(server, copy.id))
+        self._navigator.copies.start(copy, (lambda: sync.client(server)) if server else copying.connection)
 
     def _ask_address(self) -> None:
         shell, say = self._shell, self._shell.say
@@ -220,20 +223,20 @@ class ModelsScreen(Screen):
         def begin() -> None:
             source = copying.source(address.value or "", digest.value or "")
             name = source.base.rpartition("/")[2]
-            self.go_on(Copy(name, name, source))
+            self.resume(Copy(name, name, source))
 
-        words = theme.faint(say("mobile.copy_says"), size=13)
-        shell.form(say("mobile.from_address"), [address, digest, words], say("mobile.download"), begin)
+        message = theme.muted(say("mobile.copy_says"), size=13)
+        shell.form(say("mobile.from_address"), [address, digest, message], say("mobile.download"), begin)
 
     async def _choose(self, model: Model) -> None:
-        """Let it answer from now on; the one before is put away."""
+        """Use this model for all answers from now on. The previous one is unloaded."""
         shell = self._shell
         assert model.bundle
-        await asyncio.to_thread(library.permit, shell.app.data, model.bundle)  # the button said so
+        await asyncio.to_thread(library.permit, shell.app.data, model.bundle)  # its button says "unverified"
         bundle = await asyncio.to_thread(library.resolve, shell.app.data, model.id)
-        await asyncio.to_thread(run, shell.app, bundle, shell.wanted)
+        await asyncio.to_thread(run, shell.app, bundle, shell.model_preferences)
         await asyncio.to_thread(library.choose, shell.app.data, model.id)
-        shell.tell(shell.say("models.runs", name=bundle.name))
+        shell.notify(shell.say("models.runs", name=bundle.name))
         await self._draw()
 
     def _ask_remove(self, model: Model) -> None:
@@ -242,18 +245,18 @@ class ModelsScreen(Screen):
         async def remove() -> None:
             if model.bundle and model.bundle.id == shell.app.model:
                 demo = await asyncio.to_thread(library.resolve, shell.app.data, settings.DEMO_MODEL)
-                await asyncio.to_thread(run, shell.app, demo, shell.wanted)
+                await asyncio.to_thread(run, shell.app, demo, shell.model_preferences)
             freed = await asyncio.to_thread(lambda: library.remove(shell.app.data, model.id, chosen_too=True))
-            shell.tell(shell.say("models.removed", name=model.name, size=size(freed)))
+            shell.notify(shell.say("models.removed", name=model.name, size=size(freed)))
             await self._draw()
 
-        words = ft.Text(shell.say("mobile.remove_says", size=size(model.disk_bytes)))
-        shell.ask(
-            shell.say("mobile.remove_title", name=model.name), words, shell.say("chat.delete"), remove, danger=True
+        message = ft.Text(shell.say("mobile.remove_says", size=size(model.disk_bytes)))
+        shell.confirm(
+            shell.say("mobile.remove_title", name=model.name), message, shell.say("chat.delete"), remove, danger=True
         )
 
 
-# key of the words on it -> its look
+# text key of the label -> type and icon
 _BUTTONS: dict[str, tuple[type[ft.Button | ft.TextButton], ft.IconData | None]] = {
     "mobile.download": (ft.FilledButton, ft.Icons.DOWNLOAD_ROUNDED),
     "mobile.resume": (ft.FilledButton, None),
@@ -265,22 +268,22 @@ _BUTTONS: dict[str, tuple[type[ft.Button | ft.TextButton], ft.IconData | None]] 
 
 
 class ModelRow:
-    """A model, offered, on its way or here: one card, whose controls stay the same ones whatever becomes of it."""
+    """The card of a model that is offered, being copied or installed. Its controls are kept in all these states."""
 
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
         self._do: dict[str, Handler] = {}
         self._name = ft.Text("", size=16, weight=ft.FontWeight.W_600, expand=True)
-        self._runs = _badge(shell.say("models.state_running"))
+        self._running = _badge(shell.say("models.state_running"))
         self._bar = ft.ProgressBar(value=0, border_radius=4, bar_height=8)
-        self._facts, self._terms = theme.faint("", size=13), theme.faint("")
+        self._facts, self._terms = theme.muted("", size=13), theme.muted("")
         self._problem = ft.Text("", size=13, color=ft.Colors.ERROR)
         self._buttons = {
             key: look(shell.say(key), icon=icon, on_click=shell.on(lambda key=key: self._do[key]()))
             for key, (look, icon) in _BUTTONS.items()
         }
         self._line = ft.Row(list(self._buttons.values()), spacing=8, wrap=True)
-        parts: list[ft.Control] = [ft.Row([self._name, self._runs]), self._bar, self._facts, self._problem]
+        parts: list[ft.Control] = [ft.Row([self._name, self._running]), self._bar, self._facts, self._problem]
         self._card = theme.card(ft.Column([*parts, self._terms, self._line], spacing=6, tight=True))
 
     def show(
@@ -289,14 +292,14 @@ class ModelRow:
         facts: Sequence[str],
         terms: str,
         do: dict[str, Handler],
-        runs: bool = False,
-        share: float | None = None,
+        is_running: bool = False,
+        fraction: float | None = None,
         problem: ImpChatError | None = None,
     ) -> ft.Control:
-        """`share`: how much of it has come, where it is on its way. `do`: key of a button's words -> what it does."""
+        """Update the card. `fraction`: share copied, 0 to 1; None: no copy. `do`: text key of a button -> action."""
         shell, self._do = self._shell, do
-        self._name.value, self._runs.visible = name, runs
-        self._bar.value, self._bar.visible = share, share is not None
+        self._name.value, self._running.visible = name, is_running
+        self._bar.value, self._bar.visible = fraction, fraction is not None
         self._facts.value = " · ".join(facts)
         self._problem.value = problem.sentence(shell.language) if problem else ""
         self._problem.visible = problem is not None
@@ -307,8 +310,8 @@ class ModelRow:
         return self._card
 
 
-def _base(server: Server, id: str) -> str:
-    """Where a computer has the files of its model `id`."""
+def _base_url(server: Server, id: str) -> str:
+    """The URL of the files of a computer's model `id`."""
     return f"{sync.place(server.urls[0])}/bundles/{id}"
 
 

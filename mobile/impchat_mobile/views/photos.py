@@ -1,18 +1,19 @@
-"""The photo library: every picture ever asked about, found by the words around it too.
+"""The photo library: all pictures of the history, with a search for the text of their conversations.
 
-In: what the history holds. Out: a grid; from each picture the way to its conversation or into the next question.
-This file does not know how pictures are kept.
+In: the history. Out: a grid; each picture can be enlarged, attached again, or lead to its conversation.
+This file does not know how pictures are stored.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import flet as ft
 
-from impchat import settings
+from impchat import presentation, settings
 from impchat.history.store import Asked
 from impchat_mobile import theme
 from impchat_mobile.app_shell import Screen, Shell
@@ -20,19 +21,19 @@ from impchat_mobile.app_shell import Screen, Shell
 if TYPE_CHECKING:
     from impchat_mobile.navigator import Navigator
 
-_MOST = 300
+_MAX_PICTURES = 300
 
 
 class PhotosScreen(Screen):
-    def __init__(self, shell: Shell, go: Navigator, take: Callable[[bytes], Awaitable[None]]) -> None:
+    def __init__(self, shell: Shell, navigator: Navigator, take: Callable[[bytes], Awaitable[None]]) -> None:
         self._shell = shell
-        self._go = go
+        self._navigator = navigator
         self._take = take
         self._search: asyncio.Task[None] | None = None
 
     def build(self) -> ft.View:
         shell, say = self._shell, self._shell.say
-        self._field = theme.search(say("mobile.search_photos"), shell.on(self._typed))
+        self._field = theme.search_field(say("mobile.search_photos"), shell.on(self._typed))
         self._grid = ft.GridView(
             expand=True, max_extent=140, spacing=6, run_spacing=6, padding=ft.Padding.only(left=12, right=12, bottom=16)
         )
@@ -40,8 +41,8 @@ class PhotosScreen(Screen):
         self._nothing = ft.Container(
             ft.Column(
                 [
-                    ft.Icon(ft.Icons.PHOTO_LIBRARY_OUTLINED, size=40, color=theme.FAINT),
-                    ft.Text(say("mobile.no_photos"), color=theme.FAINT, text_align=ft.TextAlign.CENTER),
+                    ft.Icon(ft.Icons.PHOTO_LIBRARY_OUTLINED, size=40, color=theme.MUTED),
+                    ft.Text(say("mobile.no_photos"), color=theme.MUTED, text_align=ft.TextAlign.CENTER),
                 ],
                 horizontal_alignment=ft.CrossAxisAlignment.CENTER,
                 tight=True,
@@ -59,7 +60,7 @@ class PhotosScreen(Screen):
             [ft.SafeArea(page, expand=True)],
             padding=0,
             bgcolor=ft.Colors.SURFACE,
-            appbar=theme.bar(say("mobile.library")),
+            appbar=theme.app_bar(say("mobile.library")),
         )
 
     async def shown(self) -> None:
@@ -76,12 +77,18 @@ class PhotosScreen(Screen):
 
     def _read(self, query: str) -> list[tuple[Asked, bytes]]:
         history, owner = self._shell.app.history, settings.OWNER
-        found = history.pictures(owner, _MOST)
+        found = history.pictures(owner, _MAX_PICTURES)
         if query.strip():
-            inside = {hit.conversation for hit in history.search(owner, query, _MOST)}
+            inside = {hit.conversation for hit in history.search(owner, query, _MAX_PICTURES)}
             found = [asked for asked in found if asked.conversation in inside]
         small = self._shell.app.thumbnails.available(asked.image for asked in found)
-        return [(asked, small[asked.image]) for asked in found if asked.image in small]
+        return [(self._titled(asked), small[asked.image]) for asked in found if asked.image in small]
+
+    def _titled(self, asked: Asked) -> Asked:
+        if asked.title:
+            return asked
+        conversation = self._shell.app.history.conversation(asked.conversation, settings.OWNER)
+        return replace(asked, title=presentation.title_of(conversation, self._shell.language))
 
     async def _draw(self) -> None:
         found = await asyncio.to_thread(self._read, self._field.value or "")
@@ -99,12 +106,12 @@ class PhotosScreen(Screen):
         label = self._shell.say("mobile.photo_of", title=asked.title)
         return ft.Container(
             ft.Image(data, fit=ft.BoxFit.COVER, border_radius=12, semantics_label=label),
-            on_click=self._shell.on(lambda: self._choices(asked)),
+            on_click=self._shell.on(lambda: self._show_actions(asked)),
             border_radius=12,
             ink=True,
         )
 
-    def _choices(self, asked: Asked) -> None:
+    def _show_actions(self, asked: Asked) -> None:
         shell, say = self._shell, self._shell.say
 
         async def bytes_of() -> bytes:
@@ -112,7 +119,7 @@ class PhotosScreen(Screen):
 
         async def open_chat() -> None:
             await shell.pop()
-            await self._go.history.open(asked.conversation)
+            await self._navigator.history.open(asked.conversation)
 
         async def ask_again() -> None:
             data = await bytes_of()
@@ -120,7 +127,7 @@ class PhotosScreen(Screen):
             await self._take(data)
 
         async def look() -> None:
-            await self._go.viewer([await bytes_of()], 0, None)
+            await self._navigator.viewer([await bytes_of()], 0, None)
 
         shell.sheet(
             ft.Container(

@@ -1,6 +1,6 @@
-"""A picture before it is asked about: cut to a part, turned, and as the model gets it.
+"""The picture editor: crop and rotate a picture, and preview it as the model sees it.
 
-In: the bytes of a picture. Out: those of a changed one, given to whoever opened the screen.
+In: the bytes of a picture. Out: the bytes of the changed one, passed to the caller's callbacks.
 This file does not know conversations.
 """
 
@@ -17,12 +17,12 @@ from impchat_mobile import theme
 from impchat_mobile.app_shell import Screen, Shell
 from impchat_mobile.crop import WHOLE, Frame
 
-_EDGE = 16  # pixels around the picture
-_BARS = 380  # pixels of height that the rest of the screen takes, as long as nothing was measured
-_PANEL = 330  # pixels that the tools take beside the picture
-_THIN = 48  # pixels that the picture takes at least, both ways
-_STEP = 0.1  # of the picture, by which a tap moves the part
-_SMALLER = 0.8  # by which a tap makes it smaller
+_MARGIN = 16  # pixels around the picture
+_OTHER_HEIGHT = 380  # assumed height in pixels of the rest of the screen, until it has been measured
+_PANEL = 330  # width in pixels of the tools next to the picture
+_MIN_SIDE = 48  # minimum width and height of the picture in pixels
+_STEP = 0.1  # fraction of the picture by which a tap moves the frame
+_SHRINK = 0.8  # factor by which a tap shrinks the frame
 
 
 class RetouchScreen(Screen):
@@ -33,33 +33,33 @@ class RetouchScreen(Screen):
         replace: Callable[[bytes], Awaitable[None]],
         add: Callable[[bytes], Awaitable[None]] | None,
     ) -> None:
-        """`replace`: takes the changed picture. `add`: takes a part beside the whole; None: there is no whole."""
+        """`replace`: takes the changed picture. `add`: takes a part as a further picture; None: not offered."""
         self._shell = shell
         self._data = data
         self._replace, self._add = replace, add
         self._frame = Frame()
-        self._turned = False
-        self._seen = False
+        self._is_rotated = False
+        self._is_preview = False
 
     def build(self) -> ft.View:
         shell, say = self._shell, self._shell.say
-        self._room: tuple[float, float] | None = None  # pixels for the picture
+        self._room: tuple[float, float] | None = None  # width and height for the picture in pixels
         self._stage = ft.Container(
-            expand=True, alignment=ft.Alignment.CENTER, padding=_EDGE, on_size_change=shell.on(self._fit)
+            expand=True, alignment=ft.Alignment.CENTER, padding=_MARGIN, on_size_change=shell.on(self._stage_resized)
         )
-        self._hint = theme.faint("", size=13, text_align=ft.TextAlign.CENTER)
+        self._hint = theme.muted("", size=13, text_align=ft.TextAlign.CENTER)
         turns = [
-            theme.button(ft.Icons.ROTATE_LEFT_ROUNDED, say("mobile.turn_left"), shell.on(lambda: self._turn(-1))),
-            theme.button(ft.Icons.ROTATE_RIGHT_ROUNDED, say("mobile.turn_right"), shell.on(lambda: self._turn(1))),
+            theme.button(ft.Icons.ROTATE_LEFT_ROUNDED, say("mobile.turn_left"), shell.on(lambda: self._rotate(-1))),
+            theme.button(ft.Icons.ROTATE_RIGHT_ROUNDED, say("mobile.turn_right"), shell.on(lambda: self._rotate(1))),
             theme.button(ft.Icons.CROP_FREE_ROUNDED, say("mobile.whole"), shell.on(self._whole)),
-            self._sign(ft.Icons.ZOOM_IN_MAP_ROUNDED, "smaller", lambda frame: frame.scaled(_SMALLER)),
-            self._sign(ft.Icons.ZOOM_OUT_MAP_ROUNDED, "larger", lambda frame: frame.scaled(1 / _SMALLER)),
+            self._frame_button(ft.Icons.ZOOM_IN_MAP_ROUNDED, "smaller", lambda frame: frame.scaled(_SHRINK)),
+            self._frame_button(ft.Icons.ZOOM_OUT_MAP_ROUNDED, "larger", lambda frame: frame.scaled(1 / _SHRINK)),
         ]
         moves = [
-            self._sign(ft.Icons.ARROW_BACK_ROUNDED, "left", lambda frame: frame.moved(-_STEP, 0)),
-            self._sign(ft.Icons.ARROW_UPWARD_ROUNDED, "up", lambda frame: frame.moved(0, -_STEP)),
-            self._sign(ft.Icons.ARROW_DOWNWARD_ROUNDED, "down", lambda frame: frame.moved(0, _STEP)),
-            self._sign(ft.Icons.ARROW_FORWARD_ROUNDED, "right", lambda frame: frame.moved(_STEP, 0)),
+            self._frame_button(ft.Icons.ARROW_BACK_ROUNDED, "left", lambda frame: frame.moved(-_STEP, 0)),
+            self._frame_button(ft.Icons.ARROW_UPWARD_ROUNDED, "up", lambda frame: frame.moved(0, -_STEP)),
+            self._frame_button(ft.Icons.ARROW_DOWNWARD_ROUNDED, "down", lambda frame: frame.moved(0, _STEP)),
+            self._frame_button(ft.Icons.ARROW_FORWARD_ROUNDED, "right", lambda frame: frame.moved(_STEP, 0)),
         ]
         self._tools = ft.Column(
             [ft.Row(signs, alignment=ft.MainAxisAlignment.CENTER, spacing=0) for signs in (turns, moves)],
@@ -91,32 +91,32 @@ class RetouchScreen(Screen):
             [ft.SafeArea(self._page, expand=True)],
             padding=0,
             bgcolor=ft.Colors.SURFACE,
-            appbar=theme.bar(say("mobile.retouch_title")),
+            appbar=theme.app_bar(say("mobile.retouch_title")),
         )
 
     def _lay_out(self) -> None:
-        """The tools below the picture, or beside it where the screen is low."""
+        """Put the tools below the picture, or next to it on a low screen."""
         page = self._shell.page
         below = ft.Container(self._below, padding=ft.Padding.only(left=16, right=16, bottom=12))
-        if (page.width or 0) > (page.height or 0) < theme.TALL:
+        if (page.width or 0) > (page.height or 0) < theme.WIDE_HEIGHT:
             panel = ft.Column([self._switch_line, below], width=_PANEL, scroll=ft.ScrollMode.AUTO)
             self._page.content = ft.Row([self._stage, panel], spacing=0)
         else:
             column = ft.Column([self._switch_line, self._stage, below], expand=True, spacing=4)
             self._page.content = theme.column(column, expand=True)
 
-    def _fit(self, event: ft.LayoutSizeChangeEvent[ft.Container]) -> None:
-        room = event.width - 2 * _EDGE, event.height - 2 * _EDGE
+    def _stage_resized(self, event: ft.LayoutSizeChangeEvent[ft.Container]) -> None:
+        room = event.width - 2 * _MARGIN, event.height - 2 * _MARGIN
         if room != self._room:
             self._room = room
             self._shell.start(self._draw())
 
-    def _sign(self, icon: ft.IconData, name: str, change: Callable[[Frame], Frame]) -> ft.Control:
-        """Another part by a tap, for whom dragging is no way."""
+    def _frame_button(self, icon: ft.IconData, name: str, change: Callable[[Frame], Frame]) -> ft.Control:
+        """A button that changes the frame, for users who cannot drag it."""
 
         def tapped() -> None:
             self._frame = change(self._frame)
-            self._place()
+            self._place_frame()
             self._shell.draw(self._stack, self._below)
 
         return theme.button(icon, self._shell.say(f"mobile.part_{name}"), self._shell.on(tapped))
@@ -129,24 +129,24 @@ class RetouchScreen(Screen):
         self._shell.page.update()
 
     async def _draw(self) -> None:
-        if self._seen:
-            await self._draw_seen()
+        if self._is_preview:
+            await self._draw_preview()
         else:
             await self._draw_frame()
-        self._tools.visible = not self._seen
+        self._tools.visible = not self._is_preview
         self._shell.page.update()
 
     async def _draw_frame(self) -> None:
         shell = self._shell
         width, height = (await asyncio.to_thread(images.decode, self._data)).size
-        room = self._room or self._guess()
+        room = self._room or self._assumed_room()
         scale = min(room[0] / width, room[1] / height)
-        self._size = max(width * scale, _THIN), max(height * scale, _THIN)
+        self._size = max(width * scale, _MIN_SIDE), max(height * scale, _MIN_SIDE)
         small = await asyncio.to_thread(images.thumbnail, self._data, 1024)
         self._lines = ft.Container(border=ft.Border.all(2, ft.Colors.PRIMARY), border_radius=4)
         self._shades = [ft.Container(bgcolor="#99000000") for _ in range(4)]
         self._grips = [ft.Container(width=18, height=18, border_radius=9, bgcolor=ft.Colors.PRIMARY) for _ in range(4)]
-        self._place()
+        self._place_frame()
         picture = ft.Image(small, width=self._size[0], height=self._size[1], fit=ft.BoxFit.FILL,
                            semantics_label=shell.say("mobile.crop_hint"))  # fmt: skip
         self._stack = ft.Stack(
@@ -155,16 +155,16 @@ class RetouchScreen(Screen):
         self._stage.content = ft.GestureDetector(
             self._stack,
             drag_interval=30,
-            on_pan_down=shell.on(self._down),
-            on_pan_update=shell.on(self._move),
+            on_pan_down=shell.on(self._pan_started),
+            on_pan_update=shell.on(self._pan_updated),
         )
 
-    def _guess(self) -> tuple[float, float]:
-        """The room for the picture, before it is measured."""
+    def _assumed_room(self) -> tuple[float, float]:
+        """The assumed room for the picture, until it has been measured."""
         page = self._shell.page
-        return min(page.width or 400, theme.COLUMN) - 2 * _EDGE, max(160, (page.height or 800) - _BARS)
+        return min(page.width or 400, theme.COLUMN_WIDTH) - 2 * _MARGIN, max(160, (page.height or 800) - _OTHER_HEIGHT)
 
-    def _place(self) -> None:
+    def _place_frame(self) -> None:
         width, height = self._size
         box = self._frame.box
         left, top, right, bottom = box.left * width, box.top * height, box.right * width, box.bottom * height
@@ -181,34 +181,34 @@ class RetouchScreen(Screen):
         corners = [(left, top), (right, top), (left, bottom), (right, bottom)]
         for grip, (x, y) in zip(self._grips, corners, strict=True):
             grip.left, grip.top = min(max(x - 9, 0), width - 18), min(max(y - 9, 0), height - 18)
-        self._hint.value = self._told()
+        self._hint.value = self._description()
 
-    def _told(self) -> str:
-        """The chosen part in words."""
+    def _description(self) -> str:
+        """The chosen part, as text."""
         box = self._frame.box
         if box == WHOLE:
             return self._shell.say("mobile.crop_hint")
         edges = {name: round(100 * getattr(box, name)) for name in ("left", "top", "right", "bottom")}
         return self._shell.say("mobile.crop_part", **edges)
 
-    def _down(self, event: ft.DragDownEvent[ft.GestureDetector]) -> None:
+    def _pan_started(self, event: ft.DragDownEvent[ft.GestureDetector]) -> None:
         self._frame = self._frame.grab(event.local_position.x / self._size[0], event.local_position.y / self._size[1])
 
-    def _move(self, event: ft.DragUpdateEvent[ft.GestureDetector]) -> None:
+    def _pan_updated(self, event: ft.DragUpdateEvent[ft.GestureDetector]) -> None:
         delta = event.local_delta or ft.Offset(0, 0)
         self._frame = self._frame.drag(delta.x / self._size[0], delta.y / self._size[1])
-        self._place()
+        self._place_frame()
         self._shell.draw(self._stack, self._below)
 
-    async def _draw_seen(self) -> None:
+    async def _draw_preview(self) -> None:
         shell = self._shell
         bundle = shell.app.bundle
         if bundle is None:
             self._stage.content = ft.Text(shell.say("mobile.seen_unknown"), text_align=ft.TextAlign.CENTER)
             return
         rule = bundle.image
-        data = await asyncio.to_thread(lambda: edit.seen(self._cut(), rule.size, rule.aspect))
-        side = min(self._room or self._guess())
+        data = await asyncio.to_thread(lambda: edit.seen(self._crop(), rule.size, rule.aspect))
+        side = min(self._room or self._assumed_room())
         self._stage.content = ft.Image(
             data,
             width=side,
@@ -222,12 +222,12 @@ class RetouchScreen(Screen):
         self._hint.value = shell.say("mobile.seen_says", side=rule.size, tokens=rule.tokens, percent=share)
 
     async def _switch(self, event: ft.Event[ft.SegmentedButton]) -> None:
-        self._seen = "seen" in event.control.selected
+        self._is_preview = "seen" in event.control.selected
         await self._draw()
 
-    async def _turn(self, quarters: int) -> None:
+    async def _rotate(self, quarters: int) -> None:
         self._data = await asyncio.to_thread(edit.turn, self._data, quarters)
-        self._turned = True
+        self._is_rotated = True
         self._frame = Frame()
         await self._draw()
 
@@ -235,21 +235,21 @@ class RetouchScreen(Screen):
         self._frame = Frame()
         await self._draw()
 
-    def _cut(self) -> bytes:
+    def _crop(self) -> bytes:
         return self._data if self._frame.box == WHOLE else edit.cut(self._data, self._frame.box)
 
     async def _use(self) -> None:
-        changed = self._turned or self._frame.box != WHOLE or self._add is None
-        data = await asyncio.to_thread(self._cut)
+        changed = self._is_rotated or self._frame.box != WHOLE or self._add is None
+        data = await asyncio.to_thread(self._crop)
         await self._shell.pop()
         if changed:
             await self._replace(data)
 
     async def _use_both(self) -> None:
         assert self._add
-        data = await asyncio.to_thread(self._cut)
+        data = await asyncio.to_thread(self._crop)
         await self._shell.pop()
-        if self._turned:
+        if self._is_rotated:
             await self._replace(self._data)
         if self._frame.box != WHOLE:
             await self._add(data)

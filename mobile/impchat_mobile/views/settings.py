@@ -1,7 +1,7 @@
-"""The settings: looks, language, answers, how the model is run, lock, storage, and the ways to the rest.
+"""The settings: appearance, language, sampling, how the model is run, lock, storage, and links to other screens.
 
-In: the preferences. Out: changed ones, which take effect at once.
-This file does not know what follows from a choice.
+In: the preferences. Out: changed preferences, which take effect at once.
+This file does not know what a preference changes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from impchat_mobile.tuning import memory_bytes, run
 if TYPE_CHECKING:
     from impchat_mobile.navigator import Navigator
 
-_SLIDERS = (  # name, divisions of its range, whole numbers
+_SLIDERS = (  # name, minimum, maximum, number of steps
     ("temperature", 0.0, 1.5, 30),
     ("max_tokens", 64, 2048, 31),
     ("top_p", 0.05, 1.0, 19),
@@ -33,18 +33,18 @@ _SLIDERS = (  # name, divisions of its range, whole numbers
     ("min_p", 0.0, 0.5, 20),
     ("repeat_penalty", 0.8, 1.5, 14),
 )
-_WHOLE = ("max_tokens", "top_k")
-_MOST_THREADS = 8
+_INTEGERS = ("max_tokens", "top_k")
+_MAX_THREADS = 8
 
 
 class SettingsScreen(Screen):
-    def __init__(self, shell: Shell, go: Navigator) -> None:
+    def __init__(self, shell: Shell, navigator: Navigator) -> None:
         self._shell = shell
-        self._go = go
+        self._navigator = navigator
 
     def build(self) -> ft.View:
         say = self._shell.say
-        self._context_says = theme.faint("", size=13)
+        self._context_hint = theme.muted("", size=13)
         self._sampling = ft.Column(spacing=0, tight=True)
         self._fill_sampling()
         self._describe_context()
@@ -62,8 +62,10 @@ class SettingsScreen(Screen):
                 theme.heading(say("mobile.storage")),
                 self._storage(),
                 theme.heading(say("mobile.about")),
-                self._tile(ft.Icons.SPEED_ROUNDED, say("mobile.speed"), say("mobile.speed_says"), self._go.speed),
-                self._tile(ft.Icons.INFO_OUTLINE, say("mobile.about"), say("mobile.about_says"), self._go.about),
+                self._tile(
+                    ft.Icons.SPEED_ROUNDED, say("mobile.speed"), say("mobile.speed_says"), self._navigator.speed
+                ),
+                self._tile(ft.Icons.INFO_OUTLINE, say("mobile.about"), say("mobile.about_says"), self._navigator.about),
             ],
             padding=ft.Padding.only(bottom=32),
             expand=True,
@@ -72,7 +74,7 @@ class SettingsScreen(Screen):
             [ft.SafeArea(theme.column(page, expand=True), expand=True)],
             padding=0,
             bgcolor=ft.Colors.SURFACE,
-            appbar=theme.bar(say("mobile.settings")),
+            appbar=theme.app_bar(say("mobile.settings")),
         )
 
     async def shown(self) -> None:
@@ -88,28 +90,28 @@ class SettingsScreen(Screen):
 
     def _tile(self, icon: ft.IconData, title: str, subtitle: str | ft.Text, do: Handler) -> ft.Control:
         return ft.ListTile(
-            leading=ft.Icon(icon, color=theme.FAINT),
+            leading=ft.Icon(icon, color=theme.MUTED),
             title=ft.Text(title),
-            subtitle=theme.faint(subtitle, size=13) if isinstance(subtitle, str) else subtitle,
-            trailing=ft.Icon(ft.Icons.CHEVRON_RIGHT_ROUNDED, color=theme.FAINT),
+            subtitle=theme.muted(subtitle, size=13) if isinstance(subtitle, str) else subtitle,
+            trailing=ft.Icon(ft.Icons.CHEVRON_RIGHT_ROUNDED, color=theme.MUTED),
             on_click=self._shell.on(do),
         )
 
-    # Looks
+    # Appearance
 
     def _segments(self, names: list[tuple[str, str]], chosen: str, do: Callable[[str], Awaitable[None]]) -> ft.Control:
         kept = [chosen or "-"]
 
         async def changed() -> None:
             nonlocal kept
-            wanted = list(buttons.selected)
+            selected = list(buttons.selected)
             try:
-                await do(wanted[0])
+                await do(selected[0])
             except ImpChatError:
                 buttons.selected = kept
                 self._shell.draw(buttons)
                 raise
-            kept = wanted
+            kept = selected
 
         buttons = ft.SegmentedButton(
             [ft.Segment(value or "-", label=ft.Text(label)) for value, label in names],
@@ -155,15 +157,15 @@ class SettingsScreen(Screen):
     def _slider(self, name: str, low: float, high: float, divisions: int) -> ft.Control:
         shell = self._shell
         now = getattr(shell.preferences.sampling_of(shell.app.sampling), name)
-        value = ft.Text(_figure(name, now), color=theme.FAINT)
+        value = ft.Text(_format(name, now), color=theme.MUTED)
 
         def moved(event: ft.Event[ft.Slider]) -> None:
-            value.value = _figure(name, event.control.value or 0)
+            value.value = _format(name, event.control.value or 0)
             shell.draw(value)
 
         async def settled(event: ft.Event[ft.Slider]) -> None:
-            wanted = event.control.value or 0
-            number = round(wanted) if name in _WHOLE else round(wanted, 3)
+            chosen = event.control.value or 0
+            number = round(chosen) if name in _INTEGERS else round(chosen, 3)
             await shell.prefer(sampling={**shell.preferences.sampling, name: number})
 
         label = shell.say(f"mobile.sampling_{name}")
@@ -177,7 +179,7 @@ class SettingsScreen(Screen):
             on_change_end=shell.on(settled),
         )
         words = ft.Row([ft.Text(label, expand=True), value])
-        hint = theme.faint(shell.say(f"help.sampling.{name}"))
+        hint = theme.muted(shell.say(f"help.sampling.{name}"))
         return ft.Container(
             ft.Column([words, hint, ft.Semantics(label=label, content=slider)], spacing=2, tight=True,
                       horizontal_alignment=ft.CrossAxisAlignment.STRETCH),
@@ -197,7 +199,7 @@ class SettingsScreen(Screen):
         most = app.bundle.context_tokens if app.bundle else app.context_tokens
         lengths = [n for n in settings.MOBILE_CONTEXTS if n < most] + [most]
         contexts = [(str(n), f"{n}") for n in lengths]
-        threads = [("", say("mobile.automatic"))] + [(str(n), str(n)) for n in (1, 2, 4, 6, _MOST_THREADS)]
+        threads = [("", say("mobile.automatic"))] + [(str(n), str(n)) for n in (1, 2, 4, 6, _MAX_THREADS)]
 
         async def context(value: str) -> None:
             await self._tune(context_tokens=None if int(value) == most else int(value))
@@ -207,14 +209,14 @@ class SettingsScreen(Screen):
 
         chosen = shell.preferences.threads
         models = self._tile(
-            ft.Icons.MEMORY_ROUNDED, say("mobile.models"), app.bundle.name if app.bundle else "", self._go.models
+            ft.Icons.MEMORY_ROUNDED, say("mobile.models"), app.bundle.name if app.bundle else "", self._navigator.models
         )
         if shell.shares:
             return [models]
         return [
             models,
             self._row(say("mobile.context_length"), self._segments(contexts, str(app.context_tokens), context)),
-            ft.Container(self._context_says, padding=ft.Padding.symmetric(horizontal=20)),
+            ft.Container(self._context_hint, padding=ft.Padding.symmetric(horizontal=20)),
             self._row(say("mobile.threads"), self._segments(threads, str(chosen) if chosen else "", thread)),
         ]
 
@@ -224,7 +226,7 @@ class SettingsScreen(Screen):
             await asyncio.to_thread(run, shell.app, shell.app.bundle, replace(shell.preferences, **changes))
         await shell.prefer(**changes)
         self._describe_context()
-        shell.draw(self._context_says)
+        shell.draw(self._context_hint)
 
     def _describe_context(self) -> None:
         say, app = self._shell.say, self._shell.app
@@ -236,20 +238,20 @@ class SettingsScreen(Screen):
             needed = memory_bytes(app.tuning, entry, app.bundle.size_bytes, tokens)
             fits = memory.fits(needed) if memory else "unknown"
             text += " " + say(f"models.memory_{fits}", size=size(needed))
-        self._context_says.value = text
+        self._context_hint.value = text
 
     # Lock
 
     def _lock(self) -> ft.Control:
         shell, say = self._shell, self._shell.say
-        self._locked = ft.Switch(
+        self._lock_switch = ft.Switch(
             value=applock.is_set(shell.app.data),
             label=say("mobile.lock"),
             label_position=ft.LabelPosition.LEFT,
             on_change=shell.on(self._lock_changed),
         )
         return ft.Container(
-            ft.Column([self._locked, theme.faint(say("mobile.lock_says"), size=13)], tight=True, spacing=2),
+            ft.Column([self._lock_switch, theme.muted(say("mobile.lock_says"), size=13)], tight=True, spacing=2),
             padding=ft.Padding.symmetric(horizontal=20, vertical=4),
         )
 
@@ -257,74 +259,79 @@ class SettingsScreen(Screen):
         from impchat_mobile.views.lock import LockScreen, PinScreen
 
         shell = self._shell
-        wanted = bool(self._locked.value)
+        turn_on = bool(self._lock_switch.value)
         self._show_lock()
 
-        async def set_now() -> None:
+        async def pin_set() -> None:
             self._show_lock()
-            shell.tell(shell.say("mobile.lock_on"))
+            shell.notify(shell.say("mobile.lock_on"))
 
-        async def known() -> None:
+        async def unlocked() -> None:
             await asyncio.to_thread(applock.remove, shell.app.data)
             await shell.pop()
             self._show_lock()
 
-        await shell.push(PinScreen(shell, set_now) if wanted else LockScreen(shell, known, leave=True))
+        await shell.push(PinScreen(shell, pin_set) if turn_on else LockScreen(shell, unlocked, can_leave=True))
 
     def _show_lock(self) -> None:
-        self._locked.value = applock.is_set(self._shell.app.data)
-        self._shell.draw(self._locked)
+        self._lock_switch.value = applock.is_set(self._shell.app.data)
+        self._shell.draw(self._lock_switch)
 
     # Storage
 
     def _storage(self) -> ft.Control:
-        """Its figures come later; what can be tapped is there from the beginning."""
+        """The section about storage. `_measure` adds the figures later; the buttons work from the beginning."""
         shell, say = self._shell, self._shell.say
-        self._used = {name: theme.faint("…", size=13) for name in ("chats", "pictures", "deleted", "models")}
+        self._sizes = {name: theme.muted("…", size=13) for name in ("chats", "pictures", "deleted", "models")}
         clear = ft.TextButton(say("mobile.clear"), on_click=shell.on(self._ask_clear))
-        self._stored = ft.Column(
+        self._storage_tiles = ft.Column(
             [
                 ft.ListTile(
-                    leading=ft.Icon(ft.Icons.CHAT_BUBBLE_OUTLINE_ROUNDED, color=theme.FAINT),
+                    leading=ft.Icon(ft.Icons.CHAT_BUBBLE_OUTLINE_ROUNDED, color=theme.MUTED),
                     title=ft.Text(say("mobile.chats")),
-                    subtitle=self._used["chats"],
+                    subtitle=self._sizes["chats"],
                     trailing=clear,
                 ),
                 ft.ListTile(
-                    leading=ft.Icon(ft.Icons.IMAGE_OUTLINED, color=theme.FAINT),
+                    leading=ft.Icon(ft.Icons.IMAGE_OUTLINED, color=theme.MUTED),
                     title=ft.Text(say("mobile.pictures")),
-                    subtitle=self._used["pictures"],
+                    subtitle=self._sizes["pictures"],
                 ),
                 self._tile(
-                    ft.Icons.DELETE_OUTLINE_ROUNDED, say("mobile.deleted"), self._used["deleted"], self._go.deleted
+                    ft.Icons.DELETE_OUTLINE_ROUNDED,
+                    say("mobile.deleted"),
+                    self._sizes["deleted"],
+                    self._navigator.deleted,
                 ),
-                self._tile(ft.Icons.MEMORY_ROUNDED, say("mobile.models"), self._used["models"], self._go.models),
+                self._tile(
+                    ft.Icons.MEMORY_ROUNDED, say("mobile.models"), self._sizes["models"], self._navigator.models
+                ),
             ],
             spacing=0,
             tight=True,
         )
-        return self._stored
+        return self._storage_tiles
 
     async def _measure(self) -> None:
         shell = self._shell
         found = await asyncio.to_thread(storage.used, shell.app)
-        self._used["chats"].value = size(found.conversations)
-        self._used["pictures"].value = size(found.pictures)
-        self._used["deleted"].value = shell.say("mobile.count", count=found.deleted)
-        self._used["models"].value = size(found.models)
-        shell.draw(self._stored)
+        self._sizes["chats"].value = size(found.conversations)
+        self._sizes["pictures"].value = size(found.pictures)
+        self._sizes["deleted"].value = shell.say("mobile.count", count=found.deleted)
+        self._sizes["models"].value = size(found.models)
+        shell.draw(self._storage_tiles)
 
     def _ask_clear(self) -> None:
         shell = self._shell
 
         async def clear() -> None:
-            await self._go.leave()
+            await self._navigator.leave_conversation()
             await asyncio.to_thread(storage.clear_conversations, shell.app)
             await self._measure()
 
         words = ft.Text(shell.say("mobile.clear_says"))
-        shell.ask(shell.say("mobile.clear_title"), words, shell.say("mobile.clear"), clear, danger=True)
+        shell.confirm(shell.say("mobile.clear_title"), words, shell.say("mobile.clear"), clear, danger=True)
 
 
-def _figure(name: str, value: float) -> str:
-    return str(round(value)) if name in _WHOLE else f"{value:.2f}"
+def _format(name: str, value: float) -> str:
+    return str(round(value)) if name in _INTEGERS else f"{value:.2f}"

@@ -1,6 +1,6 @@
-"""The speed test: the four figures of the paper's table, of the model in use.
+"""The speed test: measures the four figures of the paper's table for the model in use.
 
-In: the App. Out: a screen that measures when asked. This file does not know how it is measured.
+In: the App. Out: a screen with a button that starts the test. This file does not know how the figures are measured.
 """
 
 from __future__ import annotations
@@ -21,10 +21,15 @@ class SpeedScreen(Screen):
     def build(self) -> ft.View:
         shell, say = self._shell, self._shell.say
         self._figures = ft.Column(spacing=12, tight=True, horizontal_alignment=ft.CrossAxisAlignment.STRETCH)
-        self._ring = ft.ProgressBar(visible=False, border_radius=4)
-        self._go = ft.FilledButton(say("mobile.measure"), on_click=shell.on(self._measure))
+        self._progress = ft.ProgressBar(visible=False, border_radius=4)
+        self._start_button = ft.FilledButton(say("mobile.measure"), on_click=shell.on(self._measure))
         page = ft.Column(
-            [ft.Text(say("mobile.speed_explains"), color=theme.FAINT), self._go, self._ring, self._figures],
+            [
+                ft.Text(say("mobile.speed_explains"), color=theme.MUTED),
+                self._start_button,
+                self._progress,
+                self._figures,
+            ],
             spacing=16,
             scroll=ft.ScrollMode.AUTO,
             horizontal_alignment=ft.CrossAxisAlignment.STRETCH,
@@ -33,17 +38,17 @@ class SpeedScreen(Screen):
             [ft.SafeArea(theme.column(ft.Container(page, padding=20), expand=True), expand=True)],
             padding=0,
             bgcolor=ft.Colors.SURFACE,
-            appbar=theme.bar(say("mobile.speed")),
+            appbar=theme.app_bar(say("mobile.speed")),
         )
 
     async def _measure(self) -> None:
         shell, say, app = self._shell, self._shell.say, self._shell.app
-        self._go.disabled, self._ring.visible = True, True
+        self._start_button.disabled, self._progress.visible = True, True
         shell.page.update()
         try:
             found = await asyncio.to_thread(lambda: speedtest.run(app.engine))
         finally:
-            self._go.disabled, self._ring.visible = False, False
+            self._start_button.disabled, self._progress.visible = False, False
             shell.page.update()
         rows = [
             ("T_VE", say("mobile.speed_vision"), f"{found.vision_s:.2f} s"),
@@ -60,7 +65,7 @@ class SpeedScreen(Screen):
                 ft.Row(
                     [
                         ft.Column(
-                            [ft.Text(name, weight=ft.FontWeight.W_600), theme.faint(words, size=13)],
+                            [ft.Text(name, weight=ft.FontWeight.W_600), theme.muted(label, size=13)],
                             spacing=2,
                             expand=True,
                         ),
@@ -68,6 +73,6 @@ class SpeedScreen(Screen):
                     ]
                 )
             )
-            for name, words, figure in rows
+            for name, label, figure in rows
         ]
         shell.page.update()

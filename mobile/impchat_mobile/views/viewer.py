@@ -1,4 +1,4 @@
-"""Pictures at full size: zoom, the next one, share, save, and the way to a part of one.
+"""Pictures at full size: zoom, swipe to the next one, share, save, and ask about a part of one.
 
 In: the bytes of pictures. Out: a screen. This file does not know where they come from.
 """
@@ -13,22 +13,22 @@ import flet as ft
 from impchat_mobile import theme
 from impchat_mobile.app_shell import Screen, Shell
 
-_LONG = 40  # times as long as wide: a thread on any screen
+_MAX_RATIO = 40  # ratio of the sides beyond which a picture is too thin to see
 
 
 class ViewerScreen(Screen):
     def __init__(
-        self, shell: Shell, pictures: Sequence[bytes], first: int, part: Callable[[bytes], Awaitable[None]] | None
+        self, shell: Shell, pictures: Sequence[bytes], first: int, ask_part: Callable[[bytes], Awaitable[None]] | None
     ) -> None:
-        """`part`: what to do with a picture of which a part is asked about; None: nothing."""
+        """`first`: index of the picture shown first. `ask_part`: takes a picture to ask about a part of it, or None."""
         self._shell = shell
         self._pictures = pictures
-        self._place = first
-        self._part = part
+        self._index = first
+        self._ask_part = ask_part
 
     def build(self) -> ft.View:
         shell, say = self._shell, self._shell.say
-        self._count = ft.Text(self._where(), size=15, color=ft.Colors.WHITE)
+        self._count = ft.Text(self._position(), size=15, color=ft.Colors.WHITE)
         pages = ft.PageView(
             [
                 ft.InteractiveViewer(
@@ -39,9 +39,9 @@ class ViewerScreen(Screen):
                 )
                 for number, data in enumerate(self._pictures, 1)
             ],
-            selected_index=self._place,
+            selected_index=self._index,
             expand=True,
-            on_change=shell.on(self._turned),
+            on_change=shell.on(self._page_changed),
         )
         white: dict[str, Any] = {"color": ft.Colors.WHITE}
         tools: list[ft.Control] = [
@@ -49,11 +49,11 @@ class ViewerScreen(Screen):
             theme.button(ft.Icons.DOWNLOAD_ROUNDED, say("mobile.save_picture"), shell.on(self._save), **white),
         ]
         bottom: list[ft.Control] = []
-        if self._part:
+        if self._ask_part:
             bottom = [
                 ft.Container(
                     ft.FilledTonalButton(
-                        say("mobile.ask_part"), icon=ft.Icons.CROP_ROUNDED, on_click=shell.on(self._ask)
+                        say("mobile.ask_part"), icon=ft.Icons.CROP_ROUNDED, on_click=shell.on(self._part_tapped)
                     ),
                     alignment=ft.Alignment.CENTER,
                     padding=16,
@@ -73,24 +73,24 @@ class ViewerScreen(Screen):
         )
 
     def _picture(self, data: bytes, label: str) -> ft.Control:
-        """As large as fits. A very long one is stretched, or nothing of it could be seen."""
-        sides = theme.size(data)
-        fit = ft.BoxFit.FILL if max(sides) > _LONG * min(sides) else ft.BoxFit.CONTAIN
+        """A picture as large as fits. A very long one is stretched, because otherwise it would be too thin to see."""
+        sides = theme.size_of(data)
+        fit = ft.BoxFit.FILL if max(sides) > _MAX_RATIO * min(sides) else ft.BoxFit.CONTAIN
         return ft.Image(data, fit=fit, semantics_label=label, gapless_playback=True)
 
-    def _where(self) -> str:
+    def _position(self) -> str:
         count = len(self._pictures)
-        return self._shell.say("mobile.picture_of", number=self._place + 1, count=count) if count > 1 else ""
+        return self._shell.say("mobile.picture_of", number=self._index + 1, count=count) if count > 1 else ""
 
-    def _turned(self, event: ft.Event[ft.PageView]) -> None:
-        self._place = int(event.data or 0)
-        self._count.value = self._where()
+    def _page_changed(self, event: ft.Event[ft.PageView]) -> None:
+        self._index = int(event.data or 0)
+        self._count.value = self._position()
         self._shell.draw(self._count)
 
     @property
     def _file(self) -> tuple[str, str, bytes]:
-        """Name, type and bytes of the picture in sight."""
-        data = self._pictures[self._place]
+        """File name, MIME type and bytes of the shown picture."""
+        data = self._pictures[self._index]
         kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
         return f"impchat.{'jpg' if kind == 'jpeg' else kind}", f"image/{kind}", data
 
@@ -98,17 +98,17 @@ class ViewerScreen(Screen):
         name, mime, data = self._file
         try:
             await self._shell.share.share_files([ft.ShareFile.from_bytes(data, mime_type=mime, name=name)])
-        except Exception:  # noqa: BLE001 - this platform shares nothing
-            self._shell.tell(self._shell.say("mobile.no_share"))
+        except Exception:  # noqa: BLE001 - this platform cannot share
+            self._shell.notify(self._shell.say("mobile.no_share"))
 
     async def _save(self) -> None:
         name, _, data = self._file
         done = await self._shell.picker.save_file(file_name=name, file_type=ft.FilePickerFileType.IMAGE, src_bytes=data)
         if done or self._shell.page.web:
-            self._shell.tell(self._shell.say("mobile.saved"))
+            self._shell.notify(self._shell.say("mobile.saved"))
 
-    async def _ask(self) -> None:
-        assert self._part
-        data = self._pictures[self._place]
+    async def _part_tapped(self) -> None:
+        assert self._ask_part
+        data = self._pictures[self._index]
         await self._shell.pop()
-        await self._part(data)
+        await self._ask_part(data)
