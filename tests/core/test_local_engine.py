@@ -107,7 +107,7 @@ def test_each_turn_processes_only_its_own_tokens(engine: Engine, demo: Bundle, o
         end = finished(events)
         assert end.stats.prompt_tokens == length(prompt, demo, open_engine)
         assert end.stats.cached_tokens == before
-        # Its last token was sampled, and is read with the next turn where eos did not follow it.
+        # The last token was sampled; it is processed with the next turn unless eos followed it.
         before = end.stats.prompt_tokens + len(end.tokens) - (end.finish_reason == "length")
         prompt = answered(prompt, events, question, *pictures)
     assert finished(run(engine.start(prompt, GREEDY))).stats.cached_tokens == before
