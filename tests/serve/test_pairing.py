@@ -302,9 +302,9 @@ def test_a_link_exists_only_while_something_listens_beyond_this_machine(
 ) -> None:
     monkeypatch.setattr(interfaces, "cards", lambda: CARDS)
     with closing(Access(tmp_path)) as access:
-        with registry.told(tmp_path, registry.Listening("127.0.0.1", 7861, "")), pytest.raises(SettingsError):
+        with registry.registered(tmp_path, registry.Listening("127.0.0.1", 7861, "")), pytest.raises(SettingsError):
             registry.offer(tmp_path, access)
-        with registry.told(tmp_path, registry.Listening("0.0.0.0", 7862, "ab" * 32)):
+        with registry.registered(tmp_path, registry.Listening("0.0.0.0", 7862, "ab" * 32)):
             link = registry.offer(tmp_path, access)
             assert link.places[0] == "192.168.1.20:7862"
             assert access.code(link.code).state == "open"

@@ -24,7 +24,7 @@ def reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(
         interfaces, "cards", lambda: [Interface("docker0", "172.17.0.1"), Interface("wlan0", "192.168.1.20")]
     )
-    with registry.told(tmp_path / "data", registry.Listening("0.0.0.0", 7861, "ab" * 32)):
+    with registry.registered(tmp_path / "data", registry.Listening("0.0.0.0", 7861, "ab" * 32)):
         yield
 
 
