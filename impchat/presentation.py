@@ -81,16 +81,21 @@ def title_of(conversation: Conversation, language: str) -> str:
     """The conversation's title, or a text for an untitled one (new, or begun with a picture without words)."""
     if conversation.title or not conversation.leaf:
         return conversation.title or say("chat.untitled", language)
-    day = _local(conversation.created_utc)
+    day = _local(conversation.created_utc).date()
     month = say("chat.months", language).split()[day.month - 1]
     return say("chat.untitled_picture", language, date=say("chat.day_of_month", language, day=day.day, month=month))
+
+
+def moment(utc: str) -> str:
+    """Date and time, to the minute, in the local time zone."""
+    return f"{_local(utc):%Y-%m-%d %H:%M}"
 
 
 def group_of(conversation: Conversation, today: date) -> str:
     """The list's group for this conversation: the end of a key "chat.history_...". `today`: in local time."""
     if conversation.pinned:
         return "pinned"
-    day = _local(conversation.updated_utc)
+    day = _local(conversation.updated_utc).date()
     if day >= today:
         return "today"
     if day == today - timedelta(days=1):
@@ -98,6 +103,5 @@ def group_of(conversation: Conversation, today: date) -> str:
     return "week" if day > today - timedelta(days=7) else "older"
 
 
-def _local(utc: str) -> date:
-    """The day in the local time zone."""
-    return datetime.fromisoformat(utc).replace(tzinfo=UTC).astimezone().date()
+def _local(utc: str) -> datetime:
+    return datetime.fromisoformat(utc).replace(tzinfo=UTC).astimezone()

@@ -26,7 +26,7 @@ from impchat.history.store import History
 from impchat.models import catalog, library
 from impchat.peers import servers
 from impchat.peers.servers import Server
-from impchat.texts import say, size
+from impchat.texts import install, say, size
 
 _CORE = (  # distribution -> module whose import proves that it works on this machine
     ("numpy", "numpy"),
@@ -98,7 +98,7 @@ def _extra(distribution: str, extra: str) -> Finding:
     try:
         version = metadata.version(distribution)
     except metadata.PackageNotFoundError:
-        return Finding("note", "doctor.extra_missing", {"package": distribution, "extra": extra})
+        return Finding("note", "doctor.extra_missing", {"package": distribution, "extra": extra, "install": install(extra)})
     return Finding("ok", "doctor.package", {"package": distribution, "version": version})
 
 

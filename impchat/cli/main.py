@@ -114,7 +114,7 @@ def chosen_data(args: argparse.Namespace) -> Path:
     if "data" not in args:
         return paths.data_dir()
     if not args.data:
-        raise SettingsError("option.no_value", name="--data", command="impchat")
+        raise SettingsError("option.no_value", name="--data", command=texts.command())
     return paths.typed(args.data)
 
 
@@ -196,7 +196,7 @@ def _elsewhere(command: str, argv: list[str]) -> int:
             return run(argv)
     except ModuleNotFoundError as exc:
         raise _missing(f"impchat {command}", exc, command) from exc
-    raise SettingsError("extra.missing", command=f"impchat {command}", package=f"impchat_{command}", extra=command)
+    raise SettingsError("extra.missing", command=f"impchat {command}", package=f"impchat_{command}", install=texts.install(command))
 
 
 def _missing(command: str, error: ModuleNotFoundError, extra: str) -> SettingsError:
@@ -204,7 +204,7 @@ def _missing(command: str, error: ModuleNotFoundError, extra: str) -> SettingsEr
     package = (error.name or "").partition(".")[0]
     if package == "impchat":
         raise error
-    return SettingsError("extra.missing", command=command, package=package, extra=extra)
+    return SettingsError("extra.missing", command=command, package=package, install=texts.install(extra))
 
 
 def _command_at(argv: list[str]) -> int | None:

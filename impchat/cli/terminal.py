@@ -205,7 +205,7 @@ def exit_code(message: Message) -> int:
 def ask(app: App, screen: Terminal, pictures: list[bytes], question: str, sampling: Sampling | None) -> int:
     """Answer one question about the pictures in a new conversation, print the answer, and return the exit code."""
     if app.server:
-        screen.hint("remote.label", server=app.server)
+        screen.note("remote.label", server=app.server)
     if app.demo and not app.history.conversations(settings.OWNER, limit=1):  # only the first time
         screen.hint("demo.label")
     _warn_unverified(app, screen)
@@ -258,7 +258,7 @@ class ChatLoop:
 
     def _greet(self, interactive: bool) -> None:
         if self._app.server:
-            self._screen.hint("remote.label", server=self._app.server)
+            self._screen.note("remote.label", server=self._app.server)
         if self._app.demo:
             self._screen.hint("demo.label")
         _warn_unverified(self._app, self._screen)

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from impchat import images, paths, settings
+from impchat import images, paths, settings, texts
 from impchat.bundle import MANIFEST, Bundle
 from impchat.cli.main import choose_language, main
 from impchat.cli.terminal import printable
@@ -338,6 +338,30 @@ def test_list_show_and_search(data: Path, told: str, capsys: Capture) -> None:
     assert capsys.readouterr() == ("", "Nothing found.\n")
 
 
+def test_chats_with_equal_titles_can_be_told_apart(data: Path, told: str, capsys: Capture) -> None:
+    with closing(History(paths.history_file(data))) as history:
+        row = history.create_conversation(ME)
+        history.add_question(row.uuid, ME, parent=None, text="What is it?")
+        untitled = history.create_conversation(ME)
+        question = history.add_question(untitled.uuid, ME, parent=None, text="")
+        history.start_answer(untitled.uuid, ME, parent=question.uuid, model="m")
+    assert impchat(data, "history", "list") == 0
+    lines = {line[:8]: line for line in capsys.readouterr().out.splitlines()}
+    assert lines[told[:8]].endswith("What is it?  (messages: 2, pictures: 1)")
+    assert lines[row.uuid[:8]].endswith("What is it?  (messages: 1, pictures: 0)")
+    assert re.search(r"  Picture, \d+ \w+  \(messages: 2", lines[untitled.uuid[:8]])
+
+
+def test_a_search_names_chats_without_a_title(data: Path, capsys: Capture) -> None:
+    with closing(History(paths.history_file(paths.ensure_data_dir(data)))) as history:
+        row = history.create_conversation(ME)
+        question = history.add_question(row.uuid, ME, parent=None, text="")
+        answer = history.start_answer(row.uuid, ME, parent=question.uuid, model="m")
+        history.flush_answer(answer.uuid, "A red circle.")
+    assert impchat(data, "history", "search", "circle") == 0
+    assert re.match(rf"{row.uuid[:8]}  Picture, \d+ \w+\n    A red", capsys.readouterr().out)
+
+
 def test_what_a_model_wrote_gives_the_terminal_no_orders(data: Path, told: str, capsys: Capture) -> None:
     assert impchat(data, "history", "show", told) == 0
     assert "\x1b" not in capsys.readouterr().out
@@ -489,7 +513,7 @@ def test_doctor_finds_what_prevents_running(data: Path, demo: Bundle, tmp_path: 
 def test_a_command_of_an_extra_names_it_where_it_is_missing(words: list[str], data: Path) -> None:
     done = run_without(["gradio"], data, *words)
     assert done.returncode == 2
-    assert "pip install 'impchat[web]'" in one_line(done.stderr)
+    assert texts.install("web") in one_line(done.stderr)
 
 
 def test_doctor_runs_where_packages_are_missing(data: Path) -> None:
@@ -640,3 +664,17 @@ def test_help_is_in_one_language(words: list[str], language: str, capsys: Captur
     out = capsys.readouterr().out
     assert ("usage" in out) == (language == "en")
     assert ("选项" in out) == (language == "zh")
+
+
+def test_help_shows_defaults_and_what_may_be_left_out(capsys: Capture) -> None:
+    def shown(*words: str) -> str:
+        assert main(["--language", "en", *words, "--help"]) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    serve = shown("serve")
+    for default in (settings.SERVE_PORT, settings.SLOTS, settings.QUEUE_REQUESTS, settings.CLUSTER_REPLICAS[0]):
+        assert f"(default: {default})" in serve
+    assert "[ACTION] ... answer" in serve and "SUBCOMMAND ... make" in shown("serve", "token")
+    assert f"(default: {settings.LIST_COUNT})" in shown("history", "list")
+    assert f"(default: {settings.DEFAULT_MODEL})" in shown("models", "pull")
+    assert "(default: the model's own)" in shown("ask") and "(default: random)" in shown("chat")

@@ -53,6 +53,7 @@ def keys(server: Hostile) -> set[str]:
 def test_a_question_is_answered_by_the_server_and_kept_here(tmp_path: Path, far: Loopback, picture: Path) -> None:
     done = run(tmp_path / "data", "ask", "--server", far.url, picture, QUESTION)
     assert (done.returncode, "red" in done.stdout.lower()) == (0, True), done.stderr
+    assert done.stderr.count("your questions and pictures are sent there") == 1, "also where the output is piped"
     asked = far.asked[-1]
     assert asked["messages"][-1]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")
     with App.open(tmp_path / "data") as app:
