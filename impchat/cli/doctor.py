@@ -98,7 +98,8 @@ def _extra(distribution: str, extra: str) -> Finding:
     try:
         version = metadata.version(distribution)
     except metadata.PackageNotFoundError:
-        return Finding("note", "doctor.extra_missing", {"package": distribution, "extra": extra, "install": install(extra)})
+        values = {"package": distribution, "extra": extra, "install": install(extra)}
+        return Finding("note", "doctor.extra_missing", values)
     return Finding("ok", "doctor.package", {"package": distribution, "version": version})
 
 

@@ -196,7 +196,8 @@ def _elsewhere(command: str, argv: list[str]) -> int:
             return run(argv)
     except ModuleNotFoundError as exc:
         raise _missing(f"impchat {command}", exc, command) from exc
-    raise SettingsError("extra.missing", command=f"impchat {command}", package=f"impchat_{command}", install=texts.install(command))
+    values = {"package": f"impchat_{command}", "install": texts.install(command)}
+    raise SettingsError("extra.missing", command=f"impchat {command}", **values)
 
 
 def _missing(command: str, error: ModuleNotFoundError, extra: str) -> SettingsError:

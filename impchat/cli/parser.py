@@ -220,9 +220,7 @@ def _servers(parser: Parser, common: Parser, language: str) -> None:
     action("rm", common).option("server", metavar="NAME", help="servers.server")
 
 
-def _commands(
-    parser: Parser, language: str, dest: str, key: str, *, required: bool = False
-) -> Callable[..., Parser]:
+def _commands(parser: Parser, language: str, dest: str, key: str, *, required: bool = False) -> Callable[..., Parser]:
     """A function that adds a subcommand to `parser`. It takes the name, the parent parsers, argparse's arguments."""
     metavar = dest.upper() if required else f"[{dest.upper()}]"
     made = parser.add_subparsers(dest=dest, metavar=metavar, required=required)
