@@ -17,6 +17,14 @@ from impchat.texts import say
 
 Kind = Literal["error", "hint"]
 
+_ASKS = ("ask_1", "ask_2", "ask_3")
+_SAMPLE_ASKS = {
+    "shapes": ("ask_circle", "ask_circle_box"),
+    "night": ("ask_heart", "ask_heart_box"),
+    "triangles": ("ask_triangles", "ask_circle_box"),
+    "landscape": ("ask_weather",),
+}
+
 
 def sentence(error: Failed, language: str) -> str:
     """The sentence for an error that arrived as an event."""
@@ -75,6 +83,16 @@ def context_used(branch: Sequence[Message]) -> int:
         if message.stats and message.stats.prompt_tokens:
             return message.stats.prompt_tokens + message.stats.generated_tokens
     return 0
+
+
+def asks(language: str) -> list[str]:
+    """Questions to try with any picture."""
+    return [say(f"chat.{key}", language) for key in _ASKS]
+
+
+def sample_asks(sample: str, language: str) -> list[str]:
+    """Questions to try with this sample picture (see `paths.sample_of`); none for other pictures."""
+    return [say(f"chat.{key}", language) for key in _SAMPLE_ASKS.get(sample, ())]
 
 
 def title_of(conversation: Conversation, language: str) -> str:

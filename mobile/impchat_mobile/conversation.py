@@ -103,6 +103,11 @@ class OpenConversation:
         return self._chat
 
     @property
+    def demo(self) -> bool:
+        """Whether the demo model of this device answers."""
+        return self.app.demo and not self.server
+
+    @property
     def context_tokens(self) -> int:
         """That the model of this conversation reads at most; 0: its server has not said so."""
         return self.app.remote(self.server).info.context_tokens if self.server else self.app.context_tokens

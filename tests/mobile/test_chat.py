@@ -66,6 +66,22 @@ def test_a_chip_asks_its_question(play: Play) -> None:
     play(scene, {"pick_files": picked(drawing("blue"))})
 
 
+def test_samples_are_those_that_the_demo_knows_and_bring_questions_that_fit(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        await phone.until_words("Sample picture 3")
+        assert "Sample picture 4" not in phone.words()
+        await phone.tap("Sample picture 1")
+        await phone.until_words("Where is the heart?")
+        await phone.tap("Give the bounding box of the heart.")
+        await answered(phone)
+        assert phone.all(ft.Image, semantics_label="The picture with the boxes of the answer")
+        await phone.tap("More ways to begin")
+        await phone.until_words("Sample picture 3")
+        assert "Sample picture 4" not in phone.words()
+
+    play(scene)
+
+
 def test_boxes_of_an_answer_are_drawn_on_its_picture(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await phone.tap("Choose pictures")

@@ -110,7 +110,7 @@ class AttachActions:
                 border_radius=14,
                 ink=True,
             )
-            for number, path in enumerate(paths.samples(), 1)
+            for number, path in enumerate(paths.samples(self._talk.demo), 1)
         ]  # fmt: skip
         shell.sheet(
             shell.action(ft.Icons.CONTENT_PASTE_ROUNDED, say("mobile.paste"), self.paste),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import flet as ft
 
-from impchat import images, settings
+from impchat import images, paths, presentation, settings
 from impchat.images import Prepared
 from impchat.messages import Message
 from impchat.peers.servers import Server
@@ -232,7 +232,7 @@ class ChatScreen(Screen):
             self._message_list.list.controls = controls
             self._message_list.control.visible = bool(messages)
             self._welcome.show(
-                not messages and self._opened.is_set(), shell.app.demo and not talk.server, self._go.server_name()
+                not messages and self._opened.is_set(), talk.demo, self._go.server_name()
             )
             self._title.value = talk.title or shell.say("chat.untitled")
             self._where.value = self._go.where()
@@ -287,8 +287,8 @@ class ChatScreen(Screen):
         self._chips_line.visible = show
         self._welcome.show_asks(not show)
         if show:
-            say = self._shell.say
-            asks = [say(f"chat.ask_{number}") for number in range(1, 5)] + [say("mobile.ask_box")]
+            language, sample = self._shell.language, paths.sample_of(talk.asked_about.pictures[-1])
+            asks = presentation.asks(language) + presentation.sample_asks(sample, language)
             self._chips.controls = [
                 ft.Container(
                     ft.Text(ask, size=14),
