@@ -145,6 +145,8 @@ def _server(server: Server) -> Iterator[Finding]:
         yield Finding("ok", "doctor.server_reads", {"tokens": info.context_tokens})
     if not info.vision:
         yield Finding("warn", "doctor.error", {"error": EngineError("remote.no_vision", **values)})
+    if info.unverified:
+        yield Finding("warn", "unverified.server", {"model": info.model})
 
 
 def _model(data: Path, model: str | Path | None) -> Iterator[Finding]:

@@ -216,8 +216,8 @@ def ask(app: App, screen: Terminal, pictures: list[bytes], question: str, sampli
 
 
 def _warn_unverified(app: App, screen: Terminal) -> None:
-    if app.bundle and app.bundle.unverified:
-        screen.note("unverified.label", model=app.model)
+    if app.unverified:
+        screen.note("unverified.server" if app.server else "unverified.label", model=app.model)
 
 
 class ChatLoop:

@@ -184,6 +184,7 @@ TEXTS: dict[str, str] = {
     "help.servers.server": "name of a kept server",
     "demo.label": "This is the small demo model, which knows drawn shapes only. For photographs get the real one: {impchat} models pull.",
     "unverified.label": "This model is not verified: it may be wrong more often than it should. {impchat} models info {model} shows the figures.",
+    "unverified.server": "The model {model} of this server is not verified: it may be wrong more often than it should.",
     "answer.stopped": "Stopped; what there is is kept.",
     "answer.length": "The answer reached its greatest length and ends here.",
     "answer.dropped": "The conversation has outgrown what the model can read: its oldest {turns} turns are no longer read.",

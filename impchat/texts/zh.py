@@ -184,6 +184,7 @@ TEXTS: dict[str, str] = {
     "help.servers.server": "已保存服务器的名称",
     "demo.label": "这是小型演示模型，只认识画出来的图形。要看照片，请获取真正的模型：{impchat} models pull。",
     "unverified.label": "此模型未通过验证：它出错可能多于应有的程度。{impchat} models info {model} 可查看数值。",
+    "unverified.server": "此服务器的模型 {model} 未通过验证：它出错可能多于应有的程度。",
     "answer.stopped": "已停止，已有的内容已保留。",
     "answer.length": "回答已达到最大长度，到此为止。",
     "answer.dropped": "对话超出了模型能读的长度：最早的 {turns} 轮不再被读取。",

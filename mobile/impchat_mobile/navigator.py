@@ -50,19 +50,23 @@ class Navigator:
 
     def where(self) -> str:
         """Where the open conversation is answered, and by which model."""
-        if server := self._talk.server:
-            return self._shell.say("mobile.there", name=server.name, model=server.model)
-        return self.here()
+        return self.there(self._talk.server) if self._talk.server else self.here()
+
+    def there(self, server: Server) -> str:
+        """This computer and its model. That the model is unverified is known once the computer has been asked."""
+        unverified = self._shell.app.remote(server).info.unverified
+        return self._shell.say("mobile.there", name=server.name, model=self._model(server.model, unverified))
 
     def here(self) -> str:
         """Where it is answered if no computer was chosen."""
         app = self._shell.app
+        model = self._model(app.bundle.name if app.bundle else app.model, app.unverified)
         if app.server:  # the app below the page of `impchat web --server`
-            return self._shell.say("mobile.there", name=app.server, model=app.model)
-        model = app.bundle.name if app.bundle else app.model
-        if app.bundle and app.bundle.unverified:
-            model += f" · {self._shell.say('chat.unverified')}"
+            return self._shell.say("mobile.there", name=app.server, model=model)
         return self._shell.say("mobile.here", model=model)
+
+    def _model(self, name: str, unverified: bool) -> str:
+        return f"{name} · {self._shell.say('chat.unverified')}" if unverified else name
 
     def server_of(self, conversation: str | None) -> Server | None:
         """The computer that was chosen for a conversation, None: for new ones, if it is still connected; None: the
@@ -89,10 +93,7 @@ class Navigator:
 
         here = ft.Icons.COMPUTER_ROUNDED if shell.page.web else ft.Icons.SMARTPHONE_ROUNDED
         rows = [row(here, self.here(), None)]
-        rows += [
-            row(ft.Icons.LAPTOP_ROUNDED, say("mobile.there", name=server.name, model=server.model), server)
-            for server in self.links.servers.values()
-        ]
+        rows += [row(ft.Icons.LAPTOP_ROUNDED, self.there(server), server) for server in self.links.servers.values()]
         hand = [
             shell.action(
                 ft.Icons.SEND_TO_MOBILE_ROUNDED,

@@ -231,9 +231,7 @@ class ChatScreen(Screen):
                 controls.insert(0, ft.Row([earlier], alignment=ft.MainAxisAlignment.CENTER))
             self._message_list.list.controls = controls
             self._message_list.control.visible = bool(messages)
-            self._welcome.show(
-                not messages and self._opened.is_set(), talk.demo, self._go.server_name()
-            )
+            self._welcome.show(not messages and self._opened.is_set(), talk.demo, self._go.server_name())
             self._title.value = talk.title or shell.say("chat.untitled")
             self._where.value = self._go.where()
             self.composer.show_answering(talk.growing is not None)

@@ -82,7 +82,8 @@ class Welcome:
                 ),
                 theme.heading(say("chat.samples")),
                 ft.Container(
-                    ft.Row([*cards.values()], spacing=10, scroll=ft.ScrollMode.HIDDEN), padding=ft.Padding.only(left=16, top=6)
+                    ft.Row([*cards.values()], spacing=10, scroll=ft.ScrollMode.HIDDEN),
+                    padding=ft.Padding.only(left=16, top=6),
                 ),
                 self._asks_heading,
                 self._asks,
