@@ -120,11 +120,11 @@ def chosen_data(args: argparse.Namespace) -> Path:
 
 def _ask(data: Path, screen: Terminal, args: argparse.Namespace) -> int:
     *files, question = args.words
-    if os.path.isfile(question):  # Path.is_file() raises if the question is too long for a file name
+    if os.path.exists(question) and not os.path.isdir(question):  # pathlib raises if it is too long for a file name
         raise SettingsError("ask.no_question", path=question)
     if not question.strip():
         raise SettingsError("ask.empty")
-    pictures = [terminal.read_file(f) for f in files]
+    pictures = [terminal.read_picture(f) for f in files]
     with servers.open_app(data, args) as app:
         return terminal.ask(app, screen, pictures, question, _sampling(app, args))
 

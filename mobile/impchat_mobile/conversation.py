@@ -214,24 +214,26 @@ class OpenConversation:
             if error.code != "history.no_conversation":  # removed for good: there is no place for it
                 raise
 
-    async def attach(self, data: bytes, chat: Chat | None = None) -> str:
+    async def attach(self, data: bytes, chat: Chat | None = None, place: int | None = None) -> str:
         """Add a picture to the next question, which the model reads at once, or to the one that is edited. Its name.
-        `chat`: where it goes, if another one may be open by now.
+        `chat`: where it goes, if another one may be open by now. `place`: its index among the pictures; None: the end.
 
         Raises ImageError, ChatError "question.too_many_images"."""
         chat = chat or self.chat
         async with self._order:
             if edit := self._edits.get(chat.conversation or ""):
-                return await self._attach_to(edit, data)
-            attachment = await _apart(chat.attach, data)
+                return await self._attach_to(edit, data, place)
+            attachment = await _apart(chat.attach, data, place)
             if chat.conversation == self.conversation:
                 self._read_ahead(attachment)
             return attachment.image.sha256
 
-    async def _attach_to(self, edit: Edit, data: bytes) -> str:
+    async def _attach_to(self, edit: Edit, data: bytes, place: int | None) -> str:
         prepared = await _apart(images.prepare, data)
-        name = prepared.image.sha256
-        pictures = tuple(dict.fromkeys((*edit.pictures, name)))
+        name, pictures = prepared.image.sha256, edit.pictures
+        if name not in pictures:
+            at = len(pictures) if place is None else place
+            pictures = (*pictures[:at], name, *pictures[at:])
         if len(pictures) > settings.IMAGES_PER_MESSAGE:
             limit = settings.IMAGES_PER_MESSAGE
             raise ChatError("question.too_many_images", count=len(pictures), limit=limit)
@@ -255,8 +257,14 @@ class OpenConversation:
 
     async def swap(self, picture: str, data: bytes) -> None:
         """Put a changed picture in the place of one of the draft."""
+        place = self.place_of(picture)
         await self.detach(picture)
-        await self.attach(data)
+        await self.attach(data, place=place)
+
+    def place_of(self, picture: str) -> int | None:
+        """Its index among the pictures of what is being typed; None: it is not among them."""
+        pictures = self.asked_about.pictures
+        return pictures.index(picture) if picture in pictures else None
 
     def picture(self, name: str) -> bytes:
         """The bytes of a picture, also of one that was brought for an edited question. Takes time."""

@@ -145,6 +145,33 @@ def test_options_of_sampling_reach_the_model(data: Path, capsys: Capture) -> Non
     assert "greatest length" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("how", ["device", "pipe", "file"])
+def test_a_picture_is_read_no_further_than_the_largest_one(
+    how: str, data: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    path, size = Path("/dev/zero"), "65"
+    if how == "pipe":
+        path = tmp_path / "pipe"
+        os.mkfifo(path)
+        filling = f"cat /dev/zero > {path}"
+        writer = subprocess.Popen(["sh", "-c", filling], stderr=subprocess.DEVNULL)
+    elif how == "file":
+        path, size = tmp_path / "large.png", "1024"
+        path.touch()
+        os.truncate(path, 2**30)
+    assert impchat(data, "ask", path, "What is it?") == 2
+    assert f"The picture file has {size} MB and at most 64 MB" in one_line(capsys.readouterr().err)
+    if how == "pipe":
+        assert writer.wait(SECONDS) != 0, "it is not read to its end"
+
+
+def test_a_folder_or_a_pipe_is_no_question_and_no_picture(data: Path, tmp_path: Path, capsys: Capture) -> None:
+    assert impchat(data, "ask", tmp_path, "What is it?") == 2
+    assert "Is a directory" in one_line(capsys.readouterr().err)
+    assert impchat(data, "ask", "/dev/zero") == 2
+    assert "no question follows it" in one_line(capsys.readouterr().err)
+
+
 # impchat chat
 
 

@@ -163,3 +163,16 @@ def test_an_answer_without_words_is_never_a_bare_line(
         code = main(["ask", "--server", other.url, "?", "--data", str(tmp_path / "data"), "--language", language])
         told = capsys.readouterr()
         assert code != 0 and note in told.err and told.out.strip() == ""
+
+
+def test_the_terminal_says_that_the_model_there_is_unverified(
+    tmp_path: Path, other: Hostile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--server", other.url, "--data", str(tmp_path)]
+    assert main(["ask", *words, "Hello!"]) == 0
+    assert "not verified" not in capsys.readouterr().err, "a server that does not report it"
+    other.gets["/v1/models"] = answer({"data": [MODELS["data"][0] | {"unverified": True}]})
+    assert main(["ask", *words, "Hello!"]) == 0
+    assert capsys.readouterr().err.count("The model tiny of this server is not verified") == 1
+    assert main(["doctor", *words]) == 0
+    assert "! The model tiny of this server is not verified" in capsys.readouterr().out

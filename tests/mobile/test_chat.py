@@ -127,6 +127,24 @@ def test_of_pictures_picked_together_the_good_ones_are_taken_and_the_others_name
     play(scene, {"pick_files": picked(drawing("red"), b"broken", drawing("blue"), b"broken too")})
 
 
+def test_a_removed_picture_comes_back_to_its_place(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        def pictures() -> tuple[str, ...]:
+            return app.history.conversations(ME)[0].draft_images
+
+        await phone.tap("Choose pictures")
+        await phone.until_words("Picture 2 of 2 for the question")
+        before = pictures()
+        await phone.tap("Remove the picture")
+        await phone.until_words("The picture was removed")
+        assert pictures() == before[1:]
+        await phone.tap("Undo")
+        await phone.until_words("Picture 2 of 2 for the question")
+        assert pictures() == before
+
+    play(scene, {"pick_files": picked(drawing("red"), drawing("blue"))})
+
+
 def test_an_edited_question_has_its_own_pictures_and_the_draft_waits(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         picks = phone.connection.answers

@@ -61,13 +61,14 @@ class AttachActions:
     async def detach(self, name: str) -> None:
         """Take a picture out of the question, with a way back."""
         talk, chat = self._talk, self._talk.chat
+        place = talk.place_of(name)
         try:
             data = await asyncio.to_thread(talk.picture, name)
         except ImpChatError:  # its file is gone
             await talk.detach(name)
             return
         await talk.detach(name)
-        self._notice(self._shell.say("mobile.detached"), undo=lambda: talk.attach(data, chat))
+        self._notice(self._shell.say("mobile.detached"), undo=lambda: talk.attach(data, chat, place))
 
     async def sample(self, path: Path) -> None:
         await self.attach(await asyncio.to_thread(path.read_bytes))

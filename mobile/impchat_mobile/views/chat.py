@@ -272,6 +272,8 @@ class ChatScreen(Screen):
             self.composer.show_draft(draft, small)
             self._show_chips()
             self._shell.draw(self._chips_line)
+            self._where.value = self._go.where()  # a server that reads the picture says more about its model
+            self._shell.draw(self._where)
 
     def _small(self, pictures: Sequence[str], new: Mapping[str, Prepared]) -> dict[str, bytes]:
         """Thumbnails; those of `new` are not in the history yet."""

@@ -183,6 +183,8 @@ class ServerCard:
             words.append(say("mobile.sees" if found.vision else "mobile.sees_not"))
             if found.context_tokens:
                 words.append(say("mobile.reads", tokens=found.context_tokens))
+            if found.unverified:
+                words.append(say("chat.unverified"))
             facts.value = say("mobile.works", facts=" · ".join(word for word in words if word))
         shell.draw(facts)
 
