@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def install(extra: str = "") -> str:
     return f"{command('pip')} install {'-e ' if checkout else ''}{target}"
 
 
-COMMANDS = {"impchat": command, "install": install}
+COMMANDS: dict[str, Callable[[], str]] = {"impchat": command, "install": install}
 
 
 def _path(path: str) -> str:
