@@ -288,7 +288,7 @@ class ChatScreen(Screen):
         self._welcome.show_asks(not show)
         if show:
             language, sample = self._shell.language, paths.sample_of(talk.asked_about.pictures[-1])
-            asks = presentation.asks(language) + presentation.sample_asks(sample, language)
+            asks = presentation.sample_asks(sample, language) + presentation.asks(language)
             self._chips.controls = [
                 ft.Container(
                     ft.Text(ask, size=14),
