@@ -92,7 +92,8 @@ def _search(history: History, screen: Terminal, args: argparse.Namespace) -> int
     hits = history.search(_OWNER, " ".join(args.words))
     for hit in hits:
         title = hit.title or presentation.title_of(history.conversation(hit.conversation, _OWNER), screen.language)
-        print(f"{hit.conversation[:SHORT]}  {printable(title)}\n    {printable(hit.snippet)}")
+        when = presentation.moment(hit.created_utc)
+        print(f"{hit.conversation[:SHORT]}  {when}  {printable(title)}\n    {printable(hit.snippet)}")
     if not hits:
         screen.note("history.nothing_found")
     return 0

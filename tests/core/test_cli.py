@@ -386,7 +386,7 @@ def test_a_search_names_chats_without_a_title(data: Path, capsys: Capture) -> No
         answer = history.start_answer(row.uuid, ME, parent=question.uuid, model="m")
         history.flush_answer(answer.uuid, "A red circle.")
     assert impchat(data, "history", "search", "circle") == 0
-    assert re.match(rf"{row.uuid[:8]}  Picture, \d+ \w+\n    A red", capsys.readouterr().out)
+    assert re.match(rf"{row.uuid[:8]}  [\d-]{{10}} \d\d:\d\d  Picture, \d+ \w+\n    A red", capsys.readouterr().out)
 
 
 def test_what_a_model_wrote_gives_the_terminal_no_orders(data: Path, told: str, capsys: Capture) -> None:
