@@ -56,7 +56,7 @@ def _list(history: History, screen: Terminal, args: argparse.Namespace) -> int:
     rows = history.conversations(_OWNER, folder=args.folder, tag=args.tag, deleted=args.deleted, limit=args.count)
     counts = history.counts(_OWNER)
     for row in rows:
-        _line(screen, row, counts[row.uuid])
+        _line(screen, row, counts.get(row.uuid, (0, 0)))  # 0: purged by another process since
     if not rows:
         screen.note("history.none")
     return 0
