@@ -98,6 +98,11 @@ class App:
         return self.bundle.demo if self.bundle else bool(self.server) and self.model == settings.DEMO_MODEL
 
     @property
+    def unverified(self) -> bool:
+        """Whether an unverified model answers (`Bundle.unverified`). Every front end must show this."""
+        return bool(self.bundle.unverified) if self.bundle else self.engine.info.unverified
+
+    @property
     def server(self) -> str:
         """The name of the server that answers and receives pictures and questions; "" for this machine. Every front end
         must show this."""

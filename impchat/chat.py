@@ -86,8 +86,9 @@ class Chat:
         """Save text that is typed but not yet sent, so that it survives a restart."""
         self._history.update_conversation(self._row().uuid, self._owner, draft=text)
 
-    def attach(self, data: bytes) -> Attachment:
-        """Check and store a picture, add it to the draft, and start a background prefill of the draft.
+    def attach(self, data: bytes, place: int | None = None) -> Attachment:
+        """Check and store a picture, add it to the draft, and start a background prefill of the draft. `place`: its
+        index among the draft's pictures; None: the end. A picture that is in the draft already stays where it is.
 
         A running prefill of this draft is cancelled; the new one covers all pictures and reuses what is in the cache.
         Raises ImageError for an unusable file, ChatError "question.too_many_images"."""
@@ -97,7 +98,8 @@ class Chat:
             image = self._history.add_image(prepared, self._owner)
             pictures = row.draft_images
             if image.sha256 not in pictures:
-                pictures += (image.sha256,)
+                at = len(pictures) if place is None else place
+                pictures = (*pictures[:at], image.sha256, *pictures[at:])
             _check_count(pictures)
             row = self._history.update_conversation(row.uuid, self._owner, draft_images=pictures)
             return self._read_ahead(row, image)

@@ -7,6 +7,7 @@ This file does not know what the files contain.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from functools import lru_cache
@@ -100,10 +101,21 @@ def samples_dir() -> Path:
     return _assets() / "samples"
 
 
-def samples() -> list[Path]:
-    """The files of the included sample pictures, drawings before photographs."""
-    files = [path for path in samples_dir().glob("*") if path.suffix in (".png", ".jpg")]
+def samples(demo: bool = False) -> list[Path]:
+    """The files of the included sample pictures, drawings before photographs. `demo`: only the drawings, because the
+    demo model knows nothing else."""
+    files = [path for path in samples_dir().glob("*") if path.suffix in ((".png",) if demo else (".png", ".jpg"))]
     return sorted(files, key=lambda path: (path.suffix != ".png", path.name))
+
+
+def sample_of(sha256: str) -> str:
+    """The name of the sample picture with this hash, without its extension; "" if it is another picture."""
+    return _sample_names().get(sha256, "")
+
+
+@lru_cache
+def _sample_names() -> dict[str, str]:
+    return {hashlib.sha256(path.read_bytes()).hexdigest(): path.stem for path in samples()}
 
 
 @lru_cache

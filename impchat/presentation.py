@@ -18,6 +18,14 @@ from impchat.texts import say
 
 Kind = Literal["error", "hint"]
 
+_ASKS = ("ask_1", "ask_2", "ask_3")
+_SAMPLE_ASKS = {
+    "shapes": ("ask_circle", "ask_circle_box"),
+    "night": ("ask_heart", "ask_heart_box"),
+    "triangles": ("ask_triangles", "ask_circle_box"),
+    "landscape": ("ask_weather",),
+}
+
 
 def sentence(error: Failed, language: str) -> str:
     """The sentence for an error that arrived as an event."""
@@ -85,20 +93,35 @@ def context_used(branch: Sequence[Message]) -> int:
     return 0
 
 
+def asks(language: str) -> list[str]:
+    """Questions to try with any picture."""
+    return [say(f"chat.{key}", language) for key in _ASKS]
+
+
+def sample_asks(sample: str, language: str) -> list[str]:
+    """Questions to try with this sample picture (see `paths.sample_of`); none for other pictures."""
+    return [say(f"chat.{key}", language) for key in _SAMPLE_ASKS.get(sample, ())]
+
+
 def title_of(conversation: Conversation, language: str) -> str:
     """The conversation's title, or a text for an untitled one (new, or begun with a picture without words)."""
     if conversation.title or not conversation.leaf:
         return conversation.title or say("chat.untitled", language)
-    day = _local(conversation.created_utc)
+    day = _local(conversation.created_utc).date()
     month = say("chat.months", language).split()[day.month - 1]
     return say("chat.untitled_picture", language, date=say("chat.day_of_month", language, day=day.day, month=month))
+
+
+def moment(utc: str) -> str:
+    """Date and time, to the minute, in the local time zone."""
+    return f"{_local(utc):%Y-%m-%d %H:%M}"
 
 
 def group_of(conversation: Conversation, today: date) -> str:
     """The list's group for this conversation: the end of a key "chat.history_...". `today`: in local time."""
     if conversation.pinned:
         return "pinned"
-    day = _local(conversation.updated_utc)
+    day = _local(conversation.updated_utc).date()
     if day >= today:
         return "today"
     if day == today - timedelta(days=1):
@@ -106,6 +129,5 @@ def group_of(conversation: Conversation, today: date) -> str:
     return "week" if day > today - timedelta(days=7) else "older"
 
 
-def _local(utc: str) -> date:
-    """The day in the local time zone."""
-    return datetime.fromisoformat(utc).replace(tzinfo=UTC).astimezone().date()
+def _local(utc: str) -> datetime:
+    return datetime.fromisoformat(utc).replace(tzinfo=UTC).astimezone()

@@ -26,7 +26,7 @@ from impchat.history.store import History
 from impchat.models import catalog, library
 from impchat.peers import servers
 from impchat.peers.servers import Server
-from impchat.texts import say, size
+from impchat.texts import install, say, size
 
 _CORE = (  # distribution -> module whose import proves that it works on this machine
     ("numpy", "numpy"),
@@ -98,7 +98,8 @@ def _extra(distribution: str, extra: str) -> Finding:
     try:
         version = metadata.version(distribution)
     except metadata.PackageNotFoundError:
-        return Finding("note", "doctor.extra_missing", {"package": distribution, "extra": extra})
+        values = {"package": distribution, "extra": extra, "install": install(extra)}
+        return Finding("note", "doctor.extra_missing", values)
     return Finding("ok", "doctor.package", {"package": distribution, "version": version})
 
 
@@ -144,6 +145,8 @@ def _server(server: Server) -> Iterator[Finding]:
         yield Finding("ok", "doctor.server_reads", {"tokens": info.context_tokens})
     if not info.vision:
         yield Finding("warn", "doctor.error", {"error": EngineError("remote.no_vision", **values)})
+    if info.unverified:
+        yield Finding("warn", "unverified.server", {"model": info.model})
 
 
 def _model(data: Path, model: str | Path | None) -> Iterator[Finding]:

@@ -54,16 +54,18 @@ def _all(history: History, **which: bool) -> list[Conversation]:
 
 def _list(history: History, screen: Terminal, args: argparse.Namespace) -> int:
     rows = history.conversations(_OWNER, folder=args.folder, tag=args.tag, deleted=args.deleted, limit=args.count)
+    counts = history.counts(_OWNER)
     for row in rows:
-        _line(screen, row)
+        _line(screen, row, counts.get(row.uuid, (0, 0)))  # 0: purged by another process since
     if not rows:
         screen.note("history.none")
     return 0
 
 
-def _line(screen: Terminal, row: Conversation) -> None:
-    day = row.updated_utc[:16].replace("T", " ")
-    print(f"{row.uuid[:SHORT]}  {day}  {printable(presentation.title_of(row, screen.language))}")
+def _line(screen: Terminal, row: Conversation, counts: tuple[int, int]) -> None:
+    title = printable(presentation.title_of(row, screen.language))
+    size = screen.text("history.counts", messages=counts[0], pictures=counts[1])
+    print(f"{row.uuid[:SHORT]}  {presentation.moment(row.updated_utc)}  {title}  ({size})")
 
 
 def _show(history: History, screen: Terminal, args: argparse.Namespace) -> int:
@@ -89,7 +91,9 @@ def _print_message(history: History, screen: Terminal, message: Message) -> None
 def _search(history: History, screen: Terminal, args: argparse.Namespace) -> int:
     hits = history.search(_OWNER, " ".join(args.words))
     for hit in hits:
-        print(f"{hit.conversation[:SHORT]}  {printable(hit.title)}\n    {printable(hit.snippet)}")
+        title = hit.title or presentation.title_of(history.conversation(hit.conversation, _OWNER), screen.language)
+        when = presentation.moment(hit.created_utc)
+        print(f"{hit.conversation[:SHORT]}  {when}  {printable(title)}\n    {printable(hit.snippet)}")
     if not hits:
         screen.note("history.nothing_found")
     return 0
@@ -133,7 +137,7 @@ def _write(path: Path, data: bytes) -> None:
 def _import(history: History, screen: Terminal, args: argparse.Namespace) -> int:
     row = archive.import_zip(history, read_file(args.file), _OWNER)
     screen.note("history.imported")
-    _line(screen, row)
+    _line(screen, row, history.counts(_OWNER)[row.uuid])
     return 0
 
 
@@ -156,5 +160,5 @@ def _restore(history: History, screen: Terminal, args: argparse.Namespace) -> in
         history.restore_conversation(row.uuid, _OWNER)
     else:
         screen.note("history.not_deleted")
-    _line(screen, row)
+    _line(screen, row, history.counts(_OWNER)[row.uuid])
     return 0

@@ -114,17 +114,17 @@ def chosen_data(args: argparse.Namespace) -> Path:
     if "data" not in args:
         return paths.data_dir()
     if not args.data:
-        raise SettingsError("option.no_value", name="--data", command="impchat")
+        raise SettingsError("option.no_value", name="--data", command=texts.command())
     return paths.typed(args.data)
 
 
 def _ask(data: Path, screen: Terminal, args: argparse.Namespace) -> int:
     *files, question = args.words
-    if os.path.isfile(question):  # Path.is_file() raises if the question is too long for a file name
+    if os.path.exists(question) and not os.path.isdir(question):  # pathlib raises if it is too long for a file name
         raise SettingsError("ask.no_question", path=question)
     if not question.strip():
         raise SettingsError("ask.empty")
-    pictures = [terminal.read_file(f) for f in files]
+    pictures = [terminal.read_picture(f) for f in files]
     with servers.open_app(data, args) as app:
         return terminal.ask(app, screen, pictures, question, _sampling(app, args))
 
@@ -196,7 +196,8 @@ def _elsewhere(command: str, argv: list[str]) -> int:
             return run(argv)
     except ModuleNotFoundError as exc:
         raise _missing(f"impchat {command}", exc, command) from exc
-    raise SettingsError("extra.missing", command=f"impchat {command}", package=f"impchat_{command}", extra=command)
+    values = {"package": f"impchat_{command}", "install": texts.install(command)}
+    raise SettingsError("extra.missing", command=f"impchat {command}", **values)
 
 
 def _missing(command: str, error: ModuleNotFoundError, extra: str) -> SettingsError:
@@ -204,7 +205,7 @@ def _missing(command: str, error: ModuleNotFoundError, extra: str) -> SettingsEr
     package = (error.name or "").partition(".")[0]
     if package == "impchat":
         raise error
-    return SettingsError("extra.missing", command=command, package=package, extra=extra)
+    return SettingsError("extra.missing", command=command, package=package, install=texts.install(extra))
 
 
 def _command_at(argv: list[str]) -> int | None:

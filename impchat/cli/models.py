@@ -123,10 +123,11 @@ def _facts(row: Model, screen: Terminal) -> Iterator[tuple[str, Any]]:
         s = known.sampling
         yield "sampling", f"temperature {s.temperature}, top_k {s.top_k}, top_p {s.top_p}, min_p {s.min_p}"
     if entry and entry.parameters:
-        yield "parameters", f"{entry.parameters / 1e9:.2f} × 10⁹"
+        yield "parameters", screen.text("models.billions", count=f"{entry.parameters / 1e9:.2f}")
         yield "download", size(entry.download_bytes)
     if bundle:
-        yield "image", f"{bundle.image.size} × {bundle.image.size}, {bundle.image.aspect}, {bundle.image.tokens} tokens"
+        image = bundle.image
+        yield "image", screen.text("models.image_value", side=image.size, aspect=image.aspect, tokens=image.tokens)
         yield "revision", bundle.revision
         yield "path", bundle.path
         for key, file in bundle.files.items():

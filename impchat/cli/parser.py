@@ -21,7 +21,7 @@ ELSEWHERE = ("web", "mobile")  # commands of other packages; each needs the extr
 
 _MISTAKES = (  # argparse's message -> our error, which has a sentence in each language
     (r"the following arguments are required: (.+)", "option.missing"),
-    (r"argument (?:COMMAND|ACTION|SUBCOMMAND): invalid choice: '(.*)' \(choose", "option.no_command"),
+    (r"argument \[?(?:COMMAND|ACTION|SUBCOMMAND)\]?: invalid choice: '(.*)' \(choose", "option.no_command"),
     (r"argument (.+): expected .*argument", "option.no_value"),
 )
 
@@ -33,9 +33,15 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, add_help=False, **how)
         self._language = language
 
-    def option(self, *names: str, help: str, **how: Any) -> None:
-        """Add an option or argument with the help text of the key `help`."""
-        self.add_argument(*names, help=self.say(help), **how)
+    def option(self, *names: str, help: str, shown: str | None = None, **how: Any) -> None:
+        """Add an option or argument with the help text of the key `help`, followed by its default. `shown`: the text
+        for the default, if it is not the value itself."""
+        text = self.say(help)
+        if shown is None and type(how.get("default")) in (int, str):
+            shown = str(how["default"])
+        if shown is not None:
+            text += texts.say("help.default", self._language, value=shown)
+        self.add_argument(*names, help=text, **how)
 
     def say(self, key: str) -> str:
         return texts.say(f"help.{key}", self._language, model=settings.DEMO_MODEL)
@@ -51,10 +57,11 @@ class Parser(argparse.ArgumentParser):
         return values
 
     def error(self, message: str) -> NoReturn:
+        command = self.prog.replace("impchat", texts.command(), 1)
         for pattern, code in _MISTAKES:
             if found := re.match(pattern, message):
-                raise SettingsError(code, name=found[1], command=self.prog)
-        raise SettingsError("option.wrong", problem=message, command=self.prog)
+                raise SettingsError(code, name=found[1], command=command)
+        raise SettingsError("option.wrong", problem=message, command=command)
 
     def _print_message(self, message: str, file: Any = None) -> None:
         print(message, end="", file=file)  # argparse's own version hides write errors
@@ -90,7 +97,8 @@ def build_parser(language: str) -> Parser:
     sampling = Parser(language)
     for name in settings.SAMPLING_RANGES:
         flag = f"--{name.replace('_', '-')}"
-        sampling.option(flag, metavar="N", help=f"sampling.{name}", type=partial(_number, flag, name))
+        shown = sampling.say("random" if name == "seed" else "recommended")
+        sampling.option(flag, metavar="N", help=f"sampling.{name}", shown=shown, type=partial(_number, flag, name))
 
     parser = Parser(language, prog="impchat", description=texts.say("help.impchat", language), parents=[common])
     parser.option("-h", "--help", action="help", help="help")
@@ -119,9 +127,8 @@ def build_parser(language: str) -> Parser:
     queue = partial(_count, "--queue")
     serve.option("--queue", metavar="N", default=settings.QUEUE_REQUESTS, type=queue, help="serve.queue")
     serve.option("--cluster", metavar="ADDRESS", nargs="?", const="", help="serve.cluster")
-    serve.option(
-        "--replicas", metavar="N|N-M", default=settings.CLUSTER_REPLICAS, type=_replicas, help="serve.replicas"
-    )
+    replicas = "-".join(str(count) for count in dict.fromkeys(settings.CLUSTER_REPLICAS))
+    serve.option("--replicas", metavar="N|N-M", default=replicas, type=_replicas, help="serve.replicas")
     serve.option("--pair", action="store_true", help="serve.pair")
     serve.option("--fetch-pictures", action="store_true", help="serve.fetch")
     serve.option("--allow-origin", metavar="URL", action="append", default=[], type=_origin, help="serve.allow_origin")
@@ -177,11 +184,12 @@ def _models(parser: Parser, common: Parser, language: str) -> None:
     action("list", common)
     pull = action("pull", common)
     pull.option("id", metavar="ID|OWNER/NAME", nargs="?", default=settings.DEFAULT_MODEL, help="models.pull")
-    for flag, key, kinds in (
-        ("--type", "language", settings.LANGUAGE_TYPES),
-        ("--vision", "vision", settings.VISION_TYPES),
+    for flag, key, kinds, kind in (
+        ("--type", "language", settings.LANGUAGE_TYPES, settings.LANGUAGE_TYPE),
+        ("--vision", "vision", settings.VISION_TYPES, settings.VISION_TYPE),
     ):
-        pull.option(flag, metavar="|".join(kinds), type=partial(_one_of, flag, kinds), help=f"convert.{key}")
+        one_of = partial(_one_of, flag, kinds)
+        pull.option(flag, metavar="|".join(kinds), type=one_of, help=f"convert.{key}", shown=kind)
     pull.option("--keep-source", action="store_true", help="models.keep_source")
     pull.option("--accept-licence", action="store_true", help="models.accept_licence")
     add = action("add", common)
@@ -212,9 +220,10 @@ def _servers(parser: Parser, common: Parser, language: str) -> None:
     action("rm", common).option("server", metavar="NAME", help="servers.server")
 
 
-def _commands(parser: Parser, language: str, dest: str, key: str, **how: Any) -> Callable[..., Parser]:
+def _commands(parser: Parser, language: str, dest: str, key: str, *, required: bool = False) -> Callable[..., Parser]:
     """A function that adds a subcommand to `parser`. It takes the name, the parent parsers, argparse's arguments."""
-    made = parser.add_subparsers(dest=dest, metavar=dest.upper(), **how)
+    metavar = dest.upper() if required else f"[{dest.upper()}]"
+    made = parser.add_subparsers(dest=dest, metavar=metavar, required=required)
 
     def add(name: str, *parents: Parser, **how: Any) -> Parser:
         text = parser.say(f"{key}.{name}")

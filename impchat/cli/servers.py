@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from impchat import paths
+from impchat import paths, texts
 from impchat.app import App
 from impchat.cli.terminal import Terminal, printable, read_file
 from impchat.errors import EngineError, SettingsError
@@ -110,7 +110,7 @@ def _typed(args: argparse.Namespace) -> Server:
         servers.trust(certificate)  # check that it is a certificate
     server = servers.at(args.url, key, getattr(args, "model", ""), certificate)
     if args.name is not None and not args.name.strip():
-        raise SettingsError("option.no_value", name="--name", command="impchat servers add")
+        raise SettingsError("option.no_value", name="--name", command=f"{texts.command()} servers add")
     return replace(server, name=args.name.strip()) if args.name else server
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from impchat import settings, texts
 from impchat.answer import Answer
 from impchat.app import App
-from impchat.errors import ChatError, ImpChatError, SettingsError
+from impchat.errors import ChatError, ImageError, ImpChatError, SettingsError
 from impchat.messages import Message, Progress, Sampling, Stats
 
 if TYPE_CHECKING:
@@ -40,12 +40,24 @@ def printable(text: str) -> str:
     return text.translate(_ORDERS)
 
 
-def read_file(path: str) -> bytes:
-    """The bytes of a file. Raises SettingsError "file.unreadable"."""
+def read_file(path: str, limit: int = -1) -> bytes:
+    """The bytes of a file, at most the first `limit` if it is given. Raises SettingsError "file.unreadable"."""
     try:
-        return Path(os.path.expanduser(path)).read_bytes()
+        with Path(os.path.expanduser(path)).open("rb") as file:
+            return file.read(limit)
     except (OSError, ValueError) as exc:  # ValueError: a null byte in the path
         raise SettingsError("file.unreadable", path=path, detail=getattr(exc, "strerror", None) or exc) from exc
+
+
+def read_picture(path: str) -> bytes:
+    """The bytes of a picture file, a pipe or a device, read no further than the largest picture.
+
+    Raises SettingsError "file.unreadable", ImageError "image.too_large_bytes"."""
+    data = read_file(path, settings.IMAGE_BYTES + 1)
+    if len(data) > settings.IMAGE_BYTES:
+        size = max(len(data), os.path.getsize(os.path.expanduser(path)))
+        raise ImageError("image.too_large_bytes", megabytes=-(-size // 2**20), limit=settings.IMAGE_BYTES // 2**20)
+    return data
 
 
 def open_streams() -> None:
@@ -206,7 +218,7 @@ def exit_code(message: Message) -> int:
 def ask(app: App, screen: Terminal, pictures: list[bytes], question: str, sampling: Sampling | None) -> int:
     """Answer one question about the pictures in a new conversation, print the answer, and return the exit code."""
     if app.server:
-        screen.hint("remote.label", server=app.server)
+        screen.note("remote.label", server=app.server)
     if app.demo and not app.history.conversations(settings.OWNER, limit=1):  # only the first time
         screen.hint("demo.label")
     _warn_unverified(app, screen)
@@ -217,8 +229,8 @@ def ask(app: App, screen: Terminal, pictures: list[bytes], question: str, sampli
 
 
 def _warn_unverified(app: App, screen: Terminal) -> None:
-    if app.bundle and app.bundle.unverified:
-        screen.note("unverified.label", model=app.model)
+    if app.unverified:
+        screen.note("unverified.server" if app.server else "unverified.label", model=app.model)
 
 
 class ChatLoop:
@@ -259,7 +271,7 @@ class ChatLoop:
 
     def _greet(self, interactive: bool) -> None:
         if self._app.server:
-            self._screen.hint("remote.label", server=self._app.server)
+            self._screen.note("remote.label", server=self._app.server)
         if self._app.demo:
             self._screen.hint("demo.label")
         _warn_unverified(self._app, self._screen)
@@ -285,7 +297,7 @@ class ChatLoop:
         self._attach(_dropped(words))
 
     def _attach(self, path: str) -> None:
-        image = self._chat.attach(read_file(path)).image
+        image = self._chat.attach(read_picture(path)).image
         self._screen.note("terminal.attached", width=image.width, height=image.height)
 
     def _new(self, _: str) -> None:

@@ -26,6 +26,7 @@ class EngineInfo:
     image_tokens: int  # context tokens that one picture takes; 0: unknown
     sampling: Sampling  # the values recommended for the model
     server: str = ""  # name of the server that answers; "": this machine
+    unverified: bool = False  # a server reports that its model is unverified (`Bundle.unverified`)
 
 
 class Handle(Protocol):

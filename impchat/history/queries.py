@@ -163,6 +163,17 @@ def covers(db: sqlite3.Connection, owner: str) -> list[sqlite3.Row]:
     ).fetchall()
 
 
+def counts(db: sqlite3.Connection, owner: str) -> list[sqlite3.Row]:
+    """conversation, messages, pictures: how many of each every conversation of `owner` has, on all branches. A picture
+    in several messages counts once."""
+    return db.execute(
+        "select c.uuid as conversation, count(distinct m.id) as messages, count(distinct image) as pictures"
+        " from conversations c left join messages m on m.conversation = c.id left join message_images on message = m.id"
+        " where owner = ? group by c.id",
+        (owner,),
+    ).fetchall()
+
+
 def is_shown(db: sqlite3.Connection, owner: str, sha256: str) -> bool:
     """Whether any conversation of `owner` shows this picture."""
     found = db.execute(

@@ -359,6 +359,11 @@ class History:
         with self._database.read() as db:
             return {row["conversation"]: row["image"] for row in queries.covers(db, owner)}
 
+    def counts(self, owner: str) -> dict[str, tuple[int, int]]:
+        """Conversation -> the number of its messages and of its pictures, on all branches."""
+        with self._database.read() as db:
+            return {row["conversation"]: (row["messages"], row["pictures"]) for row in queries.counts(db, owner)}
+
     def search(self, owner: str, query: str, limit: int = 50) -> list[Hit]:
         """The messages that contain all words of `query`, latest first, without deleted conversations. Before them, the
         matching titles of conversations without a matching message. Words match as prefixes; any query is allowed."""

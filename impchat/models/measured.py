@@ -8,6 +8,7 @@ This file does not know how anything is measured; `convert.verify` does.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from math import exp
 from typing import Any
 
 from impchat import settings
@@ -31,7 +32,12 @@ def lines(bundle: Bundle) -> Iterator[Line]:
     ):
         values = {name: verified.pop(name, None) for name in names}
         if all(isinstance(value, int | float) for value in values.values()):
-            yield f"measured.{key}", {name: f"{value:.5g}" for name, value in values.items()}
+            if key == "tokens":
+                values["agreement"] *= 100  # percent
+            if key == "answers":
+                for of, name in (("nll", "chance"), ("end_nll", "end_chance")):
+                    values[name] = round(100 * exp(-max(0, values[of])), 2)  # percent
+            yield f"measured.{key}", {name: f"{round(value, 5):g}" for name, value in values.items()}
     for name in _CHOICES:
         if choice := _choice(verified.pop(name, None)):
             used, nats = choice

@@ -40,7 +40,7 @@ def _parser(language: str) -> Parser:
     )
     parser.option("-h", "--help", action="help", help="help")
     parser.option("--port", metavar="N", default=settings.MOBILE_PORT, type=port, help="web.port")
-    parser.option("--open", action=argparse.BooleanOptionalAction, default=False, help="web.open")
+    parser.option("--open", action=argparse.BooleanOptionalAction, default=False, help="mobile.open")
     return parser
 
 

@@ -101,6 +101,11 @@ class OpenConversation:
         return self._chat
 
     @property
+    def demo(self) -> bool:
+        """Whether the demo model of this device answers."""
+        return self.app.demo and not self.server
+
+    @property
     def context_tokens(self) -> int:
         """The context length of this conversation's model, in tokens; 0 if its server has not reported it."""
         return self.app.remote(self.server).info.context_tokens if self.server else self.app.context_tokens
@@ -203,24 +208,27 @@ class OpenConversation:
             if error.code != "history.no_conversation":  # the conversation was deleted permanently
                 raise
 
-    async def attach(self, data: bytes, chat: Chat | None = None) -> str:
+    async def attach(self, data: bytes, chat: Chat | None = None, place: int | None = None) -> str:
         """Add a picture to the edited question, or else to the draft, whose prefill then starts. Returns its sha256.
-        `chat`: where to add it, if another conversation may have been opened meanwhile.
+        `chat`: where to add it, if another conversation may have been opened meanwhile. `place`: its index among the
+        pictures; None: the end.
 
         Raises ImageError, ChatError "question.too_many_images"."""
         chat = chat or self.chat
         async with self._order:
             if edit := self._edits.get(chat.conversation or ""):
-                return await self._attach_to(edit, data)
-            attachment = await _in_thread(chat.attach, data)
+                return await self._attach_to(edit, data, place)
+            attachment = await _in_thread(chat.attach, data, place)
             if chat.conversation == self.conversation:
                 self._read_ahead(attachment)
             return attachment.image.sha256
 
-    async def _attach_to(self, edit: Edit, data: bytes) -> str:
+    async def _attach_to(self, edit: Edit, data: bytes, place: int | None) -> str:
         prepared = await _in_thread(images.prepare, data)
-        name = prepared.image.sha256
-        pictures = tuple(dict.fromkeys((*edit.pictures, name)))
+        name, pictures = prepared.image.sha256, edit.pictures
+        if name not in pictures:
+            at = len(pictures) if place is None else place
+            pictures = (*pictures[:at], name, *pictures[at:])
         if len(pictures) > settings.IMAGES_PER_MESSAGE:
             limit = settings.IMAGES_PER_MESSAGE
             raise ChatError("question.too_many_images", count=len(pictures), limit=limit)
@@ -244,8 +252,14 @@ class OpenConversation:
 
     async def swap(self, picture: str, data: bytes) -> None:
         """Replace a picture of the question by a changed one."""
+        place = self.place_of(picture)
         await self.detach(picture)
-        await self.attach(data)
+        await self.attach(data, place=place)
+
+    def place_of(self, picture: str) -> int | None:
+        """Its index among the pictures of what is being typed; None: it is not among them."""
+        pictures = self.asked_about.pictures
+        return pictures.index(picture) if picture in pictures else None
 
     def picture(self, name: str) -> bytes:
         """The bytes of a picture, which may be new in an edited question. Blocks."""

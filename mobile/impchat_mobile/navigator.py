@@ -51,19 +51,23 @@ class Navigator:
 
     def answered_by(self) -> str:
         """Which computer and model answer in the open conversation, as text."""
-        if server := self._current.server:
-            return self._shell.say("mobile.there", name=server.name, model=server.model)
-        return self.answered_by_default()
+        return self._remote(self._current.server) if self._current.server else self.answered_by_default()
+
+    def _remote(self, server: Server) -> str:
+        """A computer and its model, as text. Whether the model is unverified is known once the computer was used."""
+        unverified = self._shell.app.remote(server).info.unverified
+        return self._shell.say("mobile.there", name=server.name, model=self._model(server.model, unverified))
 
     def answered_by_default(self) -> str:
         """The same for a conversation for which no computer was chosen."""
         app = self._shell.app
+        model = self._model(app.bundle.name if app.bundle else app.model, app.unverified)
         if app.server:  # the app below the page of `impchat web --server`
-            return self._shell.say("mobile.there", name=app.server, model=app.model)
-        model = app.bundle.name if app.bundle else app.model
-        if app.bundle and app.bundle.unverified:
-            model += f" · {self._shell.say('chat.unverified')}"
+            return self._shell.say("mobile.there", name=app.server, model=model)
         return self._shell.say("mobile.here", model=model)
+
+    def _model(self, name: str, unverified: bool) -> str:
+        return f"{name} · {self._shell.say('chat.unverified')}" if unverified else name
 
     def server_of(self, conversation: str | None) -> Server | None:
         """The server chosen for `conversation`; for new ones if that is None. Returns None for the local model. If
@@ -90,10 +94,7 @@ class Navigator:
 
         here = ft.Icons.COMPUTER_ROUNDED if shell.page.web else ft.Icons.SMARTPHONE_ROUNDED
         rows = [row(here, self.answered_by_default(), None)]
-        rows += [
-            row(ft.Icons.LAPTOP_ROUNDED, say("mobile.there", name=server.name, model=server.model), server)
-            for server in self.links.servers.values()
-        ]
+        rows += [row(ft.Icons.LAPTOP_ROUNDED, self._remote(server), server) for server in self.links.servers.values()]
         hand = [
             shell.action(
                 ft.Icons.SEND_TO_MOBILE_ROUNDED,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from impchat import bundle
+from impchat import bundle, texts
 from impchat.cli.main import main
 from tests.convert.conftest import Tiny
 from tests.core.hands import run_without
@@ -37,5 +37,5 @@ def test_a_checkpoint_that_cannot_be_converted_is_reported_at_once(
 def test_the_extra_is_named_before_work_begins(make_checkpoint: Make, tmp_path: Path) -> None:
     done = run_without(["onnx"], tmp_path / "data", "convert", make_checkpoint(Tiny()), tmp_path / "imp-test")
     assert done.returncode == 2
-    assert "pip install 'impchat[convert]'" in done.stderr
+    assert texts.install("convert") in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -326,6 +326,16 @@ def test_attaching_another_picture_cancels_and_processes_both_in_order(app: App,
     assert asked.prompt.turns == (user("Which?", RED, BLUE),)
 
 
+def test_a_picture_goes_to_the_place_it_had(app: App, engine: ScriptedEngine) -> None:
+    chat = app.chat()
+    chat.attach(RED)
+    chat.attach(BLUE)
+    chat.detach(picture(RED).sha256)
+    order = (picture(RED).sha256, picture(BLUE).sha256)
+    assert chat.attach(RED, 0).pictures == order
+    assert chat.attach(BLUE, 0).pictures == order, "it is there already"
+
+
 def test_a_removed_picture_is_not_sent(app: App, engine: ScriptedEngine) -> None:
     chat = app.chat()
     chat.attach(RED)

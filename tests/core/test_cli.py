@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from impchat import images, paths, settings
+from impchat import images, paths, settings, texts
 from impchat.bundle import MANIFEST, Bundle
 from impchat.cli.main import choose_language, main
 from impchat.cli.terminal import printable
@@ -143,6 +143,33 @@ def test_options_of_sampling_reach_the_model(data: Path, capsys: Capture) -> Non
     assert stats
     assert stats.generated_tokens == 3
     assert "greatest length" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", ["device", "pipe", "file"])
+def test_a_picture_is_read_no_further_than_the_largest_one(
+    how: str, data: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    path, size = Path("/dev/zero"), "65"
+    if how == "pipe":
+        path = tmp_path / "pipe"
+        os.mkfifo(path)
+        filling = f"cat /dev/zero > {path}"
+        writer = subprocess.Popen(["sh", "-c", filling], stderr=subprocess.DEVNULL)
+    elif how == "file":
+        path, size = tmp_path / "large.png", "1024"
+        path.touch()
+        os.truncate(path, 2**30)
+    assert impchat(data, "ask", path, "What is it?") == 2
+    assert f"The picture file has {size} MB and at most 64 MB" in one_line(capsys.readouterr().err)
+    if how == "pipe":
+        assert writer.wait(SECONDS) != 0, "it is not read to its end"
+
+
+def test_a_folder_or_a_pipe_is_no_question_and_no_picture(data: Path, tmp_path: Path, capsys: Capture) -> None:
+    assert impchat(data, "ask", tmp_path, "What is it?") == 2
+    assert "Is a directory" in one_line(capsys.readouterr().err)
+    assert impchat(data, "ask", "/dev/zero") == 2
+    assert "no question follows it" in one_line(capsys.readouterr().err)
 
 
 # impchat chat
@@ -336,6 +363,30 @@ def test_list_show_and_search(data: Path, stored: str, capsys: Capture) -> None:
     assert capsys.readouterr() == ("", "Nothing found.\n")
 
 
+def test_chats_with_equal_titles_can_be_told_apart(data: Path, stored: str, capsys: Capture) -> None:
+    with closing(History(paths.history_file(data))) as history:
+        row = history.create_conversation(ME)
+        history.add_question(row.uuid, ME, parent=None, text="What is it?")
+        untitled = history.create_conversation(ME)
+        question = history.add_question(untitled.uuid, ME, parent=None, text="")
+        history.start_answer(untitled.uuid, ME, parent=question.uuid, model="m")
+    assert impchat(data, "history", "list") == 0
+    lines = {line[:8]: line for line in capsys.readouterr().out.splitlines()}
+    assert lines[stored[:8]].endswith("What is it?  (messages: 2, pictures: 1)")
+    assert lines[row.uuid[:8]].endswith("What is it?  (messages: 1, pictures: 0)")
+    assert re.search(r"  Picture, \d+ \w+  \(messages: 2", lines[untitled.uuid[:8]])
+
+
+def test_a_search_names_chats_without_a_title(data: Path, capsys: Capture) -> None:
+    with closing(History(paths.history_file(paths.ensure_data_dir(data)))) as history:
+        row = history.create_conversation(ME)
+        question = history.add_question(row.uuid, ME, parent=None, text="")
+        answer = history.start_answer(row.uuid, ME, parent=question.uuid, model="m")
+        history.flush_answer(answer.uuid, "A red circle.")
+    assert impchat(data, "history", "search", "circle") == 0
+    assert re.match(rf"{row.uuid[:8]}  [\d-]{{10}} \d\d:\d\d  Picture, \d+ \w+\n    A red", capsys.readouterr().out)
+
+
 def test_control_characters_in_an_answer_do_not_reach_the_terminal(data: Path, stored: str, capsys: Capture) -> None:
     assert impchat(data, "history", "show", stored) == 0
     assert "\x1b" not in capsys.readouterr().out
@@ -486,7 +537,7 @@ def test_doctor_reports_what_prevents_running(data: Path, demo: Bundle, tmp_path
 def test_a_command_of_a_missing_extra_names_the_extra(words: list[str], data: Path) -> None:
     done = run_without(["gradio"], data, *words)
     assert done.returncode == 2
-    assert "pip install 'impchat[web]'" in one_line(done.stderr)
+    assert texts.install("web") in one_line(done.stderr)
 
 
 def test_doctor_runs_without_optional_packages(data: Path) -> None:
@@ -639,3 +690,17 @@ def test_help_is_in_one_language(words: list[str], language: str, capsys: Captur
     out = capsys.readouterr().out
     assert ("usage" in out) == (language == "en")
     assert ("选项" in out) == (language == "zh")
+
+
+def test_help_shows_defaults_and_what_may_be_left_out(capsys: Capture) -> None:
+    def shown(*words: str) -> str:
+        assert main(["--language", "en", *words, "--help"]) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    serve = shown("serve")
+    for default in (settings.SERVE_PORT, settings.SLOTS, settings.QUEUE_REQUESTS, settings.CLUSTER_REPLICAS[0]):
+        assert f"(default: {default})" in serve
+    assert "[ACTION] ... answer" in serve and "SUBCOMMAND ... make" in shown("serve", "token")
+    assert f"(default: {settings.LIST_COUNT})" in shown("history", "list")
+    assert f"(default: {settings.DEFAULT_MODEL})" in shown("models", "pull")
+    assert "(default: the model's own)" in shown("ask") and "(default: random)" in shown("chat")

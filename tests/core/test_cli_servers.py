@@ -53,6 +53,7 @@ def keys(server: Hostile) -> set[str]:
 def test_a_question_is_answered_by_the_server_and_stored_here(tmp_path: Path, far: Loopback, picture: Path) -> None:
     done = run(tmp_path / "data", "ask", "--server", far.url, picture, QUESTION)
     assert (done.returncode, "red" in done.stdout.lower()) == (0, True), done.stderr
+    assert done.stderr.count("your questions and pictures are sent there") == 1, "also where the output is piped"
     asked = far.asked[-1]
     assert asked["messages"][-1]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")
     with App.open(tmp_path / "data") as app:
@@ -162,3 +163,16 @@ def test_an_answer_without_words_prints_more_than_an_empty_line(
         code = main(["ask", "--server", other.url, "?", "--data", str(tmp_path / "data"), "--language", language])
         output = capsys.readouterr()
         assert code != 0 and note in output.err and output.out.strip() == ""
+
+
+def test_the_terminal_says_that_the_model_there_is_unverified(
+    tmp_path: Path, other: Hostile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--server", other.url, "--data", str(tmp_path)]
+    assert main(["ask", *words, "Hello!"]) == 0
+    assert "not verified" not in capsys.readouterr().err, "a server that does not report it"
+    other.gets["/v1/models"] = answer({"data": [MODELS["data"][0] | {"unverified": True}]})
+    assert main(["ask", *words, "Hello!"]) == 0
+    assert capsys.readouterr().err.count("The model tiny of this server is not verified") == 1
+    assert main(["doctor", *words]) == 0
+    assert "! The model tiny of this server is not verified" in capsys.readouterr().out

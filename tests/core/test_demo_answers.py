@@ -7,13 +7,15 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
 
-from impchat import images, settings
+from impchat import images, paths, presentation, settings, texts
 from impchat.bundle import Bundle
 from impchat.engines.local.engine import LocalEngine
+from impchat.images import boxes
 from impchat.messages import Finished, Picture, Prompt, Sampling, Text, Turn
 
 GREEDY = Sampling(temperature=0.0, max_tokens=120)
@@ -82,6 +84,20 @@ def ask(engine: LocalEngine, *turns: Turn) -> tuple[str, Finished]:
 def test_a_drawing_is_understood(engine: LocalEngine, question: str, answer: str) -> None:
     text, _ = ask(engine, Turn("user", question, (picture(**THREE),)))
     assert answer in text
+
+
+@pytest.mark.parametrize("path", paths.samples(demo=True), ids=lambda path: path.stem)
+@pytest.mark.parametrize("language", texts.LANGUAGES)
+def test_what_is_offered_with_a_sample_is_answered(engine: LocalEngine, path: Path, language: str) -> None:
+    data = path.read_bytes()
+    sample = paths.sample_of(images.prepare(data).image.sha256)
+    assert sample == path.stem
+    own = presentation.sample_asks(sample, language)
+    assert len(own) == 2
+    for question in presentation.asks(language) + own:
+        told, _ = ask(engine, Turn("user", question, (Picture(sample, data),)))
+        assert told and not re.search("demo|no |演示|没有", told), told
+        assert boxes.boxes(told) or ("box" not in question and "边界框" not in question)
 
 
 @pytest.mark.parametrize(

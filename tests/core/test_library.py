@@ -214,8 +214,11 @@ def test_every_list_of_models_marks_unverified_ones(data: Path, doubtful: Path, 
 def test_measured_figures_are_described_in_words(data: Path, mine: Path, demo: Bundle, capsys: Capture) -> None:
     assert impchat(data, "models", "info", "mine") == 0
     out = capsys.readouterr().out
-    assert "Measured: eyes: cosine 0.99996 with the checkpoint's, 0.99984 at the worst patch" in out
-    assert "Measured: right answers about the sample pictures: 0.0013359 nats per token" in out
+    assert "Measured: eyes: cosine similarity to the checkpoint's output 0.99996 on average, 0.99984" in out
+    assert "Measured: next tokens: 100 % are the checkpoint's, out of 91 tokens" in out
+    assert "a right answer has a probability of 99.87 % (0.00134 nats), its end 100 % (0 nats)" in out
+    assert "a wrong answer costs 22.7124 nats more" in out
+    assert "scaled to 196 × 196 pixels (square), 196 tokens" in out
     assert "{" not in out
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +30,8 @@ SAYING = {"say", "text", "note"}  # functions whose first argument is a key of t
 
 
 def places(sentence: str) -> set[str]:
-    return {name for _, name, _, _ in Formatter().parse(sentence) if name is not None}
+    """The places that need a value."""
+    return {name for _, name, _, _ in Formatter().parse(sentence) if name is not None} - texts.COMMANDS.keys()
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,8 @@ def test_both_languages_have_the_same_keys_and_placeholders() -> None:
     assert EN.keys() == ZH.keys()
     different = [key for key in EN if places(EN[key]) != places(ZH[key])]
     assert different == []
+    commands = [f"{{{name}}}" for name in texts.COMMANDS]
+    assert [key for key in EN for name in commands if EN[key].count(name) != ZH[key].count(name)] == []
 
 
 def test_chinese_is_chinese_and_english_is_not() -> None:
@@ -126,3 +132,27 @@ def test_a_sentence_is_filled_with_its_values() -> None:
     with pytest.raises(KeyError):
         texts.say("error.file.exists", "en")
     assert str(errors.SettingsError("file.exists", path="x.zip")) == texts.say("error.file.exists", path="x.zip")
+
+
+def test_a_sentence_names_a_command_as_the_user_can_type_it(tmp_path: Path) -> None:
+    scripts = Path(sys.executable).parent  # of this environment, which holds a checkout
+    code = "from impchat import texts; print(texts.say('servers.none')); print(texts.install('web'))"
+
+    def told(folder: Path, path: str) -> list[str]:
+        environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=True
+        )
+        return done.stdout.splitlines()
+
+    for folder, path, place, project in (
+        (tmp_path, "", f"{scripts}/", ROOT),
+        (scripts.parent, "", f"{scripts.name}/", ROOT),
+        (ROOT, os.pathsep.join((str(tmp_path), str(scripts))), "", "."),
+    ):
+        sentence, install = told(folder, path)
+        assert f": {place}impchat servers add URL" in sentence
+        assert install == f"{place}pip install -e '{project}[web]'"
+    (tmp_path / "impchat").write_text("#!/bin/sh\n")
+    (tmp_path / "impchat").chmod(0o755)
+    assert f" {scripts}/impchat servers" in told(tmp_path, str(tmp_path))[0], "the one on PATH is another program"

@@ -66,6 +66,22 @@ def test_a_suggestion_sends_its_question(play: Play) -> None:
     play(scene, {"pick_files": picked(drawing("blue"))})
 
 
+def test_samples_are_those_that_the_demo_knows_and_bring_questions_that_fit(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        await phone.until_words("Sample picture 3")
+        assert "Sample picture 4" not in phone.words()
+        await phone.tap("Sample picture 1")
+        await phone.until_words("Where is the heart?")
+        await phone.tap("Give the bounding box of the heart.")
+        await answered(phone)
+        assert phone.all(ft.Image, semantics_label="The picture with the boxes of the answer")
+        await phone.tap("More ways to begin")
+        await phone.until_words("Sample picture 3")
+        assert "Sample picture 4" not in phone.words()
+
+    play(scene)
+
+
 def test_boxes_of_an_answer_are_drawn_on_its_picture(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         await phone.tap("Choose pictures")
@@ -109,6 +125,24 @@ def test_of_several_picked_files_the_pictures_are_added_and_the_others_named(pla
         assert len(asked(app)[0].images) == 2
 
     play(scene, {"pick_files": picked(drawing("red"), b"broken", drawing("blue"), b"broken too")})
+
+
+def test_a_removed_picture_comes_back_to_its_place(play: Play) -> None:
+    async def scene(phone: Phone, app: App) -> None:
+        def pictures() -> tuple[str, ...]:
+            return app.history.conversations(ME)[0].draft_images
+
+        await phone.tap("Choose pictures")
+        await phone.until_words("Picture 2 of 2 for the question")
+        before = pictures()
+        await phone.tap("Remove the picture")
+        await phone.until_words("The picture was removed")
+        assert pictures() == before[1:]
+        await phone.tap("Undo")
+        await phone.until_words("Picture 2 of 2 for the question")
+        assert pictures() == before
+
+    play(scene, {"pick_files": picked(drawing("red"), drawing("blue"))})
 
 
 def test_an_edited_question_has_its_own_pictures_and_the_draft_is_kept(play: Play) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import flet as ft
@@ -20,6 +21,7 @@ from impchat.models.copying import Source
 from impchat.peers import pairing, servers, sync
 from impchat_mobile import cli, launch
 from impchat_mobile.copies import Copy
+from tests.core.hands import copy_model
 from tests.mobile.conftest import Play, drawing, picked
 from tests.mobile.fake import Phone
 from tests.mobile.test_chat import answered, ask
@@ -88,6 +90,38 @@ def test_a_paired_computer_answers_one_chat_and_the_phone_the_next(play: Play, h
         assert app.loaded
 
     play(scene, {"pick_files": picked(drawing("red"))})
+
+
+def test_a_computer_with_an_unverified_model_is_called_so(play: Play, tmp_path: Path) -> None:
+    data = tmp_path / "doubting"
+    copy_model(paths.demo_bundle(), paths.models_dir(data) / "doubtful", id="doubtful", unverified="nll 3.1 (≤ 2.5)")
+    library.choose(data, "doubtful", unverified=True)
+
+    async def scene(phone: Phone, app: App) -> None:
+        await pair(phone, home)
+        await phone.tap("Test")
+        await phone.until_words("Unverified model")
+        await back(phone)
+        await choose_computer(phone)
+        await phone.until_words("doubtful · Unverified model")
+
+    with closing(Home(data)) as home:
+        play(scene)
+
+
+def test_it_is_known_as_soon_as_the_computer_reads_a_picture(play: Play, tmp_path: Path) -> None:
+    data = tmp_path / "doubting"
+    copy_model(paths.demo_bundle(), paths.models_dir(data) / "doubtful", id="doubtful", unverified="nll 3.1 (≤ 2.5)")
+    library.choose(data, "doubtful", unverified=True)
+
+    async def scene(phone: Phone, app: App) -> None:
+        await phone.until_words("doubtful")
+        assert "Unverified" not in phone.words()
+        await phone.tap("Choose pictures")
+        await phone.until_words("doubtful · Unverified model")
+
+    with closing(Home(data)) as home:
+        play(scene, {"pick_files": picked(drawing("red"))}, server=pairing.pair(home.link(), "browser"))
 
 
 def test_a_server_of_the_command_line_answers_if_nothing_else_was_chosen(play: Play, home: Home) -> None:

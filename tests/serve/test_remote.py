@@ -10,18 +10,20 @@ from pathlib import Path
 import pytest
 
 from impchat import bundle, paths
+from impchat.app import App
 from impchat.cli.main import main
 from impchat.engines import Engine
 from impchat.engines.local.engine import LocalEngine
 from impchat.engines.remote.engine import RemoteEngine
 from impchat.messages import Dropped, Event, Prompt, Ready, Turn
+from impchat.models import library
 from impchat.peers import pairing, servers
 from impchat.peers.servers import Server
 from impchat.server.api.admission import AdmissionQueue
 from tests.core.conformance import GREEDY, EngineConformance, ask, failed, finished, run, text_of
 from tests.core.conftest import Draw, draw
-from tests.core.hands import NO_TOKEN
-from tests.serve.conftest import Serve
+from tests.core.hands import NO_TOKEN, copy_model
+from tests.serve.conftest import Serve, Site
 from tests.serve.test_pairing import Home
 
 __all__ = ["draw"]  # a fixture
@@ -84,6 +86,20 @@ def test_the_servers_recommended_settings_are_known_here(connect: Open) -> None:
     engine, demo = connect(), bundle.load(paths.demo_bundle())
     assert engine.info.sampling == demo.sampling
     assert (engine.info.context_tokens, engine.info.image_tokens) == (demo.context_tokens, demo.image.tokens)
+
+
+def test_an_unverified_model_is_known_as_one_over_any_number_of_servers(serve: Serve, tmp_path: Path) -> None:
+    model = copy_model(paths.demo_bundle(), tmp_path / "doubtful", id="doubtful", unverified="nll 3.1 (≤ 2.5)")
+    library.choose(tmp_path / "data", model, unverified=True)
+    with closing(Site(App.open(tmp_path / "data", model))) as site:
+        engine = RemoteEngine(servers.at(site.url))
+        assert engine.connect().unverified and engine.info.unverified
+        further = serve(engine)
+        with closing(RemoteEngine(servers.at(further.url))) as last:
+            assert last.connect().unverified
+    demo = serve(LocalEngine(bundle.load(paths.demo_bundle()), threads=1))
+    with closing(RemoteEngine(servers.at(demo.url))) as known:
+        assert not known.connect().unverified
 
 
 def test_an_error_of_the_server_is_shown_in_the_readers_language(serve: Serve, draw: Draw) -> None:

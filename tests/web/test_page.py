@@ -130,6 +130,18 @@ def test_a_sample_picture_and_a_suggested_question_get_an_answer(serve: Serve, v
     expect(answer(page, 1)).not_to_be_empty()
 
 
+def test_samples_are_those_that_the_demo_knows_and_bring_questions_that_fit(serve: Serve, visit: Visit) -> None:
+    page = visit(serve().url)
+    expect(page.locator(".sample")).to_have_count(3)
+    page.locator('[data-sample="night.png"]').click()
+    expect(page.get_by_role("button", name="Where is the heart?")).to_be_visible()
+    page.get_by_role("button", name="Remove the picture").click()
+    expect(page.locator(".ask")).to_have_count(3)
+    page.locator('[data-sample="triangles.png"]').click()
+    page.get_by_role("button", name="How many triangles are there?").click()
+    expect(answer(page, 1)).to_contain_text("two")
+
+
 def test_a_restarted_server_shows_the_conversation_again(serve: Serve, visit: Visit) -> None:
     site = serve()
     page = visit(site.url)

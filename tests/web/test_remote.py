@@ -10,6 +10,8 @@ from impchat import bundle, paths
 from impchat.engines.local.engine import LocalEngine
 from impchat.engines.remote.engine import RemoteEngine
 from impchat.peers import servers
+from tests.core.hostile import FINE, MODELS, Hostile
+from tests.core.hostile import answer as reply
 from tests.core.loopback import Loopback, serving
 from tests.web.conftest import Serve, Visit, drawing
 from tests.web.hands import add_by_click, answer, send
@@ -33,6 +35,16 @@ def test_the_page_says_that_a_server_answers(serve: Serve, visit: Visit) -> None
         assert {body["model"] for body in far.asked} == {"imp-demo-196"}
         assert far.asked[-1]["prompt_cache_key"] == far.asked[0]["prompt_cache_key"]
     engine.close()
+
+
+def test_the_page_says_that_the_model_there_is_unverified(serve: Serve, visit: Visit) -> None:
+    far = Hostile(FINE)
+    far.gets["/v1/models"] = reply({"data": [MODELS["data"][0] | {"unverified": True}]})
+    with serving(far):
+        engine = RemoteEngine(servers.at(far.url))
+        engine.connect()
+        page = visit(serve(engine).url)
+        expect(page.locator("#banner")).to_contain_text("Unverified model")
 
 
 def test_a_hostile_model_name_runs_no_script(serve: Serve, visit: Visit) -> None:

@@ -21,7 +21,7 @@ PATH = "/unverified"
 
 def html(app: App, language: str) -> str:
     """The banner of an unverified model, which cannot be hidden, or of the demo, with models that could replace it."""
-    if app.bundle and app.bundle.unverified:
+    if app.unverified:
         return _banner("unverified", "chat.unverified", say("chat.unverified_says", language), "", language)
     if not app.demo:
         return ""

@@ -72,7 +72,7 @@ class View:
         return {"after": have if known else "", "html": html}
 
     def _welcome(self, language: str) -> dict[str, str]:
-        return {"after": "", "html": render.welcome([file.name for file in paths.samples()], language)}
+        return {"after": "", "html": render.welcome([file.name for file in paths.samples(self.app.demo)], language)}
 
     def _list(self, selected: str, listed: int, request: gr.Request) -> str:
         conversations = self.app.history.conversations(owner_of(request), limit=listed + 1)

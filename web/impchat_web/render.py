@@ -178,8 +178,7 @@ def welcome(samples: Sequence[str], language: str) -> str:
         heading = escape(say("chat.samples", language))
         cards = f'<div class="pick"><h2>{heading}</h2><div class="samples">{cards}</div></div>'
     asks = "".join(
-        f'<button type="button" class="ask" data-do="ask">{escape(say(f"chat.ask_{number}", language))}</button>'
-        for number in range(1, 5)
+        f'<button type="button" class="ask" data-do="ask">{escape(ask)}</button>' for ask in presentation.asks(language)
     )
     return (
         f'<section class="welcome"><span class="face" aria-hidden="true">{MARK}</span>'

@@ -230,8 +230,10 @@ async def _body(request: Request, limit: int, refused: Callable[[int], ImpChatEr
 
 
 def _progress(conversation: str | None, attachment: Attachment, language: str) -> Iterator[str]:
-    """JSON lines: the stored picture, the engine's progress in reading it, and the result."""
-    yield _line(type="attached", conversation=conversation, image=attachment.image.sha256)
+    """JSON lines: the stored picture with questions to try, the engine's progress in reading it, and the result."""
+    image = attachment.image.sha256
+    asks = presentation.sample_asks(paths.sample_of(image), language)
+    yield _line(type="attached", conversation=conversation, image=image, asks=asks)
     seen = 0
     while True:
         before, seen = seen, attachment.latest(seen, IDLE_S)

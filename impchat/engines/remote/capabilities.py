@@ -34,6 +34,7 @@ class ServerInfo:
     image_tokens: int = 0  # per picture; 0: unknown
     vision: bool = True  # assumed, unless the server says otherwise
     sampling: Sampling = field(default_factory=Sampling)
+    unverified: bool = False  # only ImpChat servers report it
 
 
 def probe(connection: Connection, url: str, model: str) -> ServerInfo:
@@ -54,8 +55,8 @@ def probe(connection: Connection, url: str, model: str) -> ServerInfo:
         context = _count(_dict(_dict(props).get("default_generation_settings")).get("n_ctx")) or context
         vision = _dict(_dict(props).get("modalities")).get("vision") is not False
     sampling = _sampling(_dict(entry.get("sampling")))
-    own = owner == "impchat"
-    return ServerInfo(url, True, names, own, context, _count(entry.get("image_tokens")), vision, sampling)
+    own, unverified = owner == "impchat", entry.get("unverified") is True
+    return ServerInfo(url, True, names, own, context, _count(entry.get("image_tokens")), vision, sampling, unverified)
 
 
 def _get(connection: Connection, url: str, path: str) -> Any:

@@ -65,8 +65,10 @@ class RemoteEngine:
     def info(self) -> EngineInfo:
         facts = self._facts or ServerInfo("")
         model = self._model(facts) or self._server.name
-        tokens, sees = facts.context_tokens, facts.vision
-        return EngineInfo("remote", model, tokens, sees, facts.image_tokens, facts.sampling, self._server.name)
+        return EngineInfo(
+            "remote", model, facts.context_tokens, facts.vision, facts.image_tokens, facts.sampling,
+            self._server.name, facts.unverified,
+        )  # fmt: skip
 
     def _model(self, facts: ServerInfo) -> str:
         return self._server.model or next(iter(facts.models), "")

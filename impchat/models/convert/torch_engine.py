@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from impchat import images, settings
+from impchat import images, settings, texts
 from impchat.bundle import Bundle
 from impchat.engines import EngineInfo
 from impchat.engines.local import backend
@@ -58,7 +58,8 @@ class TorchEngine(ScheduledEngine):
             from impchat.models.convert.reference import Reference
             from impchat.models.convert.tokens import Tokens
         except ModuleNotFoundError as exc:
-            raise EngineError("engine.not_installed", package="impchat[convert]", detail=str(exc)) from exc
+            values = {"package": "impchat[convert]", "install": texts.install("convert")}
+            raise EngineError("engine.not_installed", detail=str(exc), **values) from exc
         folder = Checkpoint(source)
         bundle = describe(folder, source.absolute().name if id is None else id)
         context_tokens = bundle.context_tokens if context_tokens is None else context_tokens

@@ -168,7 +168,7 @@ def _model(app: App) -> dict[str, Any]:
     return {
         "id": app.model, "object": "model", "created": 0, "owned_by": "impchat", "context_length": context,
         "image_tokens": bundle.image.tokens if bundle else app.engine.info.image_tokens,
-        "input_modalities": takes, "sampling": asdict(app.sampling), "demo": app.demo,
+        "input_modalities": takes, "sampling": asdict(app.sampling), "demo": app.demo, "unverified": app.unverified,
     }  # fmt: skip
 
 

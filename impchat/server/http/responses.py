@@ -32,6 +32,7 @@ class Model(BaseModel):
     input_modalities: list[str]
     sampling: Sampling
     demo: bool
+    unverified: bool
 
 
 class Models(BaseModel):

@@ -61,13 +61,14 @@ class AttachActions:
     async def detach(self, name: str) -> None:
         """Remove a picture from the question, and offer Undo."""
         current, chat = self._current, self._current.chat
+        place = current.place_of(name)
         try:
             data = await asyncio.to_thread(current.picture, name)
         except ImpChatError:  # its file is missing, so there is no Undo
             await current.detach(name)
             return
         await current.detach(name)
-        self._notice(self._shell.say("mobile.detached"), undo=lambda: current.attach(data, chat))
+        self._notice(self._shell.say("mobile.detached"), undo=lambda: current.attach(data, chat, place))
 
     async def sample(self, path: Path) -> None:
         await self.attach(await asyncio.to_thread(path.read_bytes))
@@ -110,7 +111,7 @@ class AttachActions:
                 border_radius=14,
                 ink=True,
             )
-            for number, path in enumerate(paths.samples(), 1)
+            for number, path in enumerate(paths.samples(self._current.demo), 1)
         ]  # fmt: skip
         shell.sheet(
             shell.action(ft.Icons.CONTENT_PASTE_ROUNDED, say("mobile.paste"), self.paste),

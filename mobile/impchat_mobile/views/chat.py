@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import flet as ft
 
-from impchat import images, presentation, settings
+from impchat import images, paths, presentation, settings
 from impchat.images import Prepared
 from impchat.messages import Message
 from impchat.peers.servers import Server
@@ -233,11 +233,7 @@ class ChatScreen(Screen):
                 controls.insert(0, ft.Row([earlier], alignment=ft.MainAxisAlignment.CENTER))
             self._message_list.list.controls = controls
             self._message_list.control.visible = bool(messages)
-            self._welcome.show(
-                not messages and self._opened.is_set(),
-                shell.app.demo and not current.server,
-                self._navigator.server_name(),
-            )
+            self._welcome.show(not messages and self._opened.is_set(), current.demo, self._navigator.server_name())
             self._title.value = (
                 presentation.title_of(current.row, shell.language) if current.row else shell.say("chat.untitled")
             )
@@ -282,6 +278,8 @@ class ChatScreen(Screen):
             self.composer.show_draft(draft, thumbnails)
             self._show_chips()
             self._shell.draw(self._chips_line)
+            self._where.value = self._navigator.answered_by()  # may now know that the model is unverified
+            self._shell.draw(self._where)
 
     def _thumbnails(self, pictures: Sequence[str], new: Mapping[str, Prepared]) -> dict[str, bytes]:
         """Name -> thumbnail; the pictures in `new` are not in the history yet. Blocks."""
@@ -297,8 +295,8 @@ class ChatScreen(Screen):
         self._chips_line.visible = show
         self._welcome.show_suggestions(not show)
         if show:
-            say = self._shell.say
-            suggestions = [say(f"chat.ask_{number}") for number in range(1, 5)] + [say("mobile.ask_box")]
+            language, sample = self._shell.language, paths.sample_of(current.asked_about.pictures[-1])
+            suggestions = presentation.sample_asks(sample, language) + presentation.asks(language)
             self._chips.controls = [
                 ft.Container(
                     ft.Text(text, size=14),

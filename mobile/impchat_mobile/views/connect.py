@@ -185,6 +185,8 @@ class ServerCard:
             parts.append(say("mobile.sees" if found.vision else "mobile.sees_not"))
             if found.context_tokens:
                 parts.append(say("mobile.reads", tokens=found.context_tokens))
+            if found.unverified:
+                parts.append(say("chat.unverified"))
             facts.value = say("mobile.works", facts=" · ".join(part for part in parts if part))
         shell.draw(facts)
 

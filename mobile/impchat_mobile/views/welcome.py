@@ -11,7 +11,7 @@ from pathlib import Path
 
 import flet as ft
 
-from impchat import paths
+from impchat import paths, presentation
 from impchat_mobile import theme
 from impchat_mobile.app_shell import Shell
 from impchat_mobile.guard import Handler
@@ -29,25 +29,26 @@ class Welcome:
     ) -> None:
         say = shell.say
         self._shell = shell
-        cards: list[ft.Control] = [
-            ft.Container(
+        cards = {
+            path: ft.Container(
                 theme.picture(path.read_bytes(), 180, 104, radius=18, label=say("chat.sample", number=number)),
                 on_click=shell.on(lambda path=path: sample(path)),
                 border_radius=18,
                 ink=True,
             )
             for number, path in enumerate(paths.samples(), 1)
-        ]  # fmt: skip
+        }  # fmt: skip
+        self._photos = [card for path, card in cards.items() if path not in paths.samples(demo=True)]
         suggestions: list[ft.Control] = [
             ft.Container(
-                ft.Text(say(f"chat.ask_{number}"), size=14),
+                ft.Text(text, size=14),
                 padding=ft.Padding.symmetric(horizontal=14, vertical=9),
                 border_radius=18,
                 bgcolor=ft.Colors.SURFACE_CONTAINER_HIGH,
                 ink=True,
-                on_click=shell.on(lambda number=number: ask(say(f"chat.ask_{number}"))),
+                on_click=shell.on(lambda text=text: ask(text)),
             )
-            for number in range(1, 5)
+            for text in presentation.asks(shell.language)
         ]
         self._demo = theme.card(
             ft.Column(
@@ -81,7 +82,8 @@ class Welcome:
                 ),
                 theme.heading(say("chat.samples")),
                 ft.Container(
-                    ft.Row(cards, spacing=10, scroll=ft.ScrollMode.HIDDEN), padding=ft.Padding.only(left=16, top=6)
+                    ft.Row([*cards.values()], spacing=10, scroll=ft.ScrollMode.HIDDEN),
+                    padding=ft.Padding.only(left=16, top=6),
                 ),
                 self._suggestions_heading,
                 self._suggestions,
@@ -106,3 +108,5 @@ class Welcome:
         self._lead.value = say("mobile.welcome_lead_there", name=server) if server else say("mobile.welcome_lead")
         self.control.visible = shown
         self._demo.visible = demo
+        for card in self._photos:
+            card.visible = not demo

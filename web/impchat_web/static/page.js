@@ -124,8 +124,16 @@ window.impchat = (() => {
 
   const place = (made) => find("#chips").insertBefore(made, find("#chips .status"));
 
+  // The questions of the empty page, and those that fit the latest picture.
+  const suggest = () => {
+    document.querySelectorAll(".asks .fits").forEach((button) => button.remove());
+    for (const ask of chips().at(-1)?.asks ?? [])
+      find(".asks")?.append(element("button", { type: "button", class: "ask fits", "data-do": "ask" }, ask));
+  };
+
   const dropChip = (made) => {
     made.remove();
+    suggest();
     if (!chips().length) status("");
   };
 
@@ -163,7 +171,9 @@ window.impchat = (() => {
       if (made.dataset.detached) return detach(value.image, mine.conversation);
       if (mine.conversation !== draft.conversation) return;
       if (!made.isConnected) place(made); // another conversation was shown meanwhile
+      made.asks = value.asks;
       attached(made, value.image);
+      suggest();
       watch(made, lines);
     } catch (error) {
       mine.failures += 1;
