@@ -80,7 +80,7 @@ def build_app(main: Callable[[ft.Page], Awaitable[None]], prefix: str = "") -> F
     return site
 
 
-def beside(app: App, language: str | None, prefix: str) -> FastAPI:
+def mounted(app: App, language: str | None, prefix: str) -> FastAPI:
     """The app below the path `prefix` of another site, which has opened `app` and runs the lifespan of the returned
     app. `language` None: the browser's."""
 

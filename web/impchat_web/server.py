@@ -129,7 +129,7 @@ def _no_folders(data: Path) -> Iterator[None]:
 
 def _front_ends() -> Iterator[tuple[str, Callable[..., FastAPI]]]:
     """(name, factory) of each front end that can run next to the page and whose packages are installed."""
-    for entry in metadata.entry_points(group="impchat.beside"):
+    for entry in metadata.entry_points(group="impchat.front_ends"):
         with suppress(ModuleNotFoundError):
             yield entry.name, entry.load()
 
