@@ -21,7 +21,7 @@ from impchat.engines import Engine
 from impchat.errors import ChatError, EngineError
 from impchat.history.store import History
 from impchat.history.thumbnails import Thumbnails
-from impchat.messages import Sampling
+from impchat.messages import Prompt, Sampling, Turn
 from impchat.models import library
 from impchat.peers.servers import Server
 
@@ -150,6 +150,8 @@ class App:
             return
         with self._lock:
             if wanted := self._loading is loading:
+                # All conversations begin with the system text, so it is read once, before the first question.
+                engine.prefill(Prompt(self.system, (Turn("user", ""),), open_turn=True))
                 loading.set_result(engine)
         if not wanted:  # unloaded or closed in the meantime
             engine.close()

@@ -69,8 +69,15 @@ SLOTS = 2  # conversations that are kept in the KV cache and can run at the same
 # the demo is many times slower (docs/benchmarks.md).
 SMALL_MODEL_BYTES = 64 * 1024 * 1024
 BATCH_TOKENS = 512  # maximum tokens in one llama_decode; above n_batch llama.cpp ends the process
-PREFILL_CHUNK_TOKENS = 64  # prompt tokens per step; progress is reported after each step
-PREFILL_SHARED_TOKENS = 16  # the same while answers run, which get one token per step
+# A step reads as many prompt tokens as take this long at the speed of the latest steps: large chunks are read
+# faster, but a new request waits for the end of the step, and running answers get one token per step.
+PREFILL_STEP_S = 1.5  # while nothing else runs; progress is reported after each step
+PREFILL_SHARED_STEP_S = 0.7  # while answers run
+PREFILL_FIRST_TOKENS = 64  # until a speed is known
+PREFILL_LEAST_TOKENS = 16  # smaller chunks cost more than half the speed
+# llama.cpp's flash attention on a CPU has its fast path only for 64 and more tokens at once, and slows generation down
+# as the conversation grows (docs/benchmarks.md).
+FLASH_ATTENTION = False
 CONTEXT_DROP = 0.25  # share of the context freed at once when a conversation exceeds it
 TOKEN_CHARS = 128  # maximum length of a token
 ANSWER_LEAST_TOKENS = 32  # a prompt that leaves fewer tokens of the context for its answer is rejected

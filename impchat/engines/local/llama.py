@@ -243,6 +243,11 @@ class Context:
             kv_unified=True,
             n_batch=batch_tokens,
             n_ubatch=batch_tokens,
+            flash_attn_type=(
+                llama.LLAMA_FLASH_ATTN_TYPE_ENABLED
+                if settings.FLASH_ATTENTION
+                else llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
+            ),
             n_outputs_max=sequences,  # logits for one row per sequence; the default allocates a whole batch
             n_threads=threads,
             n_threads_batch=threads,

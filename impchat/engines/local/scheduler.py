@@ -66,6 +66,7 @@ class Scheduler:
         # Used only by the scheduler's thread.
         self._waiting: list[Request] = []  # for a slot
         self._active: list[Request] = []  # have a slot
+        self._prompt_token_s = 0.0  # seconds for a prompt token in the latest steps; 0: none was measured yet
         self._looking: dict[str, Request] = {}  # sha256 of a picture being encoded -> the first request for it
         # Guarded by _lock: stop() and close() read these on other threads.
         self._lock = threading.Lock()
@@ -313,8 +314,7 @@ class Scheduler:
         for request in self._active:
             if request.slot and request.next is not None:
                 texts.append(_Part(request, request.slot, [request.next], logits=True))
-        chunk = settings.PREFILL_SHARED_TOKENS if texts else settings.PREFILL_CHUNK_TOKENS
-        budget = min(chunk, self._context.batch_tokens - len(texts))
+        budget = min(self._chunk(shared=bool(texts)), self._context.batch_tokens - len(texts))
         readers = [r for r in self._active if r.reading]
         for request in readers:
             part = _next_part(request, budget)
@@ -328,6 +328,20 @@ class Scheduler:
             if parts:
                 self._decode(parts)
         return bool(texts or pictures)
+
+    def _chunk(self, shared: bool) -> int:
+        """How many prompt tokens to read in a step. `shared`: answers run, and get one token in it."""
+        most_s = settings.PREFILL_SHARED_STEP_S if shared else settings.PREFILL_STEP_S
+        if not self._prompt_token_s:
+            return settings.PREFILL_FIRST_TOKENS
+        return max(settings.PREFILL_LEAST_TOKENS, int(most_s / self._prompt_token_s))
+
+    def _measure(self, parts: list[_Part], seconds: float) -> None:
+        """Update the speed of reading after a decode of `parts` that took `seconds`."""
+        tokens = sum(len(part.cells) for part in parts)
+        if tokens >= settings.PREFILL_LEAST_TOKENS:  # fewer are read more slowly, and say nothing about a larger chunk
+            latest = seconds / tokens
+            self._prompt_token_s = (self._prompt_token_s + latest) / 2 if self._prompt_token_s else latest
 
     def _decode(self, parts: list[_Part]) -> None:
         """Decode `parts` in one batch. If a stop aborts it, the other requests are decoded again in the next step. If
@@ -356,6 +370,7 @@ class Scheduler:
                 for part in parts:
                     self._decode([part])
             return
+        self._measure(parts, seconds)
         row = -1
         for part in parts:
             row += len(part.cells)
