@@ -47,6 +47,7 @@ class Tuning:
     threads: int | None = None  # None: chosen to suit the model
     context_tokens: int | None = None  # None: the bundle's, which is also the maximum
     packed: bool = True  # see `OnnxVision`
+    reads_typed: bool = True  # read the words of a question while it is being typed
 
 
 class App:
@@ -144,6 +145,7 @@ class App:
                 threads=tuning.threads,
                 context_tokens=context_tokens,
                 packed=tuning.packed,
+                reads_typed=tuning.reads_typed,
             )
         except Exception as exc:  # noqa: BLE001 - raised to callers that wait for the engine
             loading.set_exception(exc)

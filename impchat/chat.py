@@ -19,6 +19,7 @@ from impchat.engines import Engine, check_sampling
 from impchat.errors import ChatError, HistoryError
 from impchat.history.store import History
 from impchat.messages import Conversation, Image, Message, Picture, Prompt, Sampling, Turn
+from impchat.prompts import complete_words
 
 
 @dataclass(slots=True)
@@ -85,6 +86,17 @@ class Chat:
     def save_draft(self, text: str) -> None:
         """Save text that is typed but not yet sent, so that it survives a restart."""
         self._history.update_conversation(self._row().uuid, self._owner, draft=text)
+
+    def read_typed(self, text: str) -> None:
+        """Let the engine read the complete words of `text`, which the user is typing, after the pictures of the draft.
+        Stores nothing, and does nothing while the model is loading or an answer is running in this conversation."""
+        core, words = self._core, complete_words(text[: settings.QUESTION_CHARS])
+        if not words or self._conversation is None or core.answers.running(self._conversation):
+            return
+        opened = core.opened()
+        if opened.done() and not opened.exception():
+            row = self._row()
+            opened.result().prefill(self._prompt(row.uuid, row.leaf, row.draft_images, words))
 
     def attach(self, data: bytes, place: int | None = None) -> Attachment:
         """Check and store a picture, add it to the draft, and start a background prefill of the draft. `place`: its
@@ -238,9 +250,11 @@ class Chat:
 
     # Prompts
 
-    def _prompt(self, conversation: str, leaf: str | None, attached: tuple[str, ...] | None = None) -> Prompt:
+    def _prompt(
+        self, conversation: str, leaf: str | None, attached: tuple[str, ...] | None = None, typed: str = ""
+    ) -> Prompt:
         """The prompt for the branch that ends with `leaf`. If `attached` is given, an open user turn with these
-        pictures follows."""
+        pictures and the words `typed` follows."""
         branch = self._history.branch(conversation, self._owner, leaf) if leaf else []
         turns: list[Turn] = []
         for m in branch:
@@ -249,7 +263,7 @@ class Chat:
             elif m.text:  # an answer that failed before its first word adds no turn
                 turns.append(Turn("assistant", m.text, tokens=m.tokens if m.model == self._core.model else None))
         if attached is not None:
-            add_question(turns, "", self._pictures(attached))
+            add_question(turns, typed, self._pictures(attached))
         return Prompt(self._core.system, tuple(turns), key=conversation, open_turn=attached is not None)
 
     def _pictures(self, shas: Sequence[str]) -> tuple[Picture, ...]:

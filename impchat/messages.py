@@ -73,8 +73,8 @@ class Prompt:
     """The input of an engine: the system text and the turns, oldest first.
 
     The first turn is the user's. If the last one is the assistant's, the answer continues its text. With `open_turn`
-    the user is still typing: the prompt has the turn's pictures but not its text, and ends right after the last picture
-    (prefill on attach). `key` names the conversation, so that its next prompt finds its KV cache.
+    the user is still typing: the last turn has the pictures and the complete words so far, and the prompt ends after
+    them. `key` names the conversation, so that its next prompt finds its KV cache.
     `prefix`: token ids of an answer that another engine of the same model could not finish. The answer continues after
     them, and only the new text is reported."""
 

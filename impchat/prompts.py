@@ -183,6 +183,20 @@ def conversation_of(prompt: Prompt) -> str:
     return hashlib.sha256(f"{prompt.system}\0{begins}".encode()).hexdigest()
 
 
+def complete_words(text: str) -> str:
+    """The beginning of `text`, which is still being typed, whose tokens will hardly change: without the last word. In
+    Chinese and Japanese, every character but the last counts as a word."""
+    if text[-1:].isspace():
+        return text.strip()
+    end = next((n for n in range(len(text) - 1, 0, -1) if text[n].isspace() or _is_word(text[n - 1])), 0)
+    return text[:end].strip()
+
+
+def _is_word(character: str) -> bool:
+    """Whether it is a Chinese character or Japanese kana."""
+    return "\u3040" <= character <= "\u9fff" or "\U00020000" <= character <= "\U0003ffff"
+
+
 def _known(template: str | Template) -> Template:
     return TEMPLATES[template] if isinstance(template, str) else template
 
@@ -258,14 +272,16 @@ class _Writer:
         return [Tokens(ids)] if ids else []
 
     def _asked(self, head: list[tuple[str, bool]], this: _Round) -> list[Piece]:
-        """The question of `this`, after `head`. An open question ends right after its last picture or, if it has none,
-        before the space that belongs to its first word."""
+        """The question of `this`, after `head`. An open question ends after the text that it has; without text, right
+        after its last picture; if it has neither, before the space that belongs to its first word."""
         t = self._template
         parts: list[tuple[str, bool] | Picture | Tokens] = [*head]
         for picture in this.question.pictures:
             parts += [*_ids(t.before), picture, *_ids(t.after), (t.picture_end, False)]
         if not this.open:
             parts += [(this.question.text.strip(), False), *self._fixed(t.answer)]
+        elif this.question.text:
+            parts.append((this.question.text.strip(), False))
         elif this.question.pictures:
             parts.pop()
         elif head and not head[-1][1]:

@@ -68,9 +68,10 @@ class Slots:
             self._use(slot)
         return slot is not None
 
-    def take(self, key: str, prompt: Sequence[Cell]) -> Slot | None:
-        """Take a free slot for `prompt` and mark it busy; None if all slots are busy. The slot then holds the longest
-        beginning of `prompt` found in any slot, and nothing else.
+    def take(self, key: str, prompt: Sequence[Cell], *, evict: bool = True) -> Slot | None:
+        """Take a free slot for `prompt` and mark it busy. The slot then holds the longest beginning of `prompt` found
+        in any slot, and nothing else. None if all slots are busy or, without `evict`, if another conversation would
+        lose its cells.
 
         Order of preference: the conversation's own slot, an empty one, one whose whole content is a beginning of the
         prompt (nothing is lost), the least recently used one. A longer beginning in another slot is shared, not read
@@ -85,6 +86,9 @@ class Slots:
             return own, empty and not own, swallowed, same if own or swallowed else 0, -slot.used
 
         slot = max(free, key=preference)
+        own, empty, swallowed, *_ = preference(slot)
+        if not (evict or own or empty or swallowed):
+            return None
         fullest = max(self._slots, key=lambda other: common(other.cells, prompt))
         same, most = common(slot.cells, prompt), common(fullest.cells, prompt)
         if most > same:

@@ -28,6 +28,8 @@ class Request:
     def __init__(self, prompt: Prompt, sampling: Sampling | None) -> None:
         self.prompt = prompt
         self.sampling = sampling  # None: a prefill
+        # Reads words of a question that is being typed: only if nothing else runs, and until anything else is asked.
+        self.typed = sampling is None and prompt.open_turn and bool(prompt.turns[-1].text)
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.ended = False  # the last event has been sent
         self.started_at = time.perf_counter()

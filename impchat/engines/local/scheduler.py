@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from impchat import prompts, settings
+from impchat import machine, prompts, settings
 from impchat.bundle import Bundle
 from impchat.engines import check_sampling
 from impchat.engines.detokenizer import Detokenizer
@@ -53,13 +53,22 @@ class Scheduler:
     """Owns the thread, the model and the context. `submit`, `stop` and `close` may be called from any thread."""
 
     def __init__(
-        self, bundle: Bundle, model: Model, context: Context, vision: Vision, slots: int, context_tokens: int
+        self,
+        bundle: Bundle,
+        model: Model,
+        context: Context,
+        vision: Vision,
+        slots: int,
+        context_tokens: int,
+        reads_typed: bool = True,
     ) -> None:
+        """`reads_typed`: whether to read the words of questions that are still being typed."""
         self._bundle = bundle
         self._model = model
         self._context = context
         self._vision = vision
         self._context_tokens = context_tokens
+        self._reads_typed = reads_typed
         self._slots = kv_cache.Slots(context, slots)
         self._commands: queue.SimpleQueue[Request | EncodeResult | None] = queue.SimpleQueue()  # None: wakes the thread
         self._eyes = EncoderThread(vision, self._is_wanted, self._commands.put)
@@ -89,6 +98,8 @@ class Scheduler:
             else:
                 self._preparing.add(work)
                 work.start()
+                if not request.typed and self._in_flight and all(other.typed for other in self._in_flight):
+                    self._context.abort()
         return LocalHandle(request, self.stop)
 
     @property
@@ -252,9 +263,16 @@ class Scheduler:
         self._waiting = [r for r in self._waiting if not r.ended]
 
     def _admit(self) -> bool:
-        """Give slots to waiting requests, answers before prefills. Returns whether any request started or ended."""
+        """Give slots to waiting requests, answers before prefills, and typed words last. Returns whether any request
+        started or ended."""
         changed = False
-        for request in sorted(self._waiting, key=lambda r: r.sampling is None):
+        for request in sorted(self._waiting, key=lambda r: (r.typed, r.sampling is None)):
+            if request.ended:  # replaced by a request before it
+                continue
+            if request.typed and not (self._reads_typed and machine.is_spare()):
+                self._stop_typed(request)
+                continue
+            self._replace_typed(request)
             if any(_is_ahead(other, request) for other in self._active):
                 continue
             if request.sampling is None and self._slots.holds(request.cells):
@@ -263,8 +281,17 @@ class Scheduler:
                 changed = True
                 continue
             # The last token of an answer's prompt is always read, for its logits.
-            slot = self._slots.take(request.prompt.key, request.cells[: -1 if request.sampling else None])
+            slot = self._slots.take(
+                request.prompt.key, request.cells[: -1 if request.sampling else None], evict=not request.typed
+            )
+            if slot is None and request.typed:
+                self._stop_typed(request)
+                continue
             if slot is None:
+                for other in self._active:  # their slots are free in the next step
+                    if other.typed:
+                        self._stop_typed(other)
+                        changed = True
                 break
             request.slot = slot
             self._waiting.remove(request)
@@ -273,6 +300,21 @@ class Scheduler:
                 self._begin(request, slot)
             changed = True
         return changed
+
+    def _replace_typed(self, request: Request) -> None:
+        """Stop reading typed words in the conversation of `request`, and those it would wait for. What has been read
+        stays in the KV cache."""
+        earlier = self._waiting[: self._waiting.index(request)] if request.typed else self._waiting
+        for other in [*self._active, *earlier]:
+            same = other.prompt.key == request.prompt.key != ""
+            if other.typed and other is not request and (same or _is_ahead(other, request)):
+                self._stop_typed(other)
+        self._release()
+
+    def _stop_typed(self, request: Request) -> None:
+        with self._lock:
+            if not request.ended:
+                self._finish(request, "stopped")
 
     def _begin(self, request: Request, slot: kv_cache.Slot) -> None:
         """Prepare a request that has just got its slot: its sampler, and the pictures that the KV cache lacks."""
@@ -316,6 +358,8 @@ class Scheduler:
                 texts.append(_Part(request, request.slot, [request.next], logits=True))
         budget = min(self._chunk(shared=bool(texts)), self._context.batch_tokens - len(texts))
         readers = [r for r in self._active if r.reading]
+        if not all(r.typed for r in self._active):  # words that are being typed delay nobody
+            readers = [r for r in readers if not r.typed]
         for request in readers:
             part = _next_part(request, budget)
             if part is not None:
