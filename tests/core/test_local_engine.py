@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from impchat import settings
+from impchat import machine, settings
 from impchat.app import App
 from impchat.bundle import Bundle
 from impchat.engines import Engine, Handle
@@ -23,6 +23,7 @@ from impchat.messages import (
     Dropped,
     Encoding,
     Event,
+    Finished,
     Picture,
     Prompt,
     Reading,
@@ -266,7 +267,8 @@ def read_all(handles: dict[str, Handle], stop: Callable[[str, Event], None]) -> 
     return seen
 
 
-def test_an_answer_continues_while_a_long_prompt_is_processed(endless: Engine) -> None:
+def test_an_answer_continues_while_a_long_prompt_is_processed(endless: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "PREFILL_SHARED_STEP_S", 0.0)  # as on a machine that reads slowly
     running = endless.start(ask("Hello!"), WILD)
     until(running.events(), Text)
     reading = endless.start(ask("circle " * 150), GREEDY)
@@ -282,6 +284,58 @@ def test_an_answer_continues_while_a_long_prompt_is_processed(endless: Engine) -
     ]
     assert len(progress) > 10
     assert len(between) > 3
+
+
+def typed(words: str, *pictures: Picture, key: str = "") -> Prompt:
+    """The prompt of a prefill while `words` have been typed."""
+    return Prompt(settings.SYSTEM, (Turn("user", words, pictures),), key, open_turn=True)
+
+
+@pytest.fixture
+def spare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine has processor time to spare, whatever else it runs."""
+    monkeypatch.setattr(machine, "is_spare", lambda: True)
+
+
+@pytest.mark.usefixtures("spare")
+def test_a_question_costs_only_what_was_not_read_while_it_was_typed(engine: Engine, draw: Draw) -> None:
+    picture = draw("red")
+    asked = replace(ask("What colour is the circle?", picture), key="chat")
+    whole = finished(run(engine.start(replace(asked, key="other"), GREEDY)))
+    run(engine.prefill(typed("", draw("blue"), key="chat")))
+    run(engine.prefill(replace(typed("", picture), key="chat")))
+    for words in ("What", "What colour", "What colour was", "What colour is the"):  # one word is corrected
+        run(engine.prefill(typed(words, picture, key="chat")))
+    events = run(engine.start(asked, GREEDY))
+    assert "red" in text_of(events)
+    stats = finished(events).stats
+    assert stats.prompt_tokens == whole.stats.prompt_tokens and stats.new_tokens <= 6
+    assert finished(events).tokens == whole.tokens
+
+
+@pytest.mark.usefixtures("spare")
+def test_words_that_are_typed_delay_no_answer_and_evict_no_conversation(open_engine: Open) -> None:
+    engine = open_engine(slots=1)
+    run(engine.start(ask("Hello!", key="first"), GREEDY))
+    assert [type(event) for event in run(engine.prefill(typed("a different question", key="second")))] == [Finished]
+    again = finished(run(engine.start(ask("Hello!", key="first"), GREEDY)))
+    assert again.stats.new_tokens == 1, "its cells are still there"
+    reading = engine.prefill(typed("circle " * 300, key="first"))
+    answered = finished(run(engine.start(ask("Hello!", key="third"), GREEDY)))
+    assert answered.finish_reason == "stop"
+    assert isinstance(run(reading)[-1], Finished), "it made room"
+
+
+@pytest.mark.usefixtures("spare")
+def test_nothing_is_read_ahead_while_the_machine_is_busy_or_if_it_is_switched_off(
+    open_engine: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    off = open_engine(reads_typed=False)
+    assert [type(event) for event in run(off.prefill(typed("Are there")))] == [Finished]
+    engine = open_engine()
+    assert isinstance(run(engine.prefill(typed("Are there")))[-1], Ready)
+    monkeypatch.setattr(machine, "is_spare", lambda: False)
+    assert [type(event) for event in run(engine.prefill(typed("Are there any")))] == [Finished]
 
 
 def test_two_long_prompts_are_processed_concurrently(engine: Engine) -> None:
@@ -400,6 +454,7 @@ def test_a_broken_engine_is_reopened_for_the_next_question(tmp_path: Path) -> No
     with App.open(tmp_path) as app:
         first = app.engine
         assert isinstance(first, LocalEngine)
+        run(first.prefill(typing()))  # what is read after loading has been read
         first._scheduler._step = Faulty(None, "")._part  # type: ignore[assignment,method-assign]
         chat = app.chat()
         broken = chat.send("Hello!").wait(20)

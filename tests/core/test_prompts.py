@@ -210,6 +210,23 @@ def test_an_open_turn_ends_right_after_its_last_picture(template: str, pictures:
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("pictures", [(), (CAT, DOG)])
+def test_an_open_turn_ends_after_the_words_typed_so_far(template: str, pictures: tuple[Picture, ...]) -> None:
+    typing = flat(prompts.render(Prompt("S", (ask("What is", *pictures),), open_turn=True), template, Tokenizer(), EOS))
+    whole = flat(prompts.render(Prompt("S", (ask("What is it?", *pictures),)), template, Tokenizer(), EOS))
+    assert whole[: len(typing)] == typing
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("", ""), ("Wha", ""), ("What ", "What"), ("What is", "What"), (" What  is it", "What  is"),
+     ("What is?\n", "What is?"), ("图片", "图"), ("图片里有什么？", "图片里有什么"), ("what 图片abc", "what 图片")],
+)  # fmt: skip
+def test_the_last_word_may_still_grow(text: str, words: str) -> None:
+    assert prompts.complete_words(text) == words
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.parametrize("earlier", [(), (ask("Q"), say("A"))])
 def test_an_open_turn_without_pictures_ends_before_its_first_word(template: str, earlier: tuple[Turn, ...]) -> None:
     typing = written(Prompt("S", (*earlier, ask("")), open_turn=True), template)
