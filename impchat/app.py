@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from impchat import paths, settings
+from impchat import paths, preferences, settings
 from impchat.answer import Answer, Answers, rebuilt
 from impchat.bundle import Bundle
 from impchat.chat import Chat, Core
@@ -47,7 +47,6 @@ class Tuning:
     threads: int | None = None  # None: chosen to suit the model
     context_tokens: int | None = None  # None: the bundle's, which is also the maximum
     packed: bool = True  # see `OnnxVision`
-    reads_typed: bool = True  # read the words of a question while it is being typed
 
 
 class App:
@@ -62,6 +61,7 @@ class App:
         self.thumbnails = Thumbnails(history)
         self.bundle = bundle
         self.tuning = Tuning(slots)
+        self.reads_typed = preferences.load(data).reads_typed  # whether questions are read while they are typed
         self._given = _done(engine) if engine else None
         self._loading: Future[LocalEngine] | None = None  # the bundle's engine, loaded or loading
         self._lock = threading.Lock()  # never held while an engine loads or closes
@@ -72,7 +72,7 @@ class App:
             assert engine, "an App runs a bundle or an engine"
             self.model, self.system = engine.info.model, settings.SYSTEM
         self._answers = Answers(history)
-        self._core = Core(history, self._answers, self.opened, self.model, self.system)
+        self._core = Core(history, self._answers, self.opened, self.model, self.system, lambda: self.reads_typed)
         self._remote: dict[Server, Core] = {}  # server -> the Core of the conversations that use it
 
     @classmethod
@@ -145,7 +145,6 @@ class App:
                 threads=tuning.threads,
                 context_tokens=context_tokens,
                 packed=tuning.packed,
-                reads_typed=tuning.reads_typed,
             )
         except Exception as exc:  # noqa: BLE001 - raised to callers that wait for the engine
             loading.set_exception(exc)
@@ -231,6 +230,7 @@ class App:
                     lambda: opened,
                     engine.info.model,
                     settings.SYSTEM,
+                    core.reads_typed,
                     core.drafts,
                     core.prefills,
                 )

@@ -31,6 +31,7 @@ class Core:
     opened: Callable[[], Future[Engine]]  # starts loading the engine at the first call; returns at once
     model: str  # the id stored with each answer
     system: str
+    reads_typed: Callable[[], bool]  # whether the user wants questions to be read while they are typed
     drafts: threading.Lock = field(default_factory=threading.Lock)  # held while a draft or `prefills` changes
     prefills: dict[str, Attachment] = field(default_factory=dict)  # conversation uuid -> its running prefill
 
@@ -91,7 +92,12 @@ class Chat:
         """Let the engine read the complete words of `text`, which the user is typing, after the pictures of the draft.
         Stores nothing, and does nothing while the model is loading or an answer is running in this conversation."""
         core, words = self._core, complete_words(text[: settings.QUESTION_CHARS])
-        if not words or self._conversation is None or core.answers.running(self._conversation):
+        if (
+            not core.reads_typed()
+            or not words
+            or self._conversation is None
+            or core.answers.running(self._conversation)
+        ):
             return
         opened = core.opened()
         if opened.done() and not opened.exception():

@@ -31,6 +31,7 @@ class Preferences:
     sampling: Mapping[str, float] = field(default_factory=dict)  # field of Sampling -> chosen value; only changed ones
     threads: int | None = None  # None: chosen to suit the model
     context_tokens: int | None = None  # None: the model's
+    reads_typed: bool = True  # the model reads a question while it is being typed
     conversation: str = ""  # the one opened last
     servers: Mapping[str, str] = field(
         default_factory=dict
@@ -77,6 +78,8 @@ def _usable(name: str, value: Any) -> bool:
             return isinstance(value, dict) and all(in_range(key, number) for key, number in value.items())
         case "threads" | "context_tokens":
             return value is None or (type(value) is int and value > 0)
+        case "reads_typed":
+            return isinstance(value, bool)
         case "servers":
             return isinstance(value, dict) and all(isinstance(id, str) for id in value.values())
         case _:

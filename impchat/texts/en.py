@@ -560,6 +560,8 @@ TEXTS: dict[str, str] = {
     "mobile.pin_again": "The same again",
     "mobile.pin_differs": "The two were not the same.",
     "mobile.lock": "App lock",
+    "mobile.reads_typed": "Read while I type",
+    "mobile.reads_typed_says": "The model reads your words as you type them, so that the answer begins sooner. On battery it waits.",
     "mobile.lock_says": "Asks for a PIN when ImpChat is opened. It keeps people out of the app; what is stored is not encrypted by it.",
     "mobile.lock_on": "The lock is on. There is no way in without the PIN.",
     "mobile.looks": "Appearance",

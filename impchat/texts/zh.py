@@ -560,6 +560,8 @@ TEXTS: dict[str, str] = {
     "mobile.pin_again": "再输入一次",
     "mobile.pin_differs": "两次输入不一致。",
     "mobile.lock": "应用锁",
+    "mobile.reads_typed": "边输入边读",
+    "mobile.reads_typed_says": "模型在您输入时就读取文字，回答开始得更快。使用电池时不会这样做。",
     "mobile.lock_says": "打开 ImpChat 时要求输入密码。它挡住别人使用应用，但不会加密已存的内容。",
     "mobile.lock_on": "应用锁已开启。没有密码就进不来。",
     "mobile.looks": "外观",

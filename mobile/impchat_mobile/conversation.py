@@ -208,6 +208,11 @@ class OpenConversation:
             if error.code != "history.no_conversation":  # the conversation was deleted permanently
                 raise
 
+    async def read_typed(self) -> None:
+        """Let the model read the words that are typed so far, so that little is left to read when they are sent."""
+        if self._chat and not self.editing:
+            await _in_thread(self._chat.read_typed, self.text)
+
     async def attach(self, data: bytes, chat: Chat | None = None, place: int | None = None) -> str:
         """Add a picture to the edited question, or else to the draft, whose prefill then starts. Returns its sha256.
         `chat`: where to add it, if another conversation may have been opened meanwhile. `place`: its index among the

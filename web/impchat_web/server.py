@@ -52,7 +52,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FOREVER = {"cache-control": "private, max-age=31536000, immutable"}  # for paths that contain a hash
 _DAY = {"cache-control": "private, max-age=86400"}
 _PICTURES = ("/image/", "/thumbnail/", "/sample/")
-_TALK = ("/attach", "/detach", "/draft", "/follow/", "/stop/")
+_TALK = ("/attach", "/detach", "/draft", "/typed", "/follow/", "/stop/")
 _OURS = (*_PICTURES, *_TALK, "/page.", "/manifest.", "/favicon.", banners.PATH, devices.PATH, *routes.PATHS)
 _FOREIGN_META = re.compile(r'<meta\s+(?:property="og:|name="twitter:)[^>]*>')  # "Gradio", "Click to try out the app!"
 _FILES = {"page.js": "text/javascript", "page.css": "text/css", "page.svg": "image/svg+xml"}
@@ -208,6 +208,13 @@ def _add_draft(web: FastAPI, app: App, language: str | None) -> None:
     @web.post("/detach")
     def detach(c: str, image: str) -> Response:
         app.chat(c, page.owner_of(None)).detach(image)
+        return Response(status_code=204)
+
+    @web.post("/typed")
+    async def typed(request: Request, c: str) -> Response:
+        body = await _body(request, 4 * settings.QUESTION_CHARS, lambda size: ChatError("draft.too_long"))
+        chat = await run_in_threadpool(app.chat, c, page.owner_of(None))
+        await run_in_threadpool(chat.read_typed, body.decode("utf-8", "replace"))
         return Response(status_code=204)
 
     @web.post("/draft")

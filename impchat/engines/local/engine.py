@@ -35,10 +35,9 @@ class LocalEngine(ScheduledEngine):
         context_tokens: int | None = None,
         threads: int | None = None,
         packed: bool = True,
-        reads_typed: bool = True,
     ) -> None:
         """Load the model. `context_tokens`: per conversation; None takes the bundle's value. `threads`: None takes
-        `threads_for(bundle)`. `packed`: see `OnnxVision`. `reads_typed`: see `Scheduler`.
+        `threads_for(bundle)`. `packed`: see `OnnxVision`.
 
         Raises ModelError "model.load_failed" or "model.parts_disagree", EngineError "engine.out_of_memory",
         "engine.not_installed" or "engine.no_mtmd", SettingsError "option.out_of_range"."""
@@ -47,12 +46,10 @@ class LocalEngine(ScheduledEngine):
             threads = threads_for(bundle)
         check_sizes(slots, context_tokens, threads)
         info = EngineInfo("local", bundle.id, context_tokens, True, bundle.image.tokens, bundle.sampling)
-        super().__init__(info, _load(bundle, slots, context_tokens, threads, packed, reads_typed))
+        super().__init__(info, _load(bundle, slots, context_tokens, threads, packed))
 
 
-def _load(
-    bundle: Bundle, slots: int, context_tokens: int, threads: int, packed: bool, reads_typed: bool
-) -> Scheduler:
+def _load(bundle: Bundle, slots: int, context_tokens: int, threads: int, packed: bool) -> Scheduler:
     model = Model(bundle.language)
     vision: Vision | None = None
     try:
@@ -65,7 +62,7 @@ def _load(
             vision.free()
         model.free()
         raise
-    return Scheduler(bundle, model, context, vision, slots, context_tokens, reads_typed)
+    return Scheduler(bundle, model, context, vision, slots, context_tokens)
 
 
 def open_eyes(bundle: Bundle, model: Model, threads: int, packed: bool = True) -> Vision:

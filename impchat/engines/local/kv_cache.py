@@ -68,6 +68,11 @@ class Slots:
             self._use(slot)
         return slot is not None
 
+    def holds_pictures(self, prompt: Sequence[Cell]) -> bool:
+        """Whether the slot with the longest beginning of `prompt` has all pictures of it."""
+        most = max(common(slot.cells, prompt) for slot in self._slots)
+        return all(isinstance(cell, int) for cell in prompt[most:])
+
     def take(self, key: str, prompt: Sequence[Cell], *, evict: bool = True) -> Slot | None:
         """Take a free slot for `prompt` and mark it busy. The slot then holds the longest beginning of `prompt` found
         in any slot, and nothing else. None if all slots are busy or, without `evict`, if another conversation would

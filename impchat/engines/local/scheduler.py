@@ -53,22 +53,13 @@ class Scheduler:
     """Owns the thread, the model and the context. `submit`, `stop` and `close` may be called from any thread."""
 
     def __init__(
-        self,
-        bundle: Bundle,
-        model: Model,
-        context: Context,
-        vision: Vision,
-        slots: int,
-        context_tokens: int,
-        reads_typed: bool = True,
+        self, bundle: Bundle, model: Model, context: Context, vision: Vision, slots: int, context_tokens: int
     ) -> None:
-        """`reads_typed`: whether to read the words of questions that are still being typed."""
         self._bundle = bundle
         self._model = model
         self._context = context
         self._vision = vision
         self._context_tokens = context_tokens
-        self._reads_typed = reads_typed
         self._slots = kv_cache.Slots(context, slots)
         self._commands: queue.SimpleQueue[Request | EncodeResult | None] = queue.SimpleQueue()  # None: wakes the thread
         self._eyes = EncoderThread(vision, self._is_wanted, self._commands.put)
@@ -269,7 +260,9 @@ class Scheduler:
         for request in sorted(self._waiting, key=lambda r: (r.typed, r.sampling is None)):
             if request.ended:  # replaced by a request before it
                 continue
-            if request.typed and not (self._reads_typed and machine.is_spare()):
+            if request.typed and not self._slots.holds_pictures(request.cells):  # only words may be left unread
+                request.typed = False
+            if request.typed and not machine.is_spare():
                 self._stop_typed(request)
                 continue
             self._replace_typed(request)
@@ -314,7 +307,7 @@ class Scheduler:
     def _stop_typed(self, request: Request) -> None:
         with self._lock:
             if not request.ended:
-                self._finish(request, "stopped")
+                self._end(request, Ready(request.stats()))  # its reader must not take this for a failure
 
     def _begin(self, request: Request, slot: kv_cache.Slot) -> None:
         """Prepare a request that has just got its slot: its sampler, and the pictures that the KV cache lacks."""

@@ -218,13 +218,15 @@ def _add_answers(api: FastAPI, app: App, queue: AdmissionQueue, fetch: Fetch | N
         openapi_extra=body.described(Question),
     )
     async def prefill(asked: Annotated[Question, Depends(_READING)], request: Request) -> Response:
-        """Read the pictures of a question that is still being typed, without its text. The question itself then costs
-        only its own tokens."""
+        """Read the pictures and the complete words of a question that is still being typed. The question itself then
+        costs only what was not read."""
         _check_model(app, asked.model)
         gone = threading.Event()
         handle = DeferredHandle(
             app.opened,
-            lambda: schemas.prompt_of(asked, app.system, spoken, fetch, prefill=True, gone=gone.is_set),
+            lambda: schemas.prompt_of(
+                asked, app.system, spoken, fetch, prefill=True, reads_typed=app.reads_typed, gone=gone.is_set
+            ),
             lambda engine, prompt: engine.prefill(prompt),
         )
         job = queue.take(handle, gone)

@@ -22,7 +22,7 @@ from impchat import images, settings
 from impchat.chat import add_question
 from impchat.errors import ChatError, EngineError, RequestError
 from impchat.messages import Dropped, Finished, Picture, Prompt, Reading, Sampling, Stats, Turn
-from impchat.prompts import conversation_of
+from impchat.prompts import complete_words, conversation_of
 
 Fetch = Callable[[str], bytes]
 """An http(s) URL -> the bytes at it. Raises RequestError."""
@@ -166,10 +166,12 @@ def prompt_of(
     fetch: Fetch | None = None,
     *,
     prefill: bool = False,
+    reads_typed: bool = True,
     gone: Callable[[], bool] = lambda: False,
 ) -> Prompt:
     """The prompt of a request. `system`: the system text if the request has no system message. `prefill`: the last
-    question is still being typed, so its pictures are used but not its text. `gone`: returns whether the client has
+    question is still being typed, so its pictures are used and, with
+    `reads_typed`, its complete words. `gone`: returns whether the client has
     disconnected; then no further picture is decoded.
 
     Raises RequestError "request.last_turn", "request.image_address", "request.no_fetching", and as `fetch`; ChatError
@@ -193,7 +195,7 @@ def prompt_of(
         turns.insert(0, Turn("user", ""))  # a prompt begins with a question
     key = "api:" + hashlib.sha256(name.encode()).hexdigest()  # cannot equal the key of a conversation in the history
     if prefill:
-        turns[-1] = replace(turns[-1], text="")
+        turns[-1] = replace(turns[-1], text=complete_words(turns[-1].text) if reads_typed else "")
     return Prompt(text, tuple(turns), key, open_turn=prefill)
 
 

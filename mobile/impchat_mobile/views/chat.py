@@ -336,8 +336,10 @@ class ChatScreen(Screen):
         await self._save_choices()
         await self._to_end()
 
-    def _typed(self, text: str) -> None:
+    async def _typed(self, text: str) -> None:
         self.current.text = text
+        if text[-1:].isspace():
+            await self.current.read_typed()
         if self._chips_line.visible == bool(text):
             self._show_chips()
             self._shell.draw(self._chips_line)

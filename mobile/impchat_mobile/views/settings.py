@@ -211,14 +211,35 @@ class SettingsScreen(Screen):
         models = self._tile(
             ft.Icons.MEMORY_ROUNDED, say("mobile.models"), app.bundle.name if app.bundle else "", self._navigator.models
         )
+        typed = ft.Container(
+            ft.Column(
+                [
+                    ft.Switch(
+                        value=app.reads_typed,
+                        label=say("mobile.reads_typed"),
+                        label_position=ft.LabelPosition.LEFT,
+                        on_change=shell.on(self._reads_typed_changed),
+                    ),
+                    theme.muted(say("mobile.reads_typed_says"), size=13),
+                ],
+                tight=True,
+                spacing=2,
+            ),
+            padding=ft.Padding.symmetric(horizontal=20, vertical=4),
+        )
         if shell.shares:
-            return [models]
+            return [models, typed]
         return [
             models,
+            typed,
             self._row(say("mobile.context_length"), self._segments(contexts, str(app.context_tokens), context)),
             ft.Container(self._context_hint, padding=ft.Padding.symmetric(horizontal=20)),
             self._row(say("mobile.threads"), self._segments(threads, str(chosen) if chosen else "", thread)),
         ]
+
+    async def _reads_typed_changed(self, event: ft.Event[ft.Switch]) -> None:
+        self._shell.app.reads_typed = bool(event.control.value)
+        await self._shell.prefer(reads_typed=self._shell.app.reads_typed)
 
     async def _tune(self, **changes: Any) -> None:
         shell = self._shell

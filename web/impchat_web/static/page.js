@@ -489,7 +489,24 @@ window.impchat = (() => {
     draftIsSaved();
     await saveWords(draft.conversation, question().value, options);
   };
-  addEventListener("input", (event) => event.target === question() && draftChanged());
+  // The model reads words as soon as they are complete, so that little is left to read when the question is sent.
+  let typedTimer = 0;
+  const typed = () => {
+    const words = question().value;
+    clearTimeout(typedTimer);
+    typedTimer = setTimeout(
+      () => {
+        if (left || !draft.conversation || page.answer || !words.trim() || words.length > 16000) return;
+        fetch(`/typed?c=${encodeURIComponent(draft.conversation)}`, { method: "POST", body: words }).catch(() => {});
+      },
+      /[\s\u3040-\u9fff]$/.test(words) ? 0 : 400,
+    );
+  };
+  addEventListener("input", (event) => {
+    if (event.target !== question()) return;
+    draftChanged();
+    typed();
+  });
   addEventListener("pagehide", () => {
     if (asking?.taken) store(asking.draft.conversation, asking.words);
     // A keepalive request may have at most 64 KiB. Text that does not arrive is still in this tab after a reload.
