@@ -8,7 +8,7 @@ This file does not know where values are stored, which engine answers, or how a 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, assert_never
 
 from impchat import settings
@@ -172,27 +172,6 @@ class Failed:
 
 End = Ready | Finished | Failed
 Event = Encoding | Reading | Dropped | Text | End
-
-_EVENTS: dict[str, type[Any]] = {
-    t.__name__.lower(): t for t in (Encoding, Reading, Ready, Dropped, Text, Finished, Failed)
-}
-
-
-def event_to_dict(event: Event) -> dict[str, Any]:
-    """A JSON-ready dict of an event: its fields and `type`, the class name in lower case."""
-    return {"type": type(event).__name__.lower()} | asdict(event)
-
-
-def event_from_dict(data: Mapping[str, Any]) -> Event:
-    """The event that `event_to_dict` described. Raises KeyError for an unknown type or a missing field."""
-    kind = _EVENTS[data["type"]]
-    values = {f.name: data[f.name] for f in fields(kind)}
-    if "stats" in values:
-        values["stats"] = Stats(**values["stats"])
-    if "tokens" in values and kind in (Text, Finished):
-        values["tokens"] = tuple(values["tokens"])
-    event: Event = kind(**values)
-    return event
 
 
 @dataclass(frozen=True, slots=True)

@@ -444,6 +444,6 @@ def test_verify_measures_again_and_removes_the_mark(data: Path, capsys: pytest.C
     copy_model(demo.path, paths.models_dir(data) / "mine", id="mine", unverified="nll 3.1 (≤ 2.5)")
     assert impchat(data, "models", "verify", "mine") == 0
     out, err = capsys.readouterr()
-    assert "right answers about a wide picture: square" in out and "no longer marked" in err
+    assert "wide pictures: right answers cost square" in out and "no longer marked" in err
     assert not choose_bundle(data, "mine").unverified
     assert choose_bundle(data, "mine").figures["verify"]["cosine"] == demo.figures["verify"]["cosine"]
