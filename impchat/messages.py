@@ -116,6 +116,13 @@ class Stats:
 
 
 @dataclass(frozen=True, slots=True)
+class Queued:
+    """The request waits, because no slot of the KV cache is free."""
+
+    place: int  # 1: it gets the next free slot
+
+
+@dataclass(frozen=True, slots=True)
 class Encoding:
     """A picture is being turned into embeddings."""
 
@@ -171,7 +178,7 @@ class Failed:
 
 
 End = Ready | Finished | Failed
-Event = Encoding | Reading | Dropped | Text | End
+Event = Queued | Encoding | Reading | Dropped | Text | End
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +186,7 @@ class Progress:
     """What the events of an answer or a prefill add up to so far. Front ends show this and need not read events."""
 
     text: str = ""
+    queued: Queued | None = None  # it waits for a slot; Encoding or Reading follows
     is_encoding: bool = False  # a picture is being encoded; Reading follows
     reading: Reading | None = None
     dropped: Dropped | None = None
@@ -194,16 +202,18 @@ class Progress:
     def plus(self, event: Event) -> Progress:
         """The progress once `event` has arrived. A type checker reports any kind of event that is not handled."""
         match event:
+            case Queued():
+                return replace(self, queued=event)
             case Encoding():
-                return replace(self, is_encoding=True)
+                return replace(self, queued=None, is_encoding=True)
             case Reading():
-                return replace(self, is_encoding=False, reading=event)
+                return replace(self, queued=None, is_encoding=False, reading=event)
             case Dropped():
                 return replace(self, dropped=event)
             case Text(piece):
-                return replace(self, is_encoding=False, text=self.text + piece)
+                return replace(self, queued=None, is_encoding=False, text=self.text + piece)
             case Ready() | Finished() | Failed():
-                return replace(self, is_encoding=False, end=event)
+                return replace(self, queued=None, is_encoding=False, end=event)
             case _:
                 assert_never(event)
 

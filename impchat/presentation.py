@@ -72,7 +72,10 @@ def receipt_details(stats: Stats, language: str) -> Iterator[str]:
 
 
 def progress(progress: Progress, language: str) -> str:
-    """What an answer without text so far is doing: how far its prompt has been read."""
+    """What an answer without text so far is doing: its place in the queue, or how far its prompt has been
+    read."""
+    if progress.queued:
+        return say("chat.queued", language, place=progress.queued.place)
     if progress.reading is None or progress.reading.total == 0:
         return say("chat.thinking", language)
     return say("chat.reading_percent", language, percent=progress.percent)

@@ -179,6 +179,8 @@ class Terminal:
         if len(now.text) > len(shown.text):
             self._status.stop()
             print(printable(now.text[len(shown.text) :]), end="", flush=True)
+        elif now.queued:
+            self._show_status("chat.queued", place=now.queued.place)
         elif now.is_encoding:
             self._show_status("terminal.encoding")
         elif now.reading and now.reading != shown.reading:

@@ -418,6 +418,7 @@ TEXTS: dict[str, str] = {
     "chat.unverified_here": "{name} is here, but finds right answers about known pictures less likely than it should ({figures}).",
     "chat.use_unverified": "Use it all the same",
     "chat.thinking": "Thinking",
+    "chat.queued": "Place {place} in the queue",
     "chat.reading_percent": "Reading {percent} %",
     "chat.stopped": "Stopped here.",
     "chat.interrupted": "ImpChat ended before this answer was complete; ask again.",

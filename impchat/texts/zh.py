@@ -418,6 +418,7 @@ TEXTS: dict[str, str] = {
     "chat.unverified_here": "{name} 已在本机，但它认为已知图片的正确答案不够可能（{figures}）。",
     "chat.use_unverified": "仍要使用",
     "chat.thinking": "思考中",
+    "chat.queued": "排队中，第 {place} 位",
     "chat.reading_percent": "已读 {percent}%",
     "chat.stopped": "已在此停止。",
     "chat.interrupted": "回答完成之前 ImpChat 就退出了，请再问一次。",

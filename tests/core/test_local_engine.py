@@ -25,6 +25,7 @@ from impchat.messages import (
     Event,
     Picture,
     Prompt,
+    Queued,
     Reading,
     Ready,
     Sampling,
@@ -355,6 +356,19 @@ def test_answers_beyond_the_slots_wait_for_a_free_one(open_engine: Open) -> None
     engine = open_engine(slots=1)
     handles = [engine.start(ask(f"Hello {n}!", key=str(n)), GREEDY) for n in range(5)]
     assert [finished(run(h)).finish_reason in ("stop", "length") for h in handles] == [True] * 5
+
+
+def test_waiting_answers_report_their_place_in_the_queue(open_engine: Open) -> None:
+    engine = open_engine(slots=1, eos=NO_TOKEN)
+    running = engine.start(ask("Hello!", key="a"), WILD)
+    assert Queued not in map(type, until(running.events(), Text))
+    first = engine.start(ask("Hello!", key="b"), GREEDY).events()
+    assert until(first, Queued) == [Queued(1)]
+    second = engine.start(ask("Hello!", key="c"), GREEDY).events()
+    assert until(second, Queued) == [Queued(2)]
+    running.stop()
+    assert Queued not in map(type, first)
+    assert [event for event in second if isinstance(event, Queued)] == [Queued(1)]
 
 
 def test_a_waiting_answer_can_be_stopped(endless: Engine) -> None:

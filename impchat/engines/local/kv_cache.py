@@ -61,6 +61,11 @@ class Slots:
         self._slots = [Slot(n) for n in range(count)]
         self._clock = 0
 
+    @property
+    def full(self) -> bool:
+        """Whether every slot is busy."""
+        return all(slot.busy for slot in self._slots)
+
     def holds(self, prompt: Sequence[Cell]) -> bool:
         """Whether some slot begins with all of `prompt`. If so, that slot counts as used."""
         slot = next((s for s in self._slots if common(s.cells, prompt) == len(prompt)), None)

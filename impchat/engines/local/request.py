@@ -36,6 +36,7 @@ class Request:
         # Set when it is rendered
         self.cells: list[kv_cache.Cell] = []
         self.pictures: dict[str, Picture] = {}
+        self.place = 0  # in the queue for a slot, as last reported; 0: never
         # Set when it has a slot
         self.slot: kv_cache.Slot | None = None
         self.sampler: Sampler | None = None

@@ -29,7 +29,19 @@ from impchat.engines.local.backend import Context, Model, Outcome, Row, Sampler,
 from impchat.engines.local.request import LocalHandle, Request
 from impchat.engines.local.vision import EncodeResult, EncoderThread
 from impchat.errors import EngineError, ImpChatError
-from impchat.messages import Encoding, End, Event, Failed, Finished, FinishReason, Picture, Reading, Ready, Sampling
+from impchat.messages import (
+    Encoding,
+    End,
+    Event,
+    Failed,
+    Finished,
+    FinishReason,
+    Picture,
+    Queued,
+    Reading,
+    Ready,
+    Sampling,
+)
 
 if TYPE_CHECKING:
     import numpy
@@ -257,8 +269,9 @@ class Scheduler:
         """Give slots to waiting requests, answers before prefills, and typed words last. Returns whether any request
         started or ended."""
         changed = False
-        for request in sorted(self._waiting, key=lambda r: (r.typed, r.sampling is None)):
-            if request.ended:  # replaced by a request before it
+        order = sorted(self._waiting, key=lambda r: (r.typed, r.sampling is None))
+        for request in order:
+            if request not in self._waiting:  # replaced by a request before it
                 continue
             if request.typed and not self._slots.holds_pictures(request.cells):  # only words may be left unread
                 request.typed = False
@@ -292,7 +305,16 @@ class Scheduler:
             with self._faults_of(request):
                 self._begin(request, slot)
             changed = True
+        if self._slots.full:
+            self._tell_places([r for r in order if r.slot is None and not r.ended])
         return changed
+
+    def _tell_places(self, queued: list[Request]) -> None:
+        """Report to each of `queued`, the requests without a slot in order, its place if that has changed."""
+        for place, request in enumerate(queued, 1):
+            if request.place != place:
+                request.place = place
+                self._tell(request, Queued(place))
 
     def _replace_typed(self, request: Request) -> None:
         """Stop reading typed words in the conversation of `request`, and those it would wait for. What has been read
@@ -302,12 +324,13 @@ class Scheduler:
             same = other.prompt.key == request.prompt.key != ""
             if other.typed and other is not request and (same or _is_ahead(other, request)):
                 self._stop_typed(other)
-        self._release()
 
     def _stop_typed(self, request: Request) -> None:
-        with self._lock:
-            if not request.ended:
-                self._end(request, Ready(request.stats()))  # its reader must not take this for a failure
+        """Read no more of these words, and free their slot."""
+        self._tell(request, Ready(request.stats()))  # its reader must not take this for a failure
+        request.release()
+        self._active = [r for r in self._active if r is not request]
+        self._waiting = [r for r in self._waiting if r is not request]
 
     def _begin(self, request: Request, slot: kv_cache.Slot) -> None:
         """Prepare a request that has just got its slot: its sampler, and the pictures that the KV cache lacks."""

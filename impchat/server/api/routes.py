@@ -32,7 +32,7 @@ from impchat.app import App
 from impchat.deferred import DeferredHandle
 from impchat.engines import Handle
 from impchat.errors import EngineError, ImpChatError, RequestError
-from impchat.messages import Dropped, Encoding, Failed, Finished, Progress, Reading, Ready, Text
+from impchat.messages import Dropped, Encoding, Failed, Finished, Progress, Queued, Reading, Ready, Text
 from impchat.server import devices, phone_app
 from impchat.server.api import schemas
 from impchat.server.api.admission import Admission, AdmissionQueue
@@ -199,8 +199,8 @@ def _add_answers(api: FastAPI, app: App, queue: AdmissionQueue, fetch: Fetch | N
         try:
             if asked.stream:
                 # Wait a while for the first text before sending headers: an early failure then has an error status.
-                passed = () if asked.return_progress else (Reading,)
-                first = await _unless_gone(request, job.first((Encoding, Dropped, *passed), settings.SSE_PING_S))
+                passed = (Queued, Encoding, Dropped, *(() if asked.return_progress else (Reading,)))
+                first = await _unless_gone(request, job.first(passed, settings.SSE_PING_S))
                 if not isinstance(first, Failed):
                     usage = bool(asked.stream_options and asked.stream_options.include_usage)
                     pieces = _pieces(job, reply, spoken, usage, bool(asked.return_progress))
@@ -272,7 +272,7 @@ async def _pieces(
                 yield _event(errors.status_and_body(code, values)[1])
             case Finished() | Ready():
                 yield _event(errors.status_and_body("engine.closed", {})[1])
-            case Encoding() | Dropped():
+            case Queued() | Encoding() | Dropped():
                 pass  # reported in the last chunk, or not at all
             case _:
                 assert_never(event)
