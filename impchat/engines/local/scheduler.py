@@ -366,16 +366,21 @@ class Scheduler:
         return not full
 
     def _step(self) -> bool:
-        """Decode one token of every answer and a chunk of the prompts. Returns whether there was anything to decode."""
-        texts: list[_Part] = []
-        pictures: list[_Part] = []
-        for request in self._active:
-            if request.slot and request.next is not None:
-                texts.append(_Part(request, request.slot, [request.next], logits=True))
-        budget = min(self._chunk(shared=bool(texts)), self._context.batch_tokens - len(texts))
+        """Decode one token of every answer and a chunk of the prompts. Returns whether there was anything to decode.
+
+        The answers, tokens of prompts and pictures are decoded apart: a batch holds either tokens or embeddings, and
+        llama.cpp computes rows of several sequences together only if each has equally many."""
+        answers = [
+            _Part(request, request.slot, [request.next], logits=True)
+            for request in self._active
+            if request.slot and request.next is not None
+        ]
         readers = [r for r in self._active if r.reading]
         if not all(r.typed for r in self._active):  # words that are being typed delay nobody
             readers = [r for r in readers if not r.typed]
+        texts: list[_Part] = []
+        pictures: list[_Part] = []
+        budget = min(self._chunk(shared=bool(answers)), self._context.batch_tokens)
         for request in readers:
             part = _next_part(request, budget)
             if part is not None:
@@ -384,10 +389,10 @@ class Scheduler:
         if readers:  # round robin: the first one this time is last next time
             self._active.remove(readers[0])
             self._active.append(readers[0])
-        for parts in (texts, pictures):  # a batch holds either tokens or embeddings
-            if parts:
-                self._decode(parts)
-        return bool(texts or pictures)
+        self._decode(answers)
+        for parts in (texts, pictures):
+            self._measure(parts, self._decode(parts))
+        return bool(answers or texts or pictures)
 
     def _chunk(self, shared: bool) -> int:
         """How many prompt tokens to read in a step. `shared`: answers run, and get one token in it."""
@@ -397,19 +402,21 @@ class Scheduler:
         return max(settings.PREFILL_LEAST_TOKENS, int(most_s / self._prompt_token_s))
 
     def _measure(self, parts: list[_Part], seconds: float) -> None:
-        """Update the speed of reading after a decode of `parts` that took `seconds`."""
+        """Update the speed of reading after a decode of `parts`, which took `seconds`; 0: it was not completed."""
         tokens = sum(len(part.cells) for part in parts)
-        if tokens >= settings.PREFILL_LEAST_TOKENS:  # fewer are read more slowly, and say nothing about a larger chunk
+        if seconds and tokens >= settings.PREFILL_LEAST_TOKENS:  # the speed of fewer says nothing about large chunks
             latest = seconds / tokens
             self._prompt_token_s = (self._prompt_token_s + latest) / 2 if self._prompt_token_s else latest
 
-    def _decode(self, parts: list[_Part]) -> None:
-        """Decode `parts` in one batch. If a stop aborts it, the other requests are decoded again in the next step. If
-        it fails, each part is decoded alone, and a request that fails alone ends with "engine.decode_failed"."""
+    def _decode(self, parts: list[_Part]) -> float:
+        """Decode `parts` in one batch, and return the seconds that it took. If a stop aborts it (0 s), the other
+        requests are decoded again in the next step. If it fails (0 s), each part is decoded alone, and a request that
+        fails alone ends with "engine.decode_failed"."""
         with self._lock:
-            parts = [part for part in parts if not part.request.ended]
+            # llama.cpp computes rows together only if their sequences follow each other in order.
+            parts = sorted((p for p in parts if not p.request.ended), key=lambda part: part.slot.sequence)
             if not parts:
-                return
+                return 0.0
             self._in_flight = {part.request for part in parts}
             self._context.rearm()
         begun = time.perf_counter()
@@ -429,14 +436,14 @@ class Scheduler:
             elif outcome is Outcome.FAILED:
                 for part in parts:
                     self._decode([part])
-            return
-        self._measure(parts, seconds)
+            return 0.0
         row = -1
         for part in parts:
             row += len(part.cells)
             part.slot.cells += part.cells
             with self._faults_of(part.request):
                 self._advance(part, row, seconds)
+        return seconds
 
     def _advance(self, part: _Part, row: int, seconds: float) -> None:
         """Update the request of `part` after a decode: report progress and sample the next token. `row`: index of the
