@@ -308,6 +308,31 @@ def test_a_send_waits_for_a_picture_that_is_being_processed(app: App, engine: Sc
     assert row.stats.first_token_s > 0, "the time to the first token includes the wait for the prefill"
 
 
+def test_complete_words_are_read_while_the_question_is_typed(app: App, engine: ScriptedEngine) -> None:
+    chat = app.chat()
+    chat.read_typed("What is ")
+    assert engine.typed == [], "there is no conversation yet"
+    chat.attach(RED)
+    engine.next().say(READY)
+    for text in ("Wh", "What ", "What is", "What is it"):
+        chat.read_typed(text)
+    assert engine.typed == ["What", "What", "What is"]
+    assert chat.branch() == [], "nothing is stored"
+    chat.send("What is it?")
+    script = engine.next()
+    assert script.prompt.turns == (user("What is it?", RED),)
+    chat.read_typed("And now ")
+    assert len(engine.typed) == 3, "an answer is running"
+    script.finish("Red.")
+    app.answer(chat.branch()[-1].uuid).wait()
+    app.reads_typed = False
+    chat.read_typed("And now ")
+    assert len(engine.typed) == 3, "it is switched off"
+    app.reads_typed = True
+    chat.read_typed("And now ")
+    assert engine.typed[-1] == "And now"
+
+
 def test_attaching_another_picture_cancels_and_processes_both_in_order(app: App, engine: ScriptedEngine) -> None:
     chat = app.chat()
     first = chat.attach(RED)

@@ -127,6 +127,28 @@ def test_of_several_picked_files_the_pictures_are_added_and_the_others_named(pla
     play(scene, {"pick_files": picked(drawing("red"), b"broken", drawing("blue"), b"broken too")})
 
 
+def test_words_are_read_as_they_are_typed_unless_it_is_switched_off(play: Play) -> None:
+    engine = ScriptedEngine()
+
+    async def scene(phone: Phone, app: App) -> None:
+        await ask(phone, "First")
+        engine.next().finish("Yes.")
+        await phone.until_words("Yes.")
+        for text in ("What", "What ", "What colour "):
+            await phone.type(HINT, text)
+        await phone.until(lambda: engine.typed == ["What", "What colour"], "the words")
+        await phone.tap("More")
+        await phone.tap("Settings")
+        switch = phone.one(ft.Switch, label="Read while I type")
+        assert switch.value
+        phone.session.apply_patch(switch._i, {"value": False})
+        await phone.fire(switch, "change")
+        assert not app.reads_typed
+        assert not preferences.load(app.data).reads_typed
+
+    play(scene, engine=engine)
+
+
 def test_a_removed_picture_comes_back_to_its_place(play: Play) -> None:
     async def scene(phone: Phone, app: App) -> None:
         def pictures() -> tuple[str, ...]:

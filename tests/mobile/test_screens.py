@@ -281,7 +281,7 @@ def test_a_lock_is_set_and_asks_before_anything_is_shown(play: Play, tmp_path: P
     async def lock(phone: Phone, app: App) -> None:
         await phone.tap("More")
         await phone.tap("Settings")
-        switch = phone.one(ft.Switch)
+        switch = phone.one(ft.Switch, label="App lock")
         phone.session.apply_patch(switch._i, {"value": True})
         await phone.fire(switch, "change")
         await dial(phone, "4815")
@@ -301,7 +301,7 @@ def test_a_lock_is_set_and_asks_before_anything_is_shown(play: Play, tmp_path: P
 
 
 async def switch_lock(phone: Phone, on: bool) -> None:
-    switch = phone.one(ft.Switch)
+    switch = phone.one(ft.Switch, label="App lock")
     phone.session.apply_patch(switch._i, {"value": on})
     await phone.fire(switch, "change")
 
@@ -332,7 +332,7 @@ def test_switching_the_lock_off_can_be_cancelled_but_the_lock_cannot_be_left(pla
         assert view.can_pop
         assert view.appbar, "a back button is visible"
         await phone.session.dispatch_event(phone.page._i, "view_pop", {"route": view.route})
-        assert phone.one(ft.Switch).value
+        assert phone.one(ft.Switch, label="App lock").value
         assert applock.is_set(app.data)
 
     async def locked(phone: Phone, app: App) -> None:

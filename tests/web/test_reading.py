@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from playwright.sync_api import expect
 
 from impchat.errors import EngineError
@@ -193,3 +195,16 @@ def test_the_page_follows_the_answer_unless_the_reader_scrolls_up(serve: Serve, 
     page.get_by_role("button", name="To the latest words").click()
     page.wait_for_function(f"({distance})() < 5")
     script.finish()
+
+
+def test_words_are_read_as_they_are_typed(serve: Serve, visit: Visit) -> None:
+    engine = ScriptedEngine()
+    page = visit(serve(engine).url)
+    send(page, "First")
+    engine.next().finish("Yes.")
+    expect(answer(page, 1)).to_have_text("Yes.")
+    page.locator(QUESTION).press_sequentially("What colour is")
+    deadline = time.monotonic() + 20
+    while engine.typed[-1:] != ["What colour"]:
+        assert time.monotonic() < deadline, engine.typed
+        page.wait_for_timeout(50)
