@@ -78,6 +78,8 @@ PREFILL_LEAST_TOKENS = 16  # smaller chunks cost more than half the speed
 # llama.cpp's flash attention on a CPU has its fast path only for 64 and more tokens at once, and slows generation down
 # as the conversation grows (docs/benchmarks.md).
 FLASH_ATTENTION = False
+# In one buffer for all conversations, every token attends to the cells of the others too, only to discard the result.
+UNIFIED_CACHE = False
 CONTEXT_DROP = 0.25  # share of the context freed at once when a conversation exceeds it
 TOKEN_CHARS = 128  # maximum length of a token
 ANSWER_LEAST_TOKENS = 32  # a prompt that leaves fewer tokens of the context for its answer is rejected

@@ -238,9 +238,7 @@ class Context:
             llama.llama_context_default_params(),
             n_ctx=sequences * context_tokens,
             n_seq_max=sequences,
-            # A buffer for each sequence: in one for all, every token attends to the cells of the other conversations
-            # too, only to discard them (docs/benchmarks.md).
-            kv_unified=False,
+            kv_unified=settings.UNIFIED_CACHE,
             n_batch=batch_tokens,
             n_ubatch=batch_tokens,
             flash_attn_type=(
@@ -308,8 +306,7 @@ class Context:
         self._llama.llama_memory_seq_rm(self._memory, sequence, start, -1)
 
     def share(self, source: int, target: int, end: int) -> None:
-        """Copy the first `end` positions of `source` to `target`, which must be empty. Copying takes about a hundredth
-        of the time of reading them."""
+        """Copy the first `end` positions of `source` to `target`, which must be empty."""
         import numpy as np
 
         size = self._llama.llama_state_seq_get_size(self.handle, source)
