@@ -78,12 +78,15 @@ def write(page: Page, label: str, text: str) -> None:
             focused.wait_for(state="attached", timeout=2000)
             break
         touch(field)  # Flutter may show the caret and leave the focus elsewhere: then another tap is needed
-    before = focused.first.input_value()  # by now the field may have lost its name, which is its hint
-    while text and focused.first.input_value() != before + text:
+    page.wait_for_timeout(
+        150
+    )  # Flutter gives the field what the app knows, and takes the keys, a moment after the focus
+    page.keyboard.type(text)
+    while not focused.first.input_value().endswith(text):
         assert time.monotonic() < end, f"{label} does not keep what is typed"
-        page.keyboard.press("Control+A")  # Flutter may take the keys a moment after the focus
-        page.keyboard.type(before + text)
-        page.wait_for_timeout(150)  # long enough for Flutter to put back what it knows, if it missed a key
+        page.keyboard.press("Control+A")
+        page.keyboard.type(text)
+        page.wait_for_timeout(150)
 
 
 @contextmanager

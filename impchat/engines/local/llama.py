@@ -228,8 +228,18 @@ class Model:
 class Context:
     """The KV cache of `sequences` conversations of at most `context_tokens` each, and decoding into it."""
 
-    def __init__(self, model: Model, sequences: int, context_tokens: int, batch_tokens: int, threads: int) -> None:
-        """Raises EngineError "engine.out_of_memory" if the KV cache cannot be allocated."""
+    def __init__(
+        self,
+        model: Model,
+        sequences: int,
+        context_tokens: int,
+        batch_tokens: int,
+        threads: int,
+        logits: int | None = None,
+    ) -> None:
+        """`logits`: the most rows of a decode that have logits; None: one for each sequence.
+
+        Raises EngineError "engine.out_of_memory" if the KV cache cannot be allocated."""
         self._llama = llama = model._llama
         self._hidden = model.hidden
         self._vocabulary = model.vocabulary
@@ -246,7 +256,7 @@ class Context:
                 if settings.FLASH_ATTENTION
                 else llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
             ),
-            n_outputs_max=sequences,  # logits for one row per sequence; the default allocates a whole batch
+            n_outputs_max=logits or sequences,  # the default allocates a whole batch
             n_threads=threads,
             n_threads_batch=threads,
         )

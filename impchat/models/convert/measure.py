@@ -45,9 +45,7 @@ class Subject(AbstractContextManager["Subject"]):
         self.bundle = bundle
         self.model = Model(bundle.language)
         self.eyes = open_eyes(bundle, self.model, threads)
-        # llama.cpp limits the logits of a decode to the number of sequences; all sequences but one stay empty.
-        room = -(-bundle.context_tokens // _ROWS)
-        self._context = Context(self.model, _ROWS, room, settings.BATCH_TOKENS, threads)
+        self._context = Context(self.model, 1, bundle.context_tokens, settings.BATCH_TOKENS, threads, logits=_ROWS)
         self._read: list[kv_cache.Cell] = []
         self._writing = (bundle.writing, settings.SYSTEM)
 
