@@ -90,7 +90,8 @@ class Chat:
 
     def read_typed(self, text: str) -> None:
         """Let the engine read the complete words of `text`, which the user is typing, after the pictures of the draft.
-        Stores nothing, and does nothing while the model is loading or an answer is running in this conversation."""
+        Stores nothing, and does nothing while the model is loading, while an answer is running in this conversation, or
+        if a server answers: words that were not sent do not leave this machine."""
         core, words = self._core, complete_words(text[: settings.QUESTION_CHARS])
         if (
             not core.reads_typed()
@@ -100,7 +101,7 @@ class Chat:
         ):
             return
         opened = core.opened()
-        if opened.done() and not opened.exception():
+        if opened.done() and not opened.exception() and not opened.result().info.server:
             row = self._row()
             opened.result().prefill(self._prompt(row.uuid, row.leaf, row.draft_images, words))
 

@@ -15,7 +15,7 @@ from PIL import Image
 from impchat import images, settings
 from impchat.app import App
 from impchat.chat import Chat
-from impchat.engines import Engine
+from impchat.engines import Engine, EngineInfo
 from impchat.errors import ChatError, EngineError, HistoryError, ImageError, SettingsError
 from impchat.messages import (
     Encoding,
@@ -331,6 +331,21 @@ def test_complete_words_are_read_while_the_question_is_typed(app: App, engine: S
     app.reads_typed = True
     chat.read_typed("And now ")
     assert engine.typed[-1] == "And now"
+
+
+class DistantEngine(ScriptedEngine):
+    @property
+    def info(self) -> EngineInfo:
+        return replace(super().info, server="Living room")
+
+
+def test_words_that_were_not_sent_do_not_leave_the_machine(tmp_path: Path) -> None:
+    engine = DistantEngine()
+    with App.open(tmp_path, engine=engine) as app:
+        chat = app.chat()
+        chat.save_draft("What is ")
+        chat.read_typed("What is ")
+        assert engine.typed == []
 
 
 def test_attaching_another_picture_cancels_and_processes_both_in_order(app: App, engine: ScriptedEngine) -> None:

@@ -82,7 +82,7 @@ def write(page: Page, label: str, text: str) -> None:
         150
     )  # Flutter gives the field what the app knows, and takes the keys, a moment after the focus
     page.keyboard.type(text)
-    page.wait_for_timeout(150)  # long enough for Flutter to take back what it did not hear
+    page.wait_for_timeout(150)  # if Flutter missed a key, it has put its own text back by now
     while not focused.first.input_value().endswith(text):
         assert time.monotonic() < end, f"{label} does not keep what is typed"
         page.keyboard.press("Control+A")
