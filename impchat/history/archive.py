@@ -166,7 +166,9 @@ def _read_index(index: Any, owner: str) -> tuple[Conversation, list[Message], li
     """The values in `conversation.json`. Raises ValueError for anything that ImpChat would not have written."""
     _match(index, {"format": _is_format, "conversation": _is_any, "messages": _is_list(_is_any),
                    "images": _is_list(_is_any)})  # fmt: skip
-    conversation = Conversation(**_match(index["conversation"], _CONVERSATION, _defaulted(Conversation)), owner=owner)
+    conversation = Conversation(
+        **_match(index["conversation"], _CONVERSATION_CHECKS, _defaulted(Conversation)), owner=owner
+    )
     described = [Image(**_match(image, _IMAGE, _defaulted(Image))) for image in index["images"]]
     messages = [_read_message(message, conversation.uuid) for message in index["messages"]]
 
@@ -181,7 +183,7 @@ def _read_index(index: Any, owner: str) -> tuple[Conversation, list[Message], li
 
 
 def _read_message(data: Any, conversation: str) -> Message:
-    values = _match(data, _MESSAGE, _defaulted(Message))
+    values = _match(data, _MESSAGE_CHECKS, _defaulted(Message))
     for name, kind in (("stats", Stats), ("error", Failed)):
         if values.get(name) is not None:
             values[name] = kind(**values[name])
@@ -272,7 +274,7 @@ def _or_none(check: _Check) -> _Check:
     return lambda value: value is None or check(value)
 
 
-_CONVERSATION: dict[str, _Check] = {
+_CONVERSATION_CHECKS: dict[str, _Check] = {
     "uuid": _is_uuid,
     "title": _is_text,
     "created_utc": _is_time,
@@ -284,7 +286,7 @@ _CONVERSATION: dict[str, _Check] = {
     "draft_images": _is_list(_is_hash),
     "leaf": _or_none(_is_uuid),
 }
-_MESSAGE: dict[str, _Check] = {
+_MESSAGE_CHECKS: dict[str, _Check] = {
     "uuid": _is_uuid,
     "parent": _or_none(_is_uuid),
     "role": _is_one_of(Role),

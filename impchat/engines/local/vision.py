@@ -162,9 +162,9 @@ class EncoderThread:
 
     def _run(self) -> None:
         while (picture := self._wanted.get()) is not None and not self._closing:
-            self._done(self._seen(picture))
+            self._done(self._result_of(picture))
 
-    def _seen(self, picture: Picture) -> EncodeResult:
+    def _result_of(self, picture: Picture) -> EncodeResult:
         if not self._is_wanted(picture.sha256):
             return EncodeResult(picture.sha256)
         begun = time.perf_counter()
