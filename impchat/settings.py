@@ -74,7 +74,7 @@ BATCH_TOKENS = 512  # maximum tokens in one llama_decode; above n_batch llama.cp
 PREFILL_STEP_S = 1.5  # while nothing else runs; progress is reported after each step
 PREFILL_SHARED_STEP_S = 0.6  # while answers run
 PREFILL_FIRST_TOKENS = 64  # until a speed is known
-PREFILL_LEAST_TOKENS = 16  # smaller chunks cost more than half the speed
+PREFILL_LEAST_TOKENS = 16  # in a step, however slow the machine is
 # llama.cpp's flash attention on a CPU has its fast path only for 64 and more tokens at once, and slows generation down
 # as the conversation grows (docs/benchmarks.md).
 FLASH_ATTENTION = False

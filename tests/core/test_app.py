@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,7 @@ from impchat import paths, settings, speedtest, storage
 from impchat.answer import Answer
 from impchat.app import App, Tuning, choose_bundle
 from impchat.bundle import MANIFEST, Bundle
+from impchat.engines.local.engine import LocalEngine
 from impchat.errors import HistoryError, ModelError
 from impchat.messages import Event, Failed, Finished, Message, Ready, Text
 from tests.core.conftest import Draw
@@ -316,3 +318,15 @@ def test_the_speed_test_measures_a_picture_that_is_not_cached(app: App) -> None:
         assert figures.generated_tokens == 64, "as many as announced, although the demo's answer is shorter"
         assert figures.prompt_tokens > 196
         assert figures.total_s > figures.vision_s
+
+
+def test_the_system_text_is_read_before_the_first_question(tmp_path: Path) -> None:
+    with App.open(tmp_path) as app:
+        engine = app.engine
+        assert isinstance(engine, LocalEngine)
+        slots, end = engine._scheduler._slots._slots, time.monotonic() + 20
+        while not any(slot.cells and not slot.busy for slot in slots):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        stats = app.chat().send("Hello!").wait(20).stats
+        assert stats and stats.cached_tokens > 10
