@@ -99,7 +99,8 @@ class Slots:
         own, empty, swallowed, *_ = preference(slot)
         if not (evict or own or empty or swallowed):
             return None
-        fullest = max(self._slots, key=lambda other: common(other.cells, prompt))
+        # Of several with the same beginning the shortest: a context may have to copy all that the other one holds.
+        fullest = max(self._slots, key=lambda other: (common(other.cells, prompt), -len(other.cells)))
         same, most = common(slot.cells, prompt), common(fullest.cells, prompt)
         if most > same:
             self.cut(slot, 0)
