@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
-from impchat import settings
+from impchat import paths, settings
 from impchat.errors import HistoryError
 from impchat.history import mutations, queries, search
 from impchat.history.database import Database
@@ -120,8 +120,10 @@ class History:
         return after
 
     def delete_conversation(self, uuid: str, owner: str) -> None:
-        """Mark a conversation as deleted: it is no longer listed or found, but can be restored."""
+        """Mark a conversation as deleted: it is no longer listed or found, but can be restored. Its KV state is removed
+        at once."""
         self._set_deleted(uuid, owner, mutations.now())
+        self._remove_state(uuid)
 
     def restore_conversation(self, uuid: str, owner: str) -> None:
         """Restore a deleted conversation."""
@@ -135,6 +137,7 @@ class History:
             db.execute("delete from conversations where id = ?", (key,))
             gone = mutations.forget_unshown(db, owner, images)
         self._remove_files(gone)
+        self._remove_state(uuid)
 
     # Writing: pictures and messages
 
@@ -348,6 +351,17 @@ class History:
         with self._database.read() as db:
             return queries.is_owned(db, owner, sha256)
 
+    def has_image(self, sha256: str) -> bool:
+        """Whether this picture is stored, for any owner."""
+        with self._database.read() as db:
+            return db.execute("select 1 from images where sha256 = ?", (sha256,)).fetchone() is not None
+
+    def has_conversation(self, uuid: str) -> bool:
+        """Whether this conversation exists, of any owner, and is not deleted."""
+        with self._database.read() as db:
+            query = "select 1 from conversations where uuid = ? and deleted_utc is null"
+            return db.execute(query, (uuid,)).fetchone() is not None
+
     def pictures(self, owner: str, limit: int = 200, offset: int = 0) -> list[Asked]:
         """The pictures that `owner` has asked about, each once, latest first, without deleted conversations."""
         with self._database.read() as db:
@@ -412,6 +426,11 @@ class History:
         )
         db.execute("insert or ignore into image_owners (owner, image) values (?, ?)", (owner, image.sha256))
 
+    def _remove_state(self, uuid: str) -> None:
+        """Remove the KV state that an engine may have saved for a conversation."""
+        with suppress(OSError):
+            (paths.kv_states_dir(self._database.path.parent) / paths.kv_state_name(uuid)).unlink(missing_ok=True)
+
     def _remove_files(self, images: Sequence[Image]) -> None:
         """Remove the files of those `images` that have no row. Errors are ignored: a leftover file does no harm."""
         if not images:
@@ -420,3 +439,5 @@ class History:
             for image in images:
                 if db.execute("select 1 from images where sha256 = ?", (image.sha256,)).fetchone() is None:
                     self._files.remove(image)
+                    for embeddings in paths.embeddings_dir(self._database.path.parent).glob(f"{image.sha256}-*"):
+                        embeddings.unlink(missing_ok=True)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import flet as ft
 
-from impchat import applock, settings, storage
+from impchat import applock, machine, settings, storage
 from impchat.errors import ImpChatError
-from impchat.models import catalog, library
+from impchat.models import catalog
 from impchat.texts import size
 from impchat_mobile import theme
 from impchat_mobile.app_shell import Screen, Shell
@@ -254,7 +254,7 @@ class SettingsScreen(Screen):
         tokens = app.context_tokens
         text = say("mobile.context_says", words=round(tokens * 0.7 / 50) * 50)
         entry = catalog.ENTRIES.get(app.model)
-        memory = library.memory()
+        memory = machine.memory()
         if app.bundle and entry and entry.cache_bytes:
             needed = memory_bytes(app.tuning, entry, app.bundle.size_bytes, tokens)
             fits = memory.fits(needed) if memory else "unknown"
