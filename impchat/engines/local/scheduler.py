@@ -420,6 +420,8 @@ class Scheduler:
             self._tell(request, Encoding(sha256))
             self._look(request, sha256)
         self._tell(request, Reading(0, len(new)))
+        if not new:  # a prefill, all of which was in the state that was loaded for it
+            self._tell(request, Ready(request.stats()))
 
     def _resume(self, request: Request, sampling: Sampling, sampler: Sampler) -> bool:
         """Restore the part of the answer in `prompt.prefix`. Returns whether there is room for more tokens; if not,
