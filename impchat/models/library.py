@@ -86,6 +86,13 @@ def memory() -> Memory | None:
     return Memory(found["MemAvailable"], found["MemTotal"])
 
 
+def may_repack(bundle: Bundle, slots: int = settings.SLOTS) -> bool:
+    """Whether a copy of the language model's weights fits into the free memory in addition to what `bundle` takes."""
+    found, entry = memory(), catalog.ENTRIES.get(bundle.id)
+    needed = catalog.memory_bytes(entry, bundle.size_bytes, bundle.context_tokens, slots)
+    return found is not None and found.free >= needed + bundle.files["language"].bytes
+
+
 # What is here
 
 

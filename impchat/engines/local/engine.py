@@ -6,21 +6,18 @@ In: a bundle; prompts, from any thread. Out: their events. This file checks the 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from impchat import settings
 from impchat.bundle import Bundle
 from impchat.engines import EngineInfo
 from impchat.engines.local.backend import Vision
 from impchat.engines.local.base import ScheduledEngine, check_sizes
-from impchat.engines.local.llama import Context, Model, default_threads
+from impchat.engines.local.llama import Context, Model
 from impchat.engines.local.scheduler import Scheduler
+from impchat.engines.local.tuning import Tuning, default
 from impchat.engines.local.vision import OnnxVision
 from impchat.errors import ImpChatError, ModelError
-
-
-def threads_for(bundle: Bundle) -> int:
-    """The default number of threads for a LocalEngine of `bundle`: one per available processor, or 1 for a model below
-    `settings.SMALL_MODEL_BYTES`."""
-    return default_threads() if bundle.size_bytes >= settings.SMALL_MODEL_BYTES else 1
 
 
 class LocalEngine(ScheduledEngine):
@@ -34,29 +31,38 @@ class LocalEngine(ScheduledEngine):
         slots: int = settings.SLOTS,
         context_tokens: int | None = None,
         threads: int | None = None,
-        packed: bool = True,
+        tuning: Tuning | None = None,
     ) -> None:
-        """Load the model. `context_tokens`: per conversation; None takes the bundle's value. `threads`: None takes
-        `threads_for(bundle)`. `packed`: see `OnnxVision`.
+        """Load the model. `context_tokens`: per conversation; None takes the bundle's value. `tuning`: None takes
+        `tuning.default(bundle)`. `threads`: instead of both numbers of threads in it.
 
         Raises ModelError "model.load_failed" or "model.parts_disagree", EngineError "engine.out_of_memory",
         "engine.not_installed" or "engine.no_mtmd", SettingsError "option.out_of_range"."""
         context_tokens = bundle.context_tokens if context_tokens is None else context_tokens
-        if threads is None:
-            threads = threads_for(bundle)
-        check_sizes(slots, context_tokens, threads)
+        tuning = tuning or default(bundle)
+        if threads is not None:
+            tuning = replace(tuning, threads=threads, vision_threads=threads)
+        check_sizes(slots, context_tokens, tuning.threads)
         info = EngineInfo("local", bundle.id, context_tokens, True, bundle.image.tokens, bundle.sampling)
-        super().__init__(info, _load(bundle, slots, context_tokens, threads, packed))
+        super().__init__(info, _load(bundle, slots, context_tokens, tuning))
 
 
-def _load(bundle: Bundle, slots: int, context_tokens: int, threads: int, packed: bool) -> Scheduler:
-    model = Model(bundle.language)
+def _load(bundle: Bundle, slots: int, context_tokens: int, tuning: Tuning) -> Scheduler:
+    model = Model(bundle.language, tuning.repacked)
     vision: Vision | None = None
     try:
-        vision = open_eyes(bundle, model, threads, packed)
+        vision = open_eyes(bundle, model, tuning.vision_threads, tuning.packed)
         if vision.hidden != model.hidden:
             raise ModelError("model.parts_disagree", path=str(bundle.path))
-        context = Context(model, slots, context_tokens, settings.BATCH_TOKENS, threads)
+        context = Context(
+            model,
+            slots,
+            context_tokens,
+            settings.BATCH_TOKENS,
+            tuning.threads,
+            flash_attention=tuning.flash_attention,
+            unified=tuning.unified,
+        )
     except ImpChatError:
         if vision:
             vision.free()
@@ -65,7 +71,7 @@ def _load(bundle: Bundle, slots: int, context_tokens: int, threads: int, packed:
     return Scheduler(bundle, model, context, vision, slots, context_tokens)
 
 
-def open_eyes(bundle: Bundle, model: Model, threads: int, packed: bool = True) -> Vision:
+def open_eyes(bundle: Bundle, model: Model, threads: int, packed: bool = settings.PACK_VISION) -> Vision:
     """The vision encoder of `bundle`, whose language model is `model`. Raises as LocalEngine."""
     if bundle.mmproj is None:
         return OnnxVision(bundle, threads, packed)

@@ -1,0 +1,266 @@
+"""Measures which settings run a model fastest on this machine.
+
+In: a bundle. Out: a `Result`: a `Tuning`, and the figures that it was chosen by.
+The language model's combinations take turns, so that other work on the machine slows all of them down alike; those that
+are clearly slower leave after two rounds. What is compared is the time of a question in a conversation that has a picture:
+`settings.TUNE_*`, docs/decisions/flash-attention-and-repacking.md.
+This file does not know where results are stored, or whether there is memory for a second copy of the weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from impchat import machine, settings
+from impchat.bundle import Bundle
+from impchat.engines.local.backend import Outcome, Row
+from impchat.engines.local.llama import Context, Model, default_threads
+from impchat.engines.local.tuning import Tuning, default
+from impchat.engines.local.vision import OnnxVision
+from impchat.errors import EngineError
+from impchat.messages import Picture
+
+_LEAST_ROUNDS = 2
+_PICTURES = 3  # encoded by each combination of the vision encoder, after a first one that warms it up
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Progress: step `number`, from 1, of `total`."""
+
+    part: Literal["open", "words", "eyes"]  # what begins now
+    number: int
+    total: int
+
+
+Watch = Callable[[Step], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A combination of the language model's settings, and its medians."""
+
+    flash_attention: bool
+    repacked: bool
+    threads: int
+    read_tokens_s: float
+    generate_tokens_s: float
+    memory_bytes: int  # anonymous; 0: unknown
+    rounds: int  # in which it was measured
+
+    @property
+    def seconds(self) -> float:
+        """What is compared: the seconds to read a question, weighted, and to answer it."""
+        reading = settings.TUNE_READ_TOKENS / self.read_tokens_s
+        return settings.TUNE_READ_WEIGHT * reading + settings.TUNE_ANSWER_TOKENS / self.generate_tokens_s
+
+
+@dataclass(frozen=True, slots=True)
+class Eyes:
+    """A combination of the vision encoder's settings, and its median."""
+
+    packed: bool
+    threads: int
+    seconds: float  # for a picture
+    memory_bytes: int  # anonymous; 0: unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """`words` and `eyes`: every combination that was measured, in order. `eyes` is empty for a bundle without an ONNX
+    vision file: llama.cpp's encoder has no settings but threads."""
+
+    tuning: Tuning
+    words: tuple[Words, ...]
+    eyes: tuple[Eyes, ...]
+
+
+def measure(bundle: Bundle, *, may_repack: bool, watch: Watch, rounds: int = settings.TUNE_ROUNDS) -> Result:
+    """Measure `bundle` on this machine; at full size this takes about a minute. `may_repack`: there is memory for
+    a copy of the language model's weights. `watch` is called before each step. KeyboardInterrupt frees everything.
+
+    Raises ModelError "model.load_failed", EngineError "engine.not_installed", "engine.out_of_memory" or
+    "engine.decode_failed"."""
+    usual = default(bundle)
+    eyes = [] if bundle.mmproj else [(True, count) for count in _threads(usual.vision_threads)]
+    if eyes:
+        eyes.append((False, usual.vision_threads))
+    steps = _Steps(watch, 1 + rounds + len(eyes))
+    words = _measure_words(bundle, usual.threads, may_repack, rounds, steps)
+    best = _best_words(words, usual.threads)
+    seen = tuple(_measure_eyes(bundle, eyes, steps))
+    chosen = replace(usual, threads=best.threads, flash_attention=best.flash_attention, repacked=best.repacked)
+    if seen:
+        sight = _best_eyes(seen, usual.vision_threads)
+        chosen = replace(chosen, vision_threads=sight.threads, packed=sight.packed)
+    else:
+        chosen = replace(chosen, vision_threads=best.threads)
+    return Result(chosen, words, seen)
+
+
+class _Steps:
+    def __init__(self, watch: Watch, total: int) -> None:
+        self._watch, self._total, self._number = watch, total, 0
+
+    def next(self, part: Literal["open", "words", "eyes"]) -> None:
+        self._number += 1
+        self._watch(Step(part, self._number, self._total))
+
+
+def _threads(usual: int) -> tuple[int, ...]:
+    """Numbers of threads worth trying: the default first, then all processors, one per core, and half of the cores."""
+    every, cores = default_threads(), machine.physical_cores()
+    counts = (usual, every, cores, (cores or every) // 2)
+    return tuple(dict.fromkeys(count for count in counts if 0 < count <= every))
+
+
+# The language model
+
+
+@dataclass(slots=True)
+class _Case:
+    """A combination that is being measured. Several have one context, with different threads."""
+
+    context: Context
+    flash_attention: bool
+    repacked: bool
+    threads: int
+    memory_bytes: int
+    reading: list[float] = field(default_factory=list)  # seconds for TUNE_READ_TOKENS
+    generating: list[float] = field(default_factory=list)  # seconds for a token
+
+    def run(self) -> None:
+        """Measure once."""
+        self.context.use_threads(self.threads)
+        depth, count = settings.TUNE_DEPTH, settings.TUNE_READ_TOKENS
+        self.reading.append(_decode(self.context, depth, count))
+        self.context.remove(0, depth)
+        steps = settings.TUNE_GENERATED_TOKENS
+        self.generating.append(sum(_decode(self.context, depth + n, 1) for n in range(steps)) / steps)
+        self.context.remove(0, depth)
+
+    @property
+    def fastest(self) -> float:
+        """As `Words.seconds`, at its best: other work on the machine only adds time."""
+        return self._words(min).seconds
+
+    @property
+    def words(self) -> Words:
+        return self._words(statistics.median)
+
+    def _words(self, of: Callable[[list[float]], float]) -> Words:
+        return Words(
+            self.flash_attention,
+            self.repacked,
+            self.threads,
+            settings.TUNE_READ_TOKENS / of(self.reading),
+            1 / of(self.generating),
+            self.memory_bytes,
+            len(self.reading),
+        )
+
+
+def _measure_words(bundle: Bundle, threads: int, may_repack: bool, rounds: int, steps: _Steps) -> tuple[Words, ...]:
+    with ExitStack() as opened:
+        steps.next("open")
+        cases = list(_open(bundle, threads, may_repack, opened))
+        others = [replace(case, threads=n, reading=[], generating=[]) for n in _threads(threads)[1:] for case in cases]
+        running = list(cases)
+        for number in range(rounds):
+            steps.next("words")
+            if number == _LEAST_ROUNDS:  # other threads only for the combinations that are left
+                left = [case.context for case in running]
+                others = [case for case in others if case.context in left]
+                running, cases = running + others, cases + others
+            for case in running:
+                case.run()
+            limit = settings.TUNE_DROP * min(case.fastest for case in running)
+            running = [case for case in running if len(case.reading) < _LEAST_ROUNDS or case.fastest <= limit]
+        return tuple(case.words for case in cases if case.reading)
+
+
+def _open(bundle: Bundle, threads: int, may_repack: bool, opened: ExitStack) -> Iterator[_Case]:
+    """A case for each combination, its context filled to `settings.TUNE_DEPTH`. `opened` frees them."""
+    cells = settings.TUNE_DEPTH + settings.TUNE_READ_TOKENS + settings.TUNE_GENERATED_TOKENS
+    for repacked in (False, True)[: 1 + may_repack]:
+        before = machine.own_memory_bytes()
+        model = Model(bundle.language, repacked)
+        opened.callback(model.free)
+        weights = machine.own_memory_bytes() - before
+        for flash in (False, True):
+            before = machine.own_memory_bytes()
+            context = Context(model, 1, cells, settings.BATCH_TOKENS, threads, flash_attention=flash)
+            opened.callback(context.free)
+            _decode(context, 0, settings.TUNE_DEPTH)
+            taken = weights + machine.own_memory_bytes() - before
+            yield _Case(context, flash, repacked, threads, max(0, taken))
+
+
+def _decode(context: Context, start: int, count: int) -> float:
+    """Decode `count` tokens from position `start`. Returns the seconds that it took."""
+    rows = [Row(0, start + n, (start + n) % 100, n == count - 1) for n in range(count)]
+    begun = time.perf_counter()
+    if context.decode(rows) is not Outcome.DONE:
+        raise EngineError("engine.decode_failed")
+    return time.perf_counter() - begun
+
+
+def _best_words(words: tuple[Words, ...], threads: int) -> Words:
+    """The default stays unless another combination is clearly faster; so do plain weights, which take less memory."""
+    usual = next(
+        w
+        for w in words
+        if (w.flash_attention, w.repacked, w.threads) == (settings.FLASH_ATTENTION, settings.REPACK_WEIGHTS, threads)
+    )
+    for repacked in (False, True):
+        group = [w for w in words if w.repacked is repacked]
+        best = min(group, key=lambda w: w.seconds, default=usual)
+        if best.seconds * settings.TUNE_MARGIN < usual.seconds:
+            usual = best
+    return usual
+
+
+# The vision encoder
+
+
+def _measure_eyes(bundle: Bundle, combinations: list[tuple[bool, int]], steps: _Steps) -> Iterator[Eyes]:
+    for packed, threads in combinations:
+        steps.next("eyes")
+        before = machine.own_memory_bytes()
+        vision = OnnxVision(bundle, threads, packed)
+        drawn = _drawing()
+        times = []
+        for number in range(1 + _PICTURES):
+            begun = time.perf_counter()
+            vision.encode(replace(drawn, sha256=str(number)))  # another hash: it is not in the cache
+            times.append(time.perf_counter() - begun)
+        taken = max(0, machine.own_memory_bytes() - before)
+        vision.free()
+        del vision
+        yield Eyes(packed, threads, statistics.median(times[1:]), taken)
+
+
+def _best_eyes(eyes: tuple[Eyes, ...], threads: int) -> Eyes:
+    """The default stays unless another combination is clearly faster; unpacked weights, which take less memory, are
+    chosen if they are nearly as fast."""
+    usual = next(e for e in eyes if (e.packed, e.threads) == (settings.PACK_VISION, threads))
+    best = min(eyes, key=lambda e: e.seconds)
+    if best.seconds * settings.TUNE_MARGIN < usual.seconds:
+        usual = best
+    lean = min((e for e in eyes if not e.packed), key=lambda e: e.seconds, default=usual)
+    return lean if lean.seconds <= usual.seconds * settings.TUNE_MARGIN else usual
+
+
+def _drawing() -> Picture:
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.linear_gradient("L").convert("RGB").save(out, "PNG")
+    return Picture(hashlib.sha256(out.getvalue()).hexdigest(), out.getvalue())
