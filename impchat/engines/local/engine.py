@@ -43,6 +43,7 @@ class LocalEngine(ScheduledEngine):
         if threads is not None:
             tuning = replace(tuning, threads=threads, vision_threads=threads)
         check_sizes(slots, context_tokens, tuning.threads)
+        self.tuning = tuning
         info = EngineInfo("local", bundle.id, context_tokens, True, bundle.image.tokens, bundle.sampling)
         super().__init__(info, _load(bundle, slots, context_tokens, tuning))
 

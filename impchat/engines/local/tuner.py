@@ -2,8 +2,8 @@
 
 In: a bundle. Out: a `Result`: a `Tuning`, and the figures that it was chosen by.
 The language model's combinations take turns, so that other work on the machine slows all of them down alike; those that
-are clearly slower leave after two rounds. What is compared is the time of a question in a conversation that has a picture:
-`settings.TUNE_*`, docs/decisions/flash-attention-and-repacking.md.
+are clearly slower leave after two rounds. What is compared is the time of a question in a conversation that has a
+picture: `settings.TUNE_*`, docs/decisions/flash-attention-and-repacking.md.
 This file does not know where results are stored, or whether there is memory for a second copy of the weights.
 """
 
@@ -13,7 +13,7 @@ import hashlib
 import io
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -82,27 +82,64 @@ class Result:
     eyes: tuple[Eyes, ...]
 
 
-def measure(bundle: Bundle, *, may_repack: bool, watch: Watch, rounds: int = settings.TUNE_ROUNDS) -> Result:
+def measure(
+    bundle: Bundle,
+    *,
+    may_repack: bool,
+    watch: Watch,
+    rounds: int = settings.TUNE_ROUNDS,
+    threads: Sequence[int] = (),
+) -> Result:
     """Measure `bundle` on this machine; at full size this takes about a minute. `may_repack`: there is memory for
-    a copy of the language model's weights. `watch` is called before each step. KeyboardInterrupt frees everything.
+    a copy of the language model's weights. `watch` is called before each step. `threads`: the numbers to try, the
+    default first; if empty, those of `thread_counts`. KeyboardInterrupt frees everything.
 
     Raises ModelError "model.load_failed", EngineError "engine.not_installed", "engine.out_of_memory" or
     "engine.decode_failed"."""
     usual = default(bundle)
-    eyes = [] if bundle.mmproj else [(True, count) for count in _threads(usual.vision_threads)]
-    if eyes:
-        eyes.append((False, usual.vision_threads))
-    steps = _Steps(watch, 1 + rounds + len(eyes))
-    words = _measure_words(bundle, usual.threads, may_repack, rounds, steps)
-    best = _best_words(words, usual.threads)
+    counts = threads or thread_counts(bundle)
+    eyes = [] if bundle.mmproj else [*((True, count) for count in counts), (False, usual.vision_threads)]
+    switches = [(flash, repacked) for repacked in (False, True)[: 1 + may_repack] for flash in (False, True)]
+    steps = _Steps(watch, len(switches) + rounds + len(eyes))
+    words = _measure_words(bundle, switches, counts, rounds, steps)
     seen = tuple(_measure_eyes(bundle, eyes, steps))
-    chosen = replace(usual, threads=best.threads, flash_attention=best.flash_attention, repacked=best.repacked)
-    if seen:
-        sight = _best_eyes(seen, usual.vision_threads)
-        chosen = replace(chosen, vision_threads=sight.threads, packed=sight.packed)
-    else:
-        chosen = replace(chosen, vision_threads=best.threads)
-    return Result(chosen, words, seen)
+    return Result(choose(usual, words, seen), words, seen)
+
+
+def thread_counts(bundle: Bundle) -> tuple[int, ...]:
+    """Numbers of threads worth trying: the default first, then all processors, one per core, and half of the cores.
+    Only the default for a small model: what is faster for it now is far slower when the machine has other work."""
+    usual = default(bundle).threads
+    if bundle.size_bytes < settings.SMALL_MODEL_BYTES:
+        return (usual,)
+    every, cores = default_threads(), machine.physical_cores()
+    counts = (usual, every, cores, (cores or every) // 2)
+    return tuple(dict.fromkeys(count for count in counts if 0 < count <= every))
+
+
+def choose(usual: Tuning, words: Sequence[Words], eyes: Sequence[Eyes]) -> Tuning:
+    """The best of the combinations. `usual`, which must be among them, stays unless another one is clearly faster
+    (`settings.TUNE_MARGIN`). Repacked and packed weights, which take memory, must be clearly faster than others."""
+    best = next(w for w in words if _of(w) == (usual.flash_attention, usual.repacked, usual.threads))
+    for repacked in (False, True):
+        fastest = min((w for w in words if w.repacked is repacked), key=lambda w: w.seconds, default=best)
+        if fastest.seconds * settings.TUNE_MARGIN < best.seconds:
+            best = fastest
+    chosen = replace(usual, flash_attention=best.flash_attention, repacked=best.repacked, threads=best.threads)
+    if not eyes:
+        return replace(chosen, vision_threads=best.threads)
+    sight = next(e for e in eyes if (e.packed, e.threads) == (usual.packed, usual.vision_threads))
+    quickest = min(eyes, key=lambda e: e.seconds)
+    if quickest.seconds * settings.TUNE_MARGIN < sight.seconds:
+        sight = quickest
+    lean = min((e for e in eyes if not e.packed), key=lambda e: e.seconds, default=sight)
+    if lean.seconds <= sight.seconds * settings.TUNE_MARGIN:
+        sight = lean
+    return replace(chosen, packed=sight.packed, vision_threads=sight.threads)
+
+
+def _of(words: Words) -> tuple[bool, bool, int]:
+    return words.flash_attention, words.repacked, words.threads
 
 
 class _Steps:
@@ -112,13 +149,6 @@ class _Steps:
     def next(self, part: Literal["open", "words", "eyes"]) -> None:
         self._number += 1
         self._watch(Step(part, self._number, self._total))
-
-
-def _threads(usual: int) -> tuple[int, ...]:
-    """Numbers of threads worth trying: the default first, then all processors, one per core, and half of the cores."""
-    every, cores = default_threads(), machine.physical_cores()
-    counts = (usual, every, cores, (cores or every) // 2)
-    return tuple(dict.fromkeys(count for count in counts if 0 < count <= every))
 
 
 # The language model
@@ -167,11 +197,14 @@ class _Case:
         )
 
 
-def _measure_words(bundle: Bundle, threads: int, may_repack: bool, rounds: int, steps: _Steps) -> tuple[Words, ...]:
+def _measure_words(
+    bundle: Bundle, switches: Sequence[tuple[bool, bool]], counts: Sequence[int], rounds: int, steps: _Steps
+) -> tuple[Words, ...]:
+    """`switches`: the combinations of flash attention and repacking. `counts`: numbers of threads, the default
+    first."""
     with ExitStack() as opened:
-        steps.next("open")
-        cases = list(_open(bundle, threads, may_repack, opened))
-        others = [replace(case, threads=n, reading=[], generating=[]) for n in _threads(threads)[1:] for case in cases]
+        cases = list(_open(bundle, switches, counts[0], opened, steps))
+        others = [replace(case, threads=n, reading=[], generating=[]) for n in counts[1:] for case in cases]
         running = list(cases)
         for number in range(rounds):
             steps.next("words")
@@ -183,24 +216,28 @@ def _measure_words(bundle: Bundle, threads: int, may_repack: bool, rounds: int, 
                 case.run()
             limit = settings.TUNE_DROP * min(case.fastest for case in running)
             running = [case for case in running if len(case.reading) < _LEAST_ROUNDS or case.fastest <= limit]
-        return tuple(case.words for case in cases if case.reading)
+        return tuple(case.words for case in cases)
 
 
-def _open(bundle: Bundle, threads: int, may_repack: bool, opened: ExitStack) -> Iterator[_Case]:
-    """A case for each combination, its context filled to `settings.TUNE_DEPTH`. `opened` frees them."""
+def _open(
+    bundle: Bundle, switches: Sequence[tuple[bool, bool]], threads: int, opened: ExitStack, steps: _Steps
+) -> Iterator[_Case]:
+    """A case for each of `switches`, its context filled to `settings.TUNE_DEPTH`. `opened` frees them."""
     cells = settings.TUNE_DEPTH + settings.TUNE_READ_TOKENS + settings.TUNE_GENERATED_TOKENS
-    for repacked in (False, True)[: 1 + may_repack]:
+    models: dict[bool, tuple[Model, int]] = {}  # repacked -> the model, and the memory that it takes
+    for flash, repacked in switches:
+        steps.next("open")
         before = machine.own_memory_bytes()
-        model = Model(bundle.language, repacked)
-        opened.callback(model.free)
-        weights = machine.own_memory_bytes() - before
-        for flash in (False, True):
+        if repacked not in models:
+            model = Model(bundle.language, repacked)
+            opened.callback(model.free)
+            models[repacked] = model, machine.own_memory_bytes() - before
             before = machine.own_memory_bytes()
-            context = Context(model, 1, cells, settings.BATCH_TOKENS, threads, flash_attention=flash)
-            opened.callback(context.free)
-            _decode(context, 0, settings.TUNE_DEPTH)
-            taken = weights + machine.own_memory_bytes() - before
-            yield _Case(context, flash, repacked, threads, max(0, taken))
+        model, weights = models[repacked]
+        context = Context(model, 1, cells, settings.BATCH_TOKENS, threads, flash_attention=flash)
+        opened.callback(context.free)
+        _decode(context, 0, settings.TUNE_DEPTH)
+        yield _Case(context, flash, repacked, threads, max(0, weights + machine.own_memory_bytes() - before))
 
 
 def _decode(context: Context, start: int, count: int) -> float:
@@ -210,21 +247,6 @@ def _decode(context: Context, start: int, count: int) -> float:
     if context.decode(rows) is not Outcome.DONE:
         raise EngineError("engine.decode_failed")
     return time.perf_counter() - begun
-
-
-def _best_words(words: tuple[Words, ...], threads: int) -> Words:
-    """The default stays unless another combination is clearly faster; so do plain weights, which take less memory."""
-    usual = next(
-        w
-        for w in words
-        if (w.flash_attention, w.repacked, w.threads) == (settings.FLASH_ATTENTION, settings.REPACK_WEIGHTS, threads)
-    )
-    for repacked in (False, True):
-        group = [w for w in words if w.repacked is repacked]
-        best = min(group, key=lambda w: w.seconds, default=usual)
-        if best.seconds * settings.TUNE_MARGIN < usual.seconds:
-            usual = best
-    return usual
 
 
 # The vision encoder
@@ -245,17 +267,6 @@ def _measure_eyes(bundle: Bundle, combinations: list[tuple[bool, int]], steps: _
         vision.free()
         del vision
         yield Eyes(packed, threads, statistics.median(times[1:]), taken)
-
-
-def _best_eyes(eyes: tuple[Eyes, ...], threads: int) -> Eyes:
-    """The default stays unless another combination is clearly faster; unpacked weights, which take less memory, are
-    chosen if they are nearly as fast."""
-    usual = next(e for e in eyes if (e.packed, e.threads) == (settings.PACK_VISION, threads))
-    best = min(eyes, key=lambda e: e.seconds)
-    if best.seconds * settings.TUNE_MARGIN < usual.seconds:
-        usual = best
-    lean = min((e for e in eyes if not e.packed), key=lambda e: e.seconds, default=usual)
-    return lean if lean.seconds <= usual.seconds * settings.TUNE_MARGIN else usual
 
 
 def _drawing() -> Picture:
