@@ -189,6 +189,8 @@ def _model(data: Path, model: str | Path | None) -> Iterator[Finding]:
     yield from tuned(data, bundle)
     if memory := library.memory():
         needed = catalog.memory_bytes(catalog.ENTRIES.get(bundle.id), bundle.size_bytes, bundle.context_tokens)
+        if app.tuning_of(data, bundle, Resources()).repacked:
+            needed += bundle.files["language"].bytes
         level: Literal["ok", "warn"] = "ok" if memory.free >= needed else "warn"
         yield Finding(level, f"doctor.memory_{level}", {"free": size(memory.free), "needed": size(needed)})
     for row in library.models(data):
