@@ -8,6 +8,7 @@ import io
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import redirect_stderr
 from dataclasses import replace
@@ -18,7 +19,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from impchat import paths, settings
+from impchat import machine, paths, settings
 from impchat.app import App, Resources, tuning_of
 from impchat.bundle import Bundle
 from impchat.cli import doctor
@@ -102,6 +103,12 @@ def test_a_damaged_file_is_ignored_and_replaced(damage: bytes, demo: Bundle, tmp
     assert tuning.load(tmp_path, demo) is None
     tuning.save(tmp_path, demo, OTHER)
     assert tuning.load(tmp_path, demo) == OTHER
+
+
+def test_the_machine_reports_its_processor() -> None:
+    assert machine.processor()
+    assert 0 <= machine.physical_cores() <= default_threads()
+    assert machine.own_memory_bytes() > 0 or sys.platform != "linux"
 
 
 # Using

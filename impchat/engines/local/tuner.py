@@ -1,9 +1,9 @@
 """Measures which settings run a model fastest on this machine.
 
 In: a bundle. Out: a `Result`: a `Tuning`, and the figures that it was chosen by.
-The language model's combinations take turns, so that other work on the machine slows all of them down alike; those that
-are clearly slower leave after two rounds. What is compared is the time of a question in a conversation that has a
-picture: `settings.TUNE_*`, docs/decisions/flash-attention-and-repacking.md.
+The language model's combinations take turns, and the fastest round of each counts: other work on the machine only adds
+time. Those that are clearly slower leave after two rounds. What is compared is the time of a question in a conversation
+that has a picture: `settings.TUNE_*`, docs/decisions/flash-attention-and-repacking.md.
 This file does not know where results are stored, or whether there is memory for a second copy of the weights.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -45,7 +44,7 @@ Watch = Callable[[Step], None]
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """A combination of the language model's settings, and its medians."""
+    """A combination of the language model's settings, and its figures in the fastest of its rounds."""
 
     flash_attention: bool
     repacked: bool
@@ -64,11 +63,11 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class Eyes:
-    """A combination of the vision encoder's settings, and its median."""
+    """A combination of the vision encoder's settings, and its figures."""
 
     packed: bool
     threads: int
-    seconds: float  # for a picture
+    seconds: float  # for a picture, the fastest of some
     memory_bytes: int  # anonymous; 0: unknown
 
 
@@ -177,21 +176,13 @@ class _Case:
         self.context.remove(0, depth)
 
     @property
-    def fastest(self) -> float:
-        """As `Words.seconds`, at its best: other work on the machine only adds time."""
-        return self._words(min).seconds
-
-    @property
     def words(self) -> Words:
-        return self._words(statistics.median)
-
-    def _words(self, of: Callable[[list[float]], float]) -> Words:
         return Words(
             self.flash_attention,
             self.repacked,
             self.threads,
-            settings.TUNE_READ_TOKENS / of(self.reading),
-            1 / of(self.generating),
+            settings.TUNE_READ_TOKENS / min(self.reading),
+            1 / min(self.generating),
             self.memory_bytes,
             len(self.reading),
         )
@@ -214,8 +205,8 @@ def _measure_words(
                 running, cases = running + others, cases + others
             for case in running:
                 case.run()
-            limit = settings.TUNE_DROP * min(case.fastest for case in running)
-            running = [case for case in running if len(case.reading) < _LEAST_ROUNDS or case.fastest <= limit]
+            limit = settings.TUNE_DROP * min(case.words.seconds for case in running)
+            running = [case for case in running if len(case.reading) < _LEAST_ROUNDS or case.words.seconds <= limit]
         return tuple(case.words for case in cases)
 
 
@@ -266,7 +257,7 @@ def _measure_eyes(bundle: Bundle, combinations: list[tuple[bool, int]], steps: _
         taken = max(0, machine.own_memory_bytes() - before)
         vision.free()
         del vision
-        yield Eyes(packed, threads, statistics.median(times[1:]), taken)
+        yield Eyes(packed, threads, min(times[1:]), taken)
 
 
 def _drawing() -> Picture:
