@@ -1,7 +1,8 @@
 """Speed of a language model by flash attention, repacking and cache layout: `python -m benchmarks.attention BUNDLE`.
 
 In: a bundle. Out: for each combination, tokens per second of reading and generating, alone and while three other
-conversations are in the cache; each the median of three runs, with the slowest and the fastest.
+conversations are in the cache; and the milliseconds to copy a conversation to another sequence, as would be needed
+between two copies of the weights. Each is the median of three runs, with the slowest and the fastest.
 This file does not know pictures: their positions cost as much as those of text.
 """
 
@@ -33,9 +34,17 @@ DEPTH = 350  # a system text, a picture of 196 positions, a question and an answ
 class Case:
     """A context with one combination of settings."""
 
-    def __init__(self, path: Path) -> None:
-        self.model = Model(bundle.load(path).language)
-        self.context = Context(self.model, SEQUENCES, 1024, settings.BATCH_TOKENS, default_threads())
+    def __init__(self, path: Path, flash: bool, repacked: bool, unified: bool) -> None:
+        self.model = Model(bundle.load(path).language, repacked)
+        self.context = Context(
+            self.model,
+            SEQUENCES,
+            1024,
+            settings.BATCH_TOKENS,
+            default_threads(),
+            flash_attention=flash,
+            unified=unified,
+        )
 
     def read(self, sequences: Sequence[int], start: int, count: int) -> float:
         """Read `count` tokens of each sequence in one batch. Returns tokens per second."""
@@ -58,11 +67,18 @@ class Case:
             self.context.remove(sequence, start)
         return count * len(sequences) / seconds
 
+    def copy(self) -> float:
+        """Copy the first conversation to the second sequence, which must be empty. Returns milliseconds."""
+        begun = time.perf_counter()
+        self.context.share(0, 1, DEPTH)
+        seconds = time.perf_counter() - begun
+        self.context.remove(1, 0)
+        return 1000 * seconds
 
-def measure(path: Path, flash: bool, repack: bool, unified: bool) -> None:
+
+def measure(path: Path, flash: bool, repacked: bool, unified: bool) -> None:
     """Print a row of the table."""
-    settings.FLASH_ATTENTION, settings.REPACK_WEIGHTS, settings.UNIFIED_CACHE = flash, repack, unified
-    case = Case(path)
+    case = Case(path, flash, repacked, unified)
     everyone = range(SEQUENCES)
     for sequence in everyone:
         case.read([sequence], 0, DEPTH)
@@ -77,11 +93,13 @@ def measure(path: Path, flash: bool, repack: bool, unified: bool) -> None:
         [case.read([0], DEPTH, 50) for _ in range(RUNS)],
         [case.generate([0], DEPTH) for _ in range(RUNS)],
     ]
+    copied = [case.copy() for _ in range(RUNS)]
     case.context.remove(0, 0)
     found.append([case.generate([0], 0) for _ in range(RUNS)])
     found.append([case.read([0], 0, 300) for _ in range(RUNS)])
+    found.append(copied)
     cells = [f"{statistics.median(v):.1f} ({min(v):.1f} to {max(v):.1f})" for v in found]
-    words = [word for word, on in (("flash attention", flash), ("repacked", repack), ("one buffer", unified)) if on]
+    words = [word for word, on in (("flash attention", flash), ("repacked", repacked), ("one buffer", unified)) if on]
     print(f"| {', '.join(words) or 'none of them'} | {' | '.join(cells)} |", flush=True)
 
 
@@ -90,9 +108,10 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     path = parser.parse_args().bundle
     print(
-        "| | four generate | read 50, others | generate, others | read 50 | generate | generate at 0 | read 300 at 0 |"
+        "| | four generate | read 50, others | generate, others | read 50 | generate | generate at 0 | read 300 at 0 "
+        "| copy, ms |"
     )
-    print("|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|")
     for combination in COMBINATIONS:
         process = multiprocessing.get_context("spawn").Process(target=measure, args=(path, *combination))
         process.start()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -18,6 +18,8 @@ from impchat.answer import Answer, Answers, rebuilt
 from impchat.bundle import Bundle
 from impchat.chat import Chat, Core
 from impchat.engines import Engine
+from impchat.engines.local import tuning
+from impchat.engines.local.tuning import Tuning
 from impchat.errors import ChatError, EngineError
 from impchat.history.store import History
 from impchat.history.thumbnails import Thumbnails
@@ -40,13 +42,26 @@ def choose_bundle(data: Path, model: str | Path | None = None) -> Bundle:
 
 
 @dataclass(frozen=True, slots=True)
-class Tuning:
-    """How a bundle runs on this machine."""
+class Resources:
+    """What a bundle may use of this machine."""
 
     slots: int = settings.SLOTS  # conversations at the same time
-    threads: int | None = None  # None: chosen to suit the model
+    threads: int | None = None  # None: as measured, or chosen to suit the model
     context_tokens: int | None = None  # None: the bundle's, which is also the maximum
-    packed: bool = True  # see `OnnxVision`
+    packed: bool = True  # False: never memory for a faster copy of weights
+
+
+def tuning_of(data: Path, bundle: Bundle, resources: Resources) -> Tuning:
+    """How `bundle` runs with `resources`: as `impchat doctor --tune` measured, else by default. Repacked weights are
+    used only if there is memory for them now."""
+    found = tuning.load(data, bundle) or tuning.default(bundle)
+    return replace(
+        found,
+        threads=resources.threads or found.threads,
+        vision_threads=resources.threads or found.vision_threads,
+        packed=found.packed and resources.packed,
+        repacked=found.repacked and resources.packed and library.may_repack(bundle, resources.slots),
+    )
 
 
 class App:
@@ -60,7 +75,7 @@ class App:
         self.history = history
         self.thumbnails = Thumbnails(history)
         self.bundle = bundle
-        self.tuning = Tuning(slots)
+        self.resources = Resources(slots)
         self.reads_typed = preferences.load(data).reads_typed  # whether questions are read while they are typed
         self._given = _done(engine) if engine else None
         self._loading: Future[LocalEngine] | None = None  # the bundle's engine, loaded or loading
@@ -128,12 +143,12 @@ class App:
             if loading is None or _has_broken(loading):
                 assert self.bundle
                 loading = self._loading = Future()
-                work = (loading, self.bundle, self.tuning, self.context_tokens)
+                work = (loading, self.bundle, self.resources, self.context_tokens)
                 # Not a daemon: Python must not exit while native code loads a model.
                 threading.Thread(target=self._load, args=work, name="impchat-load").start()
             return cast("Future[Engine]", loading)
 
-    def _load(self, loading: Future[LocalEngine], bundle: Bundle, tuning: Tuning, context_tokens: int) -> None:
+    def _load(self, loading: Future[LocalEngine], bundle: Bundle, resources: Resources, context_tokens: int) -> None:
         """Load the bundle's engine and complete `loading`. Runs on a thread of its own."""
         from impchat.engines.local.engine import Kept, LocalEngine
 
@@ -141,10 +156,9 @@ class App:
             bundle.verify()
             engine = LocalEngine(
                 bundle,
-                slots=tuning.slots,
-                threads=tuning.threads,
+                slots=resources.slots,
                 context_tokens=context_tokens,
-                packed=tuning.packed,
+                tuning=tuning_of(self.data, bundle, resources),
                 kept=Kept(self.data, self.history.has_conversation, self.history.has_image),
             )
         except Exception as exc:  # noqa: BLE001 - raised to callers that wait for the engine
@@ -180,7 +194,7 @@ class App:
         """The maximum for each conversation; for a bundle known before the engine is loaded."""
         if self.bundle is None:
             return self.engine.info.context_tokens
-        return min(self.tuning.context_tokens or self.bundle.context_tokens, self.bundle.context_tokens)
+        return min(self.resources.context_tokens or self.bundle.context_tokens, self.bundle.context_tokens)
 
     def unload(self) -> None:
         """Free the model; its next use loads it again. Running answers end as stopped. An engine given to `open` stays
@@ -189,14 +203,14 @@ class App:
             loading, self._loading = self._loading, None
         _close(loading)
 
-    def run_with(self, bundle: Bundle, tuning: Tuning) -> None:
-        """Use `bundle` with `tuning` from now on. A loaded engine is freed, see `unload`."""
+    def run_with(self, bundle: Bundle, resources: Resources) -> None:
+        """Use `bundle` with `resources` from now on. A loaded engine is freed, see `unload`."""
         assert self.bundle, "an engine that was given stays"
-        if (bundle, tuning) == (self.bundle, self.tuning):
+        if (bundle, resources) == (self.bundle, self.resources):
             return
         with self._lock:
             loading, self._loading = self._loading, None
-            self.bundle, self.tuning, self.model = bundle, tuning, bundle.id
+            self.bundle, self.resources, self.model = bundle, resources, bundle.id
             self.system = _system(bundle)
             self._core.model, self._core.system = self.model, self.system
         _close(loading)

@@ -1,15 +1,19 @@
-"""The memory of this machine, and whether it has processor time to spare for work that may turn out to be useless.
+"""This machine: its memory, its processor and cores, and whether it has processor time to spare.
 
-In: what the operating system reports. Out: bytes; yes or no. This file does not know what the work is.
+In: what the operating system reports. Out: a name, numbers, yes or no. This file does not know what they are used for.
 """
 
 from __future__ import annotations
 
 import os
+import platform
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+_CORES = Path("/sys/devices/system/cpu")  # Linux and Android
 _POWER = Path("/sys/class/power_supply")  # Linux and Android; elsewhere mains power is assumed
 
 
@@ -66,4 +70,50 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="ascii", errors="replace").strip()
     except OSError:
+        return ""
+
+
+def is_quiet() -> bool:
+    """Whether other programs leave the processors to this one: times measured now are worth something."""
+    try:
+        return os.getloadavg()[0] < max(0.5, 0.25 * (os.cpu_count() or 1))
+    except (AttributeError, OSError):
+        return True
+
+
+def processor() -> str:
+    """The name of the processor, for example "AMD EPYC 9354"."""
+    if sys.platform == "darwin":
+        name = _sysctl("machdep.cpu.brand_string")
+    else:
+        lines = _read(Path("/proc/cpuinfo")).splitlines()
+        found = dict(reversed([(k.strip(), v.strip()) for k, _, v in (line.partition(":") for line in lines)]))
+        arm = (found.get("CPU implementer", ""), found.get("CPU part", ""))  # ARM has numbers only
+        name = found.get("model name") or " ".join(filter(None, arm))
+    return name or platform.processor() or platform.machine()
+
+
+def physical_cores() -> int:
+    """The number of cores that the processors which this process may use belong to; 0: unknown."""
+    if sys.platform == "darwin":
+        number = _sysctl("hw.physicalcpu")
+        return int(number) if number.isdecimal() else 0
+    if not hasattr(os, "sched_getaffinity"):
+        return 0
+    siblings = {_read(_CORES / f"cpu{n}/topology/thread_siblings_list") for n in os.sched_getaffinity(0)}
+    return 0 if "" in siblings else len(siblings)
+
+
+def own_memory_bytes() -> int:
+    """Anonymous memory of this process, which the system cannot drop; 0: unknown."""
+    found = [line for line in _read(Path("/proc/self/status")).splitlines() if line.startswith("RssAnon:")]
+    return int(found[0].split()[1]) * 1024 if found else 0
+
+
+def _sysctl(name: str) -> str:
+    try:
+        return subprocess.run(
+            ["/usr/sbin/sysctl", "-n", name], capture_output=True, text=True, timeout=5, check=False
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
         return ""

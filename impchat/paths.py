@@ -94,6 +94,11 @@ def server_dir(data: Path) -> Path:
     return data / "server"
 
 
+def tuning_dir(data: Path) -> Path:
+    """The folder in the data folder `data` with the results of `impchat doctor --tune`."""
+    return data / "tuning"
+
+
 def apps_dir(data: Path) -> Path:
     """The folder in the data folder `data` with the app files that phones can download."""
     return data / "apps"

@@ -85,12 +85,23 @@ TOKEN_CHARS = 128  # maximum length of a token
 ANSWER_LEAST_TOKENS = 32  # a prompt that leaves fewer tokens of the context for its answer is rejected
 PENALTY_TOKENS = 64  # latest tokens that the repeat penalty counts
 GPU_LAYERS = 999  # if there is a GPU: all layers
-REPACK_WEIGHTS = False  # a second, faster copy of 4-bit weights in llama.cpp: slow to load, doubles the memory
+REPACK_WEIGHTS = False  # a copy of the weights in an order that suits the processor: takes memory and time to load
+PACK_VISION = True  # the same for the vision file
 EMBEDDING_CACHE = 32  # pictures whose embeddings stay in memory
 EMBEDDINGS_BYTES = 512 * 1024 * 1024  # of pictures' embeddings on disk: 2 MB for a picture of Imp-3B@196
 KV_STATES_BYTES = 2 * 1024 * 1024 * 1024  # of KV states on disk: 0.33 MB for a token of Imp-3B
 KV_STATE_IDLE_S = 2.0  # without work for this long, conversations that have changed are saved
 KV_STATE_LEAST_TOKENS = 32  # a state that saves reading fewer is not loaded (docs/benchmarks.md)
+
+# Tuning: `impchat doctor --tune` measures a question in a conversation that has a picture
+TUNE_DEPTH = 350  # tokens before it: the system text, a picture of 196 positions, a question and an answer
+TUNE_READ_TOKENS = 50
+TUNE_READ_WEIGHT = 2  # reading counts twice: nothing is shown meanwhile, and pictures are read in the same way
+TUNE_ANSWER_TOKENS = 64
+TUNE_GENERATED_TOKENS = 8  # of those, measured in each round
+TUNE_ROUNDS = 5
+TUNE_DROP = 1.2  # a combination slower than the best one by this factor is measured in two rounds only
+TUNE_MARGIN = 1.05  # the default, or the combination that takes less memory, stays unless another gains this factor
 
 # Remote servers
 REMOTE_CONNECT_S = 6.0  # timeout for connecting to an address

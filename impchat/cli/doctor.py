@@ -13,13 +13,15 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
 from impchat import app, machine, paths, settings
-from impchat.engines.local.engine import threads_for
+from impchat.app import Resources
+from impchat.bundle import Bundle
+from impchat.engines.local import tuning
 from impchat.engines.remote.engine import RemoteEngine
 from impchat.errors import EngineError, ImpChatError
 from impchat.history.store import History
@@ -61,9 +63,20 @@ class Finding:
     values: dict[str, Any]
 
     def sentence(self, language: str) -> str:
-        """What was found and what to do about it. Errors among the values are rendered in the same language."""
-        values = {k: v.sentence(language) if isinstance(v, ImpChatError) else v for k, v in self.values.items()}
+        """What was found and what to do about it. Errors and booleans among the values are rendered in the same
+        language."""
+        values = {name: _shown(value, language) for name, value in self.values.items()}
         return say(self.key, language, **values)
+
+
+def _shown(value: Any, language: str) -> Any:
+    match value:
+        case ImpChatError():
+            return value.sentence(language)
+        case bool():
+            return say("doctor.on" if value else "doctor.off", language)
+        case _:
+            return value
 
 
 def examine(data: Path, model: str | Path | None, server: Server | None = None) -> Iterator[Finding]:
@@ -149,6 +162,16 @@ def _server(server: Server) -> Iterator[Finding]:
         yield Finding("warn", "unverified.server", {"model": info.model})
 
 
+def tuned(data: Path, bundle: Bundle) -> Iterator[Finding]:
+    """The settings that change the speed of `bundle`, and whether they were measured on this machine."""
+    stored = tuning.load(data, bundle)
+    used = app.tuning_of(data, bundle, Resources())
+    level: Literal["ok", "note"] = "ok" if stored else "note"
+    yield Finding(level, "doctor.tuned" if stored else "doctor.untuned", asdict(used))
+    if stored and stored.repacked and not used.repacked:
+        yield Finding("note", "doctor.not_repacked", {"size": size(bundle.files["language"].bytes)})
+
+
 def _model(data: Path, model: str | Path | None) -> Iterator[Finding]:
     try:
         bundle = app.choose_bundle(data, model)
@@ -162,9 +185,12 @@ def _model(data: Path, model: str | Path | None) -> Iterator[Finding]:
         yield Finding("note", "demo.label", {})
     if bundle.unverified:
         yield Finding("warn", "unverified.label", {"model": bundle.id})
-    yield Finding("ok", "doctor.engine", {"threads": threads_for(bundle)})
+    yield Finding("ok", "doctor.engine", {})
+    yield from tuned(data, bundle)
     if memory := machine.memory():
         needed = catalog.memory_bytes(catalog.ENTRIES.get(bundle.id), bundle.size_bytes, bundle.context_tokens)
+        if app.tuning_of(data, bundle, Resources()).repacked:
+            needed += bundle.files["language"].bytes
         level: Literal["ok", "warn"] = "ok" if memory.free >= needed else "warn"
         yield Finding(level, f"doctor.memory_{level}", {"free": size(memory.free), "needed": size(needed)})
     for row in library.models(data):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from impchat import paths, settings, texts
 from impchat.app import App
-from impchat.cli import doctor, history, models, serve, servers, terminal
+from impchat.cli import doctor, history, models, serve, servers, terminal, tune
 from impchat.cli.parser import ELSEWHERE, build_parser
 from impchat.cli.terminal import EXIT_ERROR, EXIT_STOPPED, Terminal
 from impchat.engines import check_sampling
@@ -181,6 +181,10 @@ def _convert(screen: Terminal, args: argparse.Namespace) -> int:
 
 def _doctor(data: Path, model: str | None, screen: Terminal, args: argparse.Namespace) -> int:
     code, server = 0, servers.chosen(data, args, os.environ)
+    if args.tune and server:
+        raise SettingsError("tune.server", server=server.name)
+    if args.tune:
+        return tune.run(data, model, screen)
     for finding in doctor.examine(data, model, server):
         mark = {"ok": "✓", "note": "-", "warn": "!", "bad": "✗"}[finding.level]
         print(f"{mark} {terminal.printable(finding.sentence(screen.language))}", flush=True)

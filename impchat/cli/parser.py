@@ -144,7 +144,7 @@ def build_parser(language: str) -> Parser:
     token("list", common)
     token("revoke", common).option("name", metavar="NAME|ID", help="token.revoke")
     command("pair", common)
-    command("doctor", common, server)
+    command("doctor", common, server).option("--tune", action="store_true", help="doctor.tune")
     _servers(command("servers", common), common, language)
     for name in ELSEWHERE:
         command(name)

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from impchat import bundle as bundles
-from impchat import paths, settings
+from impchat import machine, paths, settings
 from impchat.bundle import Bundle
 from impchat.errors import ImpChatError, ModelError
 from impchat.files import write_atomic
@@ -56,6 +56,13 @@ class Model:
         if self.entry and self.entry.bundle_bytes:
             return catalog.memory_bytes(self.entry, self.entry.bundle_bytes, self.entry.context_tokens)
         return 0
+
+
+def may_repack(bundle: Bundle, slots: int = settings.SLOTS) -> bool:
+    """Whether a copy of the language model's weights fits into the free memory in addition to what `bundle` takes."""
+    found, entry = machine.memory(), catalog.ENTRIES.get(bundle.id)
+    needed = catalog.memory_bytes(entry, bundle.size_bytes, bundle.context_tokens, slots)
+    return found is not None and found.free >= needed + bundle.files["language"].bytes
 
 
 # What is here

@@ -27,7 +27,7 @@ from impchat_mobile.conversation import OpenConversation
 from impchat_mobile.guard import Handler, guarded, log_error
 from impchat_mobile.links import pairing_link
 from impchat_mobile.navigator import Navigator
-from impchat_mobile.tuning import PHONE, tuned
+from impchat_mobile.resources import PHONE, resources_of
 from impchat_mobile.views.chat import ChatScreen
 from impchat_mobile.views.lock import LockScreen
 
@@ -52,7 +52,7 @@ def open_app(data: Path | None = None, model: str | None = None) -> App:
     Raises HistoryError and ModelError as `App.open`."""
     app = App.open(data or data_dir(), model)
     if app.bundle:
-        app.run_with(app.bundle, tuned(PHONE, preferences.load(app.data)))
+        app.run_with(app.bundle, resources_of(PHONE, preferences.load(app.data)))
     return app
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from impchat import paths, settings, speedtest, storage
 from impchat.answer import Answer
-from impchat.app import App, Tuning, choose_bundle
+from impchat.app import App, Resources, choose_bundle
 from impchat.bundle import MANIFEST, Bundle
 from impchat.engines.local.engine import LocalEngine
 from impchat.errors import HistoryError, ModelError
@@ -264,7 +264,7 @@ def test_an_unwritable_data_folder_is_reported_in_one_sentence(tmp_path: Path) -
     assert caught.value.code == "data.unwritable"
 
 
-# Memory and tuning
+# Memory and resources
 
 
 def test_an_unloaded_model_is_loaded_again_for_the_next_question(app: App, draw: Draw) -> None:
@@ -277,10 +277,10 @@ def test_an_unloaded_model_is_loaded_again_for_the_next_question(app: App, draw:
     assert "red" in answered(chat.send("What colour is the circle?")).text.lower()
 
 
-def test_another_tuning_takes_effect_at_the_next_question(app: App) -> None:
+def test_other_resources_take_effect_at_the_next_question(app: App) -> None:
     assert app.bundle
     answered(app.chat().send("Hello"))
-    app.run_with(app.bundle, Tuning(slots=1, threads=1, context_tokens=512))
+    app.run_with(app.bundle, Resources(slots=1, threads=1, context_tokens=512))
     assert app.context_tokens == 512
     answered(app.chat().send("Hello"))
     assert app.engine.info.context_tokens == 512

@@ -54,6 +54,12 @@ def test_low_memory_encoding_gives_nearly_the_same_embeddings(vision: OnnxVision
     assert not np.array_equal(lean, full)  # the computation differs
 
 
+def test_threads_that_wait_leave_the_processors_to_the_language_model(vision: OnnxVision) -> None:
+    options = vision._session.get_session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert options.inter_op_num_threads == 1
+
+
 def test_a_picture_is_encoded_once(vision: OnnxVision, draw: Draw) -> None:
     assert vision.cached(draw("red").sha256) is None
     first = vision.encode(draw("red"))

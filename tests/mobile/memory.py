@@ -27,7 +27,7 @@ async def answer(data: Path, model: Path, packed: bool) -> None:
         phone = Phone({"pick_files": picked(drawing("red", (1024, 768)))})
         app = launch.open_app(data, str(model))
         assert app.bundle
-        app.run_with(app.bundle, replace(app.tuning, packed=packed))
+        app.run_with(app.bundle, replace(app.resources, packed=packed))
         screen = await launch.start(phone.page, lambda: app, "en")
         assert screen
     try:

@@ -245,7 +245,7 @@ def test_an_app_served_by_a_page_chooses_the_model_but_not_how_it_runs(play: Pla
     async def scene(phone: Phone, app: App) -> None:
         preferences.save(app.data, Preferences(threads=1, context_tokens=512))
         launch.Lifecycle.of(phone.page)._shell.preferences = preferences.load(app.data)
-        before = app.tuning
+        before = app.resources
         await phone.tap("More")
         await phone.tap("Settings")
         assert "Processor threads" not in phone.words()
@@ -255,7 +255,7 @@ def test_an_app_served_by_a_page_chooses_the_model_but_not_how_it_runs(play: Pla
         await phone.tap("Models")
         await phone.tap("Use it")
         await phone.until(lambda: app.model == OTHER, "the choice")
-        assert app.tuning == before
+        assert app.resources == before
 
     add_other(tmp_path)
     play(scene, engine=SlowEngine(), model="imp-demo-196", shares=True)

@@ -57,5 +57,5 @@ def add_to(web: FastAPI, app: App) -> None:
         if app.bundle is None:  # a server answers
             return Response(status_code=404)
         bundle = await run_in_threadpool(library.choose, app.data, model, unverified=True)
-        await run_in_threadpool(app.run_with, bundle, app.tuning)
+        await run_in_threadpool(app.run_with, bundle, app.resources)
         return Response(status_code=204)

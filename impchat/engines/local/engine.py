@@ -7,7 +7,8 @@ In: a bundle; prompts, from any thread. Out: their events. This file checks the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from impchat import paths, settings
@@ -17,16 +18,11 @@ from impchat.engines.local.backend import Vision
 from impchat.engines.local.base import ScheduledEngine, check_sizes
 from impchat.engines.local.disk_cache import DiskCache, identity
 from impchat.engines.local.kv_states import KvStates
-from impchat.engines.local.llama import Context, Model, default_threads, version
+from impchat.engines.local.llama import Context, Model, version
 from impchat.engines.local.scheduler import Scheduler
+from impchat.engines.local.tuning import Tuning, default
 from impchat.engines.local.vision import Embeddings, OnnxVision
 from impchat.errors import ImpChatError, ModelError
-
-
-def threads_for(bundle: Bundle) -> int:
-    """The default number of threads for a LocalEngine of `bundle`: one per available processor, or 1 for a model below
-    `settings.SMALL_MODEL_BYTES`."""
-    return default_threads() if bundle.size_bytes >= settings.SMALL_MODEL_BYTES else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,44 +45,62 @@ class LocalEngine(ScheduledEngine):
         slots: int = settings.SLOTS,
         context_tokens: int | None = None,
         threads: int | None = None,
-        packed: bool = True,
+        tuning: Tuning | None = None,
         kept: Kept | None = None,
     ) -> None:
-        """Load the model. `context_tokens`: per conversation; None takes the bundle's value. `threads`: None takes
-        `threads_for(bundle)`. `packed`: see `OnnxVision`. `kept`: None writes nothing to disk.
+        """Load the model. `context_tokens`: per conversation; None takes the bundle's value. `tuning`: None takes
+        `tuning.default(bundle)`. `threads`: instead of both numbers of threads in it. `kept`: None writes nothing to
+        disk.
 
         Raises ModelError "model.load_failed" or "model.parts_disagree", EngineError "engine.out_of_memory",
         "engine.not_installed" or "engine.no_mtmd", SettingsError "option.out_of_range"."""
         context_tokens = bundle.context_tokens if context_tokens is None else context_tokens
-        if threads is None:
-            threads = threads_for(bundle)
-        check_sizes(slots, context_tokens, threads)
+        tuning = tuning or default(bundle)
+        if threads is not None:
+            tuning = replace(tuning, threads=threads, vision_threads=threads)
+        check_sizes(slots, context_tokens, tuning.threads)
+        self.tuning = tuning
         info = EngineInfo("local", bundle.id, context_tokens, True, bundle.image.tokens, bundle.sampling)
-        super().__init__(info, _load(bundle, slots, context_tokens, threads, packed, kept))
+        super().__init__(info, _load(bundle, slots, context_tokens, tuning, kept))
 
 
-def _load(bundle: Bundle, slots: int, context_tokens: int, threads: int, packed: bool, kept: Kept | None) -> Scheduler:
-    model = Model(bundle.language)
-    vision: Vision | None = None
-    try:
-        vision = open_eyes(bundle, model, threads, packed, _embeddings(bundle, kept) if kept else None)
-        if vision.hidden != model.hidden:
-            raise ModelError("model.parts_disagree", path=str(bundle.path))
-        context = Context(model, slots, context_tokens, settings.BATCH_TOKENS, threads)
-    except ImpChatError:
-        if vision:
-            vision.free()
-        model.free()
-        raise
-    states = _states(bundle, kept) if kept else None
+def _load(bundle: Bundle, slots: int, context_tokens: int, tuning: Tuning, kept: Kept | None) -> Scheduler:
+    # onnxruntime packs the vision file's weights while llama.cpp clears the KV cache: at full size, each keeps one
+    # processor busy for most of a second (docs/benchmarks.md). Leaving the block waits for the thread.
+    embeddings = _embeddings(bundle, kept) if kept else None
+    eyes = bundle, tuning.vision_threads, tuning.packed, embeddings
+    with ThreadPoolExecutor(1, "impchat-load-eyes") as pool:
+        onnx = pool.submit(OnnxVision, *eyes) if bundle.mmproj is None else None
+        model = Model(bundle.language, tuning.repacked)
+        context: Context | None = None
+        vision: Vision | None = None
+        try:
+            context = Context(
+                model,
+                slots,
+                context_tokens,
+                settings.BATCH_TOKENS,
+                tuning.threads,
+                flash_attention=tuning.flash_attention,
+                unified=tuning.unified,
+            )
+            vision = onnx.result() if onnx else open_eyes(bundle, model, tuning.vision_threads, embeddings=embeddings)
+            if vision.hidden != model.hidden:
+                raise ModelError("model.parts_disagree", path=str(bundle.path))
+        except ImpChatError:
+            for part in (vision, context, model):
+                if part:
+                    part.free()
+            raise
+    states = _states(bundle, tuning, kept) if kept else None
     return Scheduler(bundle, model, context, vision, slots, context_tokens, states)
 
 
-def _states(bundle: Bundle, kept: Kept) -> KvStates:
-    """The KV states that this model and these settings have left in the data folder."""
-    parts = sorted(bundle.files.items()), bundle.image, version(), settings.FLASH_ATTENTION, settings.REPACK_WEIGHTS
-    cache = DiskCache(paths.kv_states_dir(kept.data), settings.KV_STATES_BYTES)
-    return KvStates(cache, identity(*parts), kept.has_conversation)
+def _states(bundle: Bundle, tuning: Tuning, kept: Kept) -> KvStates:
+    """The KV states that this model has left in the data folder with these settings. llama.cpp stores the values of
+    attention in another order with flash attention; the other settings change only the last bits."""
+    made_by = identity(sorted(bundle.files.items()), bundle.image, version(), tuning)
+    return KvStates(DiskCache(paths.kv_states_dir(kept.data), settings.KV_STATES_BYTES), made_by, kept.has_conversation)
 
 
 def _embeddings(bundle: Bundle, kept: Kept) -> Embeddings:
@@ -97,7 +111,11 @@ def _embeddings(bundle: Bundle, kept: Kept) -> Embeddings:
 
 
 def open_eyes(
-    bundle: Bundle, model: Model, threads: int, packed: bool = True, embeddings: Embeddings | None = None
+    bundle: Bundle,
+    model: Model,
+    threads: int,
+    packed: bool = settings.PACK_VISION,
+    embeddings: Embeddings | None = None,
 ) -> Vision:
     """The vision encoder of `bundle`, whose language model is `model`. Raises as LocalEngine."""
     if bundle.mmproj is None:

@@ -146,13 +146,11 @@ def _kind(character: str) -> str:
 class Model:
     """A loaded GGUF file: weights and vocabulary. `tokenize` and `piece` may be called from any thread."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises ModelError "model.load_failed", EngineError "engine.not_installed"."""
+    def __init__(self, path: Path, repacked: bool = settings.REPACK_WEIGHTS) -> None:
+        """`repacked`: see `Tuning`. Raises ModelError "model.load_failed", EngineError "engine.not_installed"."""
         self._llama = llama = binding()
         layers = settings.GPU_LAYERS if llama.llama_supports_gpu_offload() else 0
-        parameters = _set(
-            llama.llama_model_default_params(), n_gpu_layers=layers, use_extra_bufts=settings.REPACK_WEIGHTS
-        )
+        parameters = _set(llama.llama_model_default_params(), n_gpu_layers=layers, use_extra_bufts=repacked)
         forget_errors()
         self.handle = llama.llama_model_load_from_file(os.fsencode(path), parameters)
         if not self.handle:
@@ -243,8 +241,12 @@ class Context:
         batch_tokens: int,
         threads: int,
         logits: int | None = None,
+        *,
+        flash_attention: bool = settings.FLASH_ATTENTION,
+        unified: bool = settings.UNIFIED_CACHE,
     ) -> None:
-        """`logits`: the most rows of a decode that have logits; None: one for each sequence.
+        """`logits`: the most rows of a decode that have logits; None: one for each sequence. `flash_attention`,
+        `unified`: see `Tuning`.
 
         Raises EngineError "engine.out_of_memory" if the KV cache cannot be allocated."""
         self._llama = llama = model._llama
@@ -255,13 +257,11 @@ class Context:
             llama.llama_context_default_params(),
             n_ctx=sequences * context_tokens,
             n_seq_max=sequences,
-            kv_unified=settings.UNIFIED_CACHE,
+            kv_unified=unified,
             n_batch=batch_tokens,
             n_ubatch=batch_tokens,
             flash_attn_type=(
-                llama.LLAMA_FLASH_ATTN_TYPE_ENABLED
-                if settings.FLASH_ATTENTION
-                else llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
+                llama.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash_attention else llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
             ),
             n_outputs_max=logits or sequences,  # the default allocates a whole batch
             n_threads=threads,
@@ -317,6 +317,10 @@ class Context:
     def rearm(self) -> None:
         """Allow decodes again."""
         self._flag[0] = b"\x00"
+
+    def use_threads(self, threads: int) -> None:
+        """Compute later decodes with this number of threads."""
+        self._llama.llama_set_n_threads(self.handle, threads, threads)
 
     def remove(self, sequence: int, start: int) -> None:
         """Remove the positions of `sequence` from `start` on."""

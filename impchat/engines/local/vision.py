@@ -113,7 +113,13 @@ class CachedVision(ABC):
 class OnnxVision(CachedVision):
     """The vision encoder of a bundle with an ONNX file."""
 
-    def __init__(self, bundle: Bundle, threads: int, packed: bool = True, embeddings: Embeddings | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        threads: int,
+        packed: bool = settings.PACK_VISION,
+        embeddings: Embeddings | None = None,
+    ) -> None:
         """`packed`: copy the weights into the layout that the processor prefers. A picture then takes half the time,
         but opening takes a second longer and the copy needs memory (docs/benchmarks.md).
 

@@ -15,8 +15,9 @@ from impchat import paths, prompts, settings
 from impchat.bundle import Bundle
 from impchat.engines.local import kv_cache
 from impchat.engines.local.backend import Outcome, Row
-from impchat.engines.local.engine import open_eyes, threads_for
+from impchat.engines.local.engine import open_eyes
 from impchat.engines.local.llama import Context, Model
+from impchat.engines.local.tuning import threads_for
 from impchat.errors import EngineError
 from impchat.messages import Picture, Prompt, Turn
 

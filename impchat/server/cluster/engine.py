@@ -21,7 +21,7 @@ from typing import Any
 from impchat import settings
 from impchat.bundle import Bundle
 from impchat.engines import EngineInfo
-from impchat.engines.local.engine import threads_for
+from impchat.engines.local.tuning import threads_for
 from impchat.errors import EngineError
 from impchat.messages import End, Event, Failed, Finished, Prompt, Ready, Sampling, Stats, Text
 from impchat.prompts import conversation_of

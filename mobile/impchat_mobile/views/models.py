@@ -28,7 +28,7 @@ from impchat_mobile import theme
 from impchat_mobile.app_shell import Screen, Shell
 from impchat_mobile.copies import Copy
 from impchat_mobile.guard import Handler
-from impchat_mobile.tuning import memory_bytes, run
+from impchat_mobile.resources import memory_bytes, run
 
 if TYPE_CHECKING:
     from impchat_mobile.navigator import Navigator
@@ -163,9 +163,9 @@ class ModelsScreen(Screen):
     def _fits(self, entry: Entry | None, bundle_bytes: int, most_tokens: int, memory: Memory | None) -> str:
         """Whether a model fits into memory with the chosen context, as text. `most_tokens`: its context length."""
         shell = self._shell
-        chosen = shell.app.tuning.context_tokens if shell.shares else shell.preferences.context_tokens
+        chosen = shell.app.resources.context_tokens if shell.shares else shell.preferences.context_tokens
         tokens = min(chosen or most_tokens, most_tokens)
-        needed = memory_bytes(shell.app.tuning, entry, bundle_bytes, tokens)
+        needed = memory_bytes(shell.app.resources, entry, bundle_bytes, tokens)
         fits = memory.fits(needed) if memory else "unknown"
         return shell.say(f"mobile.fits_{fits}", size=size(needed), tokens=tokens)
 

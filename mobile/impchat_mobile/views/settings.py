@@ -20,7 +20,7 @@ from impchat.texts import size
 from impchat_mobile import theme
 from impchat_mobile.app_shell import Screen, Shell
 from impchat_mobile.guard import Handler
-from impchat_mobile.tuning import memory_bytes, run
+from impchat_mobile.resources import memory_bytes, run
 
 if TYPE_CHECKING:
     from impchat_mobile.navigator import Navigator
@@ -256,7 +256,7 @@ class SettingsScreen(Screen):
         entry = catalog.ENTRIES.get(app.model)
         memory = machine.memory()
         if app.bundle and entry and entry.cache_bytes:
-            needed = memory_bytes(app.tuning, entry, app.bundle.size_bytes, tokens)
+            needed = memory_bytes(app.resources, entry, app.bundle.size_bytes, tokens)
             fits = memory.fits(needed) if memory else "unknown"
             text += " " + say(f"models.memory_{fits}", size=size(needed))
         self._context_hint.value = text
