@@ -1,8 +1,8 @@
 """Builds a large history: many conversations with questions, answers and pictures, in English and Chinese.
 
-In: an empty folder. Out: a data folder that `History` opens. `History` makes the file and its schema; the rows are inserted
-with SQL in one transaction, because a transaction for each of 100,000 messages takes minutes. They are those that
-`History` writes, without token ids and without picture files.
+In: an empty folder. Out: a data folder that `History` opens. `History` makes the file and its schema; the rows are
+inserted with SQL in one transaction, because a transaction for each of 100,000 messages takes minutes. They are those
+that `History` writes, without token ids and without picture files.
 This file does not know what is measured.
 """
 
@@ -38,8 +38,8 @@ _STATS = {"prompt_tokens": 260, "cached_tokens": 200, "generated_tokens": 40, "p
 
 
 def build(folder: Path, conversations: int = CONVERSATIONS, messages: int = MESSAGES) -> None:
-    """Make the history in `folder`: each conversation has the same number of messages, in turn a question and an answer.
-    Two of three questions that begin a conversation are about a picture, each of which is asked about about twice."""
+    """Make the history in `folder`. Each conversation has the same number of messages, in turn a question and an
+    answer. Two of three conversations begin with a picture, and a picture is in two conversations on average."""
     history = History(paths.history_file(folder))
     with history._database.write() as db:
         _fill(db, conversations, messages // conversations)
@@ -59,13 +59,14 @@ def _fill(db: sqlite3.Connection, conversations: int, length: int) -> None:
         words = vocabulary[key % 4 == 0]
         title = words.text(chance, 6)
         began = _START + timedelta(hours=4 * key)
+        owner = OTHER if key % (conversations // OTHERS) == 7 else settings.OWNER
+        deleted = mutations.utc(began + timedelta(days=1)) if key % (conversations // DELETED) == 3 else None
+        updated = mutations.utc(began + timedelta(minutes=length))
         db.execute(
             "insert into conversations (id, uuid, owner, title, pinned, created_utc, updated_utc, deleted_utc)"
             " values (?, ?, ?, ?, ?, ?, ?, ?)",
-            (key, _uuid(chance), OTHER if key % (conversations // OTHERS) == 7 else settings.OWNER, title, key % 500 == 0,
-             mutations.utc(began), mutations.utc(began + timedelta(minutes=length)),
-             mutations.utc(began + timedelta(days=1)) if key % (conversations // DELETED) == 3 else None),
-        )  # fmt: skip
+            (key, _uuid(chance), owner, title, key % 500 == 0, mutations.utc(began), updated, deleted),
+        )
         db.execute("insert into title_search (rowid, text) values (?, ?)", (key, search.index_text(title)))
         for number in range(first, first + length):
             asks = (number - first) % 2 == 0

@@ -300,6 +300,11 @@ class History:
         with self._database.read() as db:
             return queries.conversations(db, owner, folder, tag, deleted, limit, offset)
 
+    def count(self, owner: str, *, deleted: bool = False) -> int:
+        """The number of conversations of `owner`. `deleted`: only deleted ones instead of only the others."""
+        with self._database.read() as db:
+            return queries.count(db, owner, deleted)
+
     def messages(self, conversation: str, owner: str) -> list[Message]:
         """All messages in order of creation. Raises HistoryError "history.no_conversation"."""
         with self._database.read() as db:
@@ -354,15 +359,18 @@ class History:
             found = queries.pictures(db, owner, limit, offset)
         return [Asked(**{name: row[name] for name in Asked.__slots__}) for row in found]
 
-    def covers(self, owner: str) -> dict[str, str]:
-        """Conversation -> sha256 of the first picture in its latest message that has pictures."""
+    def covers(self, owner: str, conversations: Sequence[str]) -> dict[str, str]:
+        """Conversation -> sha256 of the first picture in its latest message that has pictures, for those of the given
+        `conversations` that have one."""
         with self._database.read() as db:
-            return {row["conversation"]: row["image"] for row in queries.covers(db, owner)}
+            return {row["conversation"]: row["image"] for row in queries.covers(db, owner, conversations)}
 
-    def counts(self, owner: str) -> dict[str, tuple[int, int]]:
-        """Conversation -> the number of its messages and of its pictures, on all branches."""
+    def counts(self, owner: str, conversations: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """Conversation -> the number of its messages and of its pictures, on all branches, for the given
+        `conversations` that exist."""
         with self._database.read() as db:
-            return {row["conversation"]: (row["messages"], row["pictures"]) for row in queries.counts(db, owner)}
+            found = queries.counts(db, owner, conversations)
+            return {row["conversation"]: (row["messages"], row["pictures"]) for row in found}
 
     def search(self, owner: str, query: str, limit: int = 50) -> list[Hit]:
         """The messages that contain all words of `query`, latest first, without deleted conversations. Before them, the

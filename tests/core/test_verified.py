@@ -13,7 +13,6 @@ from impchat import bundle as bundles
 from impchat.bundle import Bundle
 from impchat.errors import ModelError
 from impchat.models import verified
-
 from tests.core.hands import copy_model
 
 
