@@ -87,6 +87,13 @@ def test_a_search_reads_only_what_it_finds(watched: Watched, query: str) -> None
     assert not [step for steps in plans.values() for step in steps if "TEMP B-TREE" in step], "all hits are sorted"
 
 
+def test_words_of_up_to_three_letters_have_an_index_of_prefixes(watched: Watched) -> None:
+    with watched.history._database.read() as db:
+        made = db.execute("select sql from sqlite_master where name in ('message_search', 'title_search')").fetchall()
+    assert len(made) == 2
+    assert all("prefix='1 2 3'" in row["sql"] for row in made)
+
+
 def test_a_page_of_the_list_reads_the_owners_conversations_in_their_order(watched: Watched) -> None:
     plans = watched.plans(lambda: watched.history.conversations(ME, limit=50, offset=50))
     ((first, *rest),) = plans.values()
