@@ -7,6 +7,8 @@ time, because machines differ; docs/benchmarks.md has figures, tests/core/test_q
 
 from __future__ import annotations
 
+import io
+import random
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -14,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from benchmarks import histories
-from impchat import paths, settings
+from impchat import images, paths, settings
 from impchat.app import App
 from impchat.history.store import History
+from impchat.history.thumbnails import Thumbnails
 from impchat.messages import Message
 
 ME = settings.OWNER
@@ -113,6 +117,25 @@ def test_what_accompanies_a_page(benchmark: Any, history: History, page: list[st
     assert benchmark(getattr(history, what), ME, page)
 
 
+@pytest.mark.benchmark(group="thumbnails")
+@pytest.mark.parametrize("kept", [False, True], ids=["made", "kept"])
+def test_the_thumbnails_of_a_page(benchmark: Any, tmp_path: Path, kept: bool) -> None:
+    """Of photos of the largest stored size, after a start of the App."""
+    history = History(paths.history_file(tmp_path))
+    chance = random.Random(3)
+    photos = [history.add_image(images.prepare(_photo(chance)), ME).sha256 for _ in range(PAGE)]
+    Thumbnails(history).available(photos)
+
+    def start() -> tuple[tuple[Thumbnails, list[str]], dict[str, Any]]:
+        if not kept:
+            for file in tmp_path.rglob("*-thumbnail.jpg"):
+                file.unlink()
+        return (Thumbnails(history), photos), {}
+
+    assert len(benchmark.pedantic(Thumbnails.available, setup=start, rounds=5)) == PAGE
+    history.close()
+
+
 @pytest.mark.benchmark(group="search")
 @pytest.mark.parametrize("query", SEARCHES.values(), ids=SEARCHES)
 def test_a_search(benchmark: Any, history: History, query: str) -> None:
@@ -161,3 +184,11 @@ def test_a_save(benchmark: Any, history: History, page: list[str], what: str) ->
 def _leaf(history: History, conversation: str) -> str:
     """The last answer of a conversation, which a further question follows."""
     return [message.uuid for message in history.messages(conversation, ME) if message.role == "assistant"][-1]
+
+
+def _photo(chance: random.Random) -> bytes:
+    side = settings.IMAGE_STORED_SIDE
+    coarse = Image.frombytes("RGB", (side // 16, side // 24), chance.randbytes(side // 16 * (side // 24) * 3))
+    out = io.BytesIO()
+    coarse.resize((side, side * 2 // 3), Image.Resampling.BICUBIC).save(out, "JPEG", quality=90)
+    return out.getvalue()

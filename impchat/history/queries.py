@@ -157,7 +157,7 @@ def pictures(db: sqlite3.Connection, owner: str, limit: int, offset: int) -> lis
     return db.execute(
         "select i.image, c.uuid as conversation, title, m.uuid as message, m.created_utc"
         " from message_images i cross join messages m on m.id = i.message cross join conversations c"
-        " on c.id = m.conversation where owner = :owner and deleted_utc is null and not exists ("
+        " on c.id = m.conversation where owner = :owner and c.deleted_utc is null and not exists ("
         "  select 1 from message_images later cross join messages asks on asks.id = later.message cross join"
         "  conversations holds on holds.id = asks.conversation where later.image = i.image"
         "  and (later.message > i.message or (later.message = i.message and later.place < i.place))"

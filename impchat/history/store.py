@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
-from impchat import settings
+from impchat import images, settings
 from impchat.errors import HistoryError
 from impchat.history import mutations, queries, search
 from impchat.history.database import Database
@@ -347,6 +347,21 @@ class History:
 
         Raises HistoryError "history.no_image", or "history.image_missing" if its file is missing."""
         return self._files.read(self.image(sha256))
+
+    def thumbnail(self, sha256: str) -> bytes:
+        """The thumbnail of a stored picture (`images.thumbnail`), made by the first call and then kept next to the
+        picture. Does not check access: call `image_of` first.
+
+        Raises as `image_bytes`, and ImageError for a damaged file."""
+        image = self.image(sha256)
+        kept = self._files.read_thumbnail(image)
+        if kept is not None:
+            return kept
+        made = images.thumbnail(self._files.read(image))
+        with suppress(HistoryError), self._database.write() as db:
+            queries.image(db, sha256)  # raises if the picture has been deleted meanwhile
+            self._files.write_thumbnail(image, made)
+        return made
 
     def image_of(self, owner: str, sha256: str) -> bool:
         """Whether `owner` has added this picture and has not purged it since."""

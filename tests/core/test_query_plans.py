@@ -97,7 +97,7 @@ def test_words_of_up_to_three_letters_have_an_index_of_prefixes(watched: Watched
 def test_a_page_of_the_list_reads_the_owners_conversations_in_their_order(watched: Watched) -> None:
     plans = watched.plans(lambda: watched.history.conversations(ME, limit=50, offset=50))
     ((first, *rest),) = plans.values()
-    assert first == "SEARCH c USING INDEX conversations_of_owner (owner=?)"
+    assert re.fullmatch(r"SEARCH c USING INDEX conversations_\w+ \(owner=\?.*\)", first)
     assert not [step for step in rest if step == "USE TEMP B-TREE FOR ORDER BY"], "all of them are sorted"
     for filters in ({"folder": "Work"}, {"tag": "one"}, {"deleted": True}):
         assert watched.scans(lambda filters=filters: watched.history.conversations(ME, **filters)) == []  # type: ignore[misc]
