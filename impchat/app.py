@@ -24,7 +24,7 @@ from impchat.errors import ChatError, EngineError
 from impchat.history.store import History
 from impchat.history.thumbnails import Thumbnails
 from impchat.messages import Prompt, Sampling, Turn
-from impchat.models import library
+from impchat.models import library, verified
 from impchat.peers.servers import Server
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class App:
         from impchat.engines.local.engine import Kept, LocalEngine
 
         try:
-            bundle.verify()
+            verified.verify(self.data, bundle)
             engine = LocalEngine(
                 bundle,
                 slots=resources.slots,

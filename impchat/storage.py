@@ -34,7 +34,7 @@ def used(app: App, owner: str = settings.OWNER) -> Used:
         pictures=disk_bytes(app.data / "images"),
         kept=sum(disk_bytes(folder) for folder in _kept(app)),
         models=disk_bytes(paths.models_dir(app.data)) + disk_bytes(paths.checkpoints_dir(app.data)),
-        deleted=len(app.history.conversations(owner, deleted=True, limit=100_000)),
+        deleted=app.history.count(owner, deleted=True),
     )
 
 

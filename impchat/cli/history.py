@@ -54,7 +54,7 @@ def _all(history: History, **which: bool) -> list[Conversation]:
 
 def _list(history: History, screen: Terminal, args: argparse.Namespace) -> int:
     rows = history.conversations(_OWNER, folder=args.folder, tag=args.tag, deleted=args.deleted, limit=args.count)
-    counts = history.counts(_OWNER)
+    counts = history.counts(_OWNER, [row.uuid for row in rows])
     for row in rows:
         _line(screen, row, counts.get(row.uuid, (0, 0)))  # 0: purged by another process since
     if not rows:
@@ -137,7 +137,7 @@ def _write(path: Path, data: bytes) -> None:
 def _import(history: History, screen: Terminal, args: argparse.Namespace) -> int:
     row = archive.import_zip(history, read_file(args.file), _OWNER)
     screen.note("history.imported")
-    _line(screen, row, history.counts(_OWNER)[row.uuid])
+    _line(screen, row, history.counts(_OWNER, [row.uuid])[row.uuid])
     return 0
 
 
@@ -160,5 +160,5 @@ def _restore(history: History, screen: Terminal, args: argparse.Namespace) -> in
         history.restore_conversation(row.uuid, _OWNER)
     else:
         screen.note("history.not_deleted")
-    _line(screen, row, history.counts(_OWNER)[row.uuid])
+    _line(screen, row, history.counts(_OWNER, [row.uuid])[row.uuid])
     return 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Sequence
 
 from impchat.errors import HistoryError
 from impchat.messages import Conversation, Failed, Image, Message, Stats
@@ -59,6 +60,14 @@ def conversations(
         {"owner": owner, "deleted": deleted, "folder": folder, "tag": tag, "limit": limit, "offset": offset},
     )
     return [_conversation(row) for row in found]
+
+
+def count(db: sqlite3.Connection, owner: str, deleted: bool) -> int:
+    """The number of conversations of `owner`: of the deleted ones or of the others."""
+    found = db.execute(
+        "select count(*) from conversations where owner = ? and (deleted_utc is not null) = ?", (owner, deleted)
+    )
+    return int(found.fetchone()[0])
 
 
 def message(db: sqlite3.Connection, uuid: str, owner: str | None = None) -> Message:
@@ -144,33 +153,39 @@ def images_of_conversation(db: sqlite3.Connection, conversation: int) -> list[st
 def pictures(db: sqlite3.Connection, owner: str, limit: int, offset: int) -> list[sqlite3.Row]:
     """image, conversation, title, message, created_utc: each picture in the questions of `owner`, once, with the latest
     question about it. Latest first, without deleted conversations."""
+    # Read from the latest question backwards (cross join: in this order), so that a page needs only its own rows.
     return db.execute(
-        "select image, c.uuid as conversation, title, m.uuid as message, m.created_utc, max(m.id) as last"
-        " from message_images join messages m on m.id = message join conversations c on c.id = m.conversation"
-        " where owner = ? and deleted_utc is null group by image order by last desc limit ? offset ?",
-        (owner, limit, offset),
+        "select i.image, c.uuid as conversation, title, m.uuid as message, m.created_utc"
+        " from message_images i cross join messages m on m.id = i.message cross join conversations c"
+        " on c.id = m.conversation where owner = :owner and c.deleted_utc is null and not exists ("
+        "  select 1 from message_images later cross join messages asks on asks.id = later.message cross join"
+        "  conversations holds on holds.id = asks.conversation where later.image = i.image"
+        "  and (later.message > i.message or (later.message = i.message and later.place < i.place))"
+        "  and holds.owner = :owner and holds.deleted_utc is null)"
+        " order by i.message desc, i.place limit :limit offset :offset",
+        {"owner": owner, "limit": limit, "offset": offset},
     ).fetchall()
 
 
-def covers(db: sqlite3.Connection, owner: str) -> list[sqlite3.Row]:
-    """conversation, image: the first picture of the latest message with pictures, for each conversation of `owner`
-    that has one."""
+def covers(db: sqlite3.Connection, owner: str, conversations: Sequence[str]) -> list[sqlite3.Row]:
+    """conversation, image: the first picture of the latest message with pictures, for each of these `conversations` of
+    `owner` that has one."""
     return db.execute(
-        "select c.uuid as conversation, image, max(m.id * 100 - i.place) from message_images i"
-        " join messages m on m.id = message join conversations c on c.id = m.conversation"
-        " where owner = ? group by c.id",
-        (owner,),
+        "select c.uuid as conversation, image, max(m.id * 100 - i.place) from conversations c"
+        " join messages m on m.conversation = c.id join message_images i on i.message = m.id"
+        " where c.uuid in (select value from json_each(?)) and owner = ? group by c.id",
+        (json.dumps(conversations), owner),
     ).fetchall()
 
 
-def counts(db: sqlite3.Connection, owner: str) -> list[sqlite3.Row]:
-    """conversation, messages, pictures: how many of each every conversation of `owner` has, on all branches. A picture
-    in several messages counts once."""
+def counts(db: sqlite3.Connection, owner: str, conversations: Sequence[str]) -> list[sqlite3.Row]:
+    """conversation, messages, pictures: how many of each every one of these `conversations` of `owner` has, on all
+    branches. A picture in several messages counts once."""
     return db.execute(
         "select c.uuid as conversation, count(distinct m.id) as messages, count(distinct image) as pictures"
         " from conversations c left join messages m on m.conversation = c.id left join message_images on message = m.id"
-        " where owner = ? group by c.id",
-        (owner,),
+        " where c.uuid in (select value from json_each(?)) and owner = ? group by c.id",
+        (json.dumps(conversations), owner),
     ).fetchall()
 
 
