@@ -77,14 +77,15 @@ def prepare(data: bytes, side: int = settings.IMAGE_STORED_SIDE) -> Prepared:
     return Prepared(stored, Image(sha256, pixels.width, pixels.height, mime, len(stored)))
 
 
-def decode(data: bytes) -> Pixels:
-    """The picture in `data`, upright and RGB, at full size. Raises ImageError as `prepare`."""
-    return _read(data, _format(data))[0]
+def decode(data: bytes, side: int | None = None) -> Pixels:
+    """The picture in `data`, upright and RGB; scaled down if its longest side exceeds `side` pixels. Raises ImageError
+    as `prepare`."""
+    return _read(data, _format(data), side)[0]
 
 
 def thumbnail(data: bytes, side: int = settings.THUMBNAIL_SIDE) -> bytes:
     """A JPEG of the picture in `data`, its longest side at most `side` pixels. Raises ImageError as `prepare`."""
-    return encode(_read(data, _format(data), side)[0], "JPEG")
+    return encode(decode(data, side), "JPEG")
 
 
 def model_input(
