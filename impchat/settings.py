@@ -116,6 +116,9 @@ STROKE_POINTS = 2000  # of a freehand line drawn into a picture
 THUMBNAIL_SIDE = 320
 THUMBNAILS_KEPT = 512  # in memory
 
+# Tables of answers
+TABLE_THUMBNAIL_SIDE = 128
+
 # Server
 QUEUE_REQUESTS = 64  # running or waiting at the same time; further requests get status 429
 REQUEST_BYTES = 96 * 1024 * 1024  # largest request; base64 makes pictures a third larger than their files

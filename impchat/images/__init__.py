@@ -109,6 +109,14 @@ def model_input(
     return np.ascontiguousarray(values.transpose(2, 0, 1)[None], dtype=np.float32)
 
 
+def is_picture(head: bytes) -> bool:
+    """Whether a file that begins with `head` (64 bytes are enough) is in a format that `prepare` reads."""
+    try:
+        return bool(_format(head))
+    except ImageError:
+        return False
+
+
 def _format(data: bytes) -> str:
     """The format, from the first bytes, not the file name: "PNG", "JPEG", "GIF", "WEBP", "AVIF" or "HEIC"."""
     if not data:
