@@ -49,7 +49,8 @@ def find(paths: Sequence[str], recursive: bool) -> Found:
 def _files(path: str, recursive: bool) -> Iterator[str]:
     path = os.path.expanduser(path)
     if not os.path.isdir(path):
-        read_file(path, 0)  # raises if it is missing
+        if not os.path.exists(path):
+            read_file(path)  # raises; a pipe that exists must not be opened twice
         yield path
         return
 
@@ -58,11 +59,13 @@ def _files(path: str, recursive: bool) -> Iterator[str]:
 
     for folder, folders, names in os.walk(path, onerror=unreadable):
         folders[:] = [name for name in folders if recursive and not name.startswith(".")]
-        yield from (os.path.join(folder, name) for name in names if not name.startswith("."))
+        for file in (os.path.join(folder, name) for name in names if not name.startswith(".")):
+            if os.path.isfile(file) or not os.path.exists(file):  # no socket or device; a broken link gets a row
+                yield file
 
 
 def _is_picture(file: str) -> bool:
-    if file.lower().endswith(_SUFFIXES):
+    if file.lower().endswith(_SUFFIXES) or not os.path.isfile(file):
         return True
     try:
         return images.is_picture(read_file(file, _HEAD))

@@ -144,6 +144,10 @@ def test_pictures_of_a_folder_are_found_in_natural_order(folder: Path, monkeypat
     assert found.skipped == 1, "notes.txt, but not what is hidden"
     found = find(["photos"], recursive=True)
     assert found.pictures[1:3] == ("photos/more/bad.jpg", "photos/more/green.png"), "a damaged picture is not lost"
+    os.mkfifo("photos/more/pipe.png")
+    os.symlink("gone.jpg", "photos/more/link.jpg")
+    names = [Path(picture).name for picture in find(["photos/more"], recursive=False).pictures]
+    assert names == ["bad.jpg", "green.png", "link.jpg"], "a broken link is not lost; nobody writes to the pipe"
     with pytest.raises(SettingsError):
         find(["photos/missing.png"], recursive=False)
 
