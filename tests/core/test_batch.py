@@ -229,7 +229,6 @@ def test_what_is_missing_is_said_before_anything_is_written(tmp_path: Path, fold
         assert main(["ask", "--data", str(tmp_path / "data"), "--language", "en", *map(str, words)]) == 2
         return capsys.readouterr().err
 
-    assert "is a folder: add --table" in said(folder, QUESTION)
     assert "No pictures were found (other files: 0)" in said("--table", tmp_path / "t.csv", QUESTION)
     assert "No pictures were found (other files: 1)" in said("--table", tmp_path / "t.csv", folder / "notes.txt", "?")
     assert "--table needs a value" in said("--table", "", folder, QUESTION)
