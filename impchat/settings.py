@@ -126,8 +126,13 @@ IMAGE_PROFILE_BYTES = 8 * 1024 * 1024  # largest colour profile read; those of p
 IMAGE_STORED_SIDE = 2048  # longest side of a stored picture, in pixels
 IMAGE_JPEG_QUALITY = 92
 IMAGES_PER_MESSAGE = 8
+EDITS = 32  # of one picture: rotations, crops and marks
+STROKE_POINTS = 2000  # of a freehand line drawn into a picture
 THUMBNAIL_SIDE = 320
 THUMBNAILS_KEPT = 512  # in memory
+
+# Tables of answers
+TABLE_THUMBNAIL_SIDE = 128
 
 # Server
 QUEUE_REQUESTS = 64  # running or waiting at the same time; further requests get status 429

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from impchat import paths, settings, texts
 from impchat.app import App
-from impchat.cli import doctor, history, models, serve, servers, terminal, tune
+from impchat.cli import doctor, history, models, serve, servers, table, terminal, tune
 from impchat.cli.parser import ELSEWHERE, build_parser
 from impchat.cli.terminal import EXIT_ERROR, EXIT_STOPPED, Terminal
 from impchat.engines import check_sampling
@@ -25,6 +25,7 @@ from impchat.errors import ImpChatError, ModelError, SettingsError
 from impchat.history.store import History
 from impchat.messages import Sampling
 from impchat.models import measured
+from impchat.table import TableFile
 
 EXIT_BAD = 1  # doctor found a problem that prevents running
 EXIT_PIPE = 141  # reported by shells if the reader of a pipe has exited
@@ -124,9 +125,26 @@ def _ask(data: Path, screen: Terminal, args: argparse.Namespace) -> int:
         raise SettingsError("ask.no_question", path=question)
     if not question.strip():
         raise SettingsError("ask.empty")
+    if args.table is not None:
+        return _ask_table(data, screen, args, files, question)
+    for path in files:
+        if os.path.isdir(os.path.expanduser(path)):
+            raise SettingsError("ask.folder", path=path)
     pictures = [terminal.read_picture(f) for f in files]
     with servers.open_app(data, args) as app:
         return terminal.ask(app, screen, pictures, question, _sampling(app, args))
+
+
+def _ask_table(data: Path, screen: Terminal, args: argparse.Namespace, files: list[str], question: str) -> int:
+    if not args.table:
+        raise SettingsError("option.no_value", name="--table", command=f"{texts.command()} ask")
+    found = table.find(files, args.recursive)
+    if not found.pictures:
+        raise SettingsError("table.no_pictures", skipped=found.skipped)
+    with servers.open_app(data, args) as app:
+        sampling = _sampling(app, args)
+        terminal.introduce(app, screen)
+        return table.ask(app, screen, TableFile(table.target(args.table), question), found, question, sampling)
 
 
 def _chat(data: Path, screen: Terminal, args: argparse.Namespace) -> int:

@@ -52,7 +52,10 @@ class Parser(argparse.ArgumentParser):
             values, unknown = self.parse_known_args(argv)
         except SystemExit:
             return None
-        if unknown:
+        if "words" in values and not any(word.startswith("-") for word in unknown):
+            # argparse takes these from one place only; people put options in between.
+            values.words += unknown
+        elif unknown:
             raise SettingsError("option.unknown", option=unknown[0])
         return values
 
@@ -106,7 +109,9 @@ def build_parser(language: str) -> Parser:
     command = _commands(parser, language, "command", "command")
 
     server = server_options(language)
-    ask = command("ask", common, server, sampling, usage="impchat ask [OPTION ...] [IMAGE ...] QUESTION")
+    ask = command("ask", common, server, sampling, usage="impchat ask [OPTION ...] [IMAGE|FOLDER ...] QUESTION")
+    ask.option("--table", metavar="FILE.csv", help="ask.table")
+    ask.option("-r", "--recursive", action="store_true", help="ask.recursive")
     ask.option("words", nargs="+", metavar="IMAGE ... QUESTION", help="ask.words")
     chat = command("chat", common, server, sampling)
     chat.option("--image", action="append", default=[], metavar="FILE", help="chat.image")

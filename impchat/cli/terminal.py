@@ -191,6 +191,13 @@ class Terminal:
             self._status.update(self.text(key, **values))
             self._status.start()
 
+    def progress(self, key: str | None, **values: Any) -> None:
+        """Show a line that replaces the last one, only on a terminal; None removes it. Remove it before printing."""
+        if key is None:
+            self._status.stop()
+        else:
+            self._show_status(key, **values)
+
     def _close(self, message: Message) -> None:
         if message.state == "failed" and message.error:
             self.failure(texts.say(f"error.{message.error.code}", self.language, **message.error.values))
@@ -217,13 +224,18 @@ def exit_code(message: Message) -> int:
     return {"done": 0, "stopped": EXIT_STOPPED}.get(message.state, EXIT_ERROR)
 
 
-def ask(app: App, screen: Terminal, pictures: list[bytes], question: str, sampling: Sampling | None) -> int:
-    """Answer one question about the pictures in a new conversation, print the answer, and return the exit code."""
+def introduce(app: App, screen: Terminal) -> None:
+    """Print which server answers, that the demo does (the first time, on a terminal), that a model is unverified."""
     if app.server:
         screen.note("remote.label", server=app.server)
-    if app.demo and not app.history.conversations(settings.OWNER, limit=1):  # only the first time
+    if app.demo and not app.history.conversations(settings.OWNER, limit=1):
         screen.hint("demo.label")
     _warn_unverified(app, screen)
+
+
+def ask(app: App, screen: Terminal, pictures: list[bytes], question: str, sampling: Sampling | None) -> int:
+    """Answer one question about the pictures in a new conversation, print the answer, and return the exit code."""
+    introduce(app, screen)
     chat = app.chat()
     for data in pictures:
         chat.attach(data)

@@ -77,14 +77,15 @@ def prepare(data: bytes, side: int = settings.IMAGE_STORED_SIDE) -> Prepared:
     return Prepared(stored, Image(sha256, pixels.width, pixels.height, mime, len(stored)))
 
 
-def decode(data: bytes) -> Pixels:
-    """The picture in `data`, upright and RGB, at full size. Raises ImageError as `prepare`."""
-    return _read(data, _format(data))[0]
+def decode(data: bytes, side: int | None = None) -> Pixels:
+    """The picture in `data`, upright and RGB; scaled down if its longest side exceeds `side` pixels. Raises ImageError
+    as `prepare`."""
+    return _read(data, _format(data), side)[0]
 
 
 def thumbnail(data: bytes, side: int = settings.THUMBNAIL_SIDE) -> bytes:
     """A JPEG of the picture in `data`, its longest side at most `side` pixels. Raises ImageError as `prepare`."""
-    return encode(_read(data, _format(data), side)[0], "JPEG")
+    return encode(decode(data, side), "JPEG")
 
 
 def model_input(
@@ -106,6 +107,14 @@ def model_input(
     levels = np.asarray(pixels, dtype=np.float32) / np.float32(255)
     values = (levels - np.asarray(mean, dtype=np.float32)) / np.asarray(std, dtype=np.float32)
     return np.ascontiguousarray(values.transpose(2, 0, 1)[None], dtype=np.float32)
+
+
+def is_picture(head: bytes) -> bool:
+    """Whether a file that begins with `head` (64 bytes are enough) is in a format that `prepare` reads."""
+    try:
+        return bool(_format(head))
+    except ImageError:
+        return False
 
 
 def _format(data: bytes) -> str:

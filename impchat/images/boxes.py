@@ -8,7 +8,7 @@ This file does not know messages or front ends.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from impchat import images
@@ -35,11 +35,36 @@ class Box:
         left, top = min(round(self.left * width), width - 1), min(round(self.top * height), height - 1)
         return left, top, max(round(self.right * width), left + 1), max(round(self.bottom * height), top + 1)
 
+    def contains(self, other: Box) -> bool:
+        """Whether all of `other` is within this box."""
+        across = self.left <= other.left and other.right <= self.right
+        return across and self.top <= other.top and other.bottom <= self.bottom
+
+    def overlap(self, other: Box) -> float:
+        """Intersection over union, 0 to 1."""
+        across = max(0.0, min(self.right, other.right) - max(self.left, other.left))
+        down = max(0.0, min(self.bottom, other.bottom) - max(self.top, other.top))
+        area = (self.right - self.left) * (self.bottom - self.top)
+        area += (other.right - other.left) * (other.bottom - other.top) - across * down
+        return across * down / area if area else 0.0
+
 
 def boxes(text: str) -> list[Box]:
     """The boxes in `text`, in order and without duplicates; boxes without area or outside the picture are ignored."""
     found = (Box(*map(float, match.groups())) for match in _BOX.finditer(text))
     return list(dict.fromkeys(b for b in found if 0 <= b.left < b.right <= 1 and 0 <= b.top < b.bottom <= 1))
+
+
+def replace(text: str, change: Callable[[Box], Box]) -> str:
+    """`text` with each box that `boxes` finds replaced by what `change` returns, in hundredths as Imp writes them."""
+
+    def changed(match: re.Match[str]) -> str:
+        if not (found := boxes(match[0])):
+            return match[0]
+        new = change(found[0])
+        return f"[{new.left:.2f}, {new.top:.2f}, {new.right:.2f}, {new.bottom:.2f}]"
+
+    return _BOX.sub(changed, text)
 
 
 def draw(data: bytes, found: Sequence[Box]) -> bytes:

@@ -167,7 +167,7 @@ def test_a_picture_is_read_no_further_than_the_largest_one(
 
 def test_a_folder_or_a_pipe_is_no_question_and_no_picture(data: Path, tmp_path: Path, capsys: Capture) -> None:
     assert impchat(data, "ask", tmp_path, "What is it?") == 2
-    assert "Is a directory" in one_line(capsys.readouterr().err)
+    assert "is a folder: add --table FILE.csv" in one_line(capsys.readouterr().err)
     assert impchat(data, "ask", "/dev/zero") == 2
     assert "no question follows it" in one_line(capsys.readouterr().err)
 
