@@ -22,7 +22,8 @@ from typing import TypeVar
 from impchat import bundle as bundles
 from impchat import settings
 from impchat.engines.local import llama
-from impchat.engines.local.engine import LocalEngine, threads_for
+from impchat.engines.local.engine import LocalEngine
+from impchat.engines.local.tuning import threads_for
 from impchat.engines.local.vision import OnnxVision
 from impchat.models import verified
 

@@ -91,7 +91,7 @@ def ask(app: App, screen: Terminal, table: TableFile, found: Found, question: st
         left,
         system=app.system,
         sampling=sampling,
-        at_once=app.tuning.slots,
+        at_once=app.resources.slots,
         language=screen.language,
     )
     if done := len(found.pictures) - len(left):
