@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from impchat import paths, settings, storage
 from impchat.app import App, Tuning
 from impchat.bundle import Bundle
 from impchat.chat import Chat
+from impchat.engines.local import tuning
 from impchat.engines.local.disk_cache import DiskCache
 from impchat.engines.local.engine import Kept, LocalEngine
 from impchat.engines.local.vision import OnnxVision
@@ -154,13 +156,12 @@ def test_a_damaged_state_is_removed_and_the_conversation_read_again(tmp_path: Pa
     assert again.stat().st_size > len(content), "it has been saved again, and is longer by one turn"
 
 
-def test_a_state_that_other_settings_made_is_removed(
-    tmp_path: Path, draw: Draw, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_state_that_other_settings_made_is_removed(tmp_path: Path, demo: Bundle, draw: Draw) -> None:
     conversation = begun(tmp_path, draw)
     cache = DiskCache(paths.kv_states_dir(tmp_path), settings.KV_STATES_BYTES)
     (before,) = cache.descriptions().values()
-    monkeypatch.setattr(settings, "FLASH_ATTENTION", not settings.FLASH_ATTENTION)
+    usual = tuning.default(demo)
+    tuning.save(tmp_path, demo, replace(usual, flash_attention=not usual.flash_attention))
     with App.open(tmp_path) as app:
         stats = answered(app.chat(conversation), "Is there a square?").stats
     assert stats and stats.cached_tokens < 100
