@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from impchat import paths, settings, storage
-from impchat.app import App, Tuning
+from impchat.app import App, Resources
 from impchat.bundle import Bundle
 from impchat.chat import Chat
 from impchat.engines.local import tuning
@@ -175,7 +175,7 @@ def test_a_state_that_does_not_fit_the_context_is_not_used(tmp_path: Path, draw:
         for _ in range(3):
             row = answered(app.chat(conversation), "Is there a square?")
         assert app.bundle and row.stats and row.stats.prompt_tokens > 272
-        app.run_with(app.bundle, Tuning(context_tokens=272))
+        app.run_with(app.bundle, Resources(context_tokens=272))
         assert answered(app.chat(conversation), "Is there a square?").text
 
 
