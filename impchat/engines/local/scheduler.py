@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from impchat import machine, prompts, settings
@@ -450,14 +451,8 @@ class Scheduler:
         readers = [r for r in self._active if r.reading]
         if not all(r.typed for r in self._active):  # words that are being typed delay nobody
             readers = [r for r in readers if not r.typed]
-        texts: list[_Part] = []
-        pictures: list[_Part] = []
         budget = min(self._chunk(shared=bool(answers)), self._context.batch_tokens)
-        for request in readers:
-            part = _next_part(request, budget)
-            if part is not None:
-                budget -= len(part.cells)
-                (texts if isinstance(part.cells[0], int) else pictures).append(part)
+        texts, pictures = _share_out(readers, budget)
         if readers:  # round robin: the first one this time is last next time
             self._active.remove(readers[0])
             self._active.append(readers[0])
@@ -561,6 +556,30 @@ def _is_ahead(other: Request, request: Request) -> bool:
     if other.ended or other.slot is None or not other.reading:
         return False
     return kv_cache.common(other.cells, request.cells) > len(other.slot.cells)
+
+
+def _share_out(readers: list[Request], budget: int) -> tuple[list[_Part], list[_Part]]:
+    """The next parts of the prompts that are being read, at most `budget` cells together: texts, and pictures.
+
+    If the first one reads text, those that read text in the sequences after it get equal shares: llama.cpp computes
+    equally many rows of neighbouring sequences together, which is faster than one after another."""
+    texts: list[_Part] = []
+    pictures: list[_Part] = []
+    sharing = _neighbours(readers, most=budget // settings.PREFILL_LEAST_TOKENS)
+    share = budget // max(1, len(sharing))
+    for request in [*sharing, *(r for r in readers if r not in sharing)]:
+        part = _next_part(request, min(budget, share) if request in sharing else budget)
+        if part is not None:
+            budget -= len(part.cells)
+            (texts if isinstance(part.cells[0], int) else pictures).append(part)
+    return texts, pictures
+
+
+def _neighbours(readers: list[Request], most: int) -> list[Request]:
+    """The first reader and those in the sequences after its own, at most `most`, as long as they read text."""
+    texts = {r.slot.sequence: r for r in readers if r.slot and isinstance(r.cells[len(r.slot.cells)], int)}
+    first = readers[0].slot.sequence if readers and readers[0].slot else 0
+    return list(map(texts.__getitem__, takewhile(texts.__contains__, range(first, first + most))))
 
 
 def _next_part(request: Request, budget: int) -> _Part | None:
