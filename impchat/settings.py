@@ -151,6 +151,7 @@ HEARTBEAT_S = 5.0  # maximum time between two heartbeats of a writer
 HEARTBEAT_DEAD_S = 15.0  # a writer on another machine counts as dead after this time without a heartbeat
 ANSWERS_KEPT = 64  # finished answers whose numbered events stay in memory for readers that reconnect
 TITLE_CHARS = 60
+UNDO_S = 3600  # how long a deleted message is kept at least, for an undo
 QUESTION_CHARS = 16_000
 DRAFT_BYTES = 4_000_000  # maximum size of a saved draft, which may be longer than a question until it is sent
 LIST_COUNT = 50  # conversations that `impchat history list` shows

@@ -110,7 +110,7 @@ def _data(data: Path) -> Iterator[Finding]:
             pass
         yield Finding("ok", "doctor.data", {"path": data})
         history = History(paths.history_file(data))
-        count = len(history.conversations(settings.OWNER, limit=1_000_000))
+        count = len(history.conversations(settings.OWNER, archived=None, limit=1_000_000))
         history.close()
         yield Finding("ok", "doctor.history", {"count": count})
     except OSError as exc:

@@ -49,11 +49,13 @@ def find(history: History, beginning: str, deleted: bool | None = None) -> Conve
 
 
 def _all(history: History, **which: bool) -> list[Conversation]:
-    return history.conversations(_OWNER, limit=sys.maxsize, **which)  # type: ignore[arg-type]
+    return history.conversations(_OWNER, archived=None, limit=sys.maxsize, **which)  # type: ignore[arg-type]
 
 
 def _list(history: History, screen: Terminal, args: argparse.Namespace) -> int:
-    rows = history.conversations(_OWNER, folder=args.folder, tag=args.tag, deleted=args.deleted, limit=args.count)
+    rows = history.conversations(
+        _OWNER, folder=args.folder, tag=args.tag, archived=args.archived, deleted=args.deleted, limit=args.count
+    )
     counts = history.counts(_OWNER)
     for row in rows:
         _line(screen, row, counts.get(row.uuid, (0, 0)))  # 0: purged by another process since

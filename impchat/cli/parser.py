@@ -163,6 +163,7 @@ def _history(parser: Parser, common: Parser, language: str) -> None:
     listing = action("list", common)
     listing.option("--folder", metavar="NAME", help="history.folder")
     listing.option("--tag", metavar="NAME", help="history.tag")
+    listing.option("--archived", action="store_true", help="history.archived")
     listing.option("--deleted", action="store_true", help="history.deleted")
     listing.option(
         "--count", metavar="N", type=partial(_count, "--count"), default=settings.LIST_COUNT, help="history.count"

@@ -221,7 +221,7 @@ def ask(app: App, screen: Terminal, pictures: list[bytes], question: str, sampli
     """Answer one question about the pictures in a new conversation, print the answer, and return the exit code."""
     if app.server:
         screen.note("remote.label", server=app.server)
-    if app.demo and not app.history.conversations(settings.OWNER, limit=1):  # only the first time
+    if app.demo and not app.history.conversations(settings.OWNER, archived=None, limit=1):  # only the first time
         screen.hint("demo.label")
     _warn_unverified(app, screen)
     chat = app.chat()

@@ -28,10 +28,10 @@ from impchat import images, settings
 from impchat.errors import HistoryError, ImageError, ImpChatError
 from impchat.history.store import History
 from impchat.images import Prepared
-from impchat.messages import Conversation, Failed, FinishReason, Image, Message, Role, State, Stats
+from impchat.messages import Conversation, Failed, Feedback, FinishReason, Image, Message, Role, State, Stats
 from impchat.texts import say
 
-FORMAT = 1  # of the zip; earlier ones are imported too, a newer one is refused
+FORMAT = 2  # of the zip; earlier ones are imported too, a newer one is refused
 
 _INDEX = "conversation.json"
 _KEPT_APART = {"owner", "deleted_utc"}  # fields not exported: they concern only the local history
@@ -67,8 +67,9 @@ def import_zip(history: History, data: bytes, owner: str) -> Conversation:
     """Import an exported zip as a conversation of `owner`, under its own UUIDs if they are free.
 
     If `owner` has it already, missing messages are added. Of a message that both sides have, a finished version
-    replaces a partial one; two different texts are both kept. Title, folder, tags, pin, draft and shown branch come
-    from the side that was updated last; a deleted conversation is restored. A second import changes nothing.
+    replaces a partial one; two different texts are both kept. Title, folder, tags, pin, archive flag, draft and shown
+    branch come from the side that was updated last, and so does the feedback that both have. Deleted messages of the
+    zip and a deleted conversation are restored. A second import changes nothing.
     Raises HistoryError "archive.broken", "archive.newer" or "archive.too_large", and changes nothing."""
     return history.merge(*read_zip(data, owner))
 
@@ -184,7 +185,7 @@ def _read_index(index: Any, owner: str) -> tuple[Conversation, list[Message], li
 
 def _read_message(data: Any, conversation: str) -> Message:
     values = _match(data, _MESSAGE_CHECKS, _defaulted(Message))
-    for name, kind in (("stats", Stats), ("error", Failed)):
+    for name, kind in (("stats", Stats), ("error", Failed), ("feedback", Feedback)):
         if values.get(name) is not None:
             values[name] = kind(**values[name])
     return Message(**values, conversation=conversation)
@@ -282,6 +283,7 @@ _CONVERSATION_CHECKS: dict[str, _Check] = {
     "folder": _is_text,
     "tags": _is_list(_is_text),
     "pinned": _is_bool,
+    "archived": _is_bool,
     "draft": _is_text,
     "draft_images": _is_list(_is_hash),
     "leaf": _or_none(_is_uuid),
@@ -300,6 +302,7 @@ _MESSAGE_CHECKS: dict[str, _Check] = {
     "stats": _or_none(_is_stats),
     "dropped_turns": _is_count,
     "error": _or_none(_is_error),
+    "feedback": _or_none(lambda value: bool(_match(value, {"liked": _is_bool, "reason": _is_text}))),
 }
 _IMAGE: dict[str, _Check] = {
     "sha256": _is_hash,

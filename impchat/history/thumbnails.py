@@ -25,6 +25,7 @@ class Thumbnails:
             return images.thumbnail(history.image_bytes(sha256))
 
         self._make = make
+        history.on_purge(lambda _: make.cache_clear())  # nothing of a purged conversation stays in memory
 
     def get(self, sha256: str) -> bytes:
         """The thumbnail of a picture. Raises as `History.image_bytes` and `images.thumbnail`."""

@@ -319,6 +319,7 @@ TEXTS: dict[str, str] = {
     "help.command.history.restore": "bring a deleted conversation back",
     "help.history.folder": "only those in this folder",
     "help.history.tag": "only those with this tag",
+    "help.history.archived": "the archived ones",
     "help.history.deleted": "the deleted ones",
     "help.history.count": "how many at most",
     "help.history.words": "what to look for",

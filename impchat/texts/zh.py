@@ -319,6 +319,7 @@ TEXTS: dict[str, str] = {
     "help.command.history.restore": "恢复一个已删除的对话",
     "help.history.folder": "只列出此文件夹中的对话",
     "help.history.tag": "只列出带此标签的对话",
+    "help.history.archived": "列出已归档的对话",
     "help.history.deleted": "列出已删除的对话",
     "help.history.count": "最多列出多少个",
     "help.history.words": "要查找的词语",
