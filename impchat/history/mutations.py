@@ -7,6 +7,7 @@ This file does not know picture files, access rights or the order of writes; `st
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import threading
 from collections.abc import Iterable, Sequence
@@ -59,15 +60,19 @@ def set_title(db: sqlite3.Connection, conversation: int, title: str) -> None:
     db.execute("insert into title_search (rowid, text) values (?, ?)", (conversation, search.index_text(title)))
 
 
+# The first sentence, but no mere "Yes." or "1."; Chinese needs fewer characters and no space after its marks.
+_SENTENCE = re.compile(r".{4,}?[。！？]|.{12,}?(?:[.!?](?=\s)|\n)|.+", re.DOTALL)
+
+
 def title_by_answer(db: sqlite3.Connection, message: int, text: str) -> None:
-    """If the conversation of the answer `message` has no title, take one from `text`."""
+    """If the conversation of the answer `message` has no title, take one from the first sentence of `text`."""
     row = db.execute(
         "select conversations.id from conversations join messages on conversation = conversations.id"
         " where messages.id = ? and title = ''",
         (message,),
     ).fetchone()
-    if row and text.strip():
-        set_title(db, row["id"], title_from(text))
+    if row and (sentence := _SENTENCE.match(text.strip())):
+        set_title(db, row["id"], title_from(sentence[0]))
 
 
 def name_from(text: str) -> str:
@@ -136,6 +141,17 @@ def index(db: sqlite3.Connection, message: int) -> None:
     text = db.execute("select text from messages where id = ?", (message,)).fetchone()["text"]
     db.execute("delete from message_search where rowid = ?", (message,))
     db.execute("insert into message_search (rowid, text) values (?, ?)", (message, search.index_text(text)))
+
+
+def fork(db: sqlite3.Connection, conversation: Conversation, branch: Sequence[Message]) -> Conversation:
+    """See `History.fork_conversation`."""
+    created = now()
+    conversation = replace(
+        conversation, created_utc=created, updated_utc=created, pinned=False, archived=False, deleted_utc=None,
+        draft="", draft_images=(), leaf=branch[-1].uuid,
+    )  # fmt: skip
+    branch = [replace(m, state="interrupted" if m.state == "streaming" else m.state) for m in branch]
+    return merge(db, *_under_new_uuids(conversation, branch))
 
 
 def set_feedback(db: sqlite3.Connection, message: str, feedback: Feedback | None) -> None:

@@ -127,6 +127,16 @@ class History:
         self._remove_files(gone)
         return after
 
+    def fork_conversation(self, uuid: str, owner: str, message: str) -> Conversation:
+        """Copy the branch down to `message` into a new conversation with the same title, folder and tags. Pictures are
+        shared, not copied. An answer that is being written is copied as far as it got, as "interrupted".
+
+        Raises HistoryError "history.no_conversation", "history.no_message"."""
+        with self._database.write() as db:
+            key = queries.conversation_id(db, uuid, owner)
+            branch = queries.branch(db, queries.message_id(db, message, key))
+            return mutations.fork(db, queries.conversation(db, key), branch)
+
     def rename_folder(self, owner: str, folder: str, name: str) -> None:
         """Rename a folder. If `name` exists, it gets the conversations of both; with "" the folder is removed, and its
         conversations are kept outside any folder."""
