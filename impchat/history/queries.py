@@ -207,6 +207,33 @@ def pictures(db: sqlite3.Connection, owner: str, limit: int, offset: int) -> lis
     ).fetchall()
 
 
+def pictures_about(db: sqlite3.Connection, owner: str, match: str, limit: int, offset: int) -> list[sqlite3.Row]:
+    """As `pictures`, of those whose questions, answers or titles match."""
+    return db.execute(
+        "with recursive about (message) as ("  # the matching messages, and all before them up to one with pictures
+        " select rowid from message_search where message_search match :match"
+        " union select m.id from title_search join messages m on m.conversation = title_search.rowid"
+        "  where title_search match :match and m.deleted_utc is null"
+        " union select m.parent from about join messages m on m.id = about.message where m.parent is not null"
+        "  and not exists (select 1 from message_images where message = m.id))"
+        " select image, c.uuid as conversation, title, m.uuid as message, m.created_utc, max(m.id) as last"
+        " from about join message_images i on i.message = about.message join messages m on m.id = i.message"
+        " join conversations c on c.id = m.conversation"
+        " where owner = :owner and c.deleted_utc is null group by image order by last desc limit :limit offset :offset",
+        {"owner": owner, "match": match, "limit": limit, "offset": offset},
+    ).fetchall()
+
+
+def questions_about(db: sqlite3.Connection, owner: str, sha256: str, limit: int) -> list[sqlite3.Row]:
+    """See `History.questions_about`. The columns are those of `pictures`."""
+    return db.execute(
+        "select distinct image, c.uuid as conversation, title, m.uuid as message, m.created_utc"
+        " from message_images i join messages m on m.id = i.message join conversations c on c.id = m.conversation"
+        " where image = ? and owner = ? and c.deleted_utc is null and m.deleted_utc is null order by m.id desc limit ?",
+        (clean(sha256), owner, limit),
+    ).fetchall()
+
+
 def covers(db: sqlite3.Connection, owner: str) -> list[sqlite3.Row]:
     """conversation, image: the first picture of the latest message with pictures, for each conversation of `owner`
     that has one."""

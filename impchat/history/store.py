@@ -35,6 +35,7 @@ class Hit:
     role: Role | None
     snippet: str  # one line around the match
     created_utc: str
+    marks: tuple[tuple[int, int], ...] = ()  # where the words are in `snippet`: (start, end), in order
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,12 @@ class Asked:
     title: str
     message: str  # the question
     created_utc: str
+
+
+def _hit(row: sqlite3.Row, query: str) -> Hit:
+    snippet = search.snippet(row["text"], query)
+    marks = tuple(search.marks(snippet, query))
+    return Hit(row["conversation"], row["title"], row["message"], row["role"], snippet, row["created_utc"], marks)
 
 
 class History:
@@ -457,10 +464,22 @@ class History:
         with self._database.read() as db:
             return queries.is_owned(db, owner, sha256)
 
-    def pictures(self, owner: str, limit: int = 200, offset: int = 0) -> list[Asked]:
-        """The pictures that `owner` has asked about, each once, latest first, without deleted conversations."""
+    def pictures(self, owner: str, limit: int = 200, offset: int = 0, query: str = "") -> list[Asked]:
+        """The pictures that `owner` has asked about, each once, latest first, without deleted conversations. `query`:
+        only those about which a question or an answer contains all its words, or whose conversation's title does; the
+        question returned is then the latest of these. A question without a picture is about the pictures before it."""
+        match = search.match_query(queries.clean(query))
         with self._database.read() as db:
-            found = queries.pictures(db, owner, limit, offset)
+            if match is None:
+                found = queries.pictures(db, owner, limit, offset)
+            else:
+                found = queries.pictures_about(db, owner, match, limit, offset)
+        return [Asked(**{name: row[name] for name in Asked.__slots__}) for row in found]
+
+    def questions_about(self, owner: str, sha256: str, limit: int = 20) -> list[Asked]:
+        """The questions of `owner` with this picture, latest first, without deleted conversations."""
+        with self._database.read() as db:
+            found = queries.questions_about(db, owner, sha256, limit)
         return [Asked(**{name: row[name] for name in Asked.__slots__}) for row in found]
 
     def covers(self, owner: str) -> dict[str, str]:
@@ -484,11 +503,7 @@ class History:
             inside = {row["conversation"] for row in found}
             titles = queries.search_titles(db, owner, match, limit)
             found = [row for row in titles if row["conversation"] not in inside] + found
-        return [
-            Hit(row["conversation"], row["title"], row["message"], row["role"], search.snippet(row["text"], query),
-                row["created_utc"])
-            for row in found[:limit]
-        ]  # fmt: skip
+        return [_hit(row, query) for row in found[:limit]]
 
     # Internal
 

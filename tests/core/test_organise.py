@@ -412,3 +412,50 @@ def test_each_kind_of_change_is_seen_by_another_process_once(history: History, f
     assert changed(lambda: None) == [new]
     assert changed(lambda: history.flush_answer(streaming.uuid, "A growing answer")) == []
     other.close()
+
+
+# The photo library
+
+
+def library(history: History, query: str = "") -> list[tuple[str, str]]:
+    return [(asked.image, asked.conversation) for asked in history.pictures(ME, query=query)]
+
+
+def test_pictures_are_found_by_words_in_what_was_asked_and_answered_about_them(history: History) -> None:
+    red, blue = history.add_image(picture("red"), ME).sha256, history.add_image(picture("blue"), ME).sha256
+    one, two = history.create_conversation(ME).uuid, history.create_conversation(ME).uuid
+    question = ask(history, one, "What is this?", shown=(red,))
+    answer = reply(history, question, "A zebra in the Café")
+    follow = reply(history, ask(history, one, "Where?", answer), "In Kenya, 在动物园")
+    reply(history, ask(history, one, "And here?", follow, shown=(blue,)), "An okapi")
+    ask(history, two, "Is it a horse?", shown=(red, blue))
+
+    assert library(history, "zebra cafe") == library(history, "Kenya") == library(history, "动物园") == [(red, one)]
+    assert library(history, "okapi") == [(blue, one)]
+    assert library(history, "horse") == [(red, two), (blue, two)] == library(history, "  ") == library(history)
+    assert library(history, "What") == [(blue, one), (red, one)]  # the title of the conversation
+    assert library(history, "giraffe") == [] and history.pictures(OTHER, query="zebra") == []
+    assert [a.image for a in history.pictures(ME, limit=1, offset=1, query="horse")] == [blue]
+    history.delete_message(follow.uuid, ME)
+    assert library(history, "Kenya") == []
+    history.delete_conversation(two, ME)
+    assert library(history, "horse") == []
+
+
+def test_a_picture_that_was_asked_about_before_is_recognised(history: History, file: Path) -> None:
+    red = history.add_image(picture("red"), ME).sha256
+    one, two = history.create_conversation(ME).uuid, history.create_conversation(ME).uuid
+    first = ask(history, one, "What is this?", shown=(red, red))
+    second = ask(history, two, "And now?", shown=(red,))
+    history.close()
+    again = History(file)
+    same = picture("red").image.sha256
+    assert [(a.conversation, a.message, a.title) for a in again.questions_about(ME, same)] == [
+        (two, second.uuid, "And now?"),
+        (one, first.uuid, "What is this?"),
+    ]
+    assert again.questions_about(OTHER, same) == [] == again.questions_about(ME, "\udcff")
+    again.delete_message(second.uuid, ME)
+    again.delete_conversation(one, ME)
+    assert again.questions_about(ME, same) == []
+    again.close()
