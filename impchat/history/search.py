@@ -2,8 +2,8 @@
 
 In: texts, and a query as typed. Out: text for the index, a query that SQLite's FTS5 always accepts, a snippet of a hit,
 and the places of the words in it. FTS5 treats a run of Chinese characters as one word and drops symbols. So index and
-query separate each Chinese character with spaces and write each symbol as a word of its own, and each typed word becomes
-a phrase.
+query separate each Chinese character with spaces and write each symbol as a word of its own, and each typed word
+becomes a phrase.
 This file does not know where texts are stored.
 """
 

@@ -19,8 +19,8 @@ from uuid import uuid4
 from impchat import settings
 from impchat.errors import ChatError, HistoryError
 from impchat.history import mutations, queries, removal, search
-from impchat.history.database import Database
-from impchat.history.image_files import ImageFiles
+from impchat.history.database import MEMORY, Database
+from impchat.history.image_files import ImageFiles, ImagesInMemory
 from impchat.images import Prepared
 from impchat.messages import Conversation, Failed, Feedback, FinishReason, Image, Message, Role, State, Stats
 
@@ -56,7 +56,8 @@ def _hit(row: sqlite3.Row, query: str) -> Hit:
 
 
 class History:
-    """The history in the file `path`, created or migrated; pictures are in the folder `images` next to it.
+    """The history in the file `path`, created or migrated; pictures are in the folder `images` next to it. With `path`
+    `database.MEMORY`, a history in memory, which leaves nothing on disk and is lost when it is closed.
 
     Opening marks the answers of processes that have died as "interrupted". A write waits `busy_timeout_s` for another
     process, then raises HistoryError "history.locked". Every method may raise "history.disk_full", "data.unwritable"
@@ -65,7 +66,7 @@ class History:
 
     def __init__(self, path: Path, *, busy_timeout_s: float = settings.BUSY_TIMEOUT_S) -> None:
         self._database = Database(path, busy_timeout_s)
-        self._files = ImageFiles(path.parent / "images")
+        self._files = ImagesInMemory() if path == MEMORY else ImageFiles(path.parent / "images")
         self._on_purge: list[Callable[[str], None]] = []
         try:
             self.mark_interrupted()

@@ -25,11 +25,14 @@ class Thumbnails:
             return images.thumbnail(history.image_bytes(sha256))
 
         self._make = make
-        history.on_purge(lambda _: make.cache_clear())  # nothing of a purged conversation stays in memory
 
     def get(self, sha256: str) -> bytes:
         """The thumbnail of a picture. Raises as `History.image_bytes` and `images.thumbnail`."""
         return self._make(sha256)
+
+    def clear(self) -> None:
+        """Remove all thumbnails from memory."""
+        self._make.cache_clear()
 
     def available(self, sha256s: Iterable[str]) -> dict[str, bytes]:
         """sha256 -> thumbnail, without those whose file is missing or damaged."""

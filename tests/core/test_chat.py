@@ -17,6 +17,7 @@ from impchat.app import App
 from impchat.chat import Chat
 from impchat.engines import Engine, EngineInfo
 from impchat.errors import ChatError, EngineError, HistoryError, ImageError, SettingsError
+from impchat.history import archive
 from impchat.messages import (
     Encoding,
     Event,
@@ -807,3 +808,74 @@ def test_a_chat_whose_process_died_before_the_answer_can_continue(app: App, engi
     assert [(m.role, m.state) for m in chat.branch()] == [
         ("user", "done"), ("assistant", "interrupted"), ("user", "done"), ("assistant", "done"),
     ]  # fmt: skip
+
+
+# Temporary chats
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """The files and their content, without SQLite's shared memory, which changes with every read."""
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".db-shm"}
+
+
+def test_a_temporary_chat_works_like_any_other_and_leaves_nothing_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    engine = ScriptedEngine()
+    app = App.open(tmp_path / "data", engine=engine)
+    answered(app, engine, app.chat(), "A stored question", "An answer")
+    before = files(tmp_path)
+
+    chat = app.temporary.chat()
+    chat.save_draft("secret draft")
+    chat.attach(RED)
+    engine.next().say(READY)
+    answer = chat.send("A secret question")
+    script = engine.next()
+    assert script.prompt.turns == (user("A secret question", RED),) and not app.idle
+    script.finish("A secret answer")
+    first = answer.wait(SECONDS)
+    follow = app.temporary.chat(chat.conversation).send("More")
+    script = engine.next()
+    assert script.prompt.turns[-1] == user("More")
+    script.say("Half", Finished("length", Stats()))
+    half = follow.wait(SECONDS)
+    going_on = chat.continue_answer(half.uuid)
+    engine.next().finish(" and whole")
+    assert going_on.wait(SECONDS).text == "Half and whole"
+
+    history = app.temporary.history
+    assert [hit.message for hit in history.search(ME, "secret answer")] == [first.uuid]
+    assert len(history.pictures(ME, query="secret")) == 1
+    assert app.temporary.thumbnails.get(picture(RED).sha256)
+    assert app.temporary.answer(first.uuid).text == "A secret answer"
+    with pytest.raises(HistoryError):
+        app.chat(chat.conversation)
+    assert [c.title for c in app.history.conversations(ME)] == ["A stored question"]
+    assert app.history.search(ME, "secret") == [] and app.history.pictures(ME) == []
+    assert files(tmp_path) == before
+
+    kept = archive.import_zip(app.history, archive.export_zip(history, str(chat.conversation), ME), ME)  # on request
+    assert kept.title == "A secret question"
+    app.history.purge_conversation(kept.uuid, ME)
+    running = chat.send("Still running")
+    engine.next()
+    app.close()
+    assert running.wait(SECONDS).state == "stopped"
+    assert not any(RED in data for data in files(tmp_path).values())
+    with App.open(tmp_path / "data", engine=ScriptedEngine()) as again:
+        assert again.temporary.history.conversations(ME) == []
+
+
+def test_a_purged_temporary_chat_frees_its_pictures(app: App, engine: ScriptedEngine) -> None:
+    chat = app.temporary.chat()
+    chat.attach(RED)
+    engine.next().say(READY)
+    assert app.temporary.thumbnails.get(picture(RED).sha256)
+    app.temporary.history.purge_conversation(made(chat), ME)
+    with pytest.raises(HistoryError):
+        app.temporary.thumbnails.get(picture(RED).sha256)
+    with pytest.raises(HistoryError):
+        app.temporary.history.image_bytes(picture(RED).sha256)
