@@ -158,6 +158,7 @@ LIST_COUNT = 50  # conversations that `impchat history list` shows
 BUSY_TIMEOUT_S = 10.0  # how long a write waits for another process's lock
 QUERY_CHARS = 500  # a longer search query is cut
 IMPORT_BYTES = 512 * 1024 * 1024  # largest conversation that can be imported from a zip, unpacked
+CHATGPT_JSON_BYTES = 256 * 1024 * 1024  # largest conversations.json; parsed, it takes several times as much memory
 IMPORT_INDEX_BYTES = 64 * 1024 * 1024  # the same without the pictures
 
 # Cluster

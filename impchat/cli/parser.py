@@ -170,11 +170,13 @@ def _history(parser: Parser, common: Parser, language: str) -> None:
     )
     action("search", common).option("words", nargs="+", metavar="WORD", help="history.words")
     action("import", common).option("file", metavar="FILE", help="history.file")
+    action("empty-bin", common).option("--yes", action="store_true", help="history.yes")
     for name in ("show", "export", "delete", "restore"):
         made = action(name, common)
         made.option("conversation", metavar="UUID", help="history.conversation")
         if name == "export":
             made.option("--markdown", action="store_true", help="history.markdown")
+            made.option("--html", action="store_true", help="history.html")
             made.option("-o", "--output", metavar="FILE", help="history.output")
         if name == "delete":
             made.option("--yes", action="store_true", help="history.yes")

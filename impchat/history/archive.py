@@ -19,13 +19,14 @@ import math
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import MISSING, asdict, fields
-from typing import Any, get_args
+from typing import IO, Any, get_args
 from uuid import UUID
 
 from impchat import images, settings
 from impchat.errors import HistoryError, ImageError, ImpChatError
+from impchat.history import chatgpt
 from impchat.history.store import History
 from impchat.images import Prepared
 from impchat.messages import Conversation, Failed, Feedback, FinishReason, Image, Message, Role, State, Stats
@@ -72,6 +73,42 @@ def import_zip(history: History, data: bytes, owner: str) -> Conversation:
     zip and a deleted conversation are restored. A second import changes nothing.
     Raises HistoryError "archive.broken", "archive.newer" or "archive.too_large", and changes nothing."""
     return history.merge(*read_zip(data, owner))
+
+
+def import_file(history: History, data: bytes, owner: str) -> list[Conversation]:
+    """Import any supported file: an export of one conversation (`import_zip`) or of several (`export_many`), or
+    ChatGPT's export, its zip or the `conversations.json` in it. Returns the imported conversations.
+
+    Raises HistoryError "archive.broken", "archive.newer", "archive.too_large" or "archive.too_large_chatgpt". If one of
+    several fails, those before it stay imported; importing the file again adds nothing twice."""
+    if chatgpt.recognises(data):
+        return [history.merge(*found) for found in chatgpt.read(data, owner)]
+    imported = [import_zip(history, one, owner) for one in _zips(data)]
+    return imported or [import_zip(history, data, owner)]
+
+
+def export_many(history: History, conversations: Iterable[str], owner: str, out: IO[bytes]) -> None:
+    """Write a zip with the export of each of the `conversations` to `out`, a file opened for writing.
+
+    Raises HistoryError as `export_zip`."""
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        for conversation in conversations:
+            archive.writestr(f"{conversation}.zip", export_zip(history, conversation, owner))
+
+
+def _zips(data: bytes) -> Iterator[bytes]:
+    """The exports in a zip that `export_many` wrote; none if it is another file."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            entries = [entry for entry in archive.infolist() if not _ADDED.search(entry.filename.casefold())]
+            if not all(entry.filename.endswith(".zip") for entry in entries):
+                return
+            for entry in entries:
+                if entry.file_size > settings.IMPORT_BYTES:
+                    raise HistoryError("archive.too_large", limit=settings.IMPORT_BYTES // 2**20)
+                yield archive.read(entry)
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, RuntimeError) as exc:
+        raise HistoryError("archive.broken") from exc
 
 
 def read_zip(data: bytes, owner: str) -> tuple[Conversation, list[Message], list[Prepared]]:
