@@ -104,8 +104,7 @@ def test_a_conversation_arrives_with_its_versions_pictures_and_times(history: Hi
     assert question.images == (images.prepare(png("red")).image.sha256,)
     assert history.image_bytes(question.images[0]) == images.prepare(png("red")).data
     assert (answer.model, answer.state, answer.created_utc) == ("gpt-4o", "done", "2023-11-14T22:13:20.250Z")
-    versions = history.siblings(answer.uuid, ME)
-    assert sorted((m.text, m.state) for m in versions)[1] == ("A ball.", "interrupted") and len(versions) == 2
+    assert [(m.text, m.state) for m in history.siblings(answer.uuid, ME)[1:]] == [("A ball.", "interrupted")]
     assert len(history.pictures(ME)) == 1 and len(history.search(ME, "round")) == 1
 
     whole = history.messages(row.uuid, ME)
