@@ -30,12 +30,12 @@ NEEDED := $(shell sed -n "/^dependencies = \[$$/,/^\]/s/^ *\"\([^\";]*\)\",\( *#
 APP := $(shell sed -n '/^\[tool.flet.android\]/,/^$$/s/^dependencies = \[\(.*\), "impchat"\]$$/\1/p' pyproject.toml | tr -d ,)
 PHONE_LLAMA := $(shell sed -n 's/.*"\(llama-cpp-python==[0-9.]*\); platform_system == .*/\1/p' pyproject.toml)
 
-.PHONY: help run mobile test lint test-core test-all phone-env test-phone demo load lock wheel clean chromium icons apk aab ipa
+.PHONY: help run mobile test lint test-core test-all phone-env test-phone demo load bench-history lock wheel clean chromium icons apk aab ipa
 .NOTPARALLEL:
 
 help: ## print this list
 	@sed -n 's/^\([a-z][a-z -]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r names about; do \
-		for name in $$names; do printf 'make %-12s %s\n' "$$name" "$$about"; done; done
+		for name in $$names; do printf 'make %-13s %s\n' "$$name" "$$about"; done; done
 
 run: .venv/.web ## open ImpChat-Web at http://127.0.0.1:7860
 	$(BIN)/impchat web
@@ -67,6 +67,9 @@ demo: .venv/.dev ## train the bundled demo model again
 
 load: .venv/.web ## fifty clients at impchat serve, for a minute
 	$(BIN)/python -m benchmarks.load
+
+bench-history: .venv/.dev ## how fast a history of 100,000 messages is
+	$(BIN)/python -m pytest benchmarks/test_history.py --benchmark-columns=min,median,max,rounds --benchmark-sort=name
 
 lock: .venv/.made ## write requirements.lock anew, with the newest versions that pyproject.toml allows
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

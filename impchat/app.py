@@ -23,7 +23,7 @@ from impchat.errors import EngineError
 from impchat.history.database import MEMORY
 from impchat.history.store import History
 from impchat.messages import Prompt, Sampling, Turn
-from impchat.models import library
+from impchat.models import library, verified
 
 if TYPE_CHECKING:
     from impchat.engines.local.engine import LocalEngine
@@ -133,7 +133,7 @@ class App(Chats):
         from impchat.engines.local.engine import LocalEngine
 
         try:
-            bundle.verify()
+            verified.verify(self.data, bundle)
             engine = LocalEngine(
                 bundle,
                 slots=tuning.slots,

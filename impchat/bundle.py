@@ -118,8 +118,12 @@ class Bundle:
     def verify(self) -> None:
         """Read every file again and check its hash. Raises ModelError "model.checksum" for the first that differs."""
         for file in self.files.values():
-            if _sha256(self.path / file.name) != file.sha256:
-                raise ModelError("model.checksum", path=str(self.path), file=file.name)
+            self.verify_file(file)
+
+    def verify_file(self, file: File) -> None:
+        """Read one of `files` again and check its hash. Raises ModelError "model.checksum"."""
+        if _sha256(self.path / file.name) != file.sha256:
+            raise ModelError("model.checksum", path=str(self.path), file=file.name)
 
 
 def is_id(text: str) -> bool:

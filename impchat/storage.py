@@ -30,7 +30,7 @@ def used(app: App, owner: str = settings.OWNER) -> Used:
         conversations=sum(path.stat().st_size for path in database.parent.glob(f"{database.name}*")),
         pictures=disk_bytes(app.data / "images"),
         models=disk_bytes(paths.models_dir(app.data)) + disk_bytes(paths.checkpoints_dir(app.data)),
-        deleted=len(app.history.conversations(owner, deleted=True, limit=100_000)),
+        deleted=app.history.count(owner, deleted=True),
     )
 
 

@@ -23,7 +23,7 @@ from impchat.engines.local.engine import threads_for
 from impchat.engines.remote.engine import RemoteEngine
 from impchat.errors import EngineError, ImpChatError
 from impchat.history.store import History
-from impchat.models import catalog, library
+from impchat.models import catalog, library, verified
 from impchat.peers import servers
 from impchat.peers.servers import Server
 from impchat.texts import install, say, size
@@ -110,7 +110,7 @@ def _data(data: Path) -> Iterator[Finding]:
             pass
         yield Finding("ok", "doctor.data", {"path": data})
         history = History(paths.history_file(data))
-        count = len(history.conversations(settings.OWNER, archived=None, limit=1_000_000))
+        count = history.count(settings.OWNER, archived=None)
         history.close()
         yield Finding("ok", "doctor.history", {"count": count})
     except OSError as exc:
@@ -152,7 +152,7 @@ def _server(server: Server) -> Iterator[Finding]:
 def _model(data: Path, model: str | Path | None) -> Iterator[Finding]:
     try:
         bundle = app.choose_bundle(data, model)
-        bundle.verify()
+        verified.verify(data, bundle, reread=True)
     except ImpChatError as exc:
         yield Finding("bad", "doctor.error", {"error": exc})
         return

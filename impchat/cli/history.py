@@ -57,7 +57,7 @@ def _list(history: History, screen: Terminal, args: argparse.Namespace) -> int:
     rows = history.conversations(
         _OWNER, folder=args.folder, tag=args.tag, archived=args.archived, deleted=args.deleted, limit=args.count
     )
-    counts = history.counts(_OWNER)
+    counts = history.counts(_OWNER, [row.uuid for row in rows])
     for row in rows:
         _line(screen, row, counts.get(row.uuid, (0, 0)))  # 0: purged by another process since
     if not rows:
@@ -142,7 +142,7 @@ def _write(path: Path, data: bytes) -> None:
 def _import(history: History, screen: Terminal, args: argparse.Namespace) -> int:
     rows = archive.import_file(history, read_file(args.file), _OWNER)
     screen.note("history.imported")
-    counts = history.counts(_OWNER)
+    counts = history.counts(_OWNER, [row.uuid for row in rows])
     for row in rows:
         _line(screen, row, counts[row.uuid])
     return 0
@@ -182,5 +182,5 @@ def _restore(history: History, screen: Terminal, args: argparse.Namespace) -> in
         history.restore_conversation(row.uuid, _OWNER)
     else:
         screen.note("history.not_deleted")
-    _line(screen, row, history.counts(_OWNER)[row.uuid])
+    _line(screen, row, history.counts(_OWNER, [row.uuid])[row.uuid])
     return 0

@@ -20,7 +20,7 @@ from impchat import bundle as bundles
 from impchat.bundle import Bundle
 from impchat.cli.terminal import Terminal, printable
 from impchat.errors import ModelError, SettingsError
-from impchat.models import catalog, library, measured
+from impchat.models import catalog, library, measured, verified
 from impchat.models.catalog import Entry
 from impchat.models.library import Model
 from impchat.texts import size
@@ -256,7 +256,7 @@ def _remove(data: Path, screen: Terminal, args: argparse.Namespace) -> int:
 
 def _verify(data: Path, screen: Terminal, args: argparse.Namespace) -> int:
     bundle = library.locate(data, args.id)
-    bundle.verify()
+    verified.verify(data, bundle, reread=True)
     screen.note("models.whole", name=bundle.name)
     try:
         from impchat.models.convert import verify

@@ -17,6 +17,7 @@ from impchat import paths, settings
 from impchat.app import App, choose_bundle
 from impchat.cli.terminal import Terminal, announce, printable
 from impchat.errors import SettingsError
+from impchat.models import verified
 
 if TYPE_CHECKING:
     from impchat.peers.pairing import Link
@@ -95,7 +96,7 @@ def _open(data: Path, model: str | None, args: argparse.Namespace, stack: ExitSt
     from impchat.server.cluster.engine import open_cluster
 
     bundle = choose_bundle(data, model)
-    bundle.verify()
+    verified.verify(data, bundle)
     engine = stack.enter_context(open_cluster(bundle, args.replicas, args.cluster or None, slots=args.slots))
     return App.open(data, bundle.path, engine)
 

@@ -125,6 +125,19 @@ def m005_symbols(db: Database) -> None:
             db.execute(f"insert into {table} (rowid, text) values (?, ?)", (key, index_text(text)))
 
 
+def m006_prefixes(db: Database) -> None:
+    # Queries match words as prefixes. Without an index of prefixes, one to three letters are the beginning of thousands
+    # of words, the places of each of which are read and merged.
+    for table in ("message_search", "title_search"):
+        rows = db.execute(f"select rowid, text from {table}").fetchall()
+        db.execute(f"drop table {table}")
+        db.execute(
+            f"create virtual table {table} using fts5(text, tokenize='unicode61 remove_diacritics 2', prefix='1 2 3')"
+        )
+        for row in rows:
+            db.execute(f"insert into {table} (rowid, text) values (?, ?)", tuple(row))
+
+
 def m007_organise(db: Database) -> None:
     db.execute("alter table conversations add column archived integer not null default 0")
     # For the list of conversations, the archive, and the bin.
@@ -176,7 +189,15 @@ def m007_organise(db: Database) -> None:
 
 
 Step = Callable[["Database"], None]
-STEPS: Sequence[Step] = (m001_conversations, m002_images, m003_search, m004_writers, m005_symbols, m007_organise)
+STEPS: Sequence[Step] = (
+    m001_conversations,
+    m002_images,
+    m003_search,
+    m004_writers,
+    m005_symbols,
+    m006_prefixes,
+    m007_organise,
+)
 
 
 def migrate(

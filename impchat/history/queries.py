@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Sequence
 
 from impchat.errors import HistoryError
 from impchat.messages import Conversation, Failed, Feedback, Image, Message, Stats
@@ -110,6 +111,17 @@ def latest_change(db: sqlite3.Connection, owner: str) -> int:
     return int(db.execute("select coalesce(max(number), 0) from changes where owner = ?", (owner,)).fetchone()[0])
 
 
+def count(db: sqlite3.Connection, owner: str, archived: bool | None, deleted: bool) -> int:
+    """See `History.count`."""
+    which = "deleted_utc is not null" if deleted else "deleted_utc is null"
+    found = db.execute(
+        f"select count(*) from conversations where owner = :owner and {which}"
+        " and (:archived is null or archived = :archived)",
+        {"owner": owner, "archived": None if deleted else archived},
+    )
+    return int(found.fetchone()[0])
+
+
 def message(db: sqlite3.Connection, uuid: str, owner: str | None = None) -> Message:
     """One message, which must be `owner`'s unless that is None. Raises HistoryError "history.no_message"."""
     row = db.execute(
@@ -198,12 +210,18 @@ def images_of_conversation(db: sqlite3.Connection, conversation: int) -> list[st
 def pictures(db: sqlite3.Connection, owner: str, limit: int, offset: int) -> list[sqlite3.Row]:
     """image, conversation, title, message, created_utc: each picture in the questions of `owner`, once, with the latest
     question about it. Latest first, without deleted conversations."""
+    # Read from the latest question backwards (cross join: in this order), so that a page needs only its own rows.
     return db.execute(
-        "select image, c.uuid as conversation, title, m.uuid as message, m.created_utc, max(m.id) as last"
-        " from message_images join messages m on m.id = message join conversations c on c.id = m.conversation"
-        " where owner = ? and c.deleted_utc is null and m.deleted_utc is null"
-        " group by image order by last desc limit ? offset ?",
-        (owner, limit, offset),
+        "select i.image, c.uuid as conversation, title, m.uuid as message, m.created_utc"
+        " from message_images i cross join messages m on m.id = i.message cross join conversations c"
+        " on c.id = m.conversation"
+        " where owner = :owner and c.deleted_utc is null and m.deleted_utc is null and not exists ("
+        "  select 1 from message_images later cross join messages asks on asks.id = later.message cross join"
+        "  conversations holds on holds.id = asks.conversation where later.image = i.image"
+        "  and (later.message > i.message or (later.message = i.message and later.place < i.place))"
+        "  and holds.owner = :owner and holds.deleted_utc is null and asks.deleted_utc is null)"
+        " order by i.message desc, i.place limit :limit offset :offset",
+        {"owner": owner, "limit": limit, "offset": offset},
     ).fetchall()
 
 
@@ -234,26 +252,26 @@ def questions_about(db: sqlite3.Connection, owner: str, sha256: str, limit: int)
     ).fetchall()
 
 
-def covers(db: sqlite3.Connection, owner: str) -> list[sqlite3.Row]:
-    """conversation, image: the first picture of the latest message with pictures, for each conversation of `owner`
-    that has one."""
+def covers(db: sqlite3.Connection, owner: str, conversations: Sequence[str]) -> list[sqlite3.Row]:
+    """conversation, image: the first picture of the latest message with pictures, for each of these `conversations` of
+    `owner` that has one."""
     return db.execute(
-        "select c.uuid as conversation, image, max(m.id * 100 - i.place) from message_images i"
-        " join messages m on m.id = message join conversations c on c.id = m.conversation"
-        " where owner = ? and m.deleted_utc is null group by c.id",
-        (owner,),
+        "select c.uuid as conversation, image, max(m.id * 100 - i.place) from conversations c"
+        " join messages m on m.conversation = c.id join message_images i on i.message = m.id"
+        " where c.uuid in (select value from json_each(?)) and owner = ? and m.deleted_utc is null group by c.id",
+        (json.dumps(conversations), owner),
     ).fetchall()
 
 
-def counts(db: sqlite3.Connection, owner: str) -> list[sqlite3.Row]:
-    """conversation, messages, pictures: how many of each every conversation of `owner` has, on all branches. A picture
-    in several messages counts once."""
+def counts(db: sqlite3.Connection, owner: str, conversations: Sequence[str]) -> list[sqlite3.Row]:
+    """conversation, messages, pictures: how many of each every one of these `conversations` of `owner` has, on all
+    branches. A picture in several messages counts once."""
     return db.execute(
         "select c.uuid as conversation, count(distinct m.id) as messages, count(distinct image) as pictures"
         " from conversations c left join messages m on m.conversation = c.id and m.deleted_utc is null"
         " left join message_images on message = m.id"
-        " where owner = ? group by c.id",
-        (owner,),
+        " where c.uuid in (select value from json_each(?)) and owner = ? group by c.id",
+        (json.dumps(conversations), owner),
     ).fetchall()
 
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
-from impchat import settings
+from impchat import images, settings
 from impchat.errors import ChatError, HistoryError
 from impchat.history import mutations, queries, removal, search
 from impchat.history.database import MEMORY, Database
@@ -417,6 +417,11 @@ class History:
         with self._database.read() as db:
             return queries.changes_since(db, owner, number)
 
+    def count(self, owner: str, *, archived: bool | None = False, deleted: bool = False) -> int:
+        """The number of conversations that `conversations` lists, on all pages."""
+        with self._database.read() as db:
+            return queries.count(db, owner, archived, deleted)
+
     def messages(self, conversation: str, owner: str) -> list[Message]:
         """All messages in order of creation. Raises HistoryError "history.no_conversation"."""
         with self._database.read() as db:
@@ -460,6 +465,21 @@ class History:
         Raises HistoryError "history.no_image", or "history.image_missing" if its file is missing."""
         return self._files.read(self.image(sha256))
 
+    def thumbnail(self, sha256: str) -> bytes:
+        """The thumbnail of a stored picture (`images.thumbnail`), made by the first call and then kept next to the
+        picture. Does not check access: call `image_of` first.
+
+        Raises as `image_bytes`, and ImageError for a damaged file."""
+        image = self.image(sha256)
+        kept = self._files.read_thumbnail(image)
+        if kept is not None:
+            return kept
+        made = images.thumbnail(self._files.read(image))
+        with suppress(HistoryError), self._database.write() as db:
+            queries.image(db, sha256)  # raises if the picture has been deleted meanwhile
+            self._files.write_thumbnail(image, made)
+        return made
+
     def image_of(self, owner: str, sha256: str) -> bool:
         """Whether `owner` has added this picture and has not purged it since."""
         with self._database.read() as db:
@@ -483,15 +503,18 @@ class History:
             found = queries.questions_about(db, owner, sha256, limit)
         return [Asked(**{name: row[name] for name in Asked.__slots__}) for row in found]
 
-    def covers(self, owner: str) -> dict[str, str]:
-        """Conversation -> sha256 of the first picture in its latest message that has pictures."""
+    def covers(self, owner: str, conversations: Sequence[str]) -> dict[str, str]:
+        """Conversation -> sha256 of the first picture in its latest message that has pictures, for those of the given
+        `conversations` that have one."""
         with self._database.read() as db:
-            return {row["conversation"]: row["image"] for row in queries.covers(db, owner)}
+            return {row["conversation"]: row["image"] for row in queries.covers(db, owner, conversations)}
 
-    def counts(self, owner: str) -> dict[str, tuple[int, int]]:
-        """Conversation -> the number of its messages and of its pictures, on all branches."""
+    def counts(self, owner: str, conversations: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """Conversation -> the number of its messages and of its pictures, on all branches, for the given
+        `conversations` that exist."""
         with self._database.read() as db:
-            return {row["conversation"]: (row["messages"], row["pictures"]) for row in queries.counts(db, owner)}
+            found = queries.counts(db, owner, conversations)
+            return {row["conversation"]: (row["messages"], row["pictures"]) for row in found}
 
     def search(self, owner: str, query: str, limit: int = 50) -> list[Hit]:
         """The messages that contain all words of `query`, latest first, without deleted conversations. Before them, the

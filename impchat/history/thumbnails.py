@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from functools import lru_cache
 
-from impchat import images, settings
+from impchat import settings
 from impchat.errors import ImpChatError
 from impchat.history.store import History
 
@@ -22,12 +22,12 @@ class Thumbnails:
     def __init__(self, history: History) -> None:
         @lru_cache(maxsize=settings.THUMBNAILS_KEPT)
         def make(sha256: str) -> bytes:
-            return images.thumbnail(history.image_bytes(sha256))
+            return history.thumbnail(sha256)
 
         self._make = make
 
     def get(self, sha256: str) -> bytes:
-        """The thumbnail of a picture. Raises as `History.image_bytes` and `images.thumbnail`."""
+        """The thumbnail of a picture. Raises as `History.thumbnail`."""
         return self._make(sha256)
 
     def clear(self) -> None:

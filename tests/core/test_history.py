@@ -663,8 +663,8 @@ def test_the_photo_library_lists_each_picture_once_by_its_latest_question(histor
         (blue.sha256, first.uuid),
     ]
     assert (found[0].message, found[0].title) == (again.uuid, "Red again")
-    assert history.covers(ME) == {first.uuid: red.sha256, second.uuid: red.sha256}
+    assert history.covers(ME, [first.uuid, second.uuid]) == {first.uuid: red.sha256, second.uuid: red.sha256}
     history.delete_conversation(second.uuid, ME)
     assert [asked.conversation for asked in history.pictures(ME)] == [first.uuid, first.uuid]
     assert history.pictures("somebody else") == []
-    assert history.covers("somebody else") == {}
+    assert history.covers("somebody else", [first.uuid]) == {}

@@ -260,7 +260,7 @@ def test_a_deleted_question_takes_its_answers_and_keeps_what_followed(history: H
 
     history.delete_message(second.uuid, ME)
     assert texts(history, uuid) == ["Q1", "A1", "Q3", "A3"]
-    assert history.search(ME, "Secret") == [] and history.counts(ME)[uuid] == (4, 0)
+    assert history.search(ME, "Secret") == [] and history.counts(ME, [uuid])[uuid] == (4, 0)
     assert code(lambda: history.message(second.uuid, ME)) == "history.no_message"
     copy = archive.export_zip(history, uuid, ME)
     assert b"Secret" not in copy
@@ -310,7 +310,7 @@ def test_pictures_of_a_deleted_message_are_kept_for_the_undo_and_then_removed(hi
     ask(history, uuid, "Blue?", shown=(blue.sha256,))
     history.delete_message(question.uuid, ME)
     assert [asked.image for asked in history.pictures(ME)] == [blue.sha256]
-    assert history.counts(ME)[uuid] == (2, 1) and history.covers(ME) == {uuid: blue.sha256}
+    assert history.counts(ME, [uuid])[uuid] == (2, 1) and history.covers(ME, [uuid]) == {uuid: blue.sha256}
     history.close()
 
     again = History(file)  # opened soon after

@@ -43,6 +43,27 @@ def test_a_thumbnail_is_made_once(history: History) -> None:
     assert thumbnails.get(red) is small and thumbnails.available([red]) == {red: small}
 
 
+def test_a_thumbnail_outlives_the_process_and_goes_with_its_picture(history: History, tmp_path: Path) -> None:
+    conversation = history.create_conversation("me").uuid
+    red = history.add_image(picture("red"), "me").sha256
+    history.add_question(conversation, "me", parent=None, text="What is it?", images=[red])
+    small = Thumbnails(history).get(red)
+    file_of(history, red).write_bytes(b"damaged")
+    assert Thumbnails(history).get(red) == small, "it was not made again"
+    history.purge_conversation(conversation, "me")
+    assert [path for path in tmp_path.rglob("*") if red in path.name] == []
+
+
+@pytest.mark.parametrize("left", [b"", b"\xff\xd8half of a file"])
+def test_half_a_thumbnail_is_made_again(history: History, tmp_path: Path, left: bytes) -> None:
+    red = history.add_image(picture("red"), "me").sha256
+    small = Thumbnails(history).get(red)
+    (kept,) = tmp_path.rglob("*-thumbnail.jpg")
+    kept.write_bytes(left)
+    assert Thumbnails(history).get(red) == small
+    assert kept.read_bytes() == small
+
+
 def test_a_picture_without_a_thumbnail_is_left_out_until_it_has_one(history: History) -> None:
     red, blue, broken = (history.add_image(picture(colour), "me").sha256 for colour in ("red", "blue", "green"))
     data = file_of(history, blue).read_bytes()
@@ -64,13 +85,10 @@ def test_only_the_last_thumbnails_in_use_are_kept() -> None:
         def __init__(self) -> None:
             self.read: list[str] = []
 
-        def image_bytes(self, sha256: str) -> bytes:
+        def thumbnail(self, sha256: str) -> bytes:
             self.read.append(sha256)
-            return data
+            return b""
 
-    out = io.BytesIO()
-    Image.new("RGB", (8, 8), "red").save(out, "PNG")
-    data = out.getvalue()
     history = Counting()
     thumbnails = Thumbnails(history)
     many = [str(number) for number in range(settings.THUMBNAILS_KEPT + 1)]

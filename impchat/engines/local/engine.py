@@ -6,6 +6,8 @@ In: a bundle; prompts, from any thread. Out: their events. This file checks the 
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 from impchat import settings
 from impchat.bundle import Bundle
 from impchat.engines import EngineInfo
@@ -50,18 +52,23 @@ class LocalEngine(ScheduledEngine):
 
 
 def _load(bundle: Bundle, slots: int, context_tokens: int, threads: int, packed: bool) -> Scheduler:
-    model = Model(bundle.language)
-    vision: Vision | None = None
-    try:
-        vision = open_eyes(bundle, model, threads, packed)
-        if vision.hidden != model.hidden:
-            raise ModelError("model.parts_disagree", path=str(bundle.path))
-        context = Context(model, slots, context_tokens, settings.BATCH_TOKENS, threads)
-    except ImpChatError:
-        if vision:
-            vision.free()
-        model.free()
-        raise
+    # onnxruntime packs the vision file's weights while llama.cpp clears the KV cache: at full size, each keeps one
+    # processor busy for most of a second (docs/benchmarks.md). Leaving the block waits for the thread.
+    with ThreadPoolExecutor(1, "impchat-load-eyes") as pool:
+        onnx = pool.submit(OnnxVision, bundle, threads, packed) if bundle.mmproj is None else None
+        model = Model(bundle.language)
+        context: Context | None = None
+        vision: Vision | None = None
+        try:
+            context = Context(model, slots, context_tokens, settings.BATCH_TOKENS, threads)
+            vision = onnx.result() if onnx else open_eyes(bundle, model, threads)
+            if vision.hidden != model.hidden:
+                raise ModelError("model.parts_disagree", path=str(bundle.path))
+        except ImpChatError:
+            for part in (vision, context, model):
+                if part:
+                    part.free()
+            raise
     return Scheduler(bundle, model, context, vision, slots, context_tokens)
 
 
