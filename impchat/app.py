@@ -130,7 +130,7 @@ class App(Chats):
 
     def _load(self, loading: Future[LocalEngine], bundle: Bundle, tuning: Tuning, context_tokens: int) -> None:
         """Load the bundle's engine and complete `loading`. Runs on a thread of its own."""
-        from impchat.engines.local.engine import LocalEngine
+        from impchat.engines.local.engine import Kept, LocalEngine
 
         try:
             verified.verify(self.data, bundle)
@@ -140,6 +140,7 @@ class App(Chats):
                 threads=tuning.threads,
                 context_tokens=context_tokens,
                 packed=tuning.packed,
+                kept=Kept(self.data, self.history.has_conversation, self.history.has_image),
             )
         except Exception as exc:  # noqa: BLE001 - raised to callers that wait for the engine
             loading.set_exception(exc)

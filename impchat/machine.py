@@ -1,14 +1,45 @@
-"""Whether the machine has processor time to spare for work that may turn out to be useless.
+"""The memory of this machine, and whether it has processor time to spare for work that may turn out to be useless.
 
-In: what the operating system reports. Out: yes or no. This file does not know what the work is.
+In: what the operating system reports. Out: bytes; yes or no. This file does not know what the work is.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 _POWER = Path("/sys/class/power_supply")  # Linux and Android; elsewhere mains power is assumed
+
+
+_WORDS = Literal["fits", "tight", "too_large", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Of this machine, in bytes."""
+
+    free: int  # available to programs without swapping
+    total: int
+
+    def fits(self, needed: int) -> _WORDS:
+        """Whether it fits: "fits" now; "tight": after other programs are closed; "too_large" for this machine."""
+        if not needed:
+            return "unknown"
+        return "fits" if needed <= self.free else "tight" if needed <= self.total else "too_large"
+
+
+def memory() -> Memory | None:
+    """None if the system does not report it."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
+    if not {"MemAvailable", "MemTotal"} <= found.keys():
+        return None
+    return Memory(found["MemAvailable"], found["MemTotal"])
 
 
 def is_spare() -> bool:

@@ -63,6 +63,22 @@ def history_file(data: Path) -> Path:
     return data / "history.db"
 
 
+def kv_states_dir(data: Path) -> Path:
+    """The folder of saved KV states in the data folder `data`."""
+    return data / "kv-states"
+
+
+def kv_state_name(conversation: str) -> str:
+    """The name of the file with the KV state of a conversation."""
+    return hashlib.sha256(conversation.encode()).hexdigest()[:32]
+
+
+def embeddings_dir(data: Path) -> Path:
+    """The folder of the saved embeddings of pictures in the data folder `data`. The names of a picture's files begin
+    with its sha256 and a hyphen."""
+    return data / "embeddings"
+
+
 def models_dir(data: Path) -> Path:
     """The folder of downloaded and converted models in the data folder `data`."""
     return data / "models"

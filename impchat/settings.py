@@ -87,6 +87,10 @@ PENALTY_TOKENS = 64  # latest tokens that the repeat penalty counts
 GPU_LAYERS = 999  # if there is a GPU: all layers
 REPACK_WEIGHTS = False  # a second, faster copy of 4-bit weights in llama.cpp: slow to load, doubles the memory
 EMBEDDING_CACHE = 32  # pictures whose embeddings stay in memory
+EMBEDDINGS_BYTES = 512 * 1024 * 1024  # of pictures' embeddings on disk: 2 MB for a picture of Imp-3B@196
+KV_STATES_BYTES = 2 * 1024 * 1024 * 1024  # of KV states on disk: 0.33 MB for a token of Imp-3B
+KV_STATE_IDLE_S = 2.0  # without work for this long, conversations that have changed are saved
+KV_STATE_LEAST_TOKENS = 32  # a state that saves reading fewer is not loaded (docs/benchmarks.md)
 
 # Remote servers
 REMOTE_CONNECT_S = 6.0  # timeout for connecting to an address

@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from impchat import app, paths, settings
+from impchat import app, machine, paths, settings
 from impchat.engines.local.engine import threads_for
 from impchat.engines.remote.engine import RemoteEngine
 from impchat.errors import EngineError, ImpChatError
@@ -163,7 +163,7 @@ def _model(data: Path, model: str | Path | None) -> Iterator[Finding]:
     if bundle.unverified:
         yield Finding("warn", "unverified.label", {"model": bundle.id})
     yield Finding("ok", "doctor.engine", {"threads": threads_for(bundle)})
-    if memory := library.memory():
+    if memory := machine.memory():
         needed = catalog.memory_bytes(catalog.ENTRIES.get(bundle.id), bundle.size_bytes, bundle.context_tokens)
         level: Literal["ok", "warn"] = "ok" if memory.free >= needed else "warn"
         yield Finding(level, f"doctor.memory_{level}", {"free": size(memory.free), "needed": size(needed)})

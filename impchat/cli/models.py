@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from impchat import app, paths
+from impchat import app, machine, paths
 from impchat import bundle as bundles
 from impchat.bundle import Bundle
 from impchat.cli.terminal import Terminal, printable
@@ -66,10 +66,10 @@ def _list(data: Path, model: str | None, screen: Terminal) -> int:
         wraps = column in ("memory", "state")  # in a narrow terminal
         title = screen.text(f"models.{column}")
         table.add_column(f"  {title}" if column == "id" else title, no_wrap=not wraps)
-    machine = library.memory()
+    here = machine.memory()
     for row in rows:
         runs = running is not None and row.bundle is not None and row.bundle.path == running.path
-        fits = machine.fits(row.memory_bytes) if machine else "unknown"
+        fits = here.fits(row.memory_bytes) if here else "unknown"
         memory = screen.text(f"models.memory_{fits}", size=size(row.memory_bytes))
         table.add_row(
             f"{'▶' if runs else ' '} {row.id}", printable(row.name), _size(row), memory, _state(row, runs, screen)

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
-from impchat import images, settings
+from impchat import images, paths, settings
 from impchat.errors import ChatError, HistoryError
 from impchat.history import mutations, queries, removal, search
 from impchat.history.database import MEMORY, Database
@@ -158,8 +158,10 @@ class History:
             mutations.rename_tag(db, owner, queries.clean(tag), name)
 
     def delete_conversation(self, uuid: str, owner: str) -> None:
-        """Move a conversation to the bin: it is no longer listed or found, but can be restored."""
+        """Move a conversation to the bin: it is no longer listed or found, but can be restored. Its KV state is removed
+        at once."""
         self._set_deleted(uuid, owner, mutations.now())
+        self._remove_state(uuid)
 
     def restore_conversation(self, uuid: str, owner: str) -> None:
         """Take a conversation out of the bin, as it was."""
@@ -173,6 +175,7 @@ class History:
             db.execute("delete from conversations where id = ?", (key,))
             gone = mutations.forget_unshown(db, owner, images)
         self._remove_files(gone)
+        self._remove_state(uuid)
         for callback in self._on_purge:
             callback(uuid)
 
@@ -309,6 +312,7 @@ class History:
             key = queries.conversation_id(db, found.conversation, owner)
             gone = removal.delete(db, key, owner, message)
         self._remove_files(gone)
+        self._remove_state(found.conversation)  # it contains the message
 
     def restore_message(self, conversation: str, owner: str, message: str) -> None:
         """Undo the deletion of `message`, with everything that was deleted with it, and show its branch.
@@ -485,6 +489,17 @@ class History:
         with self._database.read() as db:
             return queries.is_owned(db, owner, sha256)
 
+    def has_image(self, sha256: str) -> bool:
+        """Whether this picture is stored, for any owner."""
+        with self._database.read() as db:
+            return db.execute("select 1 from images where sha256 = ?", (sha256,)).fetchone() is not None
+
+    def has_conversation(self, uuid: str) -> bool:
+        """Whether this conversation exists, of any owner, and is not deleted."""
+        with self._database.read() as db:
+            query = "select 1 from conversations where uuid = ? and deleted_utc is null"
+            return db.execute(query, (uuid,)).fetchone() is not None
+
     def pictures(self, owner: str, limit: int = 200, offset: int = 0, query: str = "") -> list[Asked]:
         """The pictures that `owner` has asked about, each once, latest first, without deleted conversations. `query`:
         only those about which a question or an answer contains all its words, or whose conversation's title does; the
@@ -567,6 +582,13 @@ class History:
         )
         db.execute("insert or ignore into image_owners (owner, image) values (?, ?)", (owner, image.sha256))
 
+    def _remove_state(self, uuid: str) -> None:
+        """Remove the KV state that an engine may have saved for a conversation."""
+        if self._database.path == MEMORY:
+            return
+        with suppress(OSError):
+            (paths.kv_states_dir(self._database.path.parent) / paths.kv_state_name(uuid)).unlink(missing_ok=True)
+
     def _remove_files(self, images: Sequence[Image]) -> None:
         """Remove the files of those `images` that have no row. Errors are ignored: a leftover file does no harm."""
         if not images:
@@ -575,3 +597,7 @@ class History:
             for image in images:
                 if db.execute("select 1 from images where sha256 = ?", (image.sha256,)).fetchone() is None:
                     self._files.remove(image)
+                    if self._database.path == MEMORY:
+                        continue
+                    for embeddings in paths.embeddings_dir(self._database.path.parent).glob(f"{image.sha256}-*"):
+                        embeddings.unlink(missing_ok=True)

@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 from impchat import bundle as bundles
 from impchat import paths, settings
@@ -31,7 +30,6 @@ PULL = ".pull.json"  # in a checkpoint's folder: the plan of a download, until i
 _CHOICE = "chosen-model"
 _LICENCES = "licences.json"
 _PERMITTED = "unverified.json"
-_WORDS = Literal["fits", "tight", "too_large", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,32 +56,6 @@ class Model:
         if self.entry and self.entry.bundle_bytes:
             return catalog.memory_bytes(self.entry, self.entry.bundle_bytes, self.entry.context_tokens)
         return 0
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Of this machine, in bytes."""
-
-    free: int  # available to programs without swapping
-    total: int
-
-    def fits(self, needed: int) -> _WORDS:
-        """Whether it fits: "fits" now; "tight": after other programs are closed; "too_large" for this machine."""
-        if not needed:
-            return "unknown"
-        return "fits" if needed <= self.free else "tight" if needed <= self.total else "too_large"
-
-
-def memory() -> Memory | None:
-    """None if the system does not report it."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    found = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
-    if not {"MemAvailable", "MemTotal"} <= found.keys():
-        return None
-    return Memory(found["MemAvailable"], found["MemTotal"])
 
 
 # What is here

@@ -600,6 +600,7 @@ TEXTS: dict[str, str] = {
     "mobile.clear": "Clear",
     "mobile.empty": "Empty",
     "mobile.pictures": "Pictures",
+    "mobile.kept": "Kept to answer sooner",
     "mobile.deleted": "Deleted chats",
     "mobile.count": "{count} can be restored",
     "mobile.deleted_none": "No deleted chats.",

@@ -600,6 +600,7 @@ TEXTS: dict[str, str] = {
     "mobile.clear": "清空",
     "mobile.empty": "清空",
     "mobile.pictures": "图片",
+    "mobile.kept": "为加快回答而保留",
     "mobile.deleted": "已删除的对话",
     "mobile.count": "{count} 个可以恢复",
     "mobile.deleted_none": "没有已删除的对话。",

@@ -16,10 +16,9 @@ from pathlib import Path
 
 import flet as ft
 
-from impchat import applock, preferences, settings
+from impchat import applock, machine, preferences, settings
 from impchat.app import App
 from impchat.errors import HistoryError, ImpChatError, RequestError
-from impchat.models import library
 from impchat.peers.servers import Server
 from impchat.texts import say
 from impchat_mobile import theme
@@ -242,9 +241,9 @@ class Lifecycle:
         """Check the free memory at intervals, because Flet does not report the system's memory warnings."""
         while True:
             await asyncio.sleep(settings.MOBILE_MEMORY_CHECK_S)
-            await self.free_memory(await asyncio.to_thread(library.memory))
+            await self.free_memory(await asyncio.to_thread(machine.memory))
 
-    async def free_memory(self, memory: library.Memory | None) -> None:
+    async def free_memory(self, memory: machine.Memory | None) -> None:
         """Unload the model if memory is low and the model is idle. The next question loads it again."""
         app = self._shell.app
         if self._shell.shares:

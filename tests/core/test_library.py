@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from impchat import bundle as bundles
-from impchat import paths, settings
+from impchat import machine, paths, settings
 from impchat.app import App, choose_bundle
 from impchat.bundle import MANIFEST, Bundle
 from impchat.cli.main import main
 from impchat.errors import ModelError
+from impchat.machine import Memory
 from impchat.models import catalog, library
-from impchat.models.library import Memory
 from tests.core.hands import copy_model, terminal
 
 GB = 1_000_000_000
@@ -110,8 +110,8 @@ def test_unfinished_downloads_are_no_models(data: Path, mine: Path) -> None:
 
 
 def test_memory_is_described_in_words() -> None:
-    machine = Memory(free=4 * GB, total=8 * GB)
-    assert [machine.fits(need * GB) for need in (0, 3, 4, 5, 8, 9)] == [
+    here = Memory(free=4 * GB, total=8 * GB)
+    assert [here.fits(need * GB) for need in (0, 3, 4, 5, 8, 9)] == [
         "unknown",
         "fits",
         "fits",
@@ -119,8 +119,8 @@ def test_memory_is_described_in_words() -> None:
         "tight",
         "too_large",
     ]
-    here = library.memory()
-    assert here is None or 0 < here.free <= here.total
+    real = machine.memory()
+    assert real is None or 0 < real.free <= real.total
 
 
 # The choice

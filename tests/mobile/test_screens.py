@@ -8,8 +8,8 @@ import flet as ft
 
 from impchat import applock, images, paths, preferences, settings
 from impchat.app import App
+from impchat.machine import Memory
 from impchat.models import library
-from impchat.models.library import Memory
 from impchat_mobile import launch
 from tests.core.hands import copy_model
 from tests.mobile.conftest import Play, drawing, picked

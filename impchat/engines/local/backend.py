@@ -63,6 +63,15 @@ class Context(Protocol):
         """Make the first `end` positions of `source` the content of `target`, which must be empty."""
         ...
 
+    def save(self, sequence: int) -> NDArray[numpy.uint8] | None:
+        """A copy of the state of `sequence`. None if the context cannot export it, or has no memory for it."""
+        ...
+
+    def restore(self, sequence: int, state: NDArray[numpy.uint8]) -> bool:
+        """Make `state`, which `save` returned, the content of `sequence`, which must be empty. Returns whether it fits
+        this context; if not, the sequence stays empty."""
+        ...
+
     def free(self) -> None: ...
 
 

@@ -8,10 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from impchat.messages import Picture
 from impchat.prompts import Piece
+
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
+
+    from impchat.engines.local.kv_states import KvState
 
 Cell = int | tuple[str, int]
 """The input at one position of the cache: a token id, or (sha256, n) for the n-th embedding of a picture."""
@@ -23,6 +29,8 @@ class Memory(Protocol):
     def remove(self, sequence: int, start: int) -> None: ...
 
     def share(self, source: int, target: int, end: int) -> None: ...
+
+    def restore(self, sequence: int, state: NDArray[numpy.uint8]) -> bool: ...
 
 
 def cells(pieces: Iterable[Piece], picture_tokens: int) -> list[Cell]:
@@ -51,6 +59,7 @@ class Slot:
     key: str = ""  # of the latest prompt
     busy: bool = False  # a request is using it
     used: int = 0  # time of the latest use; larger is later
+    unsaved: bool = False  # cells were decoded since its state was saved
 
 
 class Slots:
@@ -66,6 +75,15 @@ class Slots:
         """Whether every slot is busy."""
         return all(slot.busy for slot in self._slots)
 
+    @property
+    def unsaved(self) -> list[Slot]:
+        """The slots of conversations whose state has changed since it was saved."""
+        return [slot for slot in self._slots if slot.unsaved and slot.key]
+
+    def longest(self, prompt: Sequence[Cell]) -> int:
+        """The length of the longest beginning of `prompt` in any slot."""
+        return max(common(slot.cells, prompt) for slot in self._slots)
+
     def holds(self, prompt: Sequence[Cell]) -> bool:
         """Whether some slot begins with all of `prompt`. If so, that slot counts as used."""
         slot = next((s for s in self._slots if common(s.cells, prompt) == len(prompt)), None)
@@ -75,13 +93,14 @@ class Slots:
 
     def holds_pictures(self, prompt: Sequence[Cell]) -> bool:
         """Whether the slot with the longest beginning of `prompt` has all pictures of it."""
-        most = max(common(slot.cells, prompt) for slot in self._slots)
-        return all(isinstance(cell, int) for cell in prompt[most:])
+        return all(isinstance(cell, int) for cell in prompt[self.longest(prompt) :])
 
-    def take(self, key: str, prompt: Sequence[Cell], *, evict: bool = True) -> Slot | None:
+    def take(
+        self, key: str, prompt: Sequence[Cell], *, evict: bool = True, saved: KvState | None = None
+    ) -> Slot | None:
         """Take a free slot for `prompt` and mark it busy. The slot then holds the longest beginning of `prompt` found
-        in any slot, and nothing else. None if all slots are busy or, without `evict`, if another conversation would
-        lose its cells.
+        in any slot and in `saved`, and nothing else. None if all slots are busy or, without `evict`, if another
+        conversation would lose its cells.
 
         Order of preference: the conversation's own slot, an empty one, one whose whole content is a beginning of the
         prompt (nothing is lost), the least recently used one. A longer beginning in another slot is shared, not read
@@ -99,6 +118,8 @@ class Slots:
         own, empty, swallowed, *_ = preference(slot)
         if not (evict or own or empty or swallowed):
             return None
+        if saved is not None and common(saved.cells, prompt) > self.longest(prompt):
+            self._restore(slot, saved)
         # Of several with the same beginning the shortest: a context may have to copy all that the other one holds.
         fullest = max(self._slots, key=lambda other: (common(other.cells, prompt), -len(other.cells)))
         same, most = common(slot.cells, prompt), common(fullest.cells, prompt)
@@ -109,8 +130,15 @@ class Slots:
         else:
             self.cut(slot, same)
         self._use(slot)
+        slot.unsaved = slot.unsaved and slot.key == key
         slot.key, slot.busy = key, True
         return slot
+
+    def _restore(self, slot: Slot, saved: KvState) -> None:
+        """Put `saved` into `slot` in place of its cells. If that is impossible, the slot is empty."""
+        self.cut(slot, 0)
+        if self._memory.restore(slot.sequence, saved.data):
+            slot.cells = list(saved.cells)
 
     def _use(self, slot: Slot) -> None:
         self._clock += 1

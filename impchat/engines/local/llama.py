@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from impchat import settings
+from impchat import machine, settings
 from impchat.engines.local import backend
 from impchat.engines.local.backend import Outcome, Row
 from impchat.errors import EngineError, ModelError
@@ -101,6 +101,13 @@ def _set(parameters: Any, **values: Any) -> Any:
     for name, value in values.items():
         setattr(parameters, name, value)
     return parameters
+
+
+def version() -> str:
+    """The version of llama-cpp-python, which includes llama.cpp."""
+    import llama_cpp
+
+    return str(llama_cpp.__version__)
 
 
 def default_threads() -> int:
@@ -317,15 +324,31 @@ class Context:
 
     def share(self, source: int, target: int, end: int) -> None:
         """Copy the first `end` positions of `source` to `target`, which must be empty."""
+        assert self.restore(target, self._state(source)), "llama.cpp could not copy a sequence"
+        self.remove(target, end)
+
+    def save(self, sequence: int) -> NDArray[numpy.uint8] | None:
+        """A copy of the state of `sequence`. None if that would need more than half of the free memory."""
+        memory = machine.memory()
+        size = self._llama.llama_state_seq_get_size(self.handle, sequence)
+        return None if memory and size > memory.free / 2 else self._state(sequence)
+
+    def _state(self, sequence: int) -> NDArray[numpy.uint8]:
         import numpy as np
 
-        size = self._llama.llama_state_seq_get_size(self.handle, source)
-        state = np.empty(size, np.uint8)
+        state = np.empty(self._llama.llama_state_seq_get_size(self.handle, sequence), np.uint8)
         data = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
-        copied = self._llama.llama_state_seq_get_data(self.handle, data, size, source)
-        restored = self._llama.llama_state_seq_set_data(self.handle, data, copied, target)
-        assert copied == size == restored, "llama.cpp could not copy a sequence"
-        self.remove(target, end)
+        copied = self._llama.llama_state_seq_get_data(self.handle, data, len(state), sequence)
+        return state[:copied]
+
+    def restore(self, sequence: int, state: NDArray[numpy.uint8]) -> bool:
+        """Make `state`, which `save` returned, the content of `sequence`, which must be empty. Returns whether it fits
+        this context; if not, the sequence stays empty."""
+        data = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        restored = self._llama.llama_state_seq_set_data(self.handle, data, len(state), sequence)
+        if restored != len(state):
+            self.remove(sequence, 0)
+        return bool(restored == len(state))
 
     def free(self) -> None:
         """Free the memory. Call it before the model is freed."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from impchat import images
 from impchat.bundle import Bundle
 from impchat.engines.local import llama
-from impchat.engines.local.vision import CachedVision
+from impchat.engines.local.vision import CachedVision, Embeddings
 from impchat.errors import EngineError, ModelError
 from impchat.messages import Picture
 
@@ -175,9 +175,9 @@ class Projector:
 class MtmdVision(CachedVision):
     """The vision encoder of a bundle with an mmproj file."""
 
-    def __init__(self, bundle: Bundle, model: llama.Model, threads: int) -> None:
+    def __init__(self, bundle: Bundle, model: llama.Model, threads: int, embeddings: Embeddings | None = None) -> None:
         """`model`: the bundle's language model, which must outlive this. Raises as `Projector`."""
-        super().__init__()
+        super().__init__(bundle.image.tokens, embeddings)
         assert bundle.mmproj
         self._projector = Projector(bundle.mmproj, model, threads)
         self._rule = bundle.image

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import numpy
     from numpy.typing import NDArray
 
+    from impchat.engines.local.kv_states import KvState
+
 
 class Request:
     """The state of one prefill or answer. The scheduler's lock guards `ended`, `events` and the fields of the answer;
@@ -36,6 +38,9 @@ class Request:
         # Set when it is rendered
         self.cells: list[kv_cache.Cell] = []
         self.pictures: dict[str, Picture] = {}
+        self.saved: KvState | None = None  # loaded for it from disk
+        self.is_looked_up = False  # whether a state on disk has its beginning
+        self.loading = False  # its state is being loaded
         self.place = 0  # in the queue for a slot, as last reported; 0: never
         # Set when it has a slot
         self.slot: kv_cache.Slot | None = None
@@ -79,7 +84,7 @@ class Request:
             self.sampler.free()
         self.prompt = Prompt("", ())
         self.slot = self.sampler = self.next = None
-        self.cells, self.pictures, self.embeddings = [], {}, {}
+        self.cells, self.pictures, self.embeddings, self.saved = [], {}, {}, None
 
     def stats(self) -> Stats:
         return Stats(

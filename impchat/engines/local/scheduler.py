@@ -2,8 +2,8 @@
 
 In: requests, from any thread. Out: their events. Each step decodes the latest token of every running answer and a chunk
 of the prompts that are being read. Answers therefore continue while a long prompt is read, and new requests join at any
-step. Pictures are encoded on one separate thread, and each prompt is tokenised on its own thread. An exception in the
-work for one request fails only that request.
+step. Pictures are encoded on one separate thread; prompts are tokenised, and KV states are loaded and saved, on others.
+An exception in the work for one request fails only that request.
 This file does not know conversations beyond their key, nor who reads the events.
 """
 
@@ -14,10 +14,10 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from impchat import machine, prompts, settings
@@ -26,6 +26,7 @@ from impchat.engines import check_sampling
 from impchat.engines.detokenizer import Detokenizer
 from impchat.engines.local import kv_cache, spelling
 from impchat.engines.local.backend import Context, Model, Outcome, Row, Sampler, Vision
+from impchat.engines.local.kv_states import KvState, KvStates
 from impchat.engines.local.request import LocalHandle, Request
 from impchat.engines.local.vision import EncodeResult, EncoderThread
 from impchat.errors import EngineError, ImpChatError
@@ -61,20 +62,40 @@ class _Part:
     logits: bool  # a token is sampled after the last cell
 
 
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """The result of loading a KV state for a request."""
+
+    request: Request
+    state: KvState | None
+
+
 class Scheduler:
     """Owns the thread, the model and the context. `submit`, `stop` and `close` may be called from any thread."""
 
     def __init__(
-        self, bundle: Bundle, model: Model, context: Context, vision: Vision, slots: int, context_tokens: int
+        self,
+        bundle: Bundle,
+        model: Model,
+        context: Context,
+        vision: Vision,
+        slots: int,
+        context_tokens: int,
+        states: KvStates | None = None,
     ) -> None:
+        """`states`: KV states on disk; None: nothing is saved."""
         self._bundle = bundle
         self._model = model
         self._context = context
         self._vision = vision
         self._context_tokens = context_tokens
         self._slots = kv_cache.Slots(context, slots)
-        self._commands: queue.SimpleQueue[Request | EncodeResult | None] = queue.SimpleQueue()  # None: wakes the thread
+        self._commands: queue.SimpleQueue[Request | EncodeResult | _Loaded | None] = (
+            queue.SimpleQueue()
+        )  # None: wakes the thread
         self._eyes = EncoderThread(vision, self._is_wanted, self._commands.put)
+        self._states = states
+        self._saving: threading.Thread | None = None  # the latest thread that saved states
         # Used only by the scheduler's thread.
         self._waiting: list[Request] = []  # for a slot
         self._active: list[Request] = []  # have a slot
@@ -177,21 +198,32 @@ class Scheduler:
             for work in preparing:  # these threads use the model, which is freed below
                 work.join()
             self._release()
+            if self._saving:
+                self._saving.join()
+            if not self._broken:
+                _call(self._saves())
             self._eyes.close()
             self._vision.free()
             self._context.free()
             self._model.free()
 
     def _collect(self, wait: bool) -> None:
-        """Process all queued commands; with `wait`, block until there is at least one."""
+        """Process all queued commands; with `wait`, block until there is at least one. The states of conversations are
+        saved when nothing has been to do for a while."""
         while True:
+            unsaved = wait and self._states and not self._active and self._slots.unsaved
             try:
-                command = self._commands.get(block=wait)
+                command = self._commands.get(wait, settings.KV_STATE_IDLE_S if unsaved else None)
             except queue.Empty:
+                if unsaved:
+                    self._saving = threading.Thread(target=_call, args=(self._saves(),), name="impchat-states")
+                    self._saving.start()
                 return
             wait = False
             if isinstance(command, EncodeResult):
                 self._seen(command)
+            elif isinstance(command, _Loaded):
+                command.request.saved, command.request.loading = command.state, False
             elif command is not None:
                 self._waiting.append(command)
 
@@ -286,9 +318,14 @@ class Scheduler:
                 self._tell(request, Ready(request.stats()))
                 changed = True
                 continue
+            if request.loading or self._load_state(request):
+                continue
             # The last token of an answer's prompt is always read, for its logits.
             slot = self._slots.take(
-                request.prompt.key, request.cells[: -1 if request.sampling else None], evict=not request.typed
+                request.prompt.key,
+                request.cells[: -1 if request.sampling else None],
+                evict=not request.typed,
+                saved=request.saved,
             )
             if slot is None and request.typed:
                 self._stop_typed(request)
@@ -299,7 +336,7 @@ class Scheduler:
                         self._stop_typed(other)
                         changed = True
                 break
-            request.slot = slot
+            request.slot, request.saved = slot, None
             self._waiting.remove(request)
             self._active.append(request)
             with self._faults_of(request):
@@ -308,6 +345,39 @@ class Scheduler:
         if self._slots.full:
             self._tell_places([r for r in order if r.slot is None and not r.ended])
         return changed
+
+    def _load_state(self, request: Request) -> bool:
+        """Begin to load a KV state for `request`, if one on disk has more of its beginning than the slots have. Returns
+        whether it did."""
+        states = self._states
+        if not states or request.is_looked_up:
+            return False
+        request.is_looked_up = True
+        name, tokens = states.longest(request.cells)
+        if tokens - self._slots.longest(request.cells) < settings.KV_STATE_LEAST_TOKENS:
+            return False
+
+        def load() -> None:
+            state = None
+            try:
+                with self._faults_of(request):
+                    state = states.load(name)
+            finally:
+                self._commands.put(_Loaded(request, state))
+
+        request.loading = True
+        threading.Thread(target=load, name="impchat-states", daemon=True).start()
+        return True
+
+    def _saves(self) -> list[Callable[[], None]]:
+        """Export the states that have changed since they were saved. Returns functions that write them."""
+        saves: list[Callable[[], None]] = []
+        if states := self._states:
+            for slot in self._slots.unsaved:
+                slot.unsaved = False
+                if states.is_wanted(slot.key) and (state := self._context.save(slot.sequence)) is not None:
+                    saves.append(partial(states.save, slot.key, list(slot.cells), state))
+        return saves
 
     def _tell_places(self, queued: list[Request]) -> None:
         """Report to each of `queued`, the requests without a slot in order, its place if that has changed."""
@@ -350,6 +420,8 @@ class Scheduler:
             self._tell(request, Encoding(sha256))
             self._look(request, sha256)
         self._tell(request, Reading(0, len(new)))
+        if not new:  # a prefill, all of which was in the state that was loaded for it
+            self._tell(request, Ready(request.stats()))
 
     def _resume(self, request: Request, sampling: Sampling, sampler: Sampler) -> bool:
         """Restore the part of the answer in `prompt.prefix`. Returns whether there is room for more tokens; if not,
@@ -441,6 +513,7 @@ class Scheduler:
         for part in parts:
             row += len(part.cells)
             part.slot.cells += part.cells
+            part.slot.unsaved = True
             with self._faults_of(part.request):
                 self._advance(part, row, seconds)
         return seconds
@@ -521,6 +594,11 @@ def _batch(parts: list[_Part]) -> tuple[list[Row], NDArray[numpy.float32] | None
             if not isinstance(cell, int):
                 seen.append(part.request.embeddings[cell[0]][cell[1]])
     return rows, np.stack(seen) if seen else None
+
+
+def _call(functions: list[Callable[[], None]]) -> None:
+    for function in functions:
+        function()
 
 
 def _failed(error: ImpChatError) -> Failed:

@@ -14,12 +14,14 @@ import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from impchat import images, settings
 from impchat.bundle import Bundle
 from impchat.engines.local.backend import Vision
+from impchat.engines.local.disk_cache import DiskCache
 from impchat.errors import EngineError, ImpChatError, ModelError
 from impchat.messages import Picture
 
@@ -31,11 +33,47 @@ _log = logging.getLogger(__name__)
 _SILENT = 4  # onnxruntime's log level: fatal errors only
 
 
-class CachedVision(ABC):
-    """A vision encoder that caches the embeddings of the latest `settings.EMBEDDING_CACHE` pictures. All methods may be
-    called from any thread; pictures are encoded one at a time."""
+class Embeddings:
+    """The embeddings of pictures on disk. `encoder`: names the vision file, its preprocessing and its library.
+    `is_wanted`: whether those of the picture with this sha256 may be saved; asked before and after each write, because
+    the picture may be deleted at any time."""
 
-    def __init__(self) -> None:
+    def __init__(self, cache: DiskCache, encoder: str, is_wanted: Callable[[str], bool]) -> None:
+        self._cache = cache
+        self._encoder = encoder
+        self._is_wanted = is_wanted
+
+    def get(self, sha256: str, shape: tuple[int, int]) -> NDArray[numpy.float32] | None:
+        """The embeddings of a picture, float32 of this shape, or None."""
+        import numpy as np
+
+        found = self._cache.read(self._name(sha256))
+        if found is None or found.nbytes != 4 * shape[0] * shape[1]:
+            return None
+        return found.view(np.float32).reshape(shape)
+
+    def put(self, sha256: str, embeddings: NDArray[numpy.float32]) -> None:
+        with suppress(ImpChatError):  # such as a database that another process has locked
+            if self._is_wanted(sha256):
+                self._cache.write(self._name(sha256), {}, embeddings.data)
+                if not self._is_wanted(sha256):
+                    self._cache.remove(self._name(sha256))
+
+    def _name(self, sha256: str) -> str:
+        return f"{sha256}-{self._encoder}"
+
+
+class CachedVision(ABC):
+    """A vision encoder that caches the embeddings of the latest `settings.EMBEDDING_CACHE` pictures in memory, and
+    more of them on disk if there are `embeddings`. All methods may be called from any thread; pictures are encoded one
+    at a time."""
+
+    hidden: int  # size of an embedding
+
+    def __init__(self, tokens: int, embeddings: Embeddings | None = None) -> None:
+        """`tokens`: embeddings of a picture."""
+        self._tokens = tokens
+        self._saved = embeddings
         self._lock = threading.Lock()  # guards _cache
         self._encoding = threading.Lock()
         self._cache: OrderedDict[str, NDArray[numpy.float32]] = OrderedDict()  # least recently used first
@@ -54,7 +92,12 @@ class CachedVision(ABC):
             known = self.cached(picture.sha256)
             if known is not None:
                 return known
-            embeddings = self._encode(picture)
+            shape = self._tokens, self.hidden
+            embeddings = self._saved.get(picture.sha256, shape) if self._saved else None
+            if embeddings is None:
+                embeddings = self._encode(picture)
+                if self._saved:
+                    self._saved.put(picture.sha256, embeddings)
             embeddings.setflags(write=False)
             with self._lock:
                 self._cache[picture.sha256] = embeddings
@@ -70,12 +113,12 @@ class CachedVision(ABC):
 class OnnxVision(CachedVision):
     """The vision encoder of a bundle with an ONNX file."""
 
-    def __init__(self, bundle: Bundle, threads: int, packed: bool = True) -> None:
+    def __init__(self, bundle: Bundle, threads: int, packed: bool = True, embeddings: Embeddings | None = None) -> None:
         """`packed`: copy the weights into the layout that the processor prefers. A picture then takes half the time,
         but opening takes a second longer and the copy needs memory (docs/benchmarks.md).
 
         Raises ModelError "model.load_failed" or "model.parts_disagree", EngineError "engine.not_installed"."""
-        super().__init__()
+        super().__init__(bundle.image.tokens, embeddings)
         try:
             import onnxruntime
             from onnxruntime.capi import onnxruntime_pybind11_state as state
@@ -99,7 +142,7 @@ class OnnxVision(CachedVision):
         shape = self._session.get_outputs()[0].shape
         if len(shape) != 3 or shape[1] != bundle.image.tokens:
             raise ModelError("model.parts_disagree", path=str(bundle.path))
-        self.hidden: int = shape[2]
+        self.hidden = shape[2]
         self._input: str = self._session.get_inputs()[0].name
         self._rule = bundle.image
         self._run_options = onnxruntime.RunOptions()

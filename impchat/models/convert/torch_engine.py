@@ -83,7 +83,7 @@ class TorchVision(CachedVision):
     """The vision encoder of a checkpoint."""
 
     def __init__(self, reference: Reference, bundle: Bundle) -> None:
-        super().__init__()
+        super().__init__(bundle.image.tokens)
         self._reference = reference
         self._rule = bundle.image
         self.hidden = reference.hidden
@@ -170,6 +170,14 @@ class TorchContext:
         layers = self._caches[source].layers
         held = [(layer.keys[..., :end, :], layer.values[..., :end, :]) for layer in layers]
         self._caches[target] = self._reference.cache(held)
+
+    def save(self, sequence: int) -> NDArray[numpy.uint8] | None:
+        """None: checkpoints are run to compare them, not to chat for days."""
+        return None
+
+    def restore(self, sequence: int, state: NDArray[numpy.uint8]) -> bool:
+        """See `save`."""
+        return False
 
     def free(self) -> None:
         """Release the caches and the model."""

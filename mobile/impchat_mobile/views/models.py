@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 import flet as ft
 
-from impchat import settings
+from impchat import machine, settings
 from impchat.errors import ImpChatError
+from impchat.machine import Memory
 from impchat.models import catalog, copying, library
 from impchat.models.catalog import Entry
 from impchat.models.copying import Source
-from impchat.models.library import Memory, Model
+from impchat.models.library import Model
 from impchat.peers import sync
 from impchat.peers.servers import Server
 from impchat.peers.sync import Offer
@@ -103,7 +104,7 @@ class ModelsScreen(Screen):
         async with self._drawing:
             shell, copies, links = self._shell, self._navigator.copies, self._navigator.links
             found = await asyncio.to_thread(library.models, shell.app.data)
-            memory = await asyncio.to_thread(library.memory)
+            memory = await asyncio.to_thread(machine.memory)
             before, self._rows = self._rows, {}
 
             def row(key: str) -> ModelRow:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import flet as ft
 
-from impchat import applock, settings, storage
+from impchat import applock, machine, settings, storage
 from impchat.errors import ImpChatError
-from impchat.models import catalog, library
+from impchat.models import catalog
 from impchat.texts import size
 from impchat_mobile import theme
 from impchat_mobile.app_shell import Screen, Shell
@@ -254,7 +254,7 @@ class SettingsScreen(Screen):
         tokens = app.context_tokens
         text = say("mobile.context_says", words=round(tokens * 0.7 / 50) * 50)
         entry = catalog.ENTRIES.get(app.model)
-        memory = library.memory()
+        memory = machine.memory()
         if app.bundle and entry and entry.cache_bytes:
             needed = memory_bytes(app.tuning, entry, app.bundle.size_bytes, tokens)
             fits = memory.fits(needed) if memory else "unknown"
@@ -303,7 +303,7 @@ class SettingsScreen(Screen):
     def _storage(self) -> ft.Control:
         """The section about storage. `_measure` adds the figures later; the buttons work from the beginning."""
         shell, say = self._shell, self._shell.say
-        self._sizes = {name: theme.muted("…", size=13) for name in ("chats", "pictures", "deleted", "models")}
+        self._sizes = {name: theme.muted("…", size=13) for name in ("chats", "pictures", "kept", "deleted", "models")}
         clear = ft.TextButton(say("mobile.clear"), on_click=shell.on(self._ask_clear))
         self._storage_tiles = ft.Column(
             [
@@ -317,6 +317,12 @@ class SettingsScreen(Screen):
                     leading=ft.Icon(ft.Icons.IMAGE_OUTLINED, color=theme.MUTED),
                     title=ft.Text(say("mobile.pictures")),
                     subtitle=self._sizes["pictures"],
+                ),
+                ft.ListTile(
+                    leading=ft.Icon(ft.Icons.BOLT_ROUNDED, color=theme.MUTED),
+                    title=ft.Text(say("mobile.kept")),
+                    subtitle=self._sizes["kept"],
+                    trailing=ft.TextButton(say("mobile.clear"), on_click=shell.on(self._clear_kept)),
                 ),
                 self._tile(
                     ft.Icons.DELETE_OUTLINE_ROUNDED,
@@ -338,9 +344,14 @@ class SettingsScreen(Screen):
         found = await asyncio.to_thread(storage.used, shell.app)
         self._sizes["chats"].value = size(found.conversations)
         self._sizes["pictures"].value = size(found.pictures)
+        self._sizes["kept"].value = size(found.kept)
         self._sizes["deleted"].value = shell.say("mobile.count", count=found.deleted)
         self._sizes["models"].value = size(found.models)
         shell.draw(self._storage_tiles)
+
+    async def _clear_kept(self) -> None:
+        await asyncio.to_thread(storage.clear_kept, self._shell.app)
+        await self._measure()
 
     def _ask_clear(self) -> None:
         shell = self._shell
