@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 
 from impchat import settings
 
@@ -90,8 +91,13 @@ def _folded(text: str) -> tuple[str, Sequence[int]]:
         return text.lower(), range(len(text) + 1)
     chars, places = [], []
     for place, char in enumerate(text):
-        for part in unicodedata.normalize("NFKD", char).casefold():
-            if not unicodedata.combining(part):
-                chars.append(part)
-                places.append(place)
+        base = _base(char)
+        chars.append(base)
+        places += [place] * len(base)
     return "".join(chars), [*places, len(text)]
+
+
+@lru_cache(maxsize=4096)
+def _base(char: str) -> str:
+    """`char` without case and accents: none, one or several characters."""
+    return "".join(part for part in unicodedata.normalize("NFKD", char).casefold() if not unicodedata.combining(part))
