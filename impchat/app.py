@@ -1,6 +1,6 @@
 """The entry point to ImpChat: opens the data folder, the history and the engine once, and creates conversations.
 
-In: a data folder, and a model's name or path. Out: `Chat`s, running and finished `Answer`s, the history, thumbnails.
+In: a data folder, and a model's name or path. Out: `Chats`, those of the history and temporary ones.
 This file does not know the content of a conversation, or who shows it.
 """
 
@@ -14,22 +14,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from impchat import paths, preferences, settings
-from impchat.answer import Answer, Answers, rebuilt
+from impchat.answer import Answers
 from impchat.bundle import Bundle
-from impchat.chat import Chat, Core
+from impchat.chat import Core
+from impchat.chats import Chats, done
 from impchat.engines import Engine
 from impchat.engines.local import tuning
 from impchat.engines.local.tuning import Tuning
-from impchat.errors import ChatError, EngineError
+from impchat.errors import EngineError
+from impchat.history.database import MEMORY
 from impchat.history.store import History
-from impchat.history.thumbnails import Thumbnails
 from impchat.messages import Prompt, Sampling, Turn
 from impchat.models import library, verified
-from impchat.peers.servers import Server
 
 if TYPE_CHECKING:
     from impchat.engines.local.engine import LocalEngine
-    from impchat.engines.remote.engine import RemoteEngine
 
 
 def choose_bundle(data: Path, model: str | Path | None = None) -> Bundle:
@@ -64,31 +63,27 @@ def tuning_of(data: Path, bundle: Bundle, resources: Resources) -> Tuning:
     )
 
 
-class App:
-    """A running ImpChat. Call `close`, or use it in a `with` block; running answers are then saved as stopped."""
+class App(Chats):
+    """A running ImpChat, with the chats of its history. Call `close`, or use it in a `with` block; running answers are
+    then saved as stopped."""
 
     def __init__(
         self, data: Path, history: History, bundle: Bundle | None, engine: Engine | None, slots: int = settings.SLOTS
     ) -> None:
         """Use `App.open` instead. If `engine` is None, the engine of `bundle` is loaded at its first use."""
         self.data = data
-        self.history = history
-        self.thumbnails = Thumbnails(history)
         self.bundle = bundle
         self.resources = Resources(slots)
         self.reads_typed = preferences.load(data).reads_typed  # whether questions are read while they are typed
-        self._given = _done(engine) if engine else None
+        self._given = done(engine) if engine else None
         self._loading: Future[LocalEngine] | None = None  # the bundle's engine, loaded or loading
-        self._lock = threading.Lock()  # never held while an engine loads or closes
-        self._closed = False
         if bundle:
             self.model, self.system = bundle.id, _system(bundle)
         else:
             assert engine, "an App runs a bundle or an engine"
             self.model, self.system = engine.info.model, settings.SYSTEM
-        self._answers = Answers(history)
-        self._core = Core(history, self._answers, self.opened, self.model, self.system, lambda: self.reads_typed)
-        self._remote: dict[Server, Core] = {}  # server -> the Core of the conversations that use it
+        self._temporary: Chats | None = None
+        super().__init__(self._new_core(history))
 
     @classmethod
     def open(
@@ -184,10 +179,27 @@ class App:
         loading = self._given or self._loading
         return loading is not None and loading.done() and loading.exception() is None
 
+    def _new_core(self, history: History) -> Core:
+        return Core(history, Answers(history), self.opened, self.model, self.system, lambda: self.reads_typed)
+
+    @property
+    def temporary(self) -> Chats:
+        """Chats that are never stored: rows, pictures and drafts are in memory, and are lost when the App is closed.
+        To free their memory sooner, purge them (`temporary.history.purge_conversation`)."""
+        with self._lock:
+            if self._closed:
+                raise EngineError("engine.closed")
+            if self._temporary is None:
+                self._temporary = Chats(self._new_core(History(MEMORY)))
+            return self._temporary
+
+    def _all_chats(self) -> list[Chats]:
+        return [self, self._temporary] if self._temporary else [self]
+
     @property
     def idle(self) -> bool:
         """Whether no answer is running and no picture is being read."""
-        return not (self._answers.busy or self._core.prefills)
+        return all(chats._is_idle for chats in self._all_chats())
 
     @property
     def context_tokens(self) -> int:
@@ -212,81 +224,22 @@ class App:
             loading, self._loading = self._loading, None
             self.bundle, self.resources, self.model = bundle, resources, bundle.id
             self.system = _system(bundle)
-            self._core.model, self._core.system = self.model, self.system
+            for chats in self._all_chats():
+                chats._core.model, chats._core.system = self.model, self.system
         _close(loading)
-
-    def chat(self, conversation: str | None = None, owner: str = settings.OWNER, server: Server | None = None) -> Chat:
-        """The conversation with this uuid, or a new one, whose row is created at the first send, attach or draft. If
-        `server` is given, that server answers instead of this App's engine.
-
-        Raises HistoryError "history.no_conversation" if it does not exist or belongs to another owner."""
-        return Chat(self._remote_core(server) if server else self._core, conversation, owner)
-
-    def remote(self, server: Server) -> RemoteEngine:
-        """The engine that uses `server`, created at the first call. Creating it sends no request."""
-        engine = self._remote_core(server).opened().result()
-        from impchat.engines.remote.engine import RemoteEngine
-
-        assert isinstance(engine, RemoteEngine)
-        return engine
-
-    def _remote_core(self, server: Server) -> Core:
-        with self._lock:
-            if self._closed:
-                raise EngineError("engine.closed")
-            if server not in self._remote:
-                from impchat.engines.remote.engine import RemoteEngine
-
-                engine, core = RemoteEngine(server), self._core
-                opened = _done(engine)
-                self._remote[server] = Core(
-                    core.history,
-                    core.answers,
-                    lambda: opened,
-                    engine.info.model,
-                    settings.SYSTEM,
-                    core.reads_typed,
-                    core.drafts,
-                    core.prefills,
-                )
-            return self._remote[server]
-
-    def answer(self, message: str, owner: str = settings.OWNER) -> Answer:
-        """The answer with this message uuid: running here, running in another process, or rebuilt from the history.
-
-        Raises HistoryError "history.no_message" if it does not exist or belongs to another owner, ChatError
-        "chat.not_an_answer" if it is a question."""
-        row = self.history.message(message, owner)
-        if row.role != "assistant":
-            raise ChatError("chat.not_an_answer")
-        if known := self._answers.find(message):
-            return known
-        return self._answers.follow(row, owner) if row.state == "streaming" else rebuilt(row)
-
-    def running(self, conversation: str, owner: str = settings.OWNER) -> Answer | None:
-        """The answer that is running in this conversation in this process, if any.
-
-        Raises HistoryError "history.no_conversation"."""
-        self.history.conversation(conversation, owner)
-        return self._answers.running(conversation)
 
     def close(self) -> None:
         """Stop running answers and save them as stopped, free the model, close the history. Idempotent."""
-        with self._core.drafts:
-            prefills = list(self._core.prefills.values())
-        for prefill in prefills:
-            prefill.cancel()
-        self._answers.close()
-        for prefill in prefills:
-            prefill.settled.wait()
+        self._stop()
+        if self._temporary:
+            self._temporary._stop()
         with self._lock:
-            self._closed = True
             loading, self._loading = self._loading, None
-            remote, self._remote = list(self._remote.values()), {}
         _close(loading)
-        for opened in (*([self._given] if self._given else []), *(core.opened() for core in remote)):
-            opened.result().close()
-        self.history.close()
+        if self._given:
+            self._given.result().close()
+        for chats in self._all_chats():
+            chats.history.close()
 
     def __enter__(self) -> App:
         return self
@@ -297,12 +250,6 @@ class App:
 
 def _system(bundle: Bundle) -> str:
     return settings.SYSTEM if bundle.text.system is None else bundle.text.system
-
-
-def _done(engine: Engine) -> Future[Engine]:
-    opened: Future[Engine] = Future()
-    opened.set_result(engine)
-    return opened
 
 
 def _has_broken(loading: Future[LocalEngine]) -> bool:

@@ -1,4 +1,4 @@
-"""One conversation: attach pictures, send, regenerate, edit, choose a branch.
+"""One conversation: attach pictures, send, regenerate, edit, continue, delete, fork, choose a branch.
 
 In: the user's text and picture files. Out: answers that the core owns (`impchat.answer`), and prompts for the engine.
 The engine encodes and reads pictures as soon as they are attached, while the user types.
@@ -8,17 +8,17 @@ This file does not know which engine runs, how the history stores data, or who s
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from impchat import images, settings
 from impchat.answer import Answer, Answers
 from impchat.deferred import Attachment, DeferredHandle
-from impchat.engines import Engine, check_sampling
+from impchat.engines import Engine, Handle, check_sampling
 from impchat.errors import ChatError, HistoryError
 from impchat.history.store import History
-from impchat.messages import Conversation, Image, Message, Picture, Prompt, Sampling, Turn
+from impchat.messages import Conversation, Event, Finished, Image, Message, Picture, Prompt, Sampling, Text, Turn
 from impchat.prompts import complete_words
 
 
@@ -179,16 +179,18 @@ class Chat:
             return self._answer(question, sampling, draft=(pictures, parent))
 
     def edit(
-        self, message: str, text: str, images: Sequence[str] | None = None, sampling: Sampling | None = None
+        self, message: str, text: str, images: Sequence[str | bytes] | None = None, sampling: Sampling | None = None
     ) -> Answer:
-        """Ask an earlier question in other words: adds a sibling of `message` and answers it. `images` None: those of
-        `message`. The old branch and the draft are kept. Raises as `send`."""
+        """Ask an earlier question in other words or about other pictures: adds a sibling of `message` and answers it.
+        `images`: sha256 of stored pictures and contents of new picture files, in order; None: those of `message`. The
+        old branch and the draft are kept. Raises as `send`, and ImageError for an unusable file."""
         old = self._message(message)
         if old.role != "user":
             raise ChatError("chat.not_a_question")
-        pictures = old.images if images is None else tuple(images)
-        self._check(text, pictures, sampling)
+        given = old.images if images is None else tuple(images)
+        self._check(text, given, sampling)
         with self._core.answers.turn(old.conversation):
+            pictures = self._stored(given)
             question = self._history.add_question(
                 old.conversation, self._owner, parent=old.parent, text=text, images=pictures, keep_draft=True
             )
@@ -205,37 +207,97 @@ class Chat:
         with self._core.answers.turn(question.conversation):
             return self._answer(question, sampling)
 
-    def _check(self, text: str, pictures: tuple[str, ...], sampling: Sampling | None) -> None:
+    def continue_answer(self, message: str, sampling: Sampling | None = None) -> Answer:
+        """Continue an answer that was cut off by its maximum length, a stop, an error or a crash. Adds another version
+        of the answer, which begins with the text so far; the version that was cut off is kept. An answer without text
+        is generated anew. Raises as `send`, and ChatError "chat.not_an_answer"."""
+        begun = self._message(message)
+        if begun.role != "assistant":
+            raise ChatError("chat.not_an_answer")
+        assert begun.parent, "an answer follows a question"
+        if sampling:
+            check_sampling(sampling)
+        with self._core.answers.turn(begun.conversation):
+            begun = self._ended(message)
+            return self._answer(self._message(str(begun.parent)), sampling, begun=begun if begun.text else None)
+
+    # Other changes
+
+    def delete_message(self, message: str) -> None:
+        """Delete a question with its answers, or one version of an answer, as `History.delete_message` describes.
+        Raises ChatError "chat.busy" if an answer is running in this conversation."""
+        row = self._message(message)
+        with self._core.answers.turn(row.conversation):
+            for other in self._history.messages(row.conversation, self._owner):
+                if other.state == "streaming":
+                    self._ended(other.uuid)
+            self._history.delete_message(message, self._owner)
+
+    def restore_message(self, message: str) -> None:
+        """Undo the latest `delete_message` of this conversation. Raises HistoryError "history.no_message" if it was not
+        the deletion of `message`, or can no longer be undone; ChatError "chat.busy"."""
+        if self._conversation is None:
+            raise HistoryError("history.no_message", message=message)
+        with self._core.answers.turn(self._conversation):
+            self._history.restore_message(self._conversation, self._owner, message)
+
+    def fork(self, message: str) -> Chat:
+        """A new conversation with a copy of the branch down to `message`. If that is a question, `regenerate` answers
+        it."""
+        row = self._message(message)
+        copy = self._history.fork_conversation(row.conversation, self._owner, message)
+        return Chat(self._core, copy.uuid, self._owner)
+
+    def _stored(self, given: Sequence[str | bytes]) -> tuple[str, ...]:
+        """The hashes of pictures, of which new ones are stored. Raises ImageError, and then stores none."""
+        prepared = [images.prepare(image) if isinstance(image, bytes) else image for image in given]
+        return tuple(
+            image if isinstance(image, str) else self._history.add_image(image, self._owner).sha256
+            for image in prepared
+        )
+
+    def _ended(self, answer: str) -> Message:
+        """An answer that has ended. Raises ChatError "chat.busy" if another process is writing it."""
+        if self._history.message(answer, self._owner).state == "streaming":
+            self._history.mark_interrupted()
+        row = self._history.message(answer, self._owner)
+        if row.state == "streaming":
+            ours = self._core.answers.find(answer)  # a full disk hides its end
+            if not ours or ours.state == "streaming":
+                raise ChatError("chat.busy")
+            row = ours.snapshot()
+        return row
+
+    def _check(self, text: str, pictures: Sequence[str | bytes], sampling: Sampling | None) -> None:
         if not text.strip() and not pictures:
             raise ChatError("question.empty")
         if len(text) > settings.QUESTION_CHARS:
             raise ChatError("question.too_long", chars=len(text), limit=settings.QUESTION_CHARS)
         _check_count(pictures)
-        for sha in pictures:
-            if not self._history.image_of(self._owner, sha):
-                raise HistoryError("history.no_image", image=sha)
+        for image in pictures:
+            if isinstance(image, str) and not self._history.image_of(self._owner, image):
+                raise HistoryError("history.no_image", image=image)
         if sampling:
             check_sampling(sampling)
 
     def _ended_leaf(self, conversation: str) -> str | None:
         """The message that the next question follows. Raises ChatError "chat.busy" if another process writes it."""
         leaf = self._history.conversation(conversation, self._owner).leaf
-        if leaf and self._history.message(leaf, self._owner).state == "streaming":
-            self._history.mark_interrupted()
-            ended_here = (ours := self._core.answers.find(leaf)) and ours.state != "streaming"  # a full disk hides it
-            if not ended_here and self._history.message(leaf, self._owner).state == "streaming":
-                raise ChatError("chat.busy")
-        if leaf and self._history.message(leaf, self._owner).role == "user":
+        if leaf and self._ended(leaf).role == "user":
             # Its process died before the answer had a row.
             lost = self._history.start_answer(conversation, self._owner, parent=leaf, model=self._core.model)
             leaf = self._history.finish_answer(lost.uuid, text="", state="interrupted").uuid
         return leaf
 
     def _answer(
-        self, question: Message, sampling: Sampling | None, draft: tuple[tuple[str, ...], str | None] | None = None
+        self,
+        question: Message,
+        sampling: Sampling | None,
+        draft: tuple[tuple[str, ...], str | None] | None = None,
+        begun: Message | None = None,
     ) -> Answer:
         """Start the answer to `question`. `draft`: the pictures and the parent that the question had as a draft. A
-        prefill of exactly these on this engine is joined; any other is cancelled."""
+        prefill of exactly these on this engine is joined; any other is cancelled. `begun`: an answer to continue."""
         core, joined, wait_for = self._core, None, []
         with core.drafts:
             if prefill := core.prefills.get(question.conversation):
@@ -246,13 +308,17 @@ class Chat:
                     if prefill.core is core:
                         wait_for.append(prefill.settled.wait)
         row = self._history.start_answer(question.conversation, self._owner, parent=question.uuid, model=core.model)
-        handle = DeferredHandle(
+        handle: Handle = DeferredHandle(
             core.opened,
-            lambda: self._prompt(question.conversation, question.uuid),
+            lambda: self._prompt(question.conversation, begun.uuid if begun else question.uuid),
             lambda engine, prompt: engine.start(prompt, sampling or engine.info.sampling),
             wait_for=wait_for,
             joined=joined,
         )
+        if begun:
+            self._history.flush_answer(row.uuid, begun.text)
+            tokens = begun.tokens if begun.model == core.model else None
+            handle = _Continued(handle, Text(begun.text, tokens or ()))
         return core.answers.start(row, handle)
 
     # Prompts
@@ -277,6 +343,23 @@ class Chat:
         return tuple(Picture(sha, self._history.image_bytes(sha)) for sha in shas)
 
 
+class _Continued:
+    """A handle whose answer begins with text that exists already."""
+
+    def __init__(self, handle: Handle, begun: Text) -> None:
+        self._handle = handle
+        self._begun = begun
+        self.stop = handle.stop
+
+    def events(self) -> Iterator[Event]:
+        yield self._begun
+        for event in self._handle.events():
+            if isinstance(event, Finished):  # the ids of the whole answer are known only if those of both parts are
+                known = self._begun.tokens and event.tokens
+                event = replace(event, tokens=self._begun.tokens + event.tokens if known else ())
+            yield event
+
+
 def add_question(turns: list[Turn], text: str, pictures: tuple[Picture, ...]) -> None:
     """Add a user turn. It is merged into an unanswered last question, because roles must alternate in a prompt."""
     if turns and turns[-1].role == "user":
@@ -286,6 +369,6 @@ def add_question(turns: list[Turn], text: str, pictures: tuple[Picture, ...]) ->
     turns.append(Turn("user", text, pictures))
 
 
-def _check_count(pictures: tuple[str, ...]) -> None:
+def _check_count(pictures: Sequence[str | bytes]) -> None:
     if len(pictures) > settings.IMAGES_PER_MESSAGE:
         raise ChatError("question.too_many_images", count=len(pictures), limit=settings.IMAGES_PER_MESSAGE)

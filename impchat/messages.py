@@ -219,6 +219,14 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Feedback:
+    """A person's opinion of an answer. `reason`: in their words; may be empty."""
+
+    liked: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """One question or answer in a conversation's tree. `parent` None: a first message of the conversation."""
 
@@ -236,6 +244,7 @@ class Message:
     stats: Stats | None = None
     dropped_turns: int = 0  # turns left out of the prompt of this answer
     error: Failed | None = None  # why it failed
+    feedback: Feedback | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,3 +263,4 @@ class Conversation:
     draft_images: tuple[str, ...] = ()
     leaf: str | None = None
     deleted_utc: str | None = None
+    archived: bool = False  # kept out of the list of conversations

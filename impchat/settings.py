@@ -171,12 +171,14 @@ HEARTBEAT_S = 5.0  # maximum time between two heartbeats of a writer
 HEARTBEAT_DEAD_S = 15.0  # a writer on another machine counts as dead after this time without a heartbeat
 ANSWERS_KEPT = 64  # finished answers whose numbered events stay in memory for readers that reconnect
 TITLE_CHARS = 60
+UNDO_S = 3600  # how long a deleted message is kept at least, for an undo
 QUESTION_CHARS = 16_000
 DRAFT_BYTES = 4_000_000  # maximum size of a saved draft, which may be longer than a question until it is sent
 LIST_COUNT = 50  # conversations that `impchat history list` shows
 BUSY_TIMEOUT_S = 10.0  # how long a write waits for another process's lock
 QUERY_CHARS = 500  # a longer search query is cut
 IMPORT_BYTES = 512 * 1024 * 1024  # largest conversation that can be imported from a zip, unpacked
+CHATGPT_JSON_BYTES = 256 * 1024 * 1024  # largest conversations.json; parsed, it takes several times as much memory
 IMPORT_INDEX_BYTES = 64 * 1024 * 1024  # the same without the pictures
 
 # Cluster

@@ -50,14 +50,11 @@ def _kept(app: App) -> tuple[Path, Path]:
 
 def empty_deleted(app: App, owner: str = settings.OWNER) -> int:
     """Permanently remove deleted conversations, with pictures used nowhere else; return how many."""
-    gone = app.history.conversations(owner, deleted=True, limit=100_000)
-    for conversation in gone:
-        app.history.purge_conversation(conversation.uuid, owner)
-    return len(gone)
+    return app.history.empty_bin(owner)
 
 
 def clear_conversations(app: App, owner: str = settings.OWNER) -> int:
     """Permanently remove all conversations, including deleted ones; return how many."""
-    for conversation in app.history.conversations(owner, limit=100_000):
+    for conversation in app.history.conversations(owner, archived=None, limit=100_000):
         app.history.delete_conversation(conversation.uuid, owner)
     return empty_deleted(app, owner)

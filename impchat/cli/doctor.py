@@ -123,7 +123,7 @@ def _data(data: Path) -> Iterator[Finding]:
             pass
         yield Finding("ok", "doctor.data", {"path": data})
         history = History(paths.history_file(data))
-        count = history.count(settings.OWNER)
+        count = history.count(settings.OWNER, archived=None)
         history.close()
         yield Finding("ok", "doctor.history", {"count": count})
     except OSError as exc:

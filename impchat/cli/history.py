@@ -1,4 +1,4 @@
-"""`impchat history`: list, show, search, export, import, delete and restore conversations.
+"""`impchat history`: list, show, search, export, import, delete and restore conversations, empty the bin.
 
 In: an open history and parsed arguments. Out: text on stdout, files, exit codes.
 This file does not know models: conversations can be read without one.
@@ -14,7 +14,7 @@ from pathlib import Path
 from impchat import presentation, settings
 from impchat.cli.terminal import Terminal, printable, read_file
 from impchat.errors import HistoryError, SettingsError
-from impchat.history import archive
+from impchat.history import archive, documents
 from impchat.history.store import History
 from impchat.messages import Conversation, Message
 
@@ -32,6 +32,7 @@ def run(history: History, screen: Terminal, args: argparse.Namespace) -> int:
         "import": _import,
         "delete": _delete,
         "restore": _restore,
+        "empty-bin": _empty_bin,
     }[args.action](history, screen, args)
 
 
@@ -49,11 +50,13 @@ def find(history: History, beginning: str, deleted: bool | None = None) -> Conve
 
 
 def _all(history: History, **which: bool) -> list[Conversation]:
-    return history.conversations(_OWNER, limit=sys.maxsize, **which)  # type: ignore[arg-type]
+    return history.conversations(_OWNER, archived=None, limit=sys.maxsize, **which)  # type: ignore[arg-type]
 
 
 def _list(history: History, screen: Terminal, args: argparse.Namespace) -> int:
-    rows = history.conversations(_OWNER, folder=args.folder, tag=args.tag, deleted=args.deleted, limit=args.count)
+    rows = history.conversations(
+        _OWNER, folder=args.folder, tag=args.tag, archived=args.archived, deleted=args.deleted, limit=args.count
+    )
     counts = history.counts(_OWNER, [row.uuid for row in rows])
     for row in rows:
         _line(screen, row, counts.get(row.uuid, (0, 0)))  # 0: purged by another process since
@@ -101,13 +104,15 @@ def _search(history: History, screen: Terminal, args: argparse.Namespace) -> int
 
 def _export(history: History, screen: Terminal, args: argparse.Namespace) -> int:
     row = find(history, args.conversation)
-    name = f"impchat-{row.uuid[:SHORT]}{'.md' if args.markdown else '.zip'}"
-    target = Path(os.path.expanduser(args.output or name))
+    suffix = "md" if args.markdown else "html" if args.html else "zip"
+    target = Path(os.path.expanduser(args.output or f"impchat-{row.uuid[:SHORT]}.{suffix}"))
     if args.markdown:
         _write(target, archive.export_markdown(history, row.uuid, _OWNER, screen.language).encode())
         for name, data in archive.image_files(history, row.uuid, _OWNER).items():
             if not (target.parent / name).exists():  # its name identifies its content
                 _write(target.parent / name, data)
+    elif args.html:
+        _write(target, documents.export_html(history, row.uuid, _OWNER, screen.language).encode())
     else:
         _write(target, archive.export_zip(history, row.uuid, _OWNER))
     screen.note("history.exported", path=target)
@@ -135,22 +140,39 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _import(history: History, screen: Terminal, args: argparse.Namespace) -> int:
-    row = archive.import_zip(history, read_file(args.file), _OWNER)
+    rows = archive.import_file(history, read_file(args.file), _OWNER)
     screen.note("history.imported")
-    _line(screen, row, history.counts(_OWNER, [row.uuid])[row.uuid])
+    counts = history.counts(_OWNER, [row.uuid for row in rows])
+    for row in rows:
+        _line(screen, row, counts[row.uuid])
     return 0
 
 
 def _delete(history: History, screen: Terminal, args: argparse.Namespace) -> int:
     row = find(history, args.conversation, deleted=False)
-    if not args.yes:
-        if not sys.stdin.isatty():
-            raise SettingsError("delete.unconfirmed")
-        if not screen.confirm("history.confirm_delete", title=printable(presentation.title_of(row, screen.language))):
-            screen.note("history.kept")
-            return 1
+    title = printable(presentation.title_of(row, screen.language))
+    if not _confirmed(screen, args, "history.confirm_delete", title=title):
+        return 1
     history.delete_conversation(row.uuid, _OWNER)
     screen.note("history.deleted", conversation=row.uuid[:SHORT])
+    return 0
+
+
+def _confirmed(screen: Terminal, args: argparse.Namespace, key: str, **values: object) -> bool:
+    if args.yes:
+        return True
+    if not sys.stdin.isatty():
+        raise SettingsError("delete.unconfirmed")
+    if screen.confirm(key, **values):
+        return True
+    screen.note("history.kept")
+    return False
+
+
+def _empty_bin(history: History, screen: Terminal, args: argparse.Namespace) -> int:
+    if not _confirmed(screen, args, "history.confirm_empty", count=len(_all(history, deleted=True))):
+        return 1
+    screen.note("history.emptied", count=history.empty_bin(_OWNER))
     return 0
 
 

@@ -168,17 +168,20 @@ def _history(parser: Parser, common: Parser, language: str) -> None:
     listing = action("list", common)
     listing.option("--folder", metavar="NAME", help="history.folder")
     listing.option("--tag", metavar="NAME", help="history.tag")
+    listing.option("--archived", action="store_true", help="history.archived")
     listing.option("--deleted", action="store_true", help="history.deleted")
     listing.option(
         "--count", metavar="N", type=partial(_count, "--count"), default=settings.LIST_COUNT, help="history.count"
     )
     action("search", common).option("words", nargs="+", metavar="WORD", help="history.words")
     action("import", common).option("file", metavar="FILE", help="history.file")
+    action("empty-bin", common).option("--yes", action="store_true", help="history.yes")
     for name in ("show", "export", "delete", "restore"):
         made = action(name, common)
         made.option("conversation", metavar="UUID", help="history.conversation")
         if name == "export":
             made.option("--markdown", action="store_true", help="history.markdown")
+            made.option("--html", action="store_true", help="history.html")
             made.option("-o", "--output", metavar="FILE", help="history.output")
         if name == "delete":
             made.option("--yes", action="store_true", help="history.yes")

@@ -228,7 +228,7 @@ def introduce(app: App, screen: Terminal) -> None:
     """Print which server answers, that the demo does (the first time, on a terminal), that a model is unverified."""
     if app.server:
         screen.note("remote.label", server=app.server)
-    if app.demo and not app.history.conversations(settings.OWNER, limit=1):
+    if app.demo and not app.history.conversations(settings.OWNER, archived=None, limit=1):
         screen.hint("demo.label")
     _warn_unverified(app, screen)
 

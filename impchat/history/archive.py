@@ -19,19 +19,20 @@ import math
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import MISSING, asdict, fields
-from typing import Any, get_args
+from typing import IO, Any, get_args
 from uuid import UUID
 
 from impchat import images, settings
 from impchat.errors import HistoryError, ImageError, ImpChatError
+from impchat.history import chatgpt
 from impchat.history.store import History
 from impchat.images import Prepared
-from impchat.messages import Conversation, Failed, FinishReason, Image, Message, Role, State, Stats
+from impchat.messages import Conversation, Failed, Feedback, FinishReason, Image, Message, Role, State, Stats
 from impchat.texts import say
 
-FORMAT = 1  # of the zip; earlier ones are imported too, a newer one is refused
+FORMAT = 2  # of the zip; earlier ones are imported too, a newer one is refused
 
 _INDEX = "conversation.json"
 _KEPT_APART = {"owner", "deleted_utc"}  # fields not exported: they concern only the local history
@@ -67,10 +68,47 @@ def import_zip(history: History, data: bytes, owner: str) -> Conversation:
     """Import an exported zip as a conversation of `owner`, under its own UUIDs if they are free.
 
     If `owner` has it already, missing messages are added. Of a message that both sides have, a finished version
-    replaces a partial one; two different texts are both kept. Title, folder, tags, pin, draft and shown branch come
-    from the side that was updated last; a deleted conversation is restored. A second import changes nothing.
+    replaces a partial one; two different texts are both kept. Title, folder, tags, pin, archive flag, draft and shown
+    branch come from the side that was updated last, and so does the feedback that both have. Deleted messages of the
+    zip and a deleted conversation are restored. A second import changes nothing.
     Raises HistoryError "archive.broken", "archive.newer" or "archive.too_large", and changes nothing."""
     return history.merge(*read_zip(data, owner))
+
+
+def import_file(history: History, data: bytes, owner: str) -> list[Conversation]:
+    """Import any supported file: an export of one conversation (`import_zip`) or of several (`export_many`), or
+    ChatGPT's export, its zip or the `conversations.json` in it. Returns the imported conversations.
+
+    Raises HistoryError "archive.broken", "archive.newer", "archive.too_large" or "archive.too_large_chatgpt". If one of
+    several fails, those before it stay imported; importing the file again adds nothing twice."""
+    if chatgpt.recognises(data):
+        return [history.merge(*found) for found in chatgpt.read(data, owner)]
+    imported = [import_zip(history, one, owner) for one in _zips(data)]
+    return imported or [import_zip(history, data, owner)]
+
+
+def export_many(history: History, conversations: Iterable[str], owner: str, out: IO[bytes]) -> None:
+    """Write a zip with the export of each of the `conversations` to `out`, a file opened for writing.
+
+    Raises HistoryError as `export_zip`."""
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        for conversation in conversations:
+            archive.writestr(f"{conversation}.zip", export_zip(history, conversation, owner))
+
+
+def _zips(data: bytes) -> Iterator[bytes]:
+    """The exports in a zip that `export_many` wrote; none if it is another file."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            entries = [entry for entry in archive.infolist() if not _ADDED.search(entry.filename.casefold())]
+            if not all(entry.filename.endswith(".zip") for entry in entries):
+                return
+            for entry in entries:
+                if entry.file_size > settings.IMPORT_BYTES:
+                    raise HistoryError("archive.too_large", limit=settings.IMPORT_BYTES // 2**20)
+                yield archive.read(entry)
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, RuntimeError) as exc:
+        raise HistoryError("archive.broken") from exc
 
 
 def read_zip(data: bytes, owner: str) -> tuple[Conversation, list[Message], list[Prepared]]:
@@ -184,7 +222,7 @@ def _read_index(index: Any, owner: str) -> tuple[Conversation, list[Message], li
 
 def _read_message(data: Any, conversation: str) -> Message:
     values = _match(data, _MESSAGE_CHECKS, _defaulted(Message))
-    for name, kind in (("stats", Stats), ("error", Failed)):
+    for name, kind in (("stats", Stats), ("error", Failed), ("feedback", Feedback)):
         if values.get(name) is not None:
             values[name] = kind(**values[name])
     return Message(**values, conversation=conversation)
@@ -282,6 +320,7 @@ _CONVERSATION_CHECKS: dict[str, _Check] = {
     "folder": _is_text,
     "tags": _is_list(_is_text),
     "pinned": _is_bool,
+    "archived": _is_bool,
     "draft": _is_text,
     "draft_images": _is_list(_is_hash),
     "leaf": _or_none(_is_uuid),
@@ -300,6 +339,7 @@ _MESSAGE_CHECKS: dict[str, _Check] = {
     "stats": _or_none(_is_stats),
     "dropped_turns": _is_count,
     "error": _or_none(_is_error),
+    "feedback": _or_none(lambda value: bool(_match(value, {"liked": _is_bool, "reason": _is_text}))),
 }
 _IMAGE: dict[str, _Check] = {
     "sha256": _is_hash,

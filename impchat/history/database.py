@@ -22,9 +22,12 @@ from impchat import locks, paths
 from impchat.errors import HistoryError
 from impchat.history import migrations
 
+MEMORY = Path(":memory:")  # SQLite's name for a database in memory
+
 
 class Database:
-    """The file at `path`, created or migrated to the newest schema by `steps`. May be used from any thread.
+    """The file at `path`, created or migrated to the newest schema by `steps`. May be used from any thread. With `path`
+    MEMORY, a new database in memory, which writes no file and is lost when it is closed.
     `busy_timeout_s`: how long to wait for the lock of another process.
 
     Raises HistoryError "data.unwritable", "history.locked", "history.newer", "history.broken", "history.disk_full"."""
@@ -37,6 +40,9 @@ class Database:
         self._busy_timeout_s = busy_timeout_s
         self._steps = steps
         self._lock = threading.Lock()
+        if path == MEMORY:
+            self._connection = self._connect()
+            return
         paths.ensure_data_dir(path.parent)
         paths.ensure_data_dir(path.parent / "writers")
         self._alive = locks.FileLock(self._writer_file(self.writer))
@@ -48,6 +54,8 @@ class Database:
         """Close the file. It must not be used afterwards."""
         with self._lock:
             self._connection.close()
+        if self.path == MEMORY:
+            return
         with suppress(HistoryError), self._opening():  # a leftover file is removed at the next opening
             self._alive.release()
             self._writer_file(self.writer).unlink(missing_ok=True)
@@ -68,6 +76,10 @@ class Database:
     @contextmanager
     def write_after_deaths(self) -> Iterator[tuple[sqlite3.Connection, list[str]]]:
         """A write transaction, with the names of the writers that are alive. Removes the lock files of dead writers."""
+        if self.path == MEMORY:
+            with self.write() as connection:
+                yield connection, [self.writer]
+            return
         with self._opening(), self.write() as connection:
             living = []
             for file in (self.path.parent / "writers").glob("*.lock"):
@@ -109,7 +121,9 @@ class Database:
         try:
             connection.row_factory = sqlite3.Row
             connection.execute("pragma foreign_keys = on")
-            connection.execute("pragma journal_mode = wal")
+            connection.execute("pragma journal_mode = wal")  # of a database in memory, no file is written
+            if self.path == MEMORY:
+                connection.execute("pragma temp_store = memory")  # large sorts would write temporary files
             migrations.migrate(connection, str(self.path), steps=self._steps)
         except BaseException:
             connection.close()

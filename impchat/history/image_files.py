@@ -1,5 +1,5 @@
 """The files of stored pictures: `images/ab/abcd….jpg` next to the database, each named by the hash of its bytes, and
-their thumbnails.
+their thumbnails; or the same in memory.
 
 In: prepared bytes and their `Image`. Out: complete files; writes are atomic. Callers that write must hold the
 database's write lock, so that there is one writer at a time. This file does not know who may see the pictures.
@@ -86,3 +86,30 @@ class ImageFiles:
     def _path(self, image: Image) -> Path:
         suffix = {"image/png": "png", "image/jpeg": "jpg"}[image.mime]
         return self._folder / image.sha256[:2] / f"{image.sha256}.{suffix}"
+
+
+class ImagesInMemory:
+    """The pictures of a history in memory, with the methods of `ImageFiles`."""
+
+    def __init__(self) -> None:
+        self._data: dict[str, bytes] = {}
+
+    def write(self, image: Image, data: bytes) -> bool:
+        is_new = image.sha256 not in self._data
+        self._data[image.sha256] = data
+        return is_new
+
+    def read(self, image: Image) -> bytes:
+        return self._data[image.sha256]
+
+    def read_thumbnail(self, image: Image) -> None:
+        """None: thumbnails are kept by `Thumbnails` alone."""
+
+    def write_thumbnail(self, image: Image, data: bytes) -> None:
+        """Nothing, as above."""
+
+    def remove(self, image: Image) -> None:
+        self._data.pop(image.sha256, None)
+
+    def sweep(self) -> None:
+        """Nothing: no file can be incomplete."""

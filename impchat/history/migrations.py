@@ -138,8 +138,66 @@ def m006_prefixes(db: Database) -> None:
             db.execute(f"insert into {table} (rowid, text) values (?, ?)", tuple(row))
 
 
+def m007_organise(db: Database) -> None:
+    db.execute("alter table conversations add column archived integer not null default 0")
+    # For the list of conversations, the archive, and the bin.
+    db.execute("""
+        create index conversations_listed on conversations (owner, archived, pinned desc, updated_utc desc, id desc)
+        where deleted_utc is null""")
+    db.execute("create index conversations_binned on conversations (owner, deleted_utc) where deleted_utc is not null")
+    db.execute("alter table messages add column feedback text")  # a JSON object, the fields of messages.Feedback
+    # A deleted message is kept for a while, so that the deletion can be undone. No message below it is undeleted.
+    db.execute("alter table messages add column deleted_utc text")
+    # The deleted answer that a question followed.
+    db.execute("alter table messages add column moved_from integer references messages(id) on delete set null")
+    db.execute("create index messages_deleted on messages (conversation) where deleted_utc is not null")
+    db.execute("create index messages_moved on messages (moved_from) where moved_from is not null")
+    # The latest change of each conversation; a purged one keeps its row. Changes of an owner are numbered 1, 2, 3, ...
+    db.execute("""
+        create table changes (
+            conversation text primary key,  -- its uuid
+            owner text not null,
+            number integer not null
+        ) without rowid""")
+    db.execute("create unique index changes_of_owner on changes (owner, number)")
+    for event, row, table, key in (
+        ("insert", "new", "conversations", "id"),
+        ("update", "new", "conversations", "id"),
+        ("insert", "new", "messages", "conversation"),
+        ("update of state, feedback, deleted_utc", "new", "messages", "conversation"),
+        ("insert", "new", "conversation_tags", "conversation"),
+        ("delete", "old", "conversation_tags", "conversation"),
+        ("insert", "new", "draft_images", "conversation"),
+        ("delete", "old", "draft_images", "conversation"),
+    ):
+        # The text of a growing answer is saved twice per second, in the same state: no change.
+        when = "when (old.state, old.feedback, old.deleted_utc) is not (new.state, new.feedback, new.deleted_utc)"
+        db.execute(f"""
+            create trigger changes_{table}_{event.split()[0]} after {event} on {table}
+            {when if " of " in event else ""} begin
+                insert into changes (conversation, owner, number)
+                select uuid, owner, (select coalesce(max(number), 0) + 1 from changes where owner = c.owner)
+                from conversations c where id = {row}.{key}
+                on conflict (conversation) do update set owner = excluded.owner, number = excluded.number;
+            end""")
+    db.execute("""
+        create trigger changes_conversations_delete after delete on conversations begin
+            insert into changes (conversation, owner, number) values
+                (old.uuid, old.owner, (select coalesce(max(number), 0) + 1 from changes where owner = old.owner))
+            on conflict (conversation) do update set owner = excluded.owner, number = excluded.number;
+        end""")
+
+
 Step = Callable[["Database"], None]
-STEPS: Sequence[Step] = (m001_conversations, m002_images, m003_search, m004_writers, m005_symbols, m006_prefixes)
+STEPS: Sequence[Step] = (
+    m001_conversations,
+    m002_images,
+    m003_search,
+    m004_writers,
+    m005_symbols,
+    m006_prefixes,
+    m007_organise,
+)
 
 
 def migrate(

@@ -7,6 +7,7 @@ This file does not know picture files, access rights or the order of writes; `st
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import threading
 from collections.abc import Iterable, Sequence
@@ -18,7 +19,7 @@ from uuid import UUID, uuid4, uuid5
 from impchat import settings
 from impchat.errors import HistoryError
 from impchat.history import queries, search
-from impchat.messages import Conversation, Image, Message, Role, State
+from impchat.messages import Conversation, Feedback, Image, Message, Role, State
 
 
 def insert_conversation(db: sqlite3.Connection, new: Conversation) -> int:
@@ -34,8 +35,8 @@ def insert_conversation(db: sqlite3.Connection, new: Conversation) -> int:
 def add_message(
     db: sqlite3.Connection, conversation: int, parent: int | None, role: Role, text: str, state: State
 ) -> tuple[str, int]:
-    """Insert a message and make it the end of the shown branch. Returns its uuid and its key. Restores a deleted
-    conversation, whose new message would otherwise be listed nowhere."""
+    """Insert a message and make it the end of the shown branch. Returns its uuid and its key. Takes the conversation
+    out of the bin and the archive, because it is in use again."""
     above = db.execute("select role from messages where id = ?", (parent,)).fetchone()
     assert role != (above["role"] if above else "assistant"), "below an answer, or nothing, comes a question"
     uuid, created = str(uuid4()), now()
@@ -46,7 +47,7 @@ def add_message(
     ).lastrowid
     assert message is not None
     db.execute(
-        "update conversations set leaf = ?, updated_utc = ?, deleted_utc = null where id = ?",
+        "update conversations set leaf = ?, updated_utc = ?, deleted_utc = null, archived = 0 where id = ?",
         (message, created, conversation),
     )
     return uuid, message
@@ -59,23 +60,45 @@ def set_title(db: sqlite3.Connection, conversation: int, title: str) -> None:
     db.execute("insert into title_search (rowid, text) values (?, ?)", (conversation, search.index_text(title)))
 
 
+# The first sentence, but no mere "Yes." or "1."; Chinese needs fewer characters and no space after its marks.
+_SENTENCE = re.compile(r".{4,}?[。！？]|.{12,}?(?:[.!?](?=\s)|\n)|.+", re.DOTALL)
+
+
 def title_by_answer(db: sqlite3.Connection, message: int, text: str) -> None:
-    """If the conversation of the answer `message` has no title, take one from `text`."""
+    """If the conversation of the answer `message` has no title, take one from the first sentence of `text`."""
     row = db.execute(
         "select conversations.id from conversations join messages on conversation = conversations.id"
         " where messages.id = ? and title = ''",
         (message,),
     ).fetchone()
-    if row and text.strip():
-        set_title(db, row["id"], title_from(text))
+    if row and (sentence := _SENTENCE.match(text.strip())):
+        set_title(db, row["id"], title_from(sentence[0]))
+
+
+def name_from(text: str) -> str:
+    """The name of a folder or tag from what a person typed: one line without extra spaces."""
+    return " ".join(queries.clean(text).split())
 
 
 def set_tags(db: sqlite3.Connection, conversation: int, tags: Sequence[str]) -> None:
     db.execute("delete from conversation_tags where conversation = ?", (conversation,))
+    names = [name for name in dict.fromkeys(map(name_from, tags)) if name]
     db.executemany(
         "insert into conversation_tags (conversation, place, tag) values (?, ?, ?)",
-        [(conversation, place, tag) for place, tag in enumerate(dict.fromkeys(map(queries.clean, tags)))],
+        [(conversation, place, name) for place, name in enumerate(names)],
     )
+
+
+def rename_tag(db: sqlite3.Connection, owner: str, tag: str, name: str) -> None:
+    """See `History.rename_tag`."""
+    tagged = db.execute(
+        "select conversation from conversation_tags join conversations on id = conversation"
+        " where owner = ? and tag = ?",
+        (owner, tag),
+    )
+    for (conversation,) in tagged.fetchall():
+        tags = queries.conversation(db, conversation).tags
+        set_tags(db, conversation, [name if other == tag else other for other in tags])
 
 
 def set_images(
@@ -120,6 +143,22 @@ def index(db: sqlite3.Connection, message: int) -> None:
     db.execute("insert into message_search (rowid, text) values (?, ?)", (message, search.index_text(text)))
 
 
+def fork(db: sqlite3.Connection, conversation: Conversation, branch: Sequence[Message]) -> Conversation:
+    """See `History.fork_conversation`."""
+    created = now()
+    conversation = replace(
+        conversation, created_utc=created, updated_utc=created, pinned=False, archived=False, deleted_utc=None,
+        draft="", draft_images=(), leaf=branch[-1].uuid,
+    )  # fmt: skip
+    branch = [replace(m, state="interrupted" if m.state == "streaming" else m.state) for m in branch]
+    return merge(db, *_under_new_uuids(conversation, branch))
+
+
+def set_feedback(db: sqlite3.Connection, message: str, feedback: Feedback | None) -> None:
+    value = to_json(asdict(feedback) if feedback else None)
+    db.execute("update messages set feedback = ? where uuid = ?", (value, message))
+
+
 def merge(db: sqlite3.Connection, conversation: Conversation, messages: Sequence[Message]) -> Conversation:
     """See `History.merge`. The rows of the pictures must exist already."""
     there = db.execute("select * from conversations where uuid = ?", (conversation.uuid,)).fetchone()
@@ -134,6 +173,8 @@ def merge(db: sqlite3.Connection, conversation: Conversation, messages: Sequence
         message = replace(message, parent=names.get(message.parent, message.parent))
         if twin := _merge_message(db, key, message, conversation.owner):
             names[message.uuid] = twin
+        if message.feedback and (is_news or not queries.message(db, twin or message.uuid).feedback):
+            set_feedback(db, twin or message.uuid, message.feedback)
     if is_news:
         set_title(db, key, conversation.title)
         set_tags(db, key, conversation.tags)
@@ -141,9 +182,10 @@ def merge(db: sqlite3.Connection, conversation: Conversation, messages: Sequence
         shown = names.get(conversation.leaf, conversation.leaf)
         leaf = queries.message_id(db, shown, key) if shown else None
         db.execute(
-            "update conversations set folder = ?, pinned = ?, draft = ?, leaf = ?, updated_utc = ? where id = ?",
-            (queries.clean(conversation.folder), conversation.pinned, queries.clean(conversation.draft), leaf,
-             conversation.updated_utc, key),
+            "update conversations set folder = ?, pinned = ?, archived = ?, draft = ?, leaf = ?, updated_utc = ?"
+            " where id = ?",
+            (name_from(conversation.folder), conversation.pinned, conversation.archived,
+             queries.clean(conversation.draft), leaf, conversation.updated_utc, key),
         )  # fmt: skip
     db.execute("update conversations set deleted_utc = null where id = ?", (key,))
     return queries.conversation(db, key)

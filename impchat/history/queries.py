@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from impchat.errors import HistoryError
-from impchat.messages import Conversation, Failed, Image, Message, Stats
+from impchat.messages import Conversation, Failed, Feedback, Image, Message, Stats
 
 _CONVERSATION = """
     select c.*,
@@ -48,24 +48,76 @@ def conversation(db: sqlite3.Connection, key: int) -> Conversation:
 
 
 def conversations(
-    db: sqlite3.Connection, owner: str, folder: str | None, tag: str | None, deleted: bool, limit: int, offset: int
+    db: sqlite3.Connection,
+    owner: str,
+    folder: str | None,
+    tag: str | None,
+    archived: bool | None,
+    deleted: bool,
+    limit: int,
+    offset: int,
 ) -> list[Conversation]:
     """See `History.conversations`."""
     folder, tag = (None if name is None else clean(name) for name in (folder, tag))
+    if deleted:
+        which, order = "deleted_utc is not null", "deleted_utc desc"
+    else:  # conditions that the index conversations_listed serves
+        which = "deleted_utc is null" + ("" if archived is None else " and archived = :archived")
+        order = "pinned desc, updated_utc desc"
     found = db.execute(
-        f"{_CONVERSATION} where owner = :owner and (deleted_utc is not null) = :deleted"
+        f"{_CONVERSATION} where owner = :owner and {which}"
         " and (:folder is null or folder = :folder)"
         " and (:tag is null or exists (select 1 from conversation_tags where conversation = c.id and tag = :tag))"
-        " order by pinned desc, updated_utc desc, c.id desc limit :limit offset :offset",
-        {"owner": owner, "deleted": deleted, "folder": folder, "tag": tag, "limit": limit, "offset": offset},
+        f" order by {order}, c.id desc limit :limit offset :offset",
+        {"owner": owner, "archived": archived, "folder": folder, "tag": tag, "limit": limit, "offset": offset},
     )
     return [_conversation(row) for row in found]
 
 
-def count(db: sqlite3.Connection, owner: str, deleted: bool) -> int:
-    """The number of conversations of `owner`: of the deleted ones or of the others."""
+def folders(db: sqlite3.Connection, owner: str, archived: bool) -> dict[str, int]:
+    """See `History.folders`."""
     found = db.execute(
-        "select count(*) from conversations where owner = ? and (deleted_utc is not null) = ?", (owner, deleted)
+        "select folder, count(*) from conversations where owner = ? and archived = ? and deleted_utc is null"
+        " and folder != '' group by folder",
+        (owner, archived),
+    )
+    return dict(sorted(map(tuple, found), key=_by_name))
+
+
+def tags(db: sqlite3.Connection, owner: str, archived: bool) -> dict[str, int]:
+    """See `History.tags`."""
+    found = db.execute(
+        "select tag, count(*) from conversation_tags join conversations c on c.id = conversation"
+        " where owner = ? and archived = ? and deleted_utc is null group by tag",
+        (owner, archived),
+    )
+    return dict(sorted(map(tuple, found), key=_by_name))
+
+
+def _by_name(counted: tuple[str, int]) -> tuple[str, str]:
+    return counted[0].casefold(), counted[0]
+
+
+def changes_since(db: sqlite3.Connection, owner: str, number: int) -> tuple[int, list[str]]:
+    """See `History.changes_since`."""
+    found = db.execute(
+        "select conversation, number from changes where owner = ? and number > ? order by number", (owner, number)
+    ).fetchall()
+    return (found[-1]["number"] if found else number), [row["conversation"] for row in found]
+
+
+def latest_change(db: sqlite3.Connection, owner: str) -> int:
+    """See `History.latest_change`."""
+    return int(db.execute("select coalesce(max(number), 0) from changes where owner = ?", (owner,)).fetchone()[0])
+
+
+def count(db: sqlite3.Connection, owner: str, archived: bool | None, deleted: bool) -> int:
+    """See `History.count`."""
+    which = "deleted_utc is not null" if deleted else "deleted_utc is null"
+    found = db.execute(
+        f"select count(*) from conversations where owner = :owner and {which}"
+        " and (:archived is null or archived = :archived)",
+        {"owner": owner, "archived": None if deleted else archived},
     )
     return int(found.fetchone()[0])
 
@@ -73,7 +125,7 @@ def count(db: sqlite3.Connection, owner: str, deleted: bool) -> int:
 def message(db: sqlite3.Connection, uuid: str, owner: str | None = None) -> Message:
     """One message, which must be `owner`'s unless that is None. Raises HistoryError "history.no_message"."""
     row = db.execute(
-        f"{_MESSAGE} where m.uuid = :uuid and (:owner is null or c.owner = :owner)",
+        f"{_MESSAGE} where m.uuid = :uuid and m.deleted_utc is null and (:owner is null or c.owner = :owner)",
         {"uuid": clean(uuid), "owner": owner},
     ).fetchone()
     if row is None:
@@ -84,7 +136,8 @@ def message(db: sqlite3.Connection, uuid: str, owner: str | None = None) -> Mess
 def message_id(db: sqlite3.Connection, uuid: str, conversation: int) -> int:
     """The key of a message of this conversation. Raises HistoryError "history.no_message"."""
     row = db.execute(
-        "select id from messages where uuid = ? and conversation = ?", (clean(uuid), conversation)
+        "select id from messages where uuid = ? and conversation = ? and deleted_utc is null",
+        (clean(uuid), conversation),
     ).fetchone()
     if row is None:
         raise HistoryError("history.no_message", message=uuid)
@@ -102,7 +155,8 @@ def writable(db: sqlite3.Connection, uuid: str) -> tuple[int, bool]:
 
 def messages(db: sqlite3.Connection, conversation: int) -> list[Message]:
     """All messages of a conversation in order of creation, so parents come before their children."""
-    return [_message(row) for row in db.execute(f"{_MESSAGE} where m.conversation = ? order by m.id", (conversation,))]
+    found = db.execute(f"{_MESSAGE} where m.conversation = ? and m.deleted_utc is null order by m.id", (conversation,))
+    return [_message(row) for row in found]
 
 
 def branch(db: sqlite3.Connection, leaf: int) -> list[Message]:
@@ -120,7 +174,7 @@ def siblings(db: sqlite3.Connection, uuid: str) -> list[Message]:
     """The messages with the same parent in the same conversation, itself included, oldest first."""
     found = db.execute(
         f"{_MESSAGE} join messages this on this.conversation = m.conversation and this.parent is m.parent"
-        " where this.uuid = ? order by m.id",
+        " where this.uuid = ? and m.deleted_utc is null order by m.id",
         (uuid,),
     )
     return [_message(row) for row in found]
@@ -128,7 +182,10 @@ def siblings(db: sqlite3.Connection, uuid: str) -> list[Message]:
 
 def siblings_below(db: sqlite3.Connection, conversation: int, parent: str | None) -> list[Message]:
     """The children of `parent` in a conversation, oldest first; the first messages if `parent` is None."""
-    found = db.execute(f"{_MESSAGE} where m.conversation = ? and p.uuid is ? order by m.id", (conversation, parent))
+    found = db.execute(
+        f"{_MESSAGE} where m.conversation = ? and p.uuid is ? and m.deleted_utc is null order by m.id",
+        (conversation, parent),
+    )
     return [_message(row) for row in found]
 
 
@@ -157,13 +214,41 @@ def pictures(db: sqlite3.Connection, owner: str, limit: int, offset: int) -> lis
     return db.execute(
         "select i.image, c.uuid as conversation, title, m.uuid as message, m.created_utc"
         " from message_images i cross join messages m on m.id = i.message cross join conversations c"
-        " on c.id = m.conversation where owner = :owner and c.deleted_utc is null and not exists ("
+        " on c.id = m.conversation"
+        " where owner = :owner and c.deleted_utc is null and m.deleted_utc is null and not exists ("
         "  select 1 from message_images later cross join messages asks on asks.id = later.message cross join"
         "  conversations holds on holds.id = asks.conversation where later.image = i.image"
         "  and (later.message > i.message or (later.message = i.message and later.place < i.place))"
-        "  and holds.owner = :owner and holds.deleted_utc is null)"
+        "  and holds.owner = :owner and holds.deleted_utc is null and asks.deleted_utc is null)"
         " order by i.message desc, i.place limit :limit offset :offset",
         {"owner": owner, "limit": limit, "offset": offset},
+    ).fetchall()
+
+
+def pictures_about(db: sqlite3.Connection, owner: str, match: str, limit: int, offset: int) -> list[sqlite3.Row]:
+    """As `pictures`, of those whose questions, answers or titles match."""
+    return db.execute(
+        "with recursive about (message) as ("  # the matching messages, and all before them up to one with pictures
+        " select rowid from message_search where message_search match :match"
+        " union select m.id from title_search join messages m on m.conversation = title_search.rowid"
+        "  where title_search match :match and m.deleted_utc is null"
+        " union select m.parent from about join messages m on m.id = about.message where m.parent is not null"
+        "  and not exists (select 1 from message_images where message = m.id))"
+        " select image, c.uuid as conversation, title, m.uuid as message, m.created_utc, max(m.id) as last"
+        " from about join message_images i on i.message = about.message join messages m on m.id = i.message"
+        " join conversations c on c.id = m.conversation"
+        " where owner = :owner and c.deleted_utc is null group by image order by last desc limit :limit offset :offset",
+        {"owner": owner, "match": match, "limit": limit, "offset": offset},
+    ).fetchall()
+
+
+def questions_about(db: sqlite3.Connection, owner: str, sha256: str, limit: int) -> list[sqlite3.Row]:
+    """See `History.questions_about`. The columns are those of `pictures`."""
+    return db.execute(
+        "select distinct image, c.uuid as conversation, title, m.uuid as message, m.created_utc"
+        " from message_images i join messages m on m.id = i.message join conversations c on c.id = m.conversation"
+        " where image = ? and owner = ? and c.deleted_utc is null and m.deleted_utc is null order by m.id desc limit ?",
+        (clean(sha256), owner, limit),
     ).fetchall()
 
 
@@ -173,7 +258,7 @@ def covers(db: sqlite3.Connection, owner: str, conversations: Sequence[str]) -> 
     return db.execute(
         "select c.uuid as conversation, image, max(m.id * 100 - i.place) from conversations c"
         " join messages m on m.conversation = c.id join message_images i on i.message = m.id"
-        " where c.uuid in (select value from json_each(?)) and owner = ? group by c.id",
+        " where c.uuid in (select value from json_each(?)) and owner = ? and m.deleted_utc is null group by c.id",
         (json.dumps(conversations), owner),
     ).fetchall()
 
@@ -183,7 +268,8 @@ def counts(db: sqlite3.Connection, owner: str, conversations: Sequence[str]) -> 
     branches. A picture in several messages counts once."""
     return db.execute(
         "select c.uuid as conversation, count(distinct m.id) as messages, count(distinct image) as pictures"
-        " from conversations c left join messages m on m.conversation = c.id left join message_images on message = m.id"
+        " from conversations c left join messages m on m.conversation = c.id and m.deleted_utc is null"
+        " left join message_images on message = m.id"
         " where c.uuid in (select value from json_each(?)) and owner = ? group by c.id",
         (json.dumps(conversations), owner),
     ).fetchall()
@@ -223,7 +309,7 @@ def search_messages(db: sqlite3.Connection, owner: str, match: str, limit: int) 
         "select c.uuid as conversation, title, m.uuid as message, role, m.text as text, m.created_utc as created_utc"
         " from message_search join messages m on m.id = message_search.rowid"
         " join conversations c on c.id = m.conversation"
-        " where message_search match ? and owner = ? and deleted_utc is null"
+        " where message_search match ? and owner = ? and c.deleted_utc is null"
         " order by message_search.rowid desc limit ?",
         (match, owner, limit),
     ).fetchall()
@@ -243,6 +329,7 @@ def _conversation(row: sqlite3.Row) -> Conversation:
         draft_images=tuple(json.loads(row["draft_images"])),
         leaf=row["leaf_uuid"],
         deleted_utc=row["deleted_utc"],
+        archived=bool(row["archived"]),
     )
 
 
@@ -262,4 +349,5 @@ def _message(row: sqlite3.Row) -> Message:
         stats=Stats(**json.loads(row["stats"])) if row["stats"] else None,
         dropped_turns=row["dropped_turns"],
         error=Failed(**json.loads(row["error"])) if row["error"] else None,
+        feedback=Feedback(**json.loads(row["feedback"])) if row["feedback"] else None,
     )

@@ -9,7 +9,7 @@ This file does not know how answers are generated, nor how anything is shown.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,12 +17,12 @@ from pathlib import Path
 from uuid import uuid4
 
 from impchat import images, paths, settings
-from impchat.errors import HistoryError
-from impchat.history import mutations, queries, search
-from impchat.history.database import Database
-from impchat.history.image_files import ImageFiles
+from impchat.errors import ChatError, HistoryError
+from impchat.history import mutations, queries, removal, search
+from impchat.history.database import MEMORY, Database
+from impchat.history.image_files import ImageFiles, ImagesInMemory
 from impchat.images import Prepared
-from impchat.messages import Conversation, Failed, FinishReason, Image, Message, Role, State, Stats
+from impchat.messages import Conversation, Failed, Feedback, FinishReason, Image, Message, Role, State, Stats
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class Hit:
     role: Role | None
     snippet: str  # one line around the match
     created_utc: str
+    marks: tuple[tuple[int, int], ...] = ()  # where the words are in `snippet`: (start, end), in order
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,15 @@ class Asked:
     created_utc: str
 
 
+def _hit(row: sqlite3.Row, query: str) -> Hit:
+    snippet = search.snippet(row["text"], query)
+    marks = tuple(search.marks(snippet, query))
+    return Hit(row["conversation"], row["title"], row["message"], row["role"], snippet, row["created_utc"], marks)
+
+
 class History:
-    """The history in the file `path`, created or migrated; pictures are in the folder `images` next to it.
+    """The history in the file `path`, created or migrated; pictures are in the folder `images` next to it. With `path`
+    `database.MEMORY`, a history in memory, which leaves nothing on disk and is lost when it is closed.
 
     Opening marks the answers of processes that have died as "interrupted". A write waits `busy_timeout_s` for another
     process, then raises HistoryError "history.locked". Every method may raise "history.disk_full", "data.unwritable"
@@ -58,9 +66,11 @@ class History:
 
     def __init__(self, path: Path, *, busy_timeout_s: float = settings.BUSY_TIMEOUT_S) -> None:
         self._database = Database(path, busy_timeout_s)
-        self._files = ImageFiles(path.parent / "images")
+        self._files = ImagesInMemory() if path == MEMORY else ImageFiles(path.parent / "images")
+        self._on_purge: list[Callable[[str], None]] = []
         try:
             self.mark_interrupted()
+            self._purge_messages()
         except BaseException:
             self._database.close()
             raise
@@ -89,12 +99,14 @@ class History:
         folder: str | None = None,
         tags: Sequence[str] | None = None,
         pinned: bool | None = None,
+        archived: bool | None = None,
         draft: str | None = None,
         draft_images: Sequence[str] | None = None,
         leaf: str | None = None,
     ) -> Conversation:
-        """Change the given fields; None leaves a field unchanged. `leaf`: the last message of the shown branch.
-        A picture that is removed from the draft and shown nowhere else is deleted.
+        """Change the given fields; None leaves a field unchanged. `folder`: "" for none. `tags`: all of them, in order.
+        `leaf`: the last message of the shown branch. A picture that is removed from the draft and shown nowhere else is
+        deleted.
 
         Raises HistoryError "history.no_conversation", "history.no_message" (leaf), "history.no_image" (draft)."""
         gone: list[Image] = []
@@ -102,11 +114,15 @@ class History:
             key = queries.conversation_id(db, uuid, owner)
             if title is not None:
                 mutations.set_title(db, key, title)
-            for column, value in (("folder", folder), ("draft", draft)):
+            columns = {
+                "folder": None if folder is None else mutations.name_from(folder),
+                "draft": None if draft is None else queries.clean(draft),
+                "pinned": pinned,
+                "archived": archived,
+            }
+            for column, value in columns.items():
                 if value is not None:
-                    db.execute(f"update conversations set {column} = ? where id = ?", (queries.clean(value), key))
-            if pinned is not None:
-                db.execute("update conversations set pinned = ? where id = ?", (pinned, key))
+                    db.execute(f"update conversations set {column} = ? where id = ?", (value, key))
             if leaf is not None:
                 db.execute("update conversations set leaf = ? where id = ?", (queries.message_id(db, leaf, key), key))
             if tags is not None:
@@ -119,14 +135,36 @@ class History:
         self._remove_files(gone)
         return after
 
+    def fork_conversation(self, uuid: str, owner: str, message: str) -> Conversation:
+        """Copy the branch down to `message` into a new conversation with the same title, folder and tags. Pictures are
+        shared, not copied. An answer that is being written is copied as far as it got, as "interrupted".
+
+        Raises HistoryError "history.no_conversation", "history.no_message"."""
+        with self._database.write() as db:
+            key = queries.conversation_id(db, uuid, owner)
+            branch = queries.branch(db, queries.message_id(db, message, key))
+            return mutations.fork(db, queries.conversation(db, key), branch)
+
+    def rename_folder(self, owner: str, folder: str, name: str) -> None:
+        """Rename a folder. If `name` exists, it gets the conversations of both; with "" the folder is removed, and its
+        conversations are kept outside any folder."""
+        with self._database.write() as db:
+            query = "update conversations set folder = ? where owner = ? and folder = ?"
+            db.execute(query, (mutations.name_from(name), owner, queries.clean(folder)))
+
+    def rename_tag(self, owner: str, tag: str, name: str) -> None:
+        """Rename a tag in all conversations that have it. With "" it is removed from them."""
+        with self._database.write() as db:
+            mutations.rename_tag(db, owner, queries.clean(tag), name)
+
     def delete_conversation(self, uuid: str, owner: str) -> None:
-        """Mark a conversation as deleted: it is no longer listed or found, but can be restored. Its KV state is removed
+        """Move a conversation to the bin: it is no longer listed or found, but can be restored. Its KV state is removed
         at once."""
         self._set_deleted(uuid, owner, mutations.now())
         self._remove_state(uuid)
 
     def restore_conversation(self, uuid: str, owner: str) -> None:
-        """Restore a deleted conversation."""
+        """Take a conversation out of the bin, as it was."""
         self._set_deleted(uuid, owner, None)
 
     def purge_conversation(self, uuid: str, owner: str) -> None:
@@ -138,6 +176,13 @@ class History:
             gone = mutations.forget_unshown(db, owner, images)
         self._remove_files(gone)
         self._remove_state(uuid)
+        for callback in self._on_purge:
+            callback(uuid)
+
+    def on_purge(self, callback: Callable[[str], None]) -> None:
+        """Call `callback` with the uuid of each conversation that this process has removed permanently, right after.
+        It must not raise."""
+        self._on_purge.append(callback)
 
     # Writing: pictures and messages
 
@@ -243,6 +288,49 @@ class History:
                 mutations.title_by_answer(db, message, queries.clean(text))
             return queries.message(db, uuid)
 
+    def set_feedback(self, message: str, owner: str, feedback: Feedback | None) -> Message:
+        """Save a person's opinion of an answer, in place of an earlier one; None removes it.
+
+        Raises HistoryError "history.no_message", ChatError "chat.not_an_answer"."""
+        with self._database.write() as db:
+            if queries.message(db, message, owner).role != "assistant":
+                raise ChatError("chat.not_an_answer")
+            mutations.set_feedback(db, message, feedback)
+            return queries.message(db, message, owner)
+
+    def delete_message(self, message: str, owner: str) -> None:
+        """Delete a question with all its answers, or one version of an answer with what follows it. The questions after
+        a deleted question stay; they then follow the message before it. If the end of the shown branch is deleted, the
+        newest branch of the message before is shown.
+
+        `restore_message` undoes this until the next deletion in the conversation, until the bin is emptied, or until
+        the history is opened `settings.UNDO_S` later; then the messages are removed permanently, with the pictures that
+        nothing else of `owner` shows. Call `Chat.delete_message`, which refuses to delete a running answer.
+        Raises HistoryError "history.no_message"."""
+        with self._database.write() as db:
+            found = queries.message(db, message, owner)
+            key = queries.conversation_id(db, found.conversation, owner)
+            gone = removal.delete(db, key, owner, message)
+        self._remove_files(gone)
+        self._remove_state(found.conversation)  # it contains the message
+
+    def restore_message(self, conversation: str, owner: str, message: str) -> None:
+        """Undo the deletion of `message`, with everything that was deleted with it, and show its branch.
+
+        Raises HistoryError "history.no_conversation", "history.no_message" (it can no longer be undone)."""
+        with self._database.write() as db:
+            removal.restore(db, queries.conversation_id(db, conversation, owner), message)
+
+    def empty_bin(self, owner: str) -> int:
+        """Remove the deleted conversations and messages of `owner` permanently. Returns the number of conversations."""
+        deleted = self.conversations(owner, deleted=True, limit=-1)
+        for conversation in deleted:
+            self.purge_conversation(conversation.uuid, owner)
+        with self._database.write() as db:
+            gone = removal.purge_before(db, mutations.now(), owner)
+        self._remove_files(gone)
+        return len(deleted)
+
     def merge(
         self, conversation: Conversation, messages: Sequence[Message], pictures: Sequence[Prepared]
     ) -> Conversation:
@@ -252,6 +340,7 @@ class History:
         with self._keeping(pictures), self._database.write() as db:
             for prepared in pictures:
                 self._add_image(db, prepared, owner)
+            removal.restore_any(db, conversation.uuid, owner, {message.uuid for message in messages})
             merged = mutations.merge(db, conversation, messages)
             # The pictures of an imported draft that was older than the local one.
             gone = mutations.forget_unshown(db, owner, [prepared.image.sha256 for prepared in pictures])
@@ -294,19 +383,48 @@ class History:
         *,
         folder: str | None = None,
         tag: str | None = None,
+        archived: bool | None = False,
         deleted: bool = False,
         limit: int = 200,
         offset: int = 0,
     ) -> list[Conversation]:
-        """The conversations of `owner`, optionally of one folder or tag: pinned ones on top, then by latest message.
-        `deleted`: return only deleted ones instead of only the others."""
-        with self._database.read() as db:
-            return queries.conversations(db, owner, folder, tag, deleted, limit, offset)
+        """A page of the conversations of `owner`: pinned ones on top, then by latest message.
 
-    def count(self, owner: str, *, deleted: bool = False) -> int:
-        """The number of conversations of `owner`. `deleted`: only deleted ones instead of only the others."""
+        `folder`, `tag`: only those in it; folder "" means in none. `archived`: only archived ones, only the others, or
+        None for both. `deleted`: the bin instead, the latest deletion first, whether archived or not."""
         with self._database.read() as db:
-            return queries.count(db, owner, deleted)
+            return queries.conversations(db, owner, folder, tag, archived, deleted, limit, offset)
+
+    def folders(self, owner: str, archived: bool = False) -> dict[str, int]:
+        """Folder -> number of conversations in it, by name. Counts what `conversations` lists with this `archived`: a
+        folder exists as long as it has a conversation there."""
+        with self._database.read() as db:
+            return queries.folders(db, owner, archived)
+
+    def tags(self, owner: str, archived: bool = False) -> dict[str, int]:
+        """Tag -> number of conversations that have it, by name. Counts as `folders` does."""
+        with self._database.read() as db:
+            return queries.tags(db, owner, archived)
+
+    def latest_change(self, owner: str) -> int:
+        """The number of the latest change of any conversation of `owner`; 0 if there was none."""
+        with self._database.read() as db:
+            return queries.latest_change(db, owner)
+
+    def changes_since(self, owner: str, number: int) -> tuple[int, list[str]]:
+        """The number of the latest change, and the uuids of the conversations of `owner` that any process has changed
+        since change `number`, each once. Includes deleted and purged ones.
+
+        A change is anything but the text of a growing answer: messages, titles, tags, drafts and so on. Begin with
+        `latest_change`, then pass the number that the previous call returned. Costs one look into an index, so that it
+        can be called every second."""
+        with self._database.read() as db:
+            return queries.changes_since(db, owner, number)
+
+    def count(self, owner: str, *, archived: bool | None = False, deleted: bool = False) -> int:
+        """The number of conversations that `conversations` lists, on all pages."""
+        with self._database.read() as db:
+            return queries.count(db, owner, archived, deleted)
 
     def messages(self, conversation: str, owner: str) -> list[Message]:
         """All messages in order of creation. Raises HistoryError "history.no_conversation"."""
@@ -382,10 +500,22 @@ class History:
             query = "select 1 from conversations where uuid = ? and deleted_utc is null"
             return db.execute(query, (uuid,)).fetchone() is not None
 
-    def pictures(self, owner: str, limit: int = 200, offset: int = 0) -> list[Asked]:
-        """The pictures that `owner` has asked about, each once, latest first, without deleted conversations."""
+    def pictures(self, owner: str, limit: int = 200, offset: int = 0, query: str = "") -> list[Asked]:
+        """The pictures that `owner` has asked about, each once, latest first, without deleted conversations. `query`:
+        only those about which a question or an answer contains all its words, or whose conversation's title does; the
+        question returned is then the latest of these. A question without a picture is about the pictures before it."""
+        match = search.match_query(queries.clean(query))
         with self._database.read() as db:
-            found = queries.pictures(db, owner, limit, offset)
+            if match is None:
+                found = queries.pictures(db, owner, limit, offset)
+            else:
+                found = queries.pictures_about(db, owner, match, limit, offset)
+        return [Asked(**{name: row[name] for name in Asked.__slots__}) for row in found]
+
+    def questions_about(self, owner: str, sha256: str, limit: int = 20) -> list[Asked]:
+        """The questions of `owner` with this picture, latest first, without deleted conversations."""
+        with self._database.read() as db:
+            found = queries.questions_about(db, owner, sha256, limit)
         return [Asked(**{name: row[name] for name in Asked.__slots__}) for row in found]
 
     def covers(self, owner: str, conversations: Sequence[str]) -> dict[str, str]:
@@ -412,11 +542,7 @@ class History:
             inside = {row["conversation"] for row in found}
             titles = queries.search_titles(db, owner, match, limit)
             found = [row for row in titles if row["conversation"] not in inside] + found
-        return [
-            Hit(row["conversation"], row["title"], row["message"], row["role"], search.snippet(row["text"], query),
-                row["created_utc"])
-            for row in found[:limit]
-        ]  # fmt: skip
+        return [_hit(row, query) for row in found[:limit]]
 
     # Internal
 
@@ -424,6 +550,13 @@ class History:
         with self._database.write() as db:
             key = queries.conversation_id(db, uuid, owner)
             db.execute("update conversations set deleted_utc = ? where id = ?", (when, key))
+
+    def _purge_messages(self) -> None:
+        """Remove messages whose deletion can no longer be undone."""
+        before = mutations.utc(datetime.now(UTC) - timedelta(seconds=settings.UNDO_S))
+        with self._database.write() as db:
+            gone = removal.purge_before(db, before)
+        self._remove_files(gone)
 
     def _set_heartbeat(self, db: sqlite3.Connection, message: int) -> None:
         db.execute(
@@ -451,6 +584,8 @@ class History:
 
     def _remove_state(self, uuid: str) -> None:
         """Remove the KV state that an engine may have saved for a conversation."""
+        if self._database.path == MEMORY:
+            return
         with suppress(OSError):
             (paths.kv_states_dir(self._database.path.parent) / paths.kv_state_name(uuid)).unlink(missing_ok=True)
 
@@ -462,5 +597,7 @@ class History:
             for image in images:
                 if db.execute("select 1 from images where sha256 = ?", (image.sha256,)).fetchone() is None:
                     self._files.remove(image)
+                    if self._database.path == MEMORY:
+                        continue
                     for embeddings in paths.embeddings_dir(self._database.path.parent).glob(f"{image.sha256}-*"):
                         embeddings.unlink(missing_ok=True)

@@ -30,6 +30,10 @@ class Thumbnails:
         """The thumbnail of a picture. Raises as `History.thumbnail`."""
         return self._make(sha256)
 
+    def clear(self) -> None:
+        """Remove all thumbnails from memory."""
+        self._make.cache_clear()
+
     def available(self, sha256s: Iterable[str]) -> dict[str, bytes]:
         """sha256 -> thumbnail, without those whose file is missing or damaged."""
         found = {}

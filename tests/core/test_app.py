@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from impchat.app import App, Resources, choose_bundle
 from impchat.bundle import MANIFEST, Bundle
 from impchat.engines.local.engine import LocalEngine
 from impchat.errors import HistoryError, ModelError
-from impchat.messages import Event, Failed, Finished, Message, Ready, Text
+from impchat.messages import Event, Failed, Finished, Message, Ready, Sampling, Text
 from tests.core.conftest import Draw
 from tests.core.hands import copy_model, endless_model
 from tests.core.scripted import SECONDS
@@ -75,6 +76,21 @@ def test_a_later_turn_processes_only_its_own_tokens(app: App, draw: Draw) -> Non
         assert stats.cached_tokens >= before.prompt_tokens, "the whole previous prompt is cached"
         assert stats.new_tokens < 40
         assert stats.vision_s == 0
+
+
+def test_a_continued_answer_goes_on_as_if_it_had_not_been_cut(app: App, draw: Draw) -> None:
+    greedy = Sampling(temperature=0.0)
+    chat = app.chat()
+    chat.attach(draw("red").data)
+    whole = answered(chat.send("What colour is the circle?", sampling=greedy))
+    assert whole.tokens and len(whole.tokens) > 3
+    cut = answered(chat.regenerate(whole.uuid, replace(greedy, max_tokens=2)))
+    assert cut.finish_reason == "length" and whole.text.startswith(cut.text) and cut.text
+    continued = answered(chat.continue_answer(cut.uuid, greedy))
+    assert (continued.text, continued.tokens, continued.finish_reason) == (whole.text, whole.tokens, "stop")
+    assert continued.stats and continued.stats.new_tokens <= 2, "the rest of the prompt is cached"
+    more = answered(chat.send("Is there a square?"))
+    assert more.stats and more.stats.new_tokens < 40
 
 
 def test_an_attached_picture_is_processed_before_the_question(app: App, draw: Draw) -> None:

@@ -164,7 +164,7 @@ def test_a_zip_holds_readable_json_and_pictures_by_hash_and_no_owner(here: Histo
     uuid = rich_conversation(here)
     files = parts(archive.export_zip(here, uuid, ME))
     index = json.loads(files.pop("conversation.json"))
-    assert index["format"] == 1 and index["conversation"]["title"] == "Shapes 图形"
+    assert index["format"] == 2 and index["conversation"]["title"] == "Shapes 图形"
     assert "owner" not in index["conversation"] and "somebody" not in json.dumps(index)
     assert sorted(files) == sorted(archive.image_files(here, uuid, ME))
     assert all(re.fullmatch(r"images/[0-9a-f]{64}\.(jpg|png)", name) for name in files) and len(files) == 3

@@ -17,6 +17,7 @@ from impchat.app import App
 from impchat.chat import Chat
 from impchat.engines import Engine, EngineInfo
 from impchat.errors import ChatError, EngineError, HistoryError, ImageError, SettingsError
+from impchat.history import archive
 from impchat.messages import (
     Encoding,
     Event,
@@ -535,6 +536,179 @@ def test_edit_adds_a_new_question_and_keeps_the_old_one(app: App, engine: Script
     assert [m.text for m in chat.branch()] == ["Hello", "Good day", "Is it blue?", "No"]
 
 
+def test_edit_replaces_and_removes_pictures_in_a_new_version(app: App, engine: ScriptedEngine) -> None:
+    chat = app.chat()
+    for data in (RED, BLUE):
+        chat.attach(data)
+        engine.next().say(READY)
+    first = answered(app, engine, chat, "What?", "Two")
+    red, blue = (picture(data).sha256 for data in (RED, BLUE))
+
+    replaced = chat.edit(str(first.parent), "What?", images=[red, png("lime")])
+    script = engine.next()
+    script.finish("Red and lime")
+    second = replaced.wait(SECONDS)
+    assert script.prompt.turns == (user("What?", RED, png("lime")),)
+    removed = chat.edit(str(second.parent), "And alone?", images=[blue])
+    engine.next().finish("Blue")
+    removed.wait(SECONDS)
+    alone = chat.edit(str(second.parent), "", images=[BLUE])
+    engine.next().finish("Blue")
+    alone.wait(SECONDS)
+
+    versions = app.history.siblings(str(first.parent), ME)
+    assert [(m.text, m.images) for m in versions] == [
+        ("What?", (red, blue)),
+        ("What?", (red, picture(png("lime")).sha256)),
+        ("And alone?", (blue,)),
+        ("", (blue,)),
+    ]
+    with pytest.raises(ImageError):
+        chat.edit(str(first.parent), "What?", images=[png("pink"), b"no picture"])
+    assert not app.history.image_of(ME, picture(png("pink")).sha256)
+    assert len(app.history.siblings(str(first.parent), ME)) == 4
+
+
+# Continue, delete, fork
+
+
+def test_a_cut_off_answer_is_continued_as_a_new_version(app: App, engine: ScriptedEngine) -> None:
+    chat = app.chat()
+    answer = chat.send("Tell me a story")
+    engine.next().say("Once upon", Finished("length", Stats(), (3, 4)))
+    first = answer.wait(SECONDS)
+
+    going_on = chat.continue_answer(first.uuid)
+    script = engine.next()
+    assert script.prompt.turns == (user("Tell me a story"), Turn("assistant", "Once upon", tokens=(3, 4)))
+    assert script.prompt.is_continued
+    row = app.history.message(going_on.message, ME)
+    assert (row.text, row.state, row.parent) == ("Once upon", "streaming", first.parent)  # a crash keeps the beginning
+    script.finish(" a time", tokens=(5,))
+    second = going_on.wait(SECONDS)
+
+    assert (second.text, second.tokens, second.state) == ("Once upon a time", (3, 4, 5), "done")
+    assert app.history.message(second.uuid, ME) == second
+    assert [m.text for m in app.history.siblings(second.uuid, ME)] == ["Once upon", "Once upon a time"]
+    assert [m.text for m in chat.branch()] == ["Tell me a story", "Once upon a time"]
+    assert events(going_on)[0] == Text("Once upon", (3, 4))
+
+
+def test_a_failed_or_interrupted_answer_is_continued_or_retried(app: App, engine: ScriptedEngine) -> None:
+    chat = app.chat()
+    answer = chat.send("Go")
+    engine.next().say("Half an", Failed("engine.broken", {}))
+    failed = answer.wait(SECONDS)
+    again = chat.continue_answer(failed.uuid)
+    engine.next().say(" answer", Failed("engine.broken", {}))
+    twice = again.wait(SECONDS)
+    assert (twice.text, twice.state) == ("Half an answer", "failed")
+
+    retried = chat.regenerate(twice.uuid)
+    script = engine.next()
+    assert script.prompt.turns == (user("Go"),)
+    script.say(Failed("engine.broken", {}))
+    empty = retried.wait(SECONDS)
+    anew = chat.continue_answer(empty.uuid)  # nothing to continue
+    script = engine.next()
+    assert script.prompt.turns == (user("Go"),)
+    script.finish("Done")
+    assert anew.wait(SECONDS).text == "Done"
+    assert [m.text for m in app.history.siblings(empty.uuid, ME)] == ["Half an", "Half an answer", "", "Done"]
+
+
+def test_what_another_model_began_is_continued_by_its_text(app: App, engine: ScriptedEngine) -> None:
+    chat = app.chat()
+    question = app.history.add_question(made(chat), ME, parent=None, text="Hello")
+    row = app.history.start_answer(question.conversation, ME, parent=question.uuid, model="other")
+    app.history.finish_answer(row.uuid, text="Good", state="done", finish_reason="length", tokens=(5,))
+    answer = chat.continue_answer(row.uuid)
+    script = engine.next()
+    assert script.prompt.turns[-1] == Turn("assistant", "Good", tokens=None)
+    script.finish(" day", tokens=(6,))
+    assert (answer.wait(SECONDS).text, answer.wait(SECONDS).tokens) == ("Good day", None)
+
+
+def test_only_answers_that_have_ended_can_be_continued_or_deleted(app: App, engine: ScriptedEngine) -> None:
+    chat = app.chat()
+    answer = chat.send("Go")
+    script = engine.next()
+    question = chat.branch()[0]
+    for call in (chat.continue_answer, chat.delete_message):
+        with pytest.raises(ChatError) as caught:
+            call(answer.message)
+        assert caught.value.code == "chat.busy"
+    script.finish("Gone")
+    answer.wait(SECONDS)
+    with pytest.raises(ChatError) as caught:
+        chat.continue_answer(question.uuid)
+    assert caught.value.code == "chat.not_an_answer"
+    elsewhere = app.history.start_answer(question.conversation, ME, parent=question.uuid, model="m")
+    with pytest.raises(ChatError) as caught:
+        chat.delete_message(question.uuid)
+    assert caught.value.code == "chat.busy" and elsewhere.state == "streaming"
+
+
+def test_a_deleted_round_is_not_read_by_the_model_and_an_undo_brings_it_back(app: App, engine: ScriptedEngine) -> None:
+    chat = app.chat()
+    answered(app, engine, chat, "One", "1")
+    second = answered(app, engine, chat, "Two", "2")
+    chat.delete_message(str(second.parent))
+    chat.send("Three")
+    script = engine.next()
+    script.finish("3")
+    assert script.prompt.turns == (user("One"), Turn("assistant", "1"), user("Three"))
+    assert app.running(str(chat.conversation)) is None or app.running(str(chat.conversation)).wait(SECONDS)  # type: ignore[union-attr]
+
+    chat.restore_message(str(second.parent))
+    assert [m.text for m in chat.branch()] == ["One", "1", "Two", "2"]
+    assert [m.text for m in app.history.siblings(str(second.parent), ME)] == ["Two", "Three"]
+    with pytest.raises(HistoryError):
+        chat.restore_message(str(second.parent))
+
+
+def test_a_question_whose_answer_was_deleted_can_be_answered_again(app: App, engine: ScriptedEngine) -> None:
+    chat = app.chat()
+    answer = answered(app, engine, chat, "One", "1")
+    chat.delete_message(answer.uuid)
+    assert [m.text for m in chat.branch()] == ["One"]
+    again = chat.regenerate(str(answer.parent))
+    engine.next().finish("uno")
+    assert again.wait(SECONDS).text == "uno"
+    assert [m.text for m in chat.branch()] == ["One", "uno"]
+
+
+def test_a_fork_is_a_chat_of_its_own_with_the_messages_so_far(app: App, engine: ScriptedEngine) -> None:
+    chat = app.chat()
+    chat.attach(RED)
+    engine.next().say(READY)
+    first = answered(app, engine, chat, "What is it?", "Red.")
+    answered(app, engine, chat, "Sure?", "Yes")
+    app.history.update_conversation(first.conversation, ME, folder="F", tags=["x"], pinned=True)
+    before = chat.branch()
+
+    fork = chat.fork(first.uuid)
+    row = app.history.conversation(str(fork.conversation), ME)
+    assert (row.title, row.folder, row.tags, row.pinned) == ("What is it?", "F", ("x",), False)
+    assert [(m.text, m.images) for m in fork.branch()] == [(m.text, m.images) for m in before[:2]]
+    assert not {m.uuid for m in fork.branch()} & {m.uuid for m in before}
+    fork.send("Why?")
+    script = engine.next()
+    script.finish("Paint")
+    assert script.prompt.turns == (user("What is it?", RED), Turn("assistant", "Red."), user("Why?"))
+    assert script.prompt.key == fork.conversation
+    assert chat.branch() == before
+
+    app.history.purge_conversation(first.conversation, ME)
+    assert app.history.image_bytes(picture(RED).sha256) == picture(RED).data
+
+    question = fork.branch()[0]
+    at_question = fork.fork(question.uuid)
+    assert [m.text for m in at_question.branch()] == ["What is it?"]
+    with pytest.raises(HistoryError):
+        chat.fork(question.uuid)
+
+
 def test_only_questions_can_be_edited_and_only_answers_can_be_followed_up(app: App, engine: ScriptedEngine) -> None:
     chat = app.chat()
     row = answered(app, engine, chat, "Hello", "Good day")
@@ -634,3 +808,74 @@ def test_a_chat_whose_process_died_before_the_answer_can_continue(app: App, engi
     assert [(m.role, m.state) for m in chat.branch()] == [
         ("user", "done"), ("assistant", "interrupted"), ("user", "done"), ("assistant", "done"),
     ]  # fmt: skip
+
+
+# Temporary chats
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """The files and their content, without SQLite's shared memory, which changes with every read."""
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".db-shm"}
+
+
+def test_a_temporary_chat_works_like_any_other_and_leaves_nothing_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    engine = ScriptedEngine()
+    app = App.open(tmp_path / "data", engine=engine)
+    answered(app, engine, app.chat(), "A stored question", "An answer")
+    before = files(tmp_path)
+
+    chat = app.temporary.chat()
+    chat.save_draft("secret draft")
+    chat.attach(RED)
+    engine.next().say(READY)
+    answer = chat.send("A secret question")
+    script = engine.next()
+    assert script.prompt.turns == (user("A secret question", RED),) and not app.idle
+    script.finish("A secret answer")
+    first = answer.wait(SECONDS)
+    follow = app.temporary.chat(chat.conversation).send("More")
+    script = engine.next()
+    assert script.prompt.turns[-1] == user("More")
+    script.say("Half", Finished("length", Stats()))
+    half = follow.wait(SECONDS)
+    going_on = chat.continue_answer(half.uuid)
+    engine.next().finish(" and whole")
+    assert going_on.wait(SECONDS).text == "Half and whole"
+
+    history = app.temporary.history
+    assert [hit.message for hit in history.search(ME, "secret answer")] == [first.uuid]
+    assert len(history.pictures(ME, query="secret")) == 1
+    assert app.temporary.thumbnails.get(picture(RED).sha256)
+    assert app.temporary.answer(first.uuid).text == "A secret answer"
+    with pytest.raises(HistoryError):
+        app.chat(chat.conversation)
+    assert [c.title for c in app.history.conversations(ME)] == ["A stored question"]
+    assert app.history.search(ME, "secret") == [] and app.history.pictures(ME) == []
+    assert files(tmp_path) == before
+
+    kept = archive.import_zip(app.history, archive.export_zip(history, str(chat.conversation), ME), ME)  # on request
+    assert kept.title == "A secret question"
+    app.history.purge_conversation(kept.uuid, ME)
+    running = chat.send("Still running")
+    engine.next()
+    app.close()
+    assert running.wait(SECONDS).state == "stopped"
+    assert not any(RED in data for data in files(tmp_path).values())
+    with App.open(tmp_path / "data", engine=ScriptedEngine()) as again:
+        assert again.temporary.history.conversations(ME) == []
+
+
+def test_a_purged_temporary_chat_frees_its_pictures(app: App, engine: ScriptedEngine) -> None:
+    chat = app.temporary.chat()
+    chat.attach(RED)
+    engine.next().say(READY)
+    assert app.temporary.thumbnails.get(picture(RED).sha256)
+    app.temporary.history.purge_conversation(made(chat), ME)
+    with pytest.raises(HistoryError):
+        app.temporary.thumbnails.get(picture(RED).sha256)
+    with pytest.raises(HistoryError):
+        app.temporary.history.image_bytes(picture(RED).sha256)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import resource
@@ -417,6 +418,23 @@ def test_markdown_is_exported_with_its_pictures(data: Path, stored: str, tmp_pat
     assert (out.parent / links[0]).is_file()
 
 
+def test_one_html_file_is_exported_with_its_pictures(data: Path, stored: str, tmp_path: Path) -> None:
+    out = tmp_path / "talk.html"
+    assert impchat(data, "history", "export", stored, "--html", "-o", out) == 0
+    assert "data:image/" in out.read_text() and "<!doctype html>" in out.read_text()
+
+
+def test_conversations_of_chatgpt_are_imported(data: Path, tmp_path: Path, capsys: Capture) -> None:
+    node = {"message": {"author": {"role": "user"}, "content": {"content_type": "text", "parts": ["A zebra?"]}}}
+    file = tmp_path / "conversations.json"
+    file.write_text(json.dumps([{"id": str(n), "title": f"Talk {n}", "mapping": {"a": node}} for n in range(2)]))
+    assert impchat(data, "history", "import", file) == 0
+    out = capsys.readouterr().out
+    assert "Talk 0" in out and "Talk 1" in out
+    assert impchat(data, "history", "search", "zebra") == 0
+    assert capsys.readouterr().out.count("A zebra?") == 2
+
+
 def test_an_export_overwrites_nothing(data: Path, stored: str, tmp_path: Path, capsys: Capture) -> None:
     target = tmp_path / "mine.zip"
     target.write_text("mine")
@@ -469,6 +487,16 @@ def test_restoring_a_conversation_that_was_not_deleted_says_so(data: Path, store
     out, err = capsys.readouterr()
     assert "is not deleted" in one_line(err)
     assert stored[:8] in out
+
+
+def test_the_bin_is_emptied_after_confirmation(data: Path, stored: str, capsys: Capture) -> None:
+    assert impchat(data, "history", "delete", stored, "--yes") == 0
+    done = run(data, "history", "empty-bin")
+    assert done.returncode == 2 and "--yes" in one_line(done.stderr)
+    assert impchat(data, "history", "empty-bin", "--yes") == 0
+    assert "1" in capsys.readouterr().err
+    assert impchat(data, "history", "restore", stored) == 2
+    assert list((data / "images").rglob("*.*")) == []
 
 
 def test_nothing_is_deleted_without_confirmation(data: Path, stored: str) -> None:

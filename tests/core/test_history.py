@@ -178,6 +178,22 @@ def test_a_chat_that_began_with_a_picture_alone_is_titled_by_its_answer(history:
     assert history.conversation(conversation.uuid, ME).title == answer.text != ""
 
 
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("A red circle on a white table. It is round.", "A red circle on a white table."),
+        ("Yes. It is a cat", "Yes. It is a cat"),
+        ("一只黑白相间的猫。它在睡觉。", "一只黑白相间的猫。"),
+        ("1. A cat\n2. A dog and a bird", "1. A cat 2. A dog and a bird"),
+        ("A picture of " + "very " * 30 + "many words.", "A picture of " + "very " * 9 + "v…"),
+    ],
+)
+def test_the_title_from_an_answer_is_its_first_sentence(history: History, text: str, title: str) -> None:
+    conversation, question = asked(history, "")
+    answered(history, question, text)
+    assert history.conversation(conversation.uuid, ME).title == title
+
+
 def test_a_title_is_cut_from_the_first_question_that_has_words(history: History) -> None:
     conversation, question = asked(history, "")
     unanswered = history.start_answer(conversation.uuid, ME, parent=question.uuid, model="imp-demo-196")

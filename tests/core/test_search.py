@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -240,3 +241,34 @@ def test_a_hundred_thousand_messages_are_searched_through_the_index(tmp_path: Pa
     assert not any("TEMP B-TREE" in row["detail"] for row in plan)  # not all hits are sorted to get the first
     assert history.conversation(conversation, ME).title == "Untitled"
     history.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "query", "marked"),
+    [
+        ("A zebra and two zebras", "ZEBRA", ["zebra", "zebra"]),
+        ("A zebra and a recap", "a cap", ["A", "a", "a"]),
+        ("Le café d'été", "cafe ETE", ["café", "été"]),
+        ("cafe\u0301 and Straße", "café strasse", ["cafe\u0301", "Straße"]),
+        ("一只斑马在跑。斑马!", "斑马", ["斑马", "斑马"]),
+        ("A cat 🐱 costs 5€", "🐱 5€", ["🐱", "5€"]),
+        ("ab abc", "ab abc", ["ab", "abc"]),
+        ("don't, stop", "don't", ["don", "t"]),
+        ("<b>bold</b>", "bold", ["bold"]),
+        ("nothing here", '"* ( -', []),
+        ("", "x", []),
+    ],
+)
+def test_words_are_marked_as_the_index_finds_them(text: str, query: str, marked: list[str]) -> None:
+    ranges = search.marks(text, query)
+    assert [text[start:end] for start, end in ranges] == marked
+    assert all(end < start for (_, end), (start, _) in pairwise(ranges))
+
+
+def test_a_hit_marks_its_words_in_the_snippet(history: History) -> None:
+    conversation = history.create_conversation(ME, "My Café").uuid
+    history.add_question(conversation, ME, parent=None, text="long\n" * 60 + "a Needle in\nhay " + "end " * 60)
+    (hit,) = history.search(ME, "needle hay")
+    assert hit.snippet.startswith("…") and [hit.snippet[a:b] for a, b in hit.marks] == ["Needle", "hay"]
+    title = next(hit for hit in history.search(ME, "cafe") if hit.conversation == conversation)
+    assert title.message is None and [title.snippet[a:b] for a, b in title.marks] == ["Café"]
