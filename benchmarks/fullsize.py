@@ -84,7 +84,7 @@ def write(folder: Path) -> None:
         where |= dict.fromkeys(group, file)
         _write_tensors(folder / file, {name: sizes[name] for name in group}, seed=n)
     told = {checkpoint.INDEX: {"metadata": {"total_size": total}, "weight_map": where}, checkpoint.CONFIG: _config()}
-    told |= {checkpoint.TOKENIZER: _tokenizer(), f"{TOWER}/config.json": {"vision_config": _tower()}}
+    told |= {checkpoint.TOKENIZER: tokenizer(), f"{TOWER}/config.json": {"vision_config": _tower()}}
     (folder / TOWER).mkdir()
     for name, values in told.items():
         (folder / name).write_text(json.dumps(values), encoding="utf-8")
@@ -113,7 +113,7 @@ def _values(draw: np.random.Generator, name: str, shape: tuple[int, ...]) -> Any
     if name.endswith("bias"):
         values *= 0.1
         if name == "lm_head.linear.bias":  # never an end, nor a token that merges with the one before it
-            values[: _first_word()] = values[_TOKENS - 1 :] = -1000
+            values[: first_word()] = values[_TOKENS - 1 :] = -1000
     elif len(shape) == 1:
         values = 1 + 0.1 * values
     elif "embd" not in name:
@@ -163,12 +163,12 @@ def _tower() -> dict[str, Any]:
     }
 
 
-def _first_word() -> int:
+def first_word() -> int:
     """The id of the first token that is a word."""
     return 256 + 2 * len(_SYLLABLES)
 
 
-def _tokenizer() -> dict[str, Any]:
+def tokenizer() -> dict[str, Any]:
     """A tokenizer with as many tokens as Phi-2's: all bytes, syllables, and made-up words. A text of words gives one
     token for each."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
@@ -176,7 +176,7 @@ def _tokenizer() -> dict[str, Any]:
     merges = [f"{syllable[0]} {syllable[1]}" for syllable in _SYLLABLES]
     merges += [f"{_SPACE} {syllable}" for syllable in _SYLLABLES]
     words = [f"{_SPACE}{first} {second}" for first in _SYLLABLES for second in _SYLLABLES]
-    merges += words[: _TOKENS - 1 - _first_word()]
+    merges += words[: _TOKENS - 1 - first_word()]
     texts = letters + [merge.replace(" ", "") for merge in merges]
     rules = {"special": True, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     added = {50256: "<|endoftext|>", 50295: "</s>", 50296: "<image>"}
