@@ -232,13 +232,12 @@ class _Round:
             self._add(name, cold, HANDLER)
         if not self._depths:
             return
-        # One depth is enough: it reads everything again at each.
+        # One depth is enough: it reads everything again at each, so any answers of the same length will do.
         number, depth = next(iter(self._depths.items()))
-        questions, answers = [question for question, _ in self._asked], list[str]()
-        for n in range(number):
-            text = self._written(questions[: n + 1], answers)
-            answers.append(handler.ask(text, self._pictures[2], self._asked[n][1])[1])
-        follow_up, _ = handler.ask(self._written(questions[: number + 1], answers), self._pictures[2], ANSWER_TOKENS)
+        questions = [question for question, _ in self._asked[: number + 1]]
+        answers = [self._questions.of(tokens) if tokens else "" for _, tokens in self._asked[:number]]
+        text = self._written(questions, answers)
+        follow_up, _ = handler.ask(text, self._pictures[2], self._asked[number][1])
         self._add("follow_up", follow_up, HANDLER, depth)
 
     # Prompts

@@ -66,10 +66,15 @@ def _program(folder: Path, name: str) -> Path:
 class LlamaServer:
     """A running llama-server."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, log: IO[bytes]) -> None:
+        """`log`: the file of its output."""
         import httpx
 
-        self._client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=_START_S, trust_env=False)
+        # A new connection for each request: it closes idle ones after a few seconds, just when one may be used again.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        address = f"http://127.0.0.1:{port}"
+        self._client = httpx.Client(base_url=address, timeout=_START_S, trust_env=False, limits=limits)
+        self._log = log
 
     def ask(self, text: str, pictures: Sequence[bytes], tokens: int, slot: int = 0) -> tuple[Timed, str]:
         """Complete the prompt `text`, in which each `MARK` is a picture, with `tokens` tokens, the likeliest ones.
@@ -99,7 +104,8 @@ class LlamaServer:
                             seen.append(time.perf_counter())
                         words += str(last.get("content", ""))
         except httpx.HTTPError as exc:
-            raise SettingsError("bench.program_failed", program=SERVER, detail=exc) from exc
+            detail = f"{exc} / {_last_lines(self._log)}"
+            raise SettingsError("bench.program_failed", program=SERVER, detail=detail) from exc
         ended, found = time.perf_counter(), last.get("timings", {})
         stats = Stats(
             cached_tokens=int(found.get("cache_n", 0)),
@@ -135,7 +141,7 @@ def llama_server(programs: Programs, slots: int, context_tokens: int) -> Iterato
     ]
     with tempfile.TemporaryFile() as log:
         process = _start(SERVER, command, log, os.environ | {"LLAMA_MEDIA_MARKER": MARK})
-        server = LlamaServer(port)
+        server = LlamaServer(port, log)
         try:
             give_up = time.monotonic() + _START_S
             while not server.is_up():

@@ -41,10 +41,12 @@ def run(data: Path, model: str | None, screen: Terminal, args: argparse.Namespac
         screen.note("bench.busy")
     with _watching(screen) as tell:
         found = Report(args.action, bundle.id, tuple(measure(bundle, args.rounds, tell)), about)
-    _show(screen, bundle, found, old)
-    if target:
-        with _writing(target):
-            report.save(found, target)
+    try:
+        if target:
+            with _writing(target):
+                report.save(found, target)
+    finally:
+        _show(screen, bundle, found, old)
     if picture:
         with _writing(picture):
             plot.draw(found, old, picture, partial(_label, "en"))

@@ -4,12 +4,13 @@ sentence before anything is measured."""
 from __future__ import annotations
 
 import json
+import re
 import struct
 from pathlib import Path
 
 import pytest
 
-from impchat import prompts
+from impchat import prompts, texts
 from impchat.bench import chat, peers, report, resources, users
 from impchat.bench.asking import Questions
 from impchat.bench.programs import ALL_FLAGS, MARK, Programs, llama_bench, llama_server
@@ -118,6 +119,16 @@ def test_ratios_have_a_spread() -> None:
     assert report.compared(new, old) == report.Spread(1.0, 0.5, 2.0)
     assert report.paired(new, Figure("open", "s", (1.0, 1.0, 8.0))) == report.Spread(1.0, 0.5, 2.0)
     assert report.compared(new, Figure("open", "s", (0.0,))) is None
+
+
+def test_every_figure_has_a_description() -> None:
+    names = set()
+    for file in (Path(report.__file__).parent).glob("*.py"):
+        source = file.read_text(encoding="utf-8")
+        names |= set(re.findall(r'(?:Figure|add|_same_picture)\((?:[^"()]*, )?"([a-z_0-9]+)"', source))
+        names |= {f"{name}_prompt" for name in re.findall(r'self\._add\("([a-z_]+)"', source)}
+    assert {"vision", "people_pause", "follow_up", "follow_up_prompt", "reopened_part", "same_picture"} <= names
+    assert [name for name in sorted(names) if f"bench.figure.{name}" not in texts.LANGUAGES["en"]] == []
 
 
 def refused(data: Path, capsys: Capture, *words: object) -> str:
