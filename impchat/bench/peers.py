@@ -66,7 +66,7 @@ def run(bundle: Bundle, rounds: int, tell: Tell, peers: Programs) -> list[Figure
             work = _Round(bundle, peers, questions, found, step, data)
             work.run()
         step(BENCH)
-        speeds = {each: programs.llama_bench(peers, each, DEPTH, READ, GENERATE) for each in flags}
+        speeds = {each: programs.bench_speeds(peers, each, DEPTH, READ, GENERATE) for each in flags}
         if not best:
             best = {
                 name: max(speeds, key=lambda each: speeds[each][name]) for name in ("generate_0", "generate", "read")
@@ -123,9 +123,9 @@ class _Round:
         with asking.opened(self._bundle, self._data / "together", slots=PEOPLE) as app:
             users.add(self._found, users.together(app, self._questions, PEOPLE), OURS)
         self._step(SERVER)
-        with programs.llama_server(self._peers, 1, self._bundle.context_tokens) as server:
+        with programs.started_server(self._peers, 1, self._bundle.context_tokens) as server:
             self._server(server)
-        with programs.llama_server(self._peers, PEOPLE, self._bundle.context_tokens) as server:
+        with programs.started_server(self._peers, PEOPLE, self._bundle.context_tokens) as server:
             users.add(self._found, self._served_together(server), SERVER)
         self._step(HANDLER)
         with closing(ImageHandler(self._peers, self._bundle.context_tokens)) as handler:

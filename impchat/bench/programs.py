@@ -128,7 +128,7 @@ class LlamaServer:
 
 
 @contextmanager
-def llama_server(programs: Programs, slots: int, context_tokens: int) -> Iterator[LlamaServer]:
+def started_server(programs: Programs, slots: int, context_tokens: int) -> Iterator[LlamaServer]:
     """Start llama-server for `slots` conversations of at most `context_tokens` each, and end it after the block.
 
     Raises SettingsError "bench.program_failed"."""
@@ -191,7 +191,7 @@ class Flags:
 ALL_FLAGS = tuple(Flags(flash, repack) for flash in (False, True) for repack in (False, True))
 
 
-def llama_bench(programs: Programs, flags: Flags, depth: int, read: int, generate: int) -> dict[str, float]:
+def bench_speeds(programs: Programs, flags: Flags, depth: int, read: int, generate: int) -> dict[str, float]:
     """Tokens per second by llama-bench: "generate_0" and "generate" (`generate` tokens at depth 0 and `depth`), and
     "read" (`read` tokens at `depth`).
 

@@ -86,8 +86,8 @@ def machine() -> dict[str, Any]:
 
 
 def is_busy() -> bool:
-    """Whether other programs keep more than a quarter of the processors busy, so that times mean little."""
-    return hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.25 * (os.cpu_count() or 1)
+    """Whether other programs keep more than half of the processors busy, so that times mean little."""
+    return hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.5 * (os.cpu_count() or 1)
 
 
 def _processor() -> str:

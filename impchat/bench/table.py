@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 
-from impchat import settings, speedtest
+from impchat import speedtest
 from impchat.app import App
 from impchat.bench import resources
 from impchat.bench.asking import Tell, folder, opened
@@ -50,7 +50,7 @@ def run(bundle: Bundle, rounds: int, tell: Tell) -> list[Figure]:
 
 def _memory(app: App, bundle: Bundle) -> list[Figure]:
     """The memory of this process, and the part of it that is the KV cache; nothing if the system does not report it."""
-    cache = resources.kv_bytes(bundle, settings.SLOTS * app.context_tokens)
+    cache = resources.kv_bytes(bundle, app.tuning.slots * app.context_tokens)
     sizes = resources.resident()
     figures = [Figure("kv_cache", "bytes", (float(cache),))]
     if sizes:

@@ -13,7 +13,7 @@ import pytest
 from impchat import prompts, texts
 from impchat.bench import chat, peers, report, resources, users
 from impchat.bench.asking import Questions
-from impchat.bench.programs import ALL_FLAGS, MARK, Programs, llama_bench, llama_server
+from impchat.bench.programs import ALL_FLAGS, MARK, Programs, bench_speeds, started_server
 from impchat.bench.report import Figure
 from impchat.bundle import Bundle
 from impchat.cli.main import main
@@ -174,10 +174,10 @@ def test_a_program_that_ends_is_reported_with_its_last_words(demo: Bundle, tmp_p
         (tmp_path / name).write_text("#!/bin/sh\necho no such architecture >&2\nexit 1\n")
         (tmp_path / name).chmod(0o755)
     broken = Programs(tmp_path, demo.language, demo.vision, 1)
-    with pytest.raises(SettingsError, match=r"llama-server could not .* architecture"), llama_server(broken, 1, 512):
+    with pytest.raises(SettingsError, match=r"llama-server could not .* architecture"), started_server(broken, 1, 512):
         pass
     with pytest.raises(SettingsError, match=r"llama-bench could not .* architecture"):
-        llama_bench(broken, ALL_FLAGS[0], 350, 50, 32)
+        bench_speeds(broken, ALL_FLAGS[0], 350, 50, 32)
 
 
 def test_a_plot_without_matplotlib_gives_one_sentence(tmp_path: Path, capsys: Capture) -> None:
