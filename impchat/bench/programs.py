@@ -26,7 +26,8 @@ from impchat.messages import Stats
 
 MARK = "<__media__>"  # stands for a picture in the text of a prompt
 SERVER, BENCH = "llama-server", "llama-bench"
-_START_S = 300.0  # for loading a model
+_START_S = 300.0  # for loading a model, and for any pause in an answer
+_END_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,11 @@ def started_server(programs: Programs, slots: int, context_tokens: int) -> Itera
         finally:
             server.close()
             process.terminate()
-            process.wait()
+            try:
+                process.wait(_END_S)
+            except subprocess.TimeoutExpired:  # it ends after the step that it is computing
+                process.kill()
+                process.wait()
 
 
 def _free_port() -> int:
