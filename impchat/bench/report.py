@@ -138,7 +138,7 @@ def load(path: Path) -> Report:
 
 def _figure(values: Any) -> Figure:
     measured = tuple(float(value) for value in values["values"])
-    if not measured or not all(map(math.isfinite, measured)) or values["unit"] not in get_args(Unit):
+    if not measured or not all(0 <= value < math.inf for value in measured) or values["unit"] not in get_args(Unit):
         raise ValueError("not a figure")
     return Figure(
         str(values["name"]), values["unit"], measured, str(values.get("case", "")), str(values.get("program", ""))

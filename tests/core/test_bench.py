@@ -148,7 +148,15 @@ def test_bad_input_gives_one_sentence(tmp_path: Path, capsys: Capture) -> None:
     data = tmp_path / "data"
     assert "impchat bench users" in refused(data, capsys, "table", "--compare", users_report)
     assert "newer ImpChat" in refused(data, capsys, "table", "--compare", newer)
-    for text in ("", "[1]", "{}", '{"format": 1, "work": "table", "model": "m", "about": {}, "figures": [{}]}'):
+    negative = json.loads(users_report.read_text()) | {"work": "table"}
+    negative["figures"][0]["values"] = [-1.0, 1.0]
+    for text in (
+        "",
+        "[1]",
+        "{}",
+        json.dumps(negative),
+        '{"format": 1, "work": "table", "model": "m", "about": {}, "figures": [{}]}',
+    ):
         wrong.write_text(text)
         assert "is not a report" in refused(data, capsys, "table", "--compare", wrong)
     assert "cannot be read" in refused(data, capsys, "table", "--compare", tmp_path / "none.json")
