@@ -30,7 +30,7 @@ NEEDED := $(shell sed -n "/^dependencies = \[$$/,/^\]/s/^ *\"\([^\";]*\)\",\( *#
 APP := $(shell sed -n '/^\[tool.flet.android\]/,/^$$/s/^dependencies = \[\(.*\), "impchat"\]$$/\1/p' pyproject.toml | tr -d ,)
 PHONE_LLAMA := $(shell sed -n 's/.*"\(llama-cpp-python==[0-9.]*\); platform_system == .*/\1/p' pyproject.toml)
 
-.PHONY: help run mobile test lint test-core test-all phone-env test-phone demo load bench-history lock wheel clean chromium icons apk aab ipa
+.PHONY: help run mobile test lint test-core test-all phone-env test-phone demo load bench-history peers lock wheel clean chromium icons apk aab ipa
 .NOTPARALLEL:
 
 help: ## print this list
@@ -70,6 +70,22 @@ load: .venv/.web ## fifty clients at impchat serve, for a minute
 
 bench-history: .venv/.dev ## how fast a history of 100,000 messages is
 	$(BIN)/python -m pytest benchmarks/test_history.py --benchmark-columns=min,median,max,rounds --benchmark-sort=name
+
+# The folder that `impchat bench peers` looks in (impchat/bench/programs.py).
+PEERS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/impchat/peers
+LLAMA_SOURCE = $(subst -,_,$(firstword $(subst ==, ,$(LLAMA))))-$(lastword $(subst ==, ,$(LLAMA)))
+
+peers: .venv/.made ## build llama.cpp's own programs for `impchat bench peers`, in the user's cache
+	@for tool in cmake g++; do command -v $$tool >/dev/null || { echo "make peers compiles llama.cpp and finds no $$tool; install it (on Debian: apt-get install cmake g++) and start make again."; exit 1; }; done
+	$(call heading,llama-server and llama-bench of $(LLAMA): ten minutes or more; once; kept in $(PEERS))
+	@mkdir -p "$(PEERS)"
+	@test -f "$(PEERS)/$(LLAMA_SOURCE).tar.gz" || $(BIN)/python -m pip download --quiet --disable-pip-version-check \
+		--no-deps --no-binary llama-cpp-python --dest "$(PEERS)" $(LLAMA)
+	tar -xzf "$(PEERS)/$(LLAMA_SOURCE).tar.gz" -C "$(PEERS)"
+	cmake -S "$(PEERS)/$(LLAMA_SOURCE)/vendor/llama.cpp" -B "$(PEERS)/build" -DCMAKE_BUILD_TYPE=Release -DLLAMA_CURL=OFF \
+		-DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF
+	cmake --build "$(PEERS)/build" --config Release --target llama-server llama-bench --parallel $$(getconf _NPROCESSORS_ONLN)
+	@ln -sfn build/bin "$(PEERS)/bin" && ls "$(PEERS)/bin/llama-server" "$(PEERS)/bin/llama-bench"
 
 lock: .venv/.made ## write requirements.lock anew, with the newest versions that pyproject.toml allows
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

@@ -2,9 +2,12 @@
 GB.
 
 In: a folder. Out: in it, a checkpoint with the layout, names and shapes of Imp-3B@196 (older Phi layout, 7 weight
-files) and random values, and bundles in 4 and 8 bits made from it; on standard output, for each step, the time, the
-peak memory (see memory.py), the sizes of the files, and how long an answer about a picture takes. Speed does not depend
-on the values; the answers of such a model are meaningless. This file does not know trained models.
+files) and random values; made from it, a bundle and `mmproj.gguf`, its vision encoder for llama.cpp's own programs; on
+standard output, for each step, the time, the peak memory (see memory.py), the sizes of the files, and how long an
+answer about a picture takes. Speed does not depend on the values; the answers of such a model are meaningless. Each
+answer consists of made-up words, one token each, and never ends by itself: its text gives the same token ids again, so
+that programs that keep answers as text do the same work as those that keep token ids.
+This file does not know trained models.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from benchmarks.memory import measured
 from impchat import bundle, settings
 from impchat.engines.local.engine import LocalEngine
 from impchat.messages import Finished, Picture, Prompt, Sampling, Text, Turn
-from impchat.models.convert import checkpoint, convert, phi2
+from impchat.models.convert import checkpoint, convert, mmproj, phi2
 from impchat.models.convert.layouts import LAYOUTS, VisionLayout, eye_shapes, eye_source
 from impchat.models.convert.parts import Language
 
@@ -48,7 +51,11 @@ EYES = VisionLayout(
 FILES = 7
 TOWER = "siglip-so400m-patch14-196"
 ID = "random-3b-196"  # not a published model, so its answers need not make sense
+MMPROJ = "mmproj.gguf"
 _TOKENS = 50257  # the last one is special
+# Words are a space and two of these syllables. Consonants and vowels differ, so a word has only one way to be merged.
+_SYLLABLES = [a + b for a in "BCDFGHJKLMNPQRSTVWXZbcdfghjklmnpqrstvwxz" for b in "aeiouy"]
+_SPACE = "\u0120"  # a space in byte-level characters
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
@@ -77,7 +84,7 @@ def write(folder: Path) -> None:
         where |= dict.fromkeys(group, file)
         _write_tensors(folder / file, {name: sizes[name] for name in group}, seed=n)
     told = {checkpoint.INDEX: {"metadata": {"total_size": total}, "weight_map": where}, checkpoint.CONFIG: _config()}
-    told |= {checkpoint.TOKENIZER: _tokenizer(), f"{TOWER}/config.json": {"vision_config": _tower()}}
+    told |= {checkpoint.TOKENIZER: tokenizer(), f"{TOWER}/config.json": {"vision_config": _tower()}}
     (folder / TOWER).mkdir()
     for name, values in told.items():
         (folder / name).write_text(json.dumps(values), encoding="utf-8")
@@ -105,6 +112,8 @@ def _values(draw: np.random.Generator, name: str, shape: tuple[int, ...]) -> Any
     values = draw.standard_normal(shape, "float32")
     if name.endswith("bias"):
         values *= 0.1
+        if name == "lm_head.linear.bias":  # never an end, nor a token that merges with the one before it
+            values[: first_word()] = values[_TOKENS - 1 :] = -1000
     elif len(shape) == 1:
         values = 1 + 0.1 * values
     elif "embd" not in name:
@@ -154,11 +163,20 @@ def _tower() -> dict[str, Any]:
     }
 
 
-def _tokenizer() -> dict[str, Any]:
-    """A tokenizer with as many tokens as Phi-2's: all bytes, then pairs of them."""
+def first_word() -> int:
+    """The id of the first token that is a word."""
+    return 256 + 2 * len(_SYLLABLES)
+
+
+def tokenizer() -> dict[str, Any]:
+    """A tokenizer with as many tokens as Phi-2's: all bytes, syllables, and made-up words. A text of words gives one
+    token for each."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     letters = [chr(byte) for byte in printable] + [chr(256 + n) for n in range(256 - len(printable))]
-    merges = [f"{a} {b}" for a in letters for b in letters][: _TOKENS - 1 - len(letters)]
+    merges = [f"{syllable[0]} {syllable[1]}" for syllable in _SYLLABLES]
+    merges += [f"{_SPACE} {syllable}" for syllable in _SYLLABLES]
+    words = [f"{_SPACE}{first} {second}" for first in _SYLLABLES for second in _SYLLABLES]
+    merges += words[: _TOKENS - 1 - first_word()]
     texts = letters + [merge.replace(" ", "") for merge in merges]
     rules = {"special": True, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     added = {50256: "<|endoftext|>", 50295: "</s>", 50296: "<image>"}
@@ -173,6 +191,12 @@ def _tokenizer() -> dict[str, Any]:
 def _convert(source: Path, target: Path, language: str, vision: str) -> None:
     with measured(f"convert to {language} and {vision}"):
         convert(source, target, language=language, vision=vision, id=ID)
+
+
+def _export(source: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)
+    with measured(f"export {MMPROJ}"):
+        mmproj.export(source, target)
 
 
 def _answer(target: Path, picture: Path) -> None:
@@ -207,7 +231,7 @@ def apart(work: Callable[..., None], *args: object) -> None:
 
 
 def main() -> None:
-    """Write the checkpoint if it is missing, convert it, and answer with it."""
+    """Write the checkpoint if it is missing, convert it, export its vision encoder, and answer with it."""
     parser = argparse.ArgumentParser(description="What converting costs at full size.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--picture", type=Path, default=Path("assets/samples/landscape.jpg"))
@@ -222,6 +246,7 @@ def main() -> None:
     size = sum(file.stat().st_size for file in source.glob("*.safetensors"))
     print(f"  {FILES} weight files, {size / 1e9:.2f} GB", flush=True)
     apart(_convert, source, target, args.language, args.vision)
+    apart(_export, source, args.folder / MMPROJ)
     apart(_answer, target, args.picture)
 
 

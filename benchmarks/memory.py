@@ -9,20 +9,17 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+
+from impchat.bench.resources import resident
 
 _SAMPLE_S = 0.05
 
 
 def taken() -> tuple[int, int]:
-    """Bytes of this process in memory: anonymous (RssAnon), and pages of mapped files (RssFile), which the system can
-    evict at any time and which other processes may share."""
-    sizes = {}
-    for line in Path("/proc/self/status").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name in ("RssAnon", "RssFile"):
-            sizes[name] = int(value.split()[0]) * 1024
-    return sizes["RssAnon"], sizes["RssFile"]
+    """`resources.resident` of this process."""
+    sizes = resident()
+    assert sizes, "there is no /proc/self/status"
+    return sizes
 
 
 @contextmanager

@@ -207,6 +207,9 @@ LOCK_AFTER_S = 60  # in the background; longer than it takes to choose a picture
 # Speed test, by the protocol of the paper's table
 SPEED_ANSWER_TOKENS = 64
 
+# `impchat bench`: default rounds. One round of "chat" has ten turns and takes minutes, because its questions are typed.
+BENCH_ROUNDS = {"table": 3, "chat": 1, "users": 3, "peers": 3}
+
 # Phone
 MOBILE_PORT = 7862  # of `impchat mobile`, the app in a browser
 MOBILE_UPDATE_S = 0.05  # between two updates of a growing answer: at most 20 per second

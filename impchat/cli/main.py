@@ -17,7 +17,7 @@ from pathlib import Path
 
 from impchat import paths, settings, texts
 from impchat.app import App
-from impchat.cli import doctor, history, models, serve, servers, table, terminal, tune
+from impchat.cli import bench, doctor, history, models, serve, servers, table, terminal, tune
 from impchat.cli.parser import ELSEWHERE, build_parser
 from impchat.cli.terminal import EXIT_ERROR, EXIT_STOPPED, Terminal
 from impchat.engines import check_sampling
@@ -105,6 +105,8 @@ def _run(argv: list[str], screen: Terminal) -> int:
             except ModuleNotFoundError as exc:
                 extra = "cluster" if (exc.name or "").startswith("ray") else "serve"
                 raise _missing(f"impchat {args.command}", exc, extra) from exc
+        case "bench":
+            return bench.run(data, model, screen, args)
         case _:
             return _doctor(data, model, screen, args)
 

@@ -150,6 +150,7 @@ def build_parser(language: str) -> Parser:
     token("revoke", common).option("name", metavar="NAME|ID", help="token.revoke")
     command("pair", common)
     command("doctor", common, server).option("--tune", action="store_true", help="doctor.tune")
+    _bench(command("bench", common), common, language)
     _servers(command("servers", common), common, language)
     for name in ELSEWHERE:
         command(name)
@@ -215,6 +216,20 @@ def _models(parser: Parser, common: Parser, language: str) -> None:
             made.option("--unverified", action="store_true", help="models.unverified")
         if name == "verify":
             made.option("--source", metavar="CHECKPOINT_DIR", help="models.source")
+
+
+def _bench(parser: Parser, common: Parser, language: str) -> None:
+    action = _commands(parser, language, "action", "command.bench", required=True)
+    for name in ("table", "chat", "users", "peers"):
+        made = action(name, common)
+        rounds = settings.BENCH_ROUNDS[name]
+        made.option("--rounds", metavar="N", type=partial(_count, "--rounds"), default=rounds, help="bench.rounds")
+        made.option("--json", metavar="FILE", help="bench.json")
+        made.option("--compare", metavar="OLD.json", help="bench.compare")
+        made.option("--plot", metavar="FILE.png", help="bench.plot")
+        if name == "peers":
+            made.option("--peers", metavar="DIR", help="bench.peers")
+            made.option("--mmproj", metavar="FILE", help="bench.mmproj")
 
 
 def _servers(parser: Parser, common: Parser, language: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
+from benchmarks import fullsize
 from impchat.engines.local.llama import Model
 from impchat.models.convert import convert
 from tests.convert.conftest import CORPUS, Tiny
@@ -62,3 +64,11 @@ def test_markers_become_tokens_only_if_requested(model: Model, tokenizer: Tokeni
     assert model.tokenize(text, True) == tokenizer.encode(text).ids
     eos, image = tokenizer.token_to_id("</s>"), tokenizer.token_to_id("<image>")
     assert not {eos, image} & {*model.tokenize(text)}
+
+
+def test_answers_of_the_full_size_random_model_give_the_same_token_ids_when_sent_back_as_text() -> None:
+    words = Tokenizer.from_str(json.dumps(fullsize.tokenizer()))
+    draw = random.Random(7)
+    for _ in range(100):
+        ids = draw.choices(range(fullsize.first_word(), words.get_vocab_size(with_added_tokens=False)), k=50)
+        assert words.encode(words.decode(ids)).ids == ids

@@ -19,6 +19,7 @@ PARTS = ("impchat", "web", "mobile", "benchmarks", "tools")
 EXTRAS = {
     "impchat": set(),
     "impchat/server": {"serve", "cluster"},
+    "impchat/bench/plot.py": {"bench"},
     "impchat/cli/serve.py": {"serve"},
     "impchat/models/convert": {"convert"},
     "tools": {"convert"},
