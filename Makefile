@@ -156,7 +156,7 @@ clean: ## remove what make made in this folder
 .venv/.page: .venv/.dev web/package.json web/package-lock.json
 	$(call heading,The linters of the page's modules)
 	@mkdir -p .venv/page && cp web/package.json web/package-lock.json .venv/page
-	$(NODE) npm ci --prefix .venv/page --cache .venv/page/cache --ignore-scripts --no-audit --no-fund --no-update-notifier
+	cd .venv/page && $(NODE) npm ci --cache cache --ignore-scripts --no-audit --no-fund --no-update-notifier
 	@rm -rf .venv/page/cache
 	@touch $@
 

@@ -1,4 +1,4 @@
-"""The file tree of docs/architecture.md is complete, and all its paths exist; the page's modules import downwards in it."""
+"""The file tree of docs/architecture.md is complete, its paths exist, and the page's modules import downwards in it."""
 
 import re
 from pathlib import Path
