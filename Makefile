@@ -21,6 +21,7 @@ LLAMA_WHEEL = $(CACHE)/$(subst -,_,$(firstword $(subst ==, ,$(LLAMA))))-$(lastwo
 PIP = $(@D)/bin/python -m pip install --quiet --disable-pip-version-check
 INSTALL = $(if $(UV),$(UV) pip install --quiet --python $(@D)/bin/python,$(PIP))
 LOCKED = --constraint requirements.lock
+NODE = PATH="$(CURDIR)/.venv/bin:$(CURDIR)/.venv/page/node_modules/.bin:$$PATH"
 heading = @printf '\n== %s ==\n' "$(1)"
 
 # Android and iOS want a number that grows with each version: 1.2.3 is 10203.
@@ -45,7 +46,7 @@ mobile: .venv/.mobile ## the phone app in a browser, at http://127.0.0.1:7862
 
 test: lint test-core test-all ## every check and test, as CI runs them
 
-lint: .venv/.dev ## ruff, mypy and the import directions
+lint: .venv/.dev .venv/.page ## ruff, mypy, the import directions, the page's modules
 	$(call heading,Lint: ruff)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -53,6 +54,9 @@ lint: .venv/.dev ## ruff, mypy and the import directions
 	$(BIN)/mypy
 	$(call heading,Import directions: import-linter)
 	$(BIN)/lint-imports
+	$(call heading,The page's modules: tsc and oxlint)
+	$(NODE) tsc -p web
+	$(NODE) oxlint --config web/.oxlintrc.json --tsconfig web/tsconfig.json --type-aware web/impchat_web/static
 
 test-core: .venv-core/.core ## the core's tests, with the core's packages alone
 	$(call heading,Tests of the core with its packages alone)
@@ -165,6 +169,14 @@ clean: ## remove what make made in this folder
 	$(call heading,The packages for converting and testing)
 	$(PIP) $(LOCKED) $(TORCH)
 	$(INSTALL) $(LOCKED) -e '.[web,mobile,cluster,convert,dev]'
+	@touch $@
+
+# node and npm come from PyPI with the packages above, so that no machine needs them.
+.venv/.page: .venv/.dev web/package.json web/package-lock.json
+	$(call heading,The linters of the page's modules)
+	@mkdir -p .venv/page && cp web/package.json web/package-lock.json .venv/page
+	cd .venv/page && $(NODE) npm ci --cache cache --ignore-scripts --no-audit --no-fund --no-update-notifier
+	@rm -rf .venv/page/cache
 	@touch $@
 
 chromium:

@@ -1,4 +1,4 @@
-"""The file tree of docs/architecture.md is complete, and all its paths exist."""
+"""The file tree of docs/architecture.md is complete, its paths exist, and the page's modules import downwards in it."""
 
 import re
 from pathlib import Path
@@ -35,3 +35,11 @@ def test_the_tree_names_every_file() -> None:
         if path.is_file() and "__pycache__" not in path.parts and not path.name.startswith(".")
     }
     assert sorted(path for path in files - named if not path.startswith(closed)) == []
+
+
+def test_a_module_of_the_page_imports_only_modules_below_it() -> None:
+    modules = [path for path in tree() if path.endswith(".js")]
+    for number, path in enumerate(modules):
+        imported = re.findall(r'"\./([\w-]+\.js)"', (ROOT / path).read_text(encoding="utf-8"))
+        below = {Path(other).name for other in modules[number + 1 :]}
+        assert set(imported) <= below, path

@@ -49,7 +49,7 @@ def test_hostile_text_of_a_user_and_of_a_model_stays_text(serve: Serve, visit: V
 def test_a_script_injected_into_the_page_does_not_run(serve: Serve, visit: Visit) -> None:
     page = visit(serve(ScriptedEngine()).url, may_log=("Content Security Policy",))
     page.evaluate("""() => {
-        document.querySelector("#thread").innerHTML = "<img src='/page.svg' onload='window.harmed = 1'>";
+        document.querySelector("#thread").innerHTML = "<img src='/favicon.ico' onload='window.harmed = 1'>";
         document.head.append(Object.assign(document.createElement("script"), { textContent: "window.harmed = 2" }));
     }""")
     page.wait_for_function("document.querySelector('#thread img').complete")
@@ -117,7 +117,8 @@ def test_requests_with_a_foreign_host_or_origin_are_refused(serve: Serve) -> Non
     assert ask(site, "POST", "/attach", drawing(), Origin="http://elsewhere.example").status == 403
     assert ask(site, "POST", "/attach", drawing(), Origin="null").status == 403
     assert ask(site, "POST", "/gradio_api/run/predict", b"{}", Origin="http://localhost:1").status == 403
-    assert ask(site, "GET", "/page.svg", **{"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}).status == 403
+    embedded = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
+    assert ask(site, "GET", "/favicon.ico", **embedded).status == 403
     assert ask(site, "POST", "/detach?c=x&image=y", Origin=site.url).status == 422  # the core refuses the values
 
 

@@ -38,6 +38,7 @@ _POLICY = "; ".join(
         "font-src 'self'",
         "connect-src 'self'",
         "manifest-src 'self'",
+        "worker-src 'none'",  # the script of a worker would need this policy in its own response
         "base-uri 'self'",
         "form-action 'self'",
         "frame-ancestors 'none'",
@@ -47,11 +48,13 @@ _POLICY = "; ".join(
 _HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
-    "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
+}
+_DOCUMENTS = {
+    "content-security-policy": _POLICY,
+    "cross-origin-opener-policy": "same-origin",
     "permissions-policy": "geolocation=(), microphone=(), camera=()",
 }
-
 
 _HASHED = ("/assets/", "/theme.css")  # of Gradio, with a hash of the file in the path
 _FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
@@ -95,6 +98,5 @@ class Guard:
             return self._dress(page.decode(), spoken).replace("<script", f'<script nonce="{nonce}"').encode()
 
         headers = _HEADERS | (_FOREVER if scope["path"].startswith(_HASHED) else {})
-        return loopback.ResponseHeaders(
-            send, headers | {"content-security-policy": _POLICY.format(nonce=nonce)}, change
-        )
+        documents = {name: value.format(nonce=nonce) for name, value in _DOCUMENTS.items()}
+        return loopback.ResponseHeaders(send, headers, change, documents)

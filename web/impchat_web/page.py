@@ -2,8 +2,8 @@
 
 In: an open App. Out: a `gr.Blocks` for `server` to mount. The core owns conversations and answers; the handlers read
 them from the core at each event, so a reload, a second tab or a restarted server loses nothing. The browser's address
-(`?c=UUID`) names the open conversation; `page.js` sends it with every event, and sends one event at a time. A running
-answer is streamed by a route of `server`.
+(`?c=UUID`) names the open conversation; `static/state.js` sends it with every event, and `static/gradio.js` starts one
+event at a time. A running answer is streamed by a route of `server`.
 This file does not know HTTP, HTML or how an answer is made.
 """
 

@@ -1,7 +1,7 @@
 """The parts of the page as HTML: messages, the running answer, the history list, the empty page.
 
 In: values of the core and a language. Out: HTML; all text by users and models is escaped or rendered by `markdown`. A
-button's action is in its `data-do`, which `page.js` reads.
+button's action is in its `data-do`, which `static/actions.js` reads.
 This file does not know Gradio, the store or the engine.
 """
 
@@ -135,7 +135,7 @@ def history(
 ) -> str:
     """The history list in groups by age. `today`: the date in the reader's time zone. `more`: there are older ones.
 
-    The list is one tab stop, on the shown conversation or the first one; page.js moves the focus within it."""
+    The list is one tab stop, on the shown conversation or the first one; static/chats.js moves the focus within it."""
     if not conversations:
         return f'<p class="nothing">{escape(say("chat.history_empty", language))}</p>'
     parts = []

@@ -7,7 +7,6 @@ This file does not know what the page looks like.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -45,17 +44,15 @@ from impchat.server.api.admission import AdmissionQueue
 from impchat.server.api.routes import build_api
 from impchat.server.tokens import Access
 from impchat.texts import say
-from impchat_web import banners, devices, guard, languages, page, render
+from impchat_web import banners, devices, guard, languages, page, render, static_files
+from impchat_web.static_files import FOREVER, StaticFiles
 
-_STATIC = Path(__file__).with_name("static")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_FOREVER = {"cache-control": "private, max-age=31536000, immutable"}  # for paths that contain a hash
 _DAY = {"cache-control": "private, max-age=86400"}
 _PICTURES = ("/image/", "/thumbnail/", "/sample/")
 _TALK = ("/attach", "/detach", "/draft", "/typed", "/follow/", "/stop/")
-_OURS = (*_PICTURES, *_TALK, "/page.", "/manifest.", "/favicon.", banners.PATH, devices.PATH, *routes.PATHS)
+_OURS = (*_PICTURES, *_TALK, static_files.PATH, "/manifest.", "/favicon.", banners.PATH, devices.PATH, *routes.PATHS)
 _FOREIGN_META = re.compile(r'<meta\s+(?:property="og:|name="twitter:)[^>]*>')  # "Gradio", "Click to try out the app!"
-_FILES = {"page.js": "text/javascript", "page.css": "text/css", "page.svg": "image/svg+xml"}
 _STREAM: dict[str, Any] = {
     "media_type": "application/x-ndjson",
     "headers": {"content-encoding": "identity"},  # compression would delay a line until the next ones
@@ -71,6 +68,7 @@ def build_app(
     machine. `language` None: each browser's. `access`: the access list; if given, the page can pair phones. `queue`:
     shared with other APIs of `app`."""
 
+    files = StaticFiles.read()
     front_ends = {f"/{name}": build(app, language, f"/{name}") for name, build in _front_ends()}
 
     @asynccontextmanager
@@ -91,7 +89,7 @@ def build_app(
     _add_pictures(web, app)
     _add_draft(web, app, language)
     _add_answers(web, app, language)
-    _add_files(web)
+    _add_files(web, files)
     banners.add_to(web, app)
     if access:
         devices.add_to(web, app, access, language)
@@ -111,7 +109,7 @@ def build_app(
     others: dict[tuple[str, ...], ASGIApp] = {routes.PATHS: build_api(app, queue=queue, access=access)}
     others |= {(f"{path}/",): other for path, other in front_ends.items()}
     web.add_middleware(_Crossing, others=others)
-    web.add_middleware(guard.Guard, ours=_OURS, others=tuple(front_ends), dress=_dress(language))
+    web.add_middleware(guard.Guard, ours=_OURS, others=tuple(front_ends), dress=_dress(language, files))
     web.add_middleware(_Compression, without=tuple(path for paths in others for path in paths))
     return web
 
@@ -156,7 +154,7 @@ class _Compression(GZipMiddleware):
     refused."""
 
     def __init__(self, app: ASGIApp, without: tuple[str, ...]) -> None:
-        super().__init__(app, compresslevel=6)  # 9 takes twice as long and saves 1 %
+        super().__init__(app, minimum_size=200, compresslevel=6)  # 9 takes twice as long and saves 1 %
         self._without = without
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -175,13 +173,13 @@ def _add_pictures(web: FastAPI, app: App) -> None:
         if not theirs(sha256):
             return Response(status_code=404)
         mime = app.history.image(sha256).mime
-        return Response(app.history.image_bytes(sha256), media_type=mime, headers=_FOREVER)
+        return Response(app.history.image_bytes(sha256), media_type=mime, headers=FOREVER)
 
     @web.get("/thumbnail/{sha256}")
     def thumbnail(sha256: str) -> Response:
         if not theirs(sha256):
             return Response(status_code=404)
-        return Response(app.thumbnails.get(sha256), media_type="image/jpeg", headers=_FOREVER)
+        return Response(app.thumbnails.get(sha256), media_type="image/jpeg", headers=FOREVER)
 
     @web.get("/sample/{name}")
     def sample(name: str) -> Response:
@@ -305,14 +303,12 @@ def _line(**values: Any) -> str:
     return json.dumps(values) + "\n"
 
 
-def _dress(language: str | None) -> Callable[[str, str], str]:
-    """A function that adapts Gradio's page: our files, name and language. The hash in a file's address makes browsers
-    fetch a changed file at once."""
-    version = {name: hashlib.sha256((_STATIC / name).read_bytes()).hexdigest()[:12] for name in _FILES}
-    script = f'<script defer src="/page.js?{version["page.js"]}"></script>'  # runs before Gradio's
+def _dress(language: str | None, files: StaticFiles) -> Callable[[str, str], str]:
+    """A function that adapts Gradio's page: our files, name and language."""
+    modules = files.head()
     links = (
-        f'<link rel="icon" type="image/svg+xml" href="/page.svg?{version["page.svg"]}">'
-        f'<link rel="stylesheet" href="/page.css?{version["page.css"]}">'
+        f'<link rel="icon" type="image/svg+xml" href="{files.address("page.svg")}">'
+        f'<link rel="stylesheet" href="{files.address("page.css")}">'
         '<meta name="theme-color" content="#fbfaf8">'
         '<meta name="theme-color" content="#1b191f" media="(prefers-color-scheme: dark)">'
     )
@@ -325,23 +321,19 @@ def _dress(language: str | None) -> Callable[[str, str], str]:
             f'<meta property="og:title" content="ImpChat"><meta property="og:description" content="{about}">'
         )
         page = _FOREIGN_META.sub("", page).replace('lang="en"', f'lang="{spoken}"', 1)
-        return page.replace("<head>", f"<head>{script}", 1).replace("</head>", f"{names}{links}</head>", 1)
+        return page.replace("<head>", f"<head>{modules}", 1).replace("</head>", f"{names}{links}</head>", 1)
 
     return dress
 
 
-def _add_files(web: FastAPI) -> None:
-    @web.get("/page.{kind}")
-    def page_file(kind: str) -> Response:
-        if (mime := _FILES.get(f"page.{kind}")) is None:
-            return Response(status_code=404)
-        return Response((_STATIC / f"page.{kind}").read_bytes(), media_type=mime, headers=_FOREVER)
+def _add_files(web: FastAPI, files: StaticFiles) -> None:
+    files.add_to(web)
 
     @web.get("/favicon.ico")
     def icon() -> Response:
-        return page_file("svg")
+        return files.response("page.svg")
 
     @web.get("/manifest.json")
     def manifest() -> JSONResponse:
-        mark = {"src": "/page.svg", "type": "image/svg+xml", "sizes": "any"}
+        mark = {"src": files.address("page.svg"), "type": "image/svg+xml", "sizes": "any"}
         return JSONResponse({"name": "ImpChat", "start_url": "/", "display": "standalone", "icons": [mark]})

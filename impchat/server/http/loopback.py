@@ -21,6 +21,7 @@ from impchat.server.network import sockets
 
 NAMES = ("127.0.0.1", "localhost", "::1")
 SOCKETS = {"ws": "websockets-sansio", "ws_max_size": settings.IMAGE_BYTES + (1 << 20)}  # uvicorn's: a picture fits
+_PARTS = ("text/javascript", "application/javascript", "text/css", "font/")  # content types of a page's parts
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -57,11 +58,20 @@ async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class ResponseHeaders:
-    """An ASGI `send` that adds `headers` to every response and replaces the HTML of a page by `change(html)`."""
+    """An ASGI `send` that adds `headers` to every response and replaces the HTML of a page by `change(html)`.
 
-    def __init__(self, send: Send, headers: Mapping[str, str], change: Callable[[bytes], bytes]) -> None:
+    `documents`: headers that a browser ignores on scripts, styles and fonts, which therefore do not get them."""
+
+    def __init__(
+        self,
+        send: Send,
+        headers: Mapping[str, str],
+        change: Callable[[bytes], bytes],
+        documents: Mapping[str, str] | None = None,
+    ) -> None:
         self._send = send
         self._headers = headers
+        self._documents = documents or {}
         self._change = change
         self._page: Message | None = None  # the start of an HTML response, held back until the body is complete
         self._body = b""
@@ -70,8 +80,11 @@ class ResponseHeaders:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             headers.update(self._headers)
+            kind = headers.get("content-type", "")
+            if not kind.startswith(_PARTS):
+                headers.update(self._documents)
             del headers["access-control-allow-origin"]  # a framework may have allowed any site
-            if headers.get("content-type", "").startswith("text/html"):
+            if kind.startswith("text/html"):
                 self._page = message
                 return
         elif self._page is not None:
