@@ -130,6 +130,20 @@ def test_a_sample_picture_and_a_suggested_question_get_an_answer(serve: Serve, v
     expect(answer(page, 1)).not_to_be_empty()
 
 
+def test_a_button_that_moves_while_it_is_pressed_does_its_work(serve: Serve, visit: Visit) -> None:
+    page = visit(serve().url)
+    page.locator(".sample").first.click()
+    expect(page.locator("#chips .status")).to_have_text("Ready, ask anything")
+    button = page.get_by_role("button", name="What is in the picture?")
+    place = button.bounding_box()
+    assert place
+    page.mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
+    page.mouse.down()
+    page.evaluate("document.querySelector('.asks').style.marginTop = '200px'")
+    page.mouse.up()
+    expect(answer(page, 1)).not_to_be_empty()
+
+
 def test_samples_are_those_that_the_demo_knows_and_bring_questions_that_fit(serve: Serve, visit: Visit) -> None:
     page = visit(serve().url)
     expect(page.locator(".sample")).to_have_count(3)
