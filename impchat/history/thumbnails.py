@@ -21,14 +21,15 @@ class Thumbnails:
 
     def __init__(self, history: History) -> None:
         @lru_cache(maxsize=settings.THUMBNAILS_KEPT)
-        def make(sha256: str) -> bytes:
-            return images.thumbnail(history.image_bytes(sha256))
+        def make(sha256: str, scale: int) -> bytes:
+            return images.thumbnail(history.image_bytes(sha256), scale * settings.THUMBNAIL_SIDE)
 
         self._make = make
 
-    def get(self, sha256: str) -> bytes:
-        """The thumbnail of a picture. Raises as `History.image_bytes` and `images.thumbnail`."""
-        return self._make(sha256)
+    def get(self, sha256: str, scale: int = 1) -> bytes:
+        """The thumbnail of a picture, at most `scale` * `settings.THUMBNAIL_SIDE` pixels wide and high: 2 for screens
+        with two pixels per CSS pixel. Raises as `History.image_bytes` and `images.thumbnail`."""
+        return self._make(sha256, scale)
 
     def available(self, sha256s: Iterable[str]) -> dict[str, bytes]:
         """sha256 -> thumbnail, without those whose file is missing or damaged."""
