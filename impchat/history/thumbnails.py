@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from functools import lru_cache
 
-from impchat import settings
+from impchat import images, settings
 from impchat.errors import ImpChatError
 from impchat.history.store import History
 
@@ -21,14 +21,17 @@ class Thumbnails:
 
     def __init__(self, history: History) -> None:
         @lru_cache(maxsize=settings.THUMBNAILS_KEPT)
-        def make(sha256: str) -> bytes:
-            return history.thumbnail(sha256)
+        def make(sha256: str, scale: int) -> bytes:
+            if scale == 1:
+                return history.thumbnail(sha256)
+            return images.thumbnail(history.image_bytes(sha256), scale * settings.THUMBNAIL_SIDE)
 
         self._make = make
 
-    def get(self, sha256: str) -> bytes:
-        """The thumbnail of a picture. Raises as `History.thumbnail`."""
-        return self._make(sha256)
+    def get(self, sha256: str, scale: int = 1) -> bytes:
+        """The thumbnail of a picture, at most `scale` * `settings.THUMBNAIL_SIDE` pixels wide and high: 2 for screens
+        with two pixels per CSS pixel. Those of scale 1 are kept on disk. Raises as `History.thumbnail`."""
+        return self._make(sha256, scale)
 
     def clear(self) -> None:
         """Remove all thumbnails from memory."""

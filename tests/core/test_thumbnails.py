@@ -39,6 +39,7 @@ def test_a_thumbnail_is_made_once(history: History) -> None:
     thumbnails = Thumbnails(history)
     small = thumbnails.get(red)
     assert max(images.decode(small).size) == settings.THUMBNAIL_SIDE
+    assert max(images.decode(thumbnails.get(red, scale=2)).size) == 2 * settings.THUMBNAIL_SIDE
     file_of(history, red).unlink()
     assert thumbnails.get(red) is small and thumbnails.available([red]) == {red: small}
 

@@ -84,7 +84,8 @@ def _thumbnail(image: Image, name: str) -> str:
     scale = min(1.0, _PICTURE_WIDTH / image.width, _PICTURE_HEIGHT / image.height)
     # Width and height reserve the space, so that the layout does not shift when the picture loads.
     size = f'width="{max(1, round(image.width * scale))}" height="{max(1, round(image.height * scale))}"'
-    return f'<img src="/thumbnail/{image.sha256}" alt="{escape(name)}" {size}>'
+    address = f"/thumbnail/{image.sha256}"
+    return f'<img src="{address}" srcset="{address}?sharp=1 2x" alt="{escape(name)}" {size}>'
 
 
 def _marked(image: Image, found: Sequence[boxes.Box], language: str) -> str:

@@ -176,10 +176,10 @@ def _add_pictures(web: FastAPI, app: App) -> None:
         return Response(app.history.image_bytes(sha256), media_type=mime, headers=FOREVER)
 
     @web.get("/thumbnail/{sha256}")
-    def thumbnail(sha256: str) -> Response:
+    def thumbnail(sha256: str, sharp: bool = False) -> Response:
         if not theirs(sha256):
             return Response(status_code=404)
-        return Response(app.thumbnails.get(sha256), media_type="image/jpeg", headers=FOREVER)
+        return Response(app.thumbnails.get(sha256, scale=2 if sharp else 1), media_type="image/jpeg", headers=FOREVER)
 
     @web.get("/sample/{name}")
     def sample(name: str) -> Response:
