@@ -48,6 +48,7 @@ class Resources:
     threads: int | None = None  # None: as measured, or chosen to suit the model
     context_tokens: int | None = None  # None: the bundle's, which is also the maximum
     packed: bool = True  # False: never memory for a faster copy of weights
+    kv_states_bytes: int = settings.KV_STATES_BYTES  # of the disk, for KV states
 
 
 def tuning_of(data: Path, bundle: Bundle, resources: Resources) -> Tuning:
@@ -154,7 +155,7 @@ class App(Chats):
                 slots=resources.slots,
                 context_tokens=context_tokens,
                 tuning=tuning_of(self.data, bundle, resources),
-                kept=Kept(self.data, self.history.has_conversation, self.history.has_image),
+                kept=Kept(self.data, self.history.has_conversation, self.history.has_image, resources.kv_states_bytes),
             )
         except Exception as exc:  # noqa: BLE001 - raised to callers that wait for the engine
             loading.set_exception(exc)

@@ -213,6 +213,7 @@ BENCH_ROUNDS = {"table": 3, "chat": 1, "users": 3, "peers": 3}
 # Phone
 MOBILE_PORT = 7862  # of `impchat mobile`, the app in a browser
 MOBILE_UPDATE_S = 0.05  # between two updates of a growing answer: at most 20 per second
+MOBILE_KV_STATES_BYTES = 512 * 1024 * 1024  # a phone's storage is smaller
 MOBILE_SLOTS = 1  # one conversation at a time halves the memory of the KV cache
 MOBILE_MESSAGES = 100  # shown at once; earlier ones on request
 MOBILE_RETURN_S = 3600  # a conversation left less than this ago is opened again at the next start

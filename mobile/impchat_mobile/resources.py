@@ -16,7 +16,7 @@ from impchat.models import catalog
 from impchat.models.catalog import Entry
 from impchat.preferences import Preferences
 
-PHONE = Resources(settings.MOBILE_SLOTS, packed=False)
+PHONE = Resources(settings.MOBILE_SLOTS, packed=False, kv_states_bytes=settings.MOBILE_KV_STATES_BYTES)
 
 
 def resources_of(resources: Resources, preferences: Preferences) -> Resources:

@@ -33,9 +33,11 @@ def answered(chat: Chat, question: str) -> Message:
     return row
 
 
-def begun(data: Path, draw: Draw, colour: str = "red") -> str:
+def begun(data: Path, draw: Draw, colour: str = "red", resources: Resources | None = None) -> str:
     """A conversation with a picture, a question and an answer, in an ImpChat that has ended."""
     with App.open(data) as app:
+        if resources and app.bundle:
+            app.run_with(app.bundle, resources)
         chat = app.chat()
         chat.attach(draw(colour).data)
         answered(chat, "What colour is the circle?")
@@ -179,15 +181,13 @@ def test_a_state_that_does_not_fit_the_context_is_not_used(tmp_path: Path, draw:
         assert answered(app.chat(conversation), "Is there a square?").text
 
 
-def test_the_least_recently_used_states_are_removed_first(
-    tmp_path: Path, draw: Draw, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_least_recently_used_states_are_removed_first(tmp_path: Path, draw: Draw) -> None:
     first = begun(tmp_path, draw)
-    monkeypatch.setattr(settings, "KV_STATES_BYTES", 5 * states(tmp_path)[0].stat().st_size // 2)
-    second = begun(tmp_path, draw, "blue")
+    room = Resources(kv_states_bytes=5 * states(tmp_path)[0].stat().st_size // 2)
+    second = begun(tmp_path, draw, "blue", room)
     with App.open(tmp_path) as app:
         answered(app.chat(first), "Is there a square?")
-    begun(tmp_path, draw, "green")
+    begun(tmp_path, draw, "green", room)
     left = {path.name for path in states(tmp_path)}
     assert paths.kv_state_name(first) in left and paths.kv_state_name(second) not in left
 

@@ -32,6 +32,7 @@ class Kept:
     data: Path  # the data folder
     has_conversation: Callable[[str], bool]  # whether the conversation with this key is stored
     has_picture: Callable[[str], bool]  # whether the picture with this sha256 is stored
+    kv_states_bytes: int = settings.KV_STATES_BYTES  # budget
 
 
 class LocalEngine(ScheduledEngine):
@@ -100,7 +101,7 @@ def _states(bundle: Bundle, tuning: Tuning, kept: Kept) -> KvStates:
     """The KV states that this model has left in the data folder with these settings. llama.cpp stores the values of
     attention in another order with flash attention; the other settings change only the last bits."""
     made_by = identity(sorted(bundle.files.items()), bundle.image, version(), tuning)
-    return KvStates(DiskCache(paths.kv_states_dir(kept.data), settings.KV_STATES_BYTES), made_by, kept.has_conversation)
+    return KvStates(DiskCache(paths.kv_states_dir(kept.data), kept.kv_states_bytes), made_by, kept.has_conversation)
 
 
 def _embeddings(bundle: Bundle, kept: Kept) -> Embeddings:
