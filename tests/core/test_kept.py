@@ -46,11 +46,11 @@ def begun(data: Path, draw: Draw, colour: str = "red", resources: Resources | No
 
 
 def states(data: Path) -> list[Path]:
-    return sorted(paths.kv_states_dir(data).glob("*"))
+    return sorted(paths.kv_states_dir(data).glob("[!.]*"))  # without those that are being written
 
 
 def embeddings(data: Path) -> list[Path]:
-    return sorted(paths.embeddings_dir(data).glob("*"))
+    return sorted(paths.embeddings_dir(data).glob("[!.]*"))
 
 
 def until(true: Callable[[], bool]) -> None:
