@@ -171,11 +171,12 @@ clean: ## remove what make made in this folder
 	$(INSTALL) $(LOCKED) -e '.[web,mobile,cluster,convert,dev]'
 	@touch $@
 
-# node and npm come from PyPI with the packages above, so that no machine needs them.
+# node and npm come from PyPI with the packages above, so that no machine needs them. node would trust only the
+# certificates that it brings; behind a company's proxy, the system's are needed too.
 .venv/.page: .venv/.dev web/package.json web/package-lock.json
 	$(call heading,The linters of the page's modules)
 	@mkdir -p .venv/page && cp web/package.json web/package-lock.json .venv/page
-	cd .venv/page && $(NODE) npm ci --cache cache --ignore-scripts --no-audit --no-fund --no-update-notifier
+	cd .venv/page && $(NODE) NODE_USE_SYSTEM_CA=1 npm ci --cache cache --ignore-scripts --no-audit --no-fund --no-update-notifier
 	@rm -rf .venv/page/cache
 	@touch $@
 
