@@ -6,7 +6,7 @@ nothing else. This file does not know how cells are decoded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -65,8 +65,10 @@ class Slot:
 class Slots:
     """The slots of one cache. Use it only on the thread that decodes."""
 
-    def __init__(self, memory: Memory, count: int) -> None:
+    def __init__(self, memory: Memory, count: int, save: Callable[[list[Slot]], None] = lambda slots: None) -> None:
+        """`save`: called with a slot that is unsaved before another conversation gets it."""
         self._memory = memory
+        self._save = save
         self._slots = [Slot(n) for n in range(count)]
         self._clock = 0
 
@@ -118,6 +120,8 @@ class Slots:
         own, empty, swallowed, *_ = preference(slot)
         if not (evict or own or empty or swallowed):
             return None
+        if slot.unsaved and slot.key not in ("", key):
+            self._save([slot])
         if saved is not None and common(saved.cells, prompt) > self.longest(prompt):
             self._restore(slot, saved)
         # Of several with the same beginning the shortest: a context may have to copy all that the other one holds.

@@ -90,13 +90,13 @@ class Scheduler:
         self._context = context
         self._vision = vision
         self._context_tokens = context_tokens
-        self._slots = kv_cache.Slots(context, slots)
+        self._slots = kv_cache.Slots(context, slots, self._save)
         self._commands: queue.SimpleQueue[Request | EncodeResult | _Loaded | None] = (
             queue.SimpleQueue()
         )  # None: wakes the thread
         self._eyes = EncoderThread(vision, self._is_wanted, self._commands.put)
         self._states = states
-        self._saving: threading.Thread | None = None  # the latest thread that saved states
+        self._saving: list[threading.Thread] = []  # threads that write states
         # Used only by the scheduler's thread.
         self._waiting: list[Request] = []  # for a slot
         self._active: list[Request] = []  # have a slot
@@ -199,10 +199,10 @@ class Scheduler:
             for work in preparing:  # these threads use the model, which is freed below
                 work.join()
             self._release()
-            if self._saving:
-                self._saving.join()
+            for saving in self._saving:
+                saving.join()
             if not self._broken:
-                _call(self._saves())
+                _call(self._saves(self._slots.unsaved))
             self._eyes.close()
             self._vision.free()
             self._context.free()
@@ -217,8 +217,7 @@ class Scheduler:
                 command = self._commands.get(wait, settings.KV_STATE_IDLE_S if unsaved else None)
             except queue.Empty:
                 if unsaved:
-                    self._saving = threading.Thread(target=_call, args=(self._saves(),), name="impchat-states")
-                    self._saving.start()
+                    self._save(self._slots.unsaved)
                 return
             wait = False
             if isinstance(command, EncodeResult):
@@ -370,11 +369,18 @@ class Scheduler:
         threading.Thread(target=load, name="impchat-states", daemon=True).start()
         return True
 
-    def _saves(self) -> list[Callable[[], None]]:
-        """Export the states that have changed since they were saved. Returns functions that write them."""
+    def _save(self, slots: list[kv_cache.Slot]) -> None:
+        """Export the states of `slots`, and write them on another thread."""
+        self._saving = [saving for saving in self._saving if saving.is_alive()]
+        if saves := self._saves(slots):
+            self._saving.append(threading.Thread(target=_call, args=(saves,), name="impchat-states"))
+            self._saving[-1].start()
+
+    def _saves(self, slots: list[kv_cache.Slot]) -> list[Callable[[], None]]:
+        """Export the states of `slots`. Returns functions that write them."""
         saves: list[Callable[[], None]] = []
         if states := self._states:
-            for slot in self._slots.unsaved:
+            for slot in slots:
                 slot.unsaved = False
                 if states.is_wanted(slot.key) and (state := self._context.save(slot.sequence)) is not None:
                     saves.append(partial(states.save, slot.key, list(slot.cells), state))
