@@ -567,8 +567,8 @@ def _is_ahead(other: Request, request: Request) -> bool:
 def _share_out(readers: list[Request], budget: int) -> tuple[list[_Part], list[_Part]]:
     """The next parts of the prompts that are being read, at most `budget` cells together: texts, and pictures.
 
-    If the first one reads text, those that read text in the sequences after it get equal shares: llama.cpp computes
-    equally many rows of neighbouring sequences together, which is faster than one after another."""
+    Texts of neighbouring sequences get equal shares: llama.cpp computes equally many rows of each together, which is
+    faster than one after another."""
     texts: list[_Part] = []
     pictures: list[_Part] = []
     sharing = _neighbours(readers, most=budget // settings.PREFILL_LEAST_TOKENS)
@@ -582,9 +582,9 @@ def _share_out(readers: list[Request], budget: int) -> tuple[list[_Part], list[_
 
 
 def _neighbours(readers: list[Request], most: int) -> list[Request]:
-    """The first reader and those in the sequences after its own, at most `most`, as long as they read text."""
+    """The first reader of text and those of the sequences after its own, at most `most`."""
     texts = {r.slot.sequence: r for r in readers if r.slot and isinstance(r.cells[len(r.slot.cells)], int)}
-    first = readers[0].slot.sequence if readers and readers[0].slot else 0
+    first = next(iter(texts), 0)
     return list(map(texts.__getitem__, takewhile(texts.__contains__, range(first, first + most))))
 
 
