@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from impchat import settings
 from impchat.engines.local.kv_cache import Cell, Slot
 from impchat.engines.local.request import Request
@@ -47,3 +49,10 @@ def test_a_share_is_not_smaller_than_a_step_is_worth() -> None:
 def test_a_picture_that_is_not_encoded_yet_delays_nobody() -> None:
     waiting = reader(0, [("a" * 64, n) for n in range(196)])
     assert shares([waiting, reader(1, text(40)), reader(2, text(40))], 64) == {1: 32, 2: 32}
+
+
+def test_a_long_text_does_not_keep_a_picture_waiting() -> None:
+    picture = reader(0, [("a" * 64, n) for n in range(196)])
+    picture.embeddings["a" * 64] = np.zeros((196, 1), np.float32)
+    assert shares([picture, reader(1, text(1000))], 64) == {0: 64}
+    assert shares([reader(1, text(1000)), picture], 64) == {1: 64}

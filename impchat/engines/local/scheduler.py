@@ -573,7 +573,7 @@ def _share_out(readers: list[Request], budget: int) -> tuple[list[_Part], list[_
     pictures: list[_Part] = []
     sharing = _neighbours(readers, most=budget // settings.PREFILL_LEAST_TOKENS)
     share = budget // max(1, len(sharing))
-    for request in [*sharing, *(r for r in readers if r not in sharing)]:
+    for request in dict.fromkeys([*readers[:1], *sharing, *readers]):  # the first one in turn goes first
         part = _next_part(request, min(budget, share) if request in sharing else budget)
         if part is not None:
             budget -= len(part.cells)
