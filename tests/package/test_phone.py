@@ -15,7 +15,7 @@ from tests.package.phone import ROOT, needed
 # Never imported on a phone: other programs of the package, and the app in a desktop's browser.
 APART = (
     "impchat/models/convert", "impchat/models/download.py", "impchat/models/add.py", "impchat/models/trial.py",
-    "impchat/models/turns.py", "impchat/server", "impchat/cli",
+    "impchat/models/turns.py", "impchat/server", "impchat/cli", "impchat/bench",
     "mobile/impchat_mobile/cli.py", "mobile/impchat_mobile/host.py",
 )  # fmt: skip
 

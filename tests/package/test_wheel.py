@@ -35,7 +35,8 @@ def test_the_wheel_contains_both_packages_and_the_assets_byte_for_byte(wheel: Pa
             assert files
             for path in files:
                 assert packed.read(f"impchat/{path.relative_to(ROOT).as_posix()}") == path.read_bytes()
-    page = {f"impchat_web/static/page.{kind}" for kind in ("js", "css", "svg")}
+    page = {f"impchat_web/static/{file.name}" for file in (ROOT / "web/impchat_web/static").iterdir() if file.is_file()}
+    assert "impchat_web/static/main.js" in page
     assert {"impchat/cli/main.py", "impchat_web/cli.py"} | page <= names
     top = {name.split("/")[0] for name in names}
     assert top == {
