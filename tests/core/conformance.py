@@ -8,6 +8,7 @@ from __future__ import annotations
 import pickle
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -102,7 +103,8 @@ class EngineConformance:
         assert stats.prompt_tokens > engine.info.image_tokens
 
     def test_reading_progress_goes_from_zero_to_the_total(self, engine: Engine, draw: Draw) -> None:
-        events = run(engine.start(ask("What is it? " * 20, draw("red")), GREEDY))
+        unread = replace(ask("What is it? " * 20, draw("red")), system="A system text that no other test has.")
+        events = run(engine.start(unread, GREEDY))
         progress = [e for e in events if isinstance(e, Reading)]
         total = finished(events).stats.new_tokens
         assert {e.total for e in progress} == {total}

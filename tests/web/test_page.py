@@ -135,9 +135,7 @@ def test_a_button_that_moves_while_it_is_pressed_does_its_work(serve: Serve, vis
     page.locator(".sample").first.click()
     expect(page.locator("#chips .status")).to_have_text("Ready, ask anything")
     button = page.get_by_role("button", name="What is in the picture?")
-    place = button.bounding_box()
-    assert place
-    page.mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
+    button.hover()
     page.mouse.down()
     page.evaluate("document.querySelector('.asks').style.marginTop = '200px'")
     page.mouse.up()
