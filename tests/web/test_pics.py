@@ -196,7 +196,7 @@ def test_the_viewer_zooms_and_goes_through_the_pictures(serve: Serve, visit: Vis
     expect(page.locator("#viewer .place")).to_have_text("1 of 3")
     page.keyboard.press("ArrowRight")
     expect(page.locator("#viewer .place")).to_have_text("2 of 3")
-    page.wait_for_function("document.querySelector('#viewer img').naturalWidth === 900")
+    page.wait_for_function("document.querySelector('#viewer img')?.naturalWidth === 900")
 
     before = picture.bounding_box()
     assert before
@@ -241,7 +241,7 @@ def test_a_part_of_a_picture_is_asked_about(serve: Serve, visit: Visit) -> None:
     page.fill(QUESTION, "And this?")
     page.locator("#thread .picture").click()
     picture = page.locator("#viewer img")
-    page.wait_for_function("document.querySelector('#viewer img').naturalWidth === 900")
+    page.wait_for_function("document.querySelector('#viewer img')?.naturalWidth === 900")
     page.get_by_role("button", name="Ask about a part").click()
     drag(page, picture, (0.1, 0.1), (0.4, 0.4))
     page.get_by_role("button", name="Add this part").click()

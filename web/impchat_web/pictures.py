@@ -32,8 +32,10 @@ Progress = Callable[[str | None, Attachment, str], Iterator[str]]
 
 def loses_small_print(app: App, data: bytes) -> bool:
     """Whether the model loses small print of the picture in `data`; False if another machine looks at it."""
-    rule = app.bundle and app.bundle.image
-    return bool(rule) and detail.loses_small_print(data, rule.size, rule.aspect)
+    if not app.bundle:
+        return False
+    rule = app.bundle.image
+    return detail.loses_small_print(data, rule.size, rule.aspect)
 
 
 def add_to(

@@ -1,7 +1,6 @@
 // Where pictures come from: the file picker, dropping, pasting, the samples.
 
 import { act } from "./actions.js";
-import { chips } from "./chips.js";
 import { element, takesText } from "./dom.js";
 import { whenThere } from "./drafts.js";
 import { notice } from "./notices.js";
@@ -81,13 +80,6 @@ addEventListener("paste", (event) => {
 });
 
 act({
-  retouch: async (button) => {
-    const shown = button.dataset.picture;
-    const made = shown ? chips().find((each) => each.dataset.image === shown) : button.closest(".chip");
-    if (!(made instanceof HTMLElement) || !made.dataset.image) return; // still on its way, or removed
-    const { edit } = await import("./editor.js"); // loaded by the first visit
-    await edit(made);
-  },
   "attach-pasted": () => {
     notice();
     for (const file of pasted) add(file);

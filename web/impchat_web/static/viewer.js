@@ -14,7 +14,7 @@ const ZOOM = 1.4; // by one press
 const MOST = 12;
 const PAN = 60; // CSS pixels, by an arrow key
 
-export const viewer = element("dialog", { id: "viewer" });
+const viewer = element("dialog", { id: "viewer" });
 
 const view = { number: 0, scale: 1, x: 0, y: 0 };
 /** @type {Frame | null} the part that is being chosen */
@@ -132,7 +132,8 @@ const tool = (name, words) =>
 
 /** After the sentences of the page have arrived. */
 const build = () => {
-  if (viewer.childElementCount) return;
+  if (viewer.isConnected) return;
+  document.body.append(viewer);
   viewer.setAttribute("aria-label", say("picture"));
   const save = { class: "tool save", "aria-label": say("pics_save"), title: say("pics_save") };
   const hide = { type: "button", class: "tool close", "data-do": "viewer-close", "aria-label": say("hide"), title: say("hide") };
@@ -280,34 +281,14 @@ const copyPicture = async () => {
 };
 
 /** @param {HTMLElement} button */
-const enlarge = (button) => {
+export const enlarge = (button) => {
   build();
   viewer.showModal();
   draw(pictures().indexOf(button));
   pane().focus();
 };
 
-/**
- * Highlights the frame of a box in an answer; with null, none.
- *
- * @param {HTMLElement | null} chip
- */
-const highlight = (chip) => {
-  for (const lit of all("#thread .lit")) lit.classList.remove("lit");
-  const figure = chip && seek("figure.marked", /** @type {HTMLElement} */ (chip.closest(".answer")));
-  if (!figure) return null;
-  figure.classList.add("lit");
-  seek(`g[data-box="${chip.dataset.box}"]`, figure)?.classList.add("lit");
-  return figure;
-};
-
-/** @param {Event} event */
-const chipOf = ({ target }) => (target instanceof Element ? /** @type {HTMLElement | null} */ (target.closest("#thread .box")) : null);
-for (const kind of ["pointerover", "focusin"]) addEventListener(kind, (event) => highlight(chipOf(event)));
-
 act({
-  enlarge,
-  box: (button) => highlight(button)?.scrollIntoView({ block: "nearest" }),
   "viewer-close": () => viewer.close(),
   "viewer-previous": () => draw(view.number - 1),
   "viewer-next": () => draw(view.number + 1),
