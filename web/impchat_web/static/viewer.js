@@ -241,6 +241,7 @@ viewer.addEventListener("keydown", (event) => {
   else return;
   event.preventDefault();
 });
+viewer.addEventListener("close", () => find(".sheet", viewer).replaceChildren()); // the next visit does not show this one
 viewer.addEventListener("cancel", (event) => {
   if (!choosing) return;
   event.preventDefault(); // Escape first ends the choice of a part
