@@ -19,14 +19,16 @@ from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 
 from impchat.formulas import FORMULA
+from impchat.images import boxes
 
 _SCHEMES = ("http://", "https://", "mailto:")
 
 
 def blocks(text: str, copy_label: str) -> list[str]:
     """`text` as HTML, one element for each paragraph, list, table and so on. Every code block has a button named
-    `copy_label`. While `text` grows, usually only the last element changes."""
-    parser, env = _parser(), {"copy_label": copy_label}
+    `copy_label`; every box of the picture is a button with its number, from 0, in `boxes.boxes(text)`. While `text`
+    grows, usually only the last element changes."""
+    parser, env = _parser(), {"copy_label": copy_label, "boxes": boxes.boxes(text)}
     found: list[list[Token]] = [[]]
     for token in parser.parse(text, env):
         found[-1].append(token)
@@ -48,6 +50,8 @@ def _parser() -> MarkdownIt:
     markdown.block.ruler.before("fence", "formula", _formula_block, {"alt": ["paragraph"]})
     markdown.inline.ruler.before("escape", "formula", _formula)
     markdown.add_render_rule("formula", _literal)
+    markdown.inline.ruler.before("link", "box", _box)
+    markdown.add_render_rule("box", _box_chip)
     return markdown
 
 
@@ -84,6 +88,27 @@ def _formula(state: StateInline, silent: bool) -> bool:
 
 def _literal(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
     return escape(tokens[index].content).replace("\n", "<br>")
+
+
+def _box(state: StateInline, silent: bool) -> bool:
+    """A box of the picture, `[left, top, right, bottom]`."""
+    end = state.src.find("]", state.pos) + 1
+    if state.src[state.pos] != "[" or not end or not boxes.boxes(state.src[state.pos : end]):
+        return False
+    if not silent:
+        state.push("box", "", 0).content = state.src[state.pos : end]
+    state.pos = end
+    return True
+
+
+def _box_chip(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
+    """A box as a button that highlights its frame, in the frame's colour."""
+    box, found = boxes.boxes(tokens[index].content)[0], env["boxes"]
+    number = found.index(box)
+    return (
+        f'<button type="button" class="box box-{number % len(boxes.COLOURS)}" data-do="box" data-box="{number}">'
+        f"{escape(tokens[index].content)}</button>"
+    )
 
 
 def _link_open(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:

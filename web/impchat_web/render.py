@@ -94,10 +94,14 @@ def _marked(image: Image, found: Sequence[boxes.Box], language: str) -> str:
     for number, box in enumerate(found):
         at = f'x="{box.left}" y="{box.top}" width="{box.right - box.left:g}" height="{box.bottom - box.top:g}"'
         colour = boxes.COLOURS[number % len(boxes.COLOURS)]
-        frames += f'<rect class="ground" {at}/><rect {at} stroke="{colour}"/>'  # white rim: visible everywhere
+        # white rim: visible everywhere
+        frames += f'<g data-box="{number}"><rect class="ground" {at}/><rect {at} stroke="{colour}"/></g>'
+    enlarge = escape(say("chat.enlarge", language))
     return (
-        f'<figure class="marked">{_thumbnail(image, say("chat.boxes", language))}'
-        f'<svg viewBox="0 0 1 1" preserveAspectRatio="none" aria-hidden="true">{frames}</svg></figure>'
+        f'<figure class="marked" data-image="{image.sha256}">{_thumbnail(image, say("chat.boxes", language))}'
+        f'<svg viewBox="0 0 1 1" preserveAspectRatio="none" aria-hidden="true">{frames}</svg>'
+        f'<button type="button" class="over" data-do="enlarge" data-image="{image.sha256}" title="{enlarge}" '
+        f'aria-label="{enlarge}"></button></figure>'
     )
 
 

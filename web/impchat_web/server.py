@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
+from functools import partial
 from html import escape
 from importlib import metadata
 from itertools import takewhile
@@ -44,14 +45,15 @@ from impchat.server.api.admission import AdmissionQueue
 from impchat.server.api.routes import build_api
 from impchat.server.tokens import Access
 from impchat.texts import say
-from impchat_web import banners, devices, guard, languages, page, render, static_files
+from impchat_web import banners, devices, guard, languages, page, pictures, render, static_files
 from impchat_web.static_files import FOREVER, StaticFiles
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DAY = {"cache-control": "private, max-age=86400"}
 _PICTURES = ("/image/", "/thumbnail/", "/sample/")
 _TALK = ("/attach", "/detach", "/draft", "/typed", "/follow/", "/stop/")
-_OURS = (*_PICTURES, *_TALK, static_files.PATH, "/manifest.", "/favicon.", banners.PATH, devices.PATH, *routes.PATHS)
+_OWN = (banners.PATH, devices.PATH, pictures.PATH)  # of modules
+_OURS = (*_PICTURES, *_TALK, *_OWN, static_files.PATH, "/manifest.", "/favicon.", *routes.PATHS)
 _FOREIGN_META = re.compile(r'<meta\s+(?:property="og:|name="twitter:)[^>]*>')  # "Gradio", "Click to try out the app!"
 _STREAM: dict[str, Any] = {
     "media_type": "application/x-ndjson",
@@ -88,6 +90,7 @@ def build_app(
 
     _add_pictures(web, app)
     _add_draft(web, app, language)
+    pictures.add_to(web, app, page.owner_of(None), language, partial(_progress, app), _STREAM)
     _add_answers(web, app, language)
     _add_files(web, files)
     banners.add_to(web, app)
@@ -201,7 +204,7 @@ def _add_draft(web: FastAPI, app: App, language: str | None) -> None:
         chat = await run_in_threadpool(app.chat, c or None, page.owner_of(None))
         attachment = await run_in_threadpool(chat.attach, data)
         spoken = languages.choose(request.headers.get("accept-language", ""), language)
-        return StreamingResponse(_progress(chat.conversation, attachment, spoken), **_STREAM)
+        return StreamingResponse(_progress(app, chat.conversation, attachment, spoken), **_STREAM)
 
     @web.post("/detach")
     def detach(c: str, image: str) -> Response:
@@ -234,11 +237,15 @@ async def _body(request: Request, limit: int, refused: Callable[[int], ImpChatEr
     return bytes(data)
 
 
-def _progress(conversation: str | None, attachment: Attachment, language: str) -> Iterator[str]:
-    """JSON lines: the stored picture with questions to try, the engine's progress in reading it, and the result."""
+def _progress(app: App, conversation: str | None, attachment: Attachment, language: str) -> Iterator[str]:
+    """JSON lines: the stored picture with questions to try, whether small print in it is lost, the engine's progress in
+    reading it, and the result."""
     image = attachment.image.sha256
     asks = presentation.sample_asks(paths.sample_of(image), language)
     yield _line(type="attached", conversation=conversation, image=image, asks=asks)
+    with suppress(ImpChatError):  # a picture that is gone by now needs no hint
+        if pictures.loses_small_print(app, app.history.image_bytes(image)):
+            yield _line(type="small_print")
     seen = 0
     while True:
         before, seen = seen, attachment.latest(seen, IDLE_S)

@@ -24,7 +24,7 @@ export const chip = (source, image = "") => {
   const made = element(
     "span",
     { class: "chip" },
-    element("img", { src: source, alt: say("picture") }),
+    element("button", { type: "button", class: "retouch", "data-do": "retouch", title: say("pics_edit") }, element("img", { src: source, alt: say("picture") })),
     element("button", { type: "button", class: "tool close", "data-do": "detach", "aria-label": say("detach"), title: say("detach") }),
   );
   made.dataset.image = image;

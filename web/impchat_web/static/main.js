@@ -4,6 +4,7 @@ import { stop } from "./answers.js";
 import { show } from "./draw.js";
 import { bus } from "./gradio.js";
 import { open } from "./navigation.js";
+import "./pictures.js";
 import { sending } from "./sending.js";
 import "./shortcuts.js";
 import { picker } from "./sources.js";

@@ -6,7 +6,6 @@ import { element, find } from "./dom.js";
 import { watchScroll } from "./scrolling.js";
 import { watchBlank } from "./sending.js";
 import { picker } from "./sources.js";
-import { viewer } from "./viewer.js";
 import { say, setWords } from "./words.js";
 
 /** @param {import("./state.js").State} state with `words`, `model` and `language` */
@@ -22,7 +21,7 @@ export const start = ({ words = {}, model = "", language = "" }) => {
   for (const id of ["new", "attach", "send", "stop"]) find(`#${id}`).title = find(`#${id}`).textContent?.trim() ?? "";
   fillDevices();
   document.body.prepend(element("a", { id: "skip", href: "#question", "data-do": "skip" }, say("skip")));
-  document.body.append(picker, viewer, devices, element("div", { id: "drop" }, element("span", {}, say("drop"))));
+  document.body.append(picker, devices, element("div", { id: "drop" }, element("span", {}, say("drop"))));
   const latest = { type: "button", id: "latest", "data-do": "latest", "aria-label": say("latest"), title: say("latest") };
   find("#composer").prepend(element("button", latest));
   watchBlank();

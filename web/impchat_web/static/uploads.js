@@ -3,7 +3,7 @@
 import { act } from "./actions.js";
 import { again } from "./again.js";
 import { chip, chips, dropChip, fitting, place, status, suggest } from "./chips.js";
-import { find } from "./dom.js";
+import { element, find } from "./dom.js";
 import { draft, draftChanged, forget, left, saveWords, stored, whenThere } from "./drafts.js";
 import { notice } from "./notices.js";
 import { question } from "./question.js";
@@ -117,6 +117,7 @@ const watch = async (made, lines) => {
   try {
     for await (const line of lines) {
       if (!made.isConnected) continue;
+      if (line.type === "small_print") hintAt(made);
       if (line.type === "reading") status(say("reading_percent", line));
       if (line.type === "ready" || line.type === "failed") {
         for (const each of chips()) each.classList.remove("reading");
@@ -128,6 +129,48 @@ const watch = async (made, lines) => {
     // The connection to the server is lost; the user's next action reports it.
   }
   made.classList.remove("reading");
+};
+
+/**
+ * Small print in a picture is lost at the size that the model sees: the next step is a part of it.
+ *
+ * @param {HTMLElement} made its chip
+ */
+const hintAt = (made) => {
+  if (find("#notice").childElementCount) return; // a failure is more important
+  const crop = element("button", { type: "button", class: "quiet", "data-do": "retouch", "data-picture": made.dataset.image ?? "" }, say("pics_crop_part"));
+  notice("hint", say("pics_small_print"), crop);
+};
+
+/**
+ * Replaces a picture of the draft by a changed one, after the uploads so far. Throws the sentence of a refusal.
+ *
+ * @param {HTMLElement} made its chip
+ * @param {() => BodyInit} edits
+ * @param {Draft} mine
+ * @returns {Promise<string>} the legend of its marks
+ */
+export const replace = (made, edits, mine) => {
+  const replaced = lastUpload.then(async () => {
+    const query = new URLSearchParams({ c: mine.conversation, image: made.dataset.image ?? "" });
+    const response = await fetch(`/pictures/edit?${query}`, { method: "POST", body: edits() });
+    if (!response.ok) throw Error(await refusal(response));
+    const lines = linesOf(response);
+    const { legend } = (await lines.next()).value;
+    const { value } = await lines.next();
+    made.classList.add("reading");
+    status(say("reading"));
+    fitting.set(made, value.asks);
+    attached(made, value.image);
+    suggest();
+    if (find("#notice").querySelector("[data-do=retouch]")) notice();
+    void watch(made, lines);
+    return legend;
+  });
+  const settled = replaced.then(() => {}, () => {});
+  uploads.add(settled);
+  lastUpload = settled.finally(() => uploads.delete(settled));
+  return replaced;
 };
 
 /**
