@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from impchat import paths, settings, storage
@@ -18,6 +19,7 @@ from impchat.chat import Chat
 from impchat.engines.local import tuning
 from impchat.engines.local.disk_cache import DiskCache
 from impchat.engines.local.engine import Kept, LocalEngine
+from impchat.engines.local.kv_states import KvStates
 from impchat.engines.local.vision import OnnxVision
 from impchat.messages import Message, Ready, Sampling
 from tests.core.conformance import GREEDY, ask, finished, run
@@ -170,14 +172,45 @@ def test_a_state_that_other_settings_made_is_removed(tmp_path: Path, demo: Bundl
     assert after["model"] != before["model"]
 
 
-def test_a_state_that_does_not_fit_the_context_is_not_used(tmp_path: Path, draw: Draw) -> None:
+def test_a_state_longer_than_the_context_is_not_loaded(tmp_path: Path) -> None:
+    kept = KvStates(DiskCache(tmp_path, 10_000), "model", lambda key: True)
+    kept.save("a", [1, 2, 3, ("f" * 64, 0), ("f" * 64, 1), 4], np.zeros(8, np.uint8))
+    name = paths.kv_state_name("a")
+    assert kept.longest([1, 2, 3, ("f" * 64, 0), 9], limit=6) == (name, 4)
+    assert kept.longest([1, 2, 3], limit=5) == ("", 0)
+
+
+def test_a_state_that_another_process_replaces_has_its_own_cells(tmp_path: Path) -> None:
+    ours, theirs = (KvStates(DiskCache(tmp_path, 10_000), "model", lambda key: True) for _ in range(2))
+    ours.save("a", [1, 2, 3], np.full(8, 1, np.uint8))
+    name, _ = ours.longest([1, 2, 3], limit=100)
+    theirs.save("a", [1, 2, 4], np.full(8, 2, np.uint8))
+    loaded = ours.load(name)
+    assert loaded and loaded.cells == [1, 2, 4] and set(loaded.data) == {2}
+
+
+def test_a_conversation_is_read_again_if_its_state_cannot_be_loaded(
+    tmp_path: Path, draw: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conversation = begun(tmp_path, draw)
+
+    def fails(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(KvStates, "load", fails)
+    with App.open(tmp_path) as app:
+        row = answered(app.chat(conversation), "Is there a square?")
+    assert row.stats and row.stats.cached_tokens < 100
+    assert row.text == uninterrupted(tmp_path, draw)
+
+
+def test_a_state_is_used_with_other_threads(tmp_path: Path, draw: Draw) -> None:
     conversation = begun(tmp_path, draw)
     with App.open(tmp_path) as app:
-        for _ in range(3):
-            row = answered(app.chat(conversation), "Is there a square?")
-        assert app.bundle and row.stats and row.stats.prompt_tokens > 272
-        app.run_with(app.bundle, Resources(context_tokens=272))
-        assert answered(app.chat(conversation), "Is there a square?").text
+        assert app.bundle
+        app.run_with(app.bundle, Resources(threads=2, packed=False))  # as the phone app on the same data folder
+        stats = answered(app.chat(conversation), "Is there a square?").stats
+    assert stats and stats.cached_tokens > 240
 
 
 def test_the_least_recently_used_states_are_removed_first(tmp_path: Path, draw: Draw) -> None:

@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from impchat import paths, settings
+from impchat import machine, paths, settings
 from impchat.errors import HistoryError
 from impchat.files import write_atomic
 
@@ -59,13 +59,16 @@ class DiskCache:
         self._known = known
         return found
 
-    def read(self, name: str) -> NDArray[numpy.uint8] | None:
-        """The bytes of a file, which then counts as used. None if there is none, or if it is damaged: it is then
-        removed."""
+    def read(self, name: str) -> tuple[Any, NDArray[numpy.uint8]] | None:
+        """The description and the bytes of a file, which then counts as used. None if there is none, if it is damaged
+        (it is then removed), or if it would take more than half of the free memory."""
         import numpy as np
 
+        memory = machine.memory()
         try:
             with open(self._folder / name, "rb") as file:
+                if memory and os.fstat(file.fileno()).st_size > memory.free / 2:
+                    return None
                 content = np.fromfile(file, np.uint8)
         except OSError:
             return None
@@ -76,7 +79,7 @@ class DiskCache:
             return None
         with suppress(OSError):
             os.utime(self._folder / name)
-        return content[: end - length]
+        return json.loads(content[end - length : end].tobytes()), content[: end - length]
 
     def write(self, name: str, description: Any, data: memoryview) -> None:
         """Write a file, or replace it. Does nothing if the disk is nearly full."""

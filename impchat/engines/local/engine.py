@@ -98,9 +98,10 @@ def _load(bundle: Bundle, slots: int, context_tokens: int, tuning: Tuning, kept:
 
 
 def _states(bundle: Bundle, tuning: Tuning, kept: Kept) -> KvStates:
-    """The KV states that this model has left in the data folder with these settings. llama.cpp stores the values of
-    attention in another order with flash attention; the other settings change only the last bits."""
-    made_by = identity(sorted(bundle.files.items()), bundle.image, version(), tuning)
+    """The KV states that this model has left in the data folder. With flash attention, llama.cpp stores the values in
+    another order; repacked weights round differently. The other settings do not change a state."""
+    settings_of_state = tuning.flash_attention, tuning.repacked
+    made_by = identity(sorted(bundle.files.items()), bundle.image, version(), settings_of_state)
     return KvStates(DiskCache(paths.kv_states_dir(kept.data), kept.kv_states_bytes), made_by, kept.has_conversation)
 
 

@@ -7,13 +7,14 @@ This file does not know when states are saved, or how they are put into a KV cac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from impchat import paths
 from impchat.engines.local.disk_cache import DiskCache
-from impchat.engines.local.kv_cache import Cell, common
+from impchat.engines.local.kv_cache import Cell
 from impchat.errors import ImpChatError
 
 if TYPE_CHECKING:
@@ -25,13 +26,12 @@ if TYPE_CHECKING:
 class KvState:
     """The state of one sequence."""
 
-    name: str  # of its file
     cells: list[Cell]
     data: NDArray[numpy.uint8]
 
 
 class KvStates:
-    """The states in `cache` that `model` made. `is_wanted`: whether the conversation with this key may be saved; asked
+    """The states in `cache` that `model` made. `is_wanted`: whether the conversation with this key may be saved; called
     before and after each write, because it may be deleted at any time. All methods may be called from any thread."""
 
     def __init__(self, cache: DiskCache, model: str, is_wanted: Callable[[str], bool]) -> None:
@@ -46,25 +46,30 @@ class KvStates:
         except ImpChatError:  # such as a database that another process has locked
             return False
 
-    def longest(self, prompt: Sequence[Cell]) -> tuple[str, int]:
+    def longest(self, prompt: Sequence[Cell], limit: int) -> tuple[str, int]:
         """The name of the state with the longest beginning of `prompt`, the shortest of several, and the number of
-        cells that they share; ("", 0) if there is none. Removes the states of other models and settings."""
+        cells that they share; ("", 0) if there is none. Longer ones than `limit` cells do not count. Removes the states
+        of other models and settings."""
         best, most, shortest = "", 0, 0
         for name, description in self._cache.descriptions().items():
-            cells = self._cells(description)
-            if cells is None:
+            runs = self._runs_of(description)
+            if runs is None:
                 self._cache.remove(name)
                 continue
-            same = common(cells, prompt)
-            if same and (same, -len(cells)) > (most, -shortest):
-                best, most, shortest = name, same, len(cells)
+            same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(_cells(runs), prompt, strict=False)))
+            if same < max(1, most):
+                continue
+            length = sum(1 if isinstance(run, int) else run[1] for run in runs)
+            if length <= limit and (same > most or length < shortest):
+                best, most, shortest = name, same, length
         return best, most
 
     def load(self, name: str) -> KvState | None:
-        """The state with this name. None if it is damaged or has been removed."""
-        cells = self._cells(self._cache.descriptions().get(name))
-        data = self._cache.read(name)
-        return None if cells is None or data is None else KvState(name, cells, data)
+        """The state with this name. None if it is damaged, removed or replaced by one of another model, or if there is
+        no memory for it."""
+        found = self._cache.read(name)
+        runs = self._runs_of(found[0]) if found else None
+        return KvState(list(_cells(runs)), found[1]) if found and runs is not None else None
 
     def save(self, key: str, cells: Sequence[Cell], data: NDArray[numpy.uint8]) -> None:
         """Save the state of the conversation `key` in place of its earlier one."""
@@ -74,14 +79,11 @@ class KvStates:
             if not self.is_wanted(key):
                 self._cache.remove(name)
 
-    def remove(self, name: str) -> None:
-        self._cache.remove(name)
-
-    def _cells(self, description: Any) -> list[Cell] | None:
-        """The cells in a description; None if it is not one of this model."""
+    def _runs_of(self, description: Any) -> list[Any] | None:
+        """The cells in a description, as `_runs` made them; None if it is not one of this model."""
         match description:
             case {"model": self._model, "cells": [*runs]}:
-                return _unpacked(runs)
+                return runs
         return None
 
 
@@ -98,12 +100,10 @@ def _runs(cells: Sequence[Cell]) -> list[int | list[str | int]]:
     return runs
 
 
-def _unpacked(runs: Sequence[Any]) -> list[Cell]:
-    """The opposite of `_runs`."""
-    cells: list[Cell] = []
+def _cells(runs: Sequence[Any]) -> Iterator[Cell]:
+    """The opposite of `_runs`, one after another: a comparison mostly ends at the first picture."""
     for run in runs:
         if isinstance(run, int):
-            cells.append(run)
+            yield run
         else:
-            cells += [(run[0], n) for n in range(run[1])]
-    return cells
+            yield from ((run[0], n) for n in range(run[1]))

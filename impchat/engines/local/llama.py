@@ -328,22 +328,25 @@ class Context:
 
     def share(self, source: int, target: int, end: int) -> None:
         """Copy the first `end` positions of `source` to `target`, which must be empty."""
-        assert self.restore(target, self._state(source)), "llama.cpp could not copy a sequence"
+        state = self._state(source)
+        copied = state is not None and self.restore(target, state)
+        assert copied, "llama.cpp could not copy a sequence"
         self.remove(target, end)
 
     def save(self, sequence: int) -> NDArray[numpy.uint8] | None:
-        """A copy of the state of `sequence`. None if that would need more than half of the free memory."""
+        """A copy of the state of `sequence`. None if that would take more than half of the free memory, or if llama.cpp
+        cannot export it."""
         memory = machine.memory()
         size = self._llama.llama_state_seq_get_size(self.handle, sequence)
         return None if memory and size > memory.free / 2 else self._state(sequence)
 
-    def _state(self, sequence: int) -> NDArray[numpy.uint8]:
+    def _state(self, sequence: int) -> NDArray[numpy.uint8] | None:
         import numpy as np
 
         state = np.empty(self._llama.llama_state_seq_get_size(self.handle, sequence), np.uint8)
         data = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
         copied = self._llama.llama_state_seq_get_data(self.handle, data, len(state), sequence)
-        return state[:copied]
+        return state if copied == len(state) else None
 
     def restore(self, sequence: int, state: NDArray[numpy.uint8]) -> bool:
         """Make `state`, which `save` returned, the content of `sequence`, which must be empty. Returns whether it fits

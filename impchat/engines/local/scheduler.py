@@ -201,8 +201,10 @@ class Scheduler:
             self._release()
             for saving in self._saving:
                 saving.join()
-            if not self._broken:
-                _call(self._saves(self._slots.unsaved))
+            try:
+                _call([] if self._broken else self._saves(self._slots.unsaved))
+            except Exception:  # noqa: BLE001 - what follows must be freed
+                _log.exception("KV states were not saved")
             self._eyes.close()
             self._vision.free()
             self._context.free()
@@ -223,7 +225,9 @@ class Scheduler:
             if isinstance(command, EncodeResult):
                 self._seen(command)
             elif isinstance(command, _Loaded):
-                command.request.saved, command.request.loading = command.state, False
+                command.request.loading = False
+                if not command.request.ended:  # its caller may keep its handle for a long time
+                    command.request.saved = command.state
             elif command is not None:
                 self._waiting.append(command)
 
@@ -353,15 +357,19 @@ class Scheduler:
         if not states or request.is_looked_up:
             return False
         request.is_looked_up = True
-        name, tokens = states.longest(request.cells)
-        if tokens - self._slots.longest(request.cells) < settings.KV_STATE_LEAST_TOKENS:
+        held, least = self._slots.longest(request.cells), settings.KV_STATE_LEAST_TOKENS
+        if len(request.cells) - held < least:  # the usual follow-up question: no need to look at the disk
+            return False
+        name, tokens = states.longest(request.cells, self._context_tokens)
+        if tokens - held < least:
             return False
 
         def load() -> None:
             state = None
             try:
-                with self._faults_of(request):
-                    state = states.load(name)
+                state = states.load(name)
+            except Exception:  # noqa: BLE001 - the prompt is then read
+                _log.exception("a saved KV state was not loaded")
             finally:
                 self._commands.put(_Loaded(request, state))
 

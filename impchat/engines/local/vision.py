@@ -48,9 +48,9 @@ class Embeddings:
         import numpy as np
 
         found = self._cache.read(self._name(sha256))
-        if found is None or found.nbytes != 4 * shape[0] * shape[1]:
+        if found is None or found[1].nbytes != 4 * shape[0] * shape[1]:
             return None
-        return found.view(np.float32).reshape(shape)
+        return found[1].view(np.float32).reshape(shape)
 
     def put(self, sha256: str, embeddings: NDArray[numpy.float32]) -> None:
         with suppress(ImpChatError):  # such as a database that another process has locked
